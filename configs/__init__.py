@@ -1,0 +1,1 @@
+"""Presets as YAML, found by name: `--config NAME` reads `configs/NAME.yaml`."""

@@ -1,0 +1,36 @@
+"""What a worker needs from outside, injected so that `workers/` never imports upward. Implementations live in `pipeline/`
+and must be picklable, because they travel into actors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .shards import Row, Shard
+
+
+class SampleReader(Protocol):
+    """Bytes of an image or mask by its uri."""
+
+    def read(self, uri: str) -> bytes:
+        """The whole object.
+
+        Raises:
+            SampleError: With status `read_error`, when the object cannot be read.
+        """
+        ...
+
+
+class ShardSink(Protocol):
+    """Where a finished shard goes."""
+
+    def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
+        """Store the rows of `shard` atomically, if nobody has stored that shard before.
+
+        Returns:
+            True if these rows are now the shard's, False if another writer was first (which counts as success).
+
+        Raises:
+            StorageError: When storage still fails after retries; nothing partial is then visible.
+        """
+        ...

@@ -1,0 +1,61 @@
+"""What travels between the driver and its workers: samples in, rows out, in shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of the data set, as its source listed it; nothing is decoded yet."""
+
+    id: str
+    uri: str
+    label: int | None = None
+    """Class index, or None where the data set has no label."""
+    boxes: tuple[Box, ...] = ()
+    """Ground-truth boxes `(x0, y0, x1, y1)` in pixels of the stored file, before EXIF orientation."""
+    mask_uri: str | None = None
+    """PNG whose non-zero pixels are the ground truth; the size of the stored file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A consecutive half-open range `[start, stop)` of the sorted listing; the unit of work and of durability."""
+
+    index: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(slots=True)
+class Row:
+    """What is stored of one (sample, target, method). Everything a failed stage could not compute is None."""
+
+    sample: Sample
+    status: str
+    error: str | None = None
+    height: int | None = None
+    """Pixels of the image as decoded, EXIF orientation applied."""
+    width: int | None = None
+    prediction: int | None = None
+    target: int | None = None
+    score: float | None = None
+    """Softmax probability of the target, in [0, 1]."""
+    logit: float | None = None
+    map: np.ndarray | None = None
+    """`(height, width)` float32 in [0, 1] at network-input resolution."""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    mask_counts: tuple[int, ...] = ()
+    """Kept masks of each block layer, low to high."""
+    n_forwards: int = 0
+    """Forward passes spent on this row, padding not counted."""
+    seconds: float = 0.0
+    device: str = ""
