@@ -1,0 +1,62 @@
+"""From a layer's feature maps to attribution masks: selection (eqs. 6-8), upsampling and min-max (section 3 of the paper)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def average_gradients(gradient: Float[Tensor, "channel height width"]) -> Float[Tensor, " channel"]:
+    """alpha_k, eq. 6: the sum over positions of dPsi / dA_k."""
+    return gradient.sum(dim=(1, 2), dtype=torch.float64)
+
+
+def select_maps(
+    maps: Float[Tensor, "channel height width"], alphas: Float[Tensor, " channel"], mu: float
+) -> Bool[Tensor, " channel"]:
+    """Which feature maps become masks: alpha_k > mu * beta with beta = max alpha (eqs. 7, 8), strict.
+
+    A map that is the same everywhere has no min-max and would mask everything: it contributes nothing and is left out,
+    after beta is taken.
+    """
+    varies = maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))
+    return (alphas > mu * alphas.max()) & varies
+
+
+def upsample(maps: Float[Tensor, "mask h w"], size: tuple[int, int]) -> Float[Tensor, "mask height width"]:
+    """Bilinear with half-pixel centres (`align_corners=False`)."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def upsampled_sums(maps: Float[Tensor, "mask h w"], size: tuple[int, int]) -> Float[Tensor, " mask"]:
+    """Sum over pixels of every upsampled map, without upsampling: it is a fixed linear functional of the map."""
+    rows = axis_weights(maps.shape[1], size[0], maps.device)
+    columns = axis_weights(maps.shape[2], size[1], maps.device)
+    return torch.einsum("h,khw,w->k", rows, maps.double(), columns)
+
+
+def axis_weights(native: int, full: int, device: torch.device) -> Float[Tensor, " native"]:
+    """How much every native position counts in the sum of the upsampled axis."""
+    identity = torch.eye(native, dtype=torch.float64, device=device)
+    if native == full:
+        return identity.sum(dim=0)
+    return F.interpolate(identity[:, None], size=full, mode="linear", align_corners=False).sum(dim=(1, 2))
+
+
+def extremes(maps: Float[Tensor, "mask height width"]) -> tuple[Float[Tensor, " mask"], Float[Tensor, " mask"]]:
+    """Minimum and maximum of every map."""
+    flat = maps.flatten(1)
+    return flat.amin(dim=1), flat.amax(dim=1)
+
+
+def min_max(
+    maps: Float[Tensor, "mask height width"], low: Float[Tensor, " mask"], high: Float[Tensor, " mask"]
+) -> Float[Tensor, "mask height width"]:
+    """Every map to [0, 1] over its own range; a constant map becomes zeros."""
+    span = high - low
+    scale = torch.where(span > 0, 1 / torch.where(span > 0, span, 1), 0)
+    return (maps - low[:, None, None]) * scale[:, None, None]

@@ -1,0 +1,52 @@
+"""Does the map show what the model uses? Measured by the model's score on what the map keeps or removes."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..scorer import Fill
+from .metric import Evidence, Probe, metric
+from .ranking import top_share
+
+SISE_PAPER = "Sattarzadeh et al., AAAI 2021, table 1"
+TOP_SHARE = 0.15
+
+
+def whole_image(image: Tensor, heat: Tensor, order: Tensor) -> Fill:
+    """The image itself: scored in the same precision and batch shape as its masked variants, so that they compare."""
+    return lambda start, out: out.copy_(image[None])
+
+
+def top_only(image: Tensor, heat: Tensor, order: Tensor) -> Fill:
+    """The most relevant 15 % of the pixels, the rest 0 in network-input space."""
+    mask = top_share(order[None], TOP_SHARE, (image.shape[1], image.shape[2]))
+    return lambda start, out: torch.mul(image, mask, out=out[0])
+
+
+WHOLE = Probe("whole", 1, whole_image)
+TOP_ONLY = Probe("top_only", 1, top_only)
+
+
+@metric(
+    version=1, unit="%", range=(0, 100), better="lower", needs="model", baseline="0 in network-input space",
+    source=SISE_PAPER, probes=(WHOLE, TOP_ONLY),
+)  # fmt: skip
+def drop_pct(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """max(0, p - p_T) / p * 100, p the target's probability and p_T the same with only the top 15 % pixels kept.
+
+    Not defined where p is 0.
+    """
+    whole, kept = evidence.probes[WHOLE.name][:, 0], evidence.probes[TOP_ONLY.name][:, 0]
+    return torch.where(whole > 0, (whole - kept).clamp(min=0) / whole * 100, torch.nan)
+
+
+@metric(
+    version=1, unit="share of images", range=(0, 1), better="higher", needs="model", baseline="0 in network-input space",
+    source=SISE_PAPER, probes=(WHOLE, TOP_ONLY),
+)  # fmt: skip
+def increase(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """1 if p_T > p else 0, p the target's probability and p_T the same with only the top 15 % pixels kept."""
+    whole, kept = evidence.probes[WHOLE.name][:, 0], evidence.probes[TOP_ONLY.name][:, 0]
+    return (kept > whole).to(whole.dtype)

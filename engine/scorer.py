@@ -1,0 +1,133 @@
+"""The one place where masked forwards happen, for maps and for metrics alike.
+
+Work arrives as jobs (so many masked variants of one image for one target). Variants of all jobs in flight fill batches of a
+fixed size, across the borders of layers and images, so that only the very last batch of a run is short, and that one is padded:
+every forward has the same shape, and a variant's score does not depend on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .precision import autocast_dtype
+from .scores import SOFTMAX, Score
+from .untouched import untouched
+
+Fill = Callable[[int, Tensor], object]
+"""`fill(start, out)` writes the variants `start, start + 1, ...` into `out` `(n, channel, height, width)`."""
+
+
+@dataclass(eq=False)
+class Job:
+    """`count` variants of one image, to be scored for one class."""
+
+    count: int
+    target: int
+    fill: Fill
+    scores: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Psi of every variant `(count,)` on the device, valid once `done`."""
+    waiting: int = 0
+
+    @property
+    def done(self) -> bool:
+        return self.waiting == 0
+
+
+class Scorer:
+    """Fills fixed-size batches with the variants of any number of jobs and scores them.
+
+    Args:
+        model: Classifier of `(batch, channel, height, width)`; used in eval mode and given back as it was.
+        batch_size: Variants per forward, at least 1. Halved for good when the device runs out of memory.
+        precision: "fp32", "bf16", "fp16" or "auto"; scores are float32 whatever it is.
+    """
+
+    def __init__(self, model: nn.Module, *, batch_size: int = 64, precision: str = "fp32", score: Score = SOFTMAX):
+        self.model = model
+        self.score = score
+        self.batch_size = batch_size
+        self.micro_batch = batch_size
+        self.precision = precision
+        self._inputs: Tensor | None = None
+        self._targets: Tensor | None = None
+        self._filled = 0
+        self._segments: list[tuple[Job, int, int, int]] = []
+
+    def submit(self, *jobs: Job, like: Tensor) -> None:
+        """Queue jobs and run every batch that becomes full.
+
+        Args:
+            like: The network input `(channel, height, width)` whose variants the jobs make: tells shape, dtype, device.
+        """
+        inputs, targets = self._buffers(like)
+        for job in jobs:
+            job.scores = torch.empty(job.count, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32,
+                                     device=like.device)  # fmt: skip
+            job.waiting = job.count
+        for job in jobs:
+            start = 0
+            while start < job.count:
+                begin = self._filled
+                stop = min(self.batch_size, begin + job.count - start)
+                with torch.no_grad():
+                    job.fill(start, inputs[begin:stop])
+                    targets[begin:stop] = job.target
+                self._segments.append((job, start, begin, stop))
+                self._filled = stop
+                start += stop - begin
+                if stop == self.batch_size:
+                    self.flush()
+
+    def flush(self) -> None:
+        """Score what is queued, in one padded batch; afterwards every submitted job is done."""
+        if not self._segments or self._inputs is None or self._targets is None:
+            return
+        segments, self._segments, self._filled = self._segments, [], 0
+        scores = self._forward(self._inputs, self._targets)
+        for job, start, begin, stop in segments:
+            job.scores[start : start + stop - begin] = scores[begin:stop]
+            job.waiting -= stop - begin
+
+    def reset(self) -> None:
+        """Forget everything queued; jobs in flight will never be done."""
+        self._segments, self._filled = [], 0
+
+    def _buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (self.batch_size, *like.shape)
+        if (
+            self._inputs is None
+            or self._targets is None
+            or (self._inputs.shape, self._inputs.device) != (shape, like.device)
+        ):
+            self.flush()
+            blank = torch.zeros(shape, dtype=like.dtype, device=like.device)
+            self._inputs = blank.to(memory_format=torch.channels_last)
+            self._targets = torch.zeros(self.batch_size, dtype=torch.long, device=like.device)
+        return self._inputs, self._targets
+
+    def _forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        dtype = autocast_dtype(self.precision, inputs.device)
+        while True:
+            try:
+                with untouched(self.model), torch.inference_mode(), torch.autocast(
+                    inputs.device.type, dtype=dtype, enabled=dtype is not None
+                ):  # fmt: skip
+                    return torch.cat([
+                        self.score.value(self.model(part), labels)
+                        for part, labels in zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True)
+                    ])  # fmt: skip
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.micro_batch == 1:
+                    raise
+                self.micro_batch = (self.micro_batch + 1) // 2
+            if inputs.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device's allocator refused, on an accelerator or on the CPU (which raises a bare RuntimeError)."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,321 @@
+"""SISE: Semantic Input Sampling for Explanation (Sattarzadeh et al., AAAI 2021, doi 10.1609/aaai.v35i13.17384).
+
+For every block of a CNN, the last layer's feature maps that help the class become masks of the input; each mask counts by the
+class probability that it leaves, and the blocks' maps pass through a cascade of Otsu gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from . import statuses
+from .blocks import BlockPlan, block_layers
+from .capture import capture
+from .errors import ModelError, SettingsError, TargetError
+from .fusion import fuse
+from .masks import average_gradients, extremes, min_max, select_maps, upsample, upsampled_sums
+from .precision import PRECISIONS
+from .scorer import Job, Scorer
+
+
+@dataclass(eq=False)
+class Explanation:
+    """What one image's explanation came to. `map` and `layer_maps` are None unless `status` is `ok`."""
+
+    status: str
+    error: str | None
+    prediction: int | None
+    target: int | None
+    score: float | None
+    """Softmax probability of the target, in [0, 1]."""
+    logit: float | None
+    map: Float[Tensor, "height width"] | None = None
+    """S / B, in [0, 1], float32."""
+    layer_maps: Float[Tensor, "layer height width"] | None = None
+    """Each V_l, min-maxed, low to high."""
+    mask_counts: tuple[int, ...] = ()
+    n_forwards: int = 1
+
+
+@dataclass(eq=False)
+class SISEResult:
+    """Explanations of a batch. Rows whose status is not `ok` hold zeros; nothing is ever NaN."""
+
+    maps: Float[Tensor, "batch height width"]
+    """S / B, in [0, 1], float32."""
+    targets: Int[Tensor, " batch"]
+    predictions: Int[Tensor, " batch"]
+    scores: Float[Tensor, " batch"]
+    """Softmax probability of the target, in [0, 1]; 0 where the model's output is not finite."""
+    statuses: list[str]
+    mask_counts: Int[Tensor, "batch layer"]
+    """Feature maps kept, per block layer, low to high."""
+    layer_maps: Float[Tensor, "batch layer height width"] | None = None
+
+
+class SISE:
+    """Explains a CNN classifier's outputs.
+
+    Args:
+        model: Classifier of `(batch, channel, height, width)` to `(batch, class)` logits with at least two classes.
+        layers: Names of the layers to use, or None for the last layer of every block (eqs. 1-5).
+        mu: Share of the largest average gradient that a map must exceed, in [0, 1) (eq. 7).
+        batch_size: Masked inputs per forward, at least 1.
+        precision: Of the masked forwards: "fp32", "bf16", "fp16" or "auto". The gradient pass runs in the model's own.
+        keep_layers: Keep every V_l beside the map.
+
+    Raises:
+        SettingsError: When an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layers: Sequence[str] | None = None,
+        mu: float = 0.0,
+        batch_size: int = 64,
+        precision: str = "fp32",
+        keep_layers: bool = False,
+    ):
+        if not 0 <= mu < 1:
+            raise SettingsError(f"mu must be in [0, 1), got {mu}: at 1 no map exceeds the largest")
+        if batch_size < 1:
+            raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
+        if precision not in PRECISIONS:
+            raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        self.model = model
+        self.layers = layers
+        self.mu = mu
+        self.keep_layers = keep_layers
+        self.scorer = Scorer(model, batch_size=batch_size, precision=precision)
+        self._plans: dict[torch.Size, BlockPlan] = {}
+
+    def __call__(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        targets: Int[Tensor, " batch"] | Sequence[int] | int | None = None,
+        *,
+        keep_layers: bool | None = None,
+    ) -> SISEResult:
+        """Explain a batch; the result does not depend on how images are batched.
+
+        Args:
+            images: In network-input space, on the model's device.
+            targets: Class index per image, one for all, or None for the predicted classes.
+            keep_layers: Overrides the constructor's.
+
+        Raises:
+            TargetError: When a target is no class of the model.
+            NoBlocksError: When the model has no spatial hierarchy.
+        """
+        if images.ndim != 4 or len(images) == 0:
+            raise SettingsError(
+                f"images must be (batch, channel, height, width) with a batch of at least 1, got {tuple(images.shape)}"
+            )
+        keep = self.keep_layers if keep_layers is None else keep_layers
+        wanted = target_list(targets, len(images))
+        pending: list[Pending] = []
+        try:
+            for image, target in zip(images, wanted, strict=True):
+                pending.append(self.begin(image, target))
+            self.scorer.flush()
+        except BaseException:
+            self.scorer.reset()
+            raise
+        explanations = [self.complete(one, keep_layers=keep) for one in pending]
+        return stack(explanations, self.plan(images[0]), images, keep)
+
+    def plan(self, image: Float[Tensor, "channel height width"]) -> BlockPlan:
+        """The block layers for inputs of this shape, found once per shape."""
+        plan = self._plans.get(image.shape)
+        if plan is None:
+            plan = self._plans[image.shape] = block_layers(self.model, image[None], layers=self.layers)
+        return plan
+
+    def begin(self, image: Float[Tensor, "channel height width"], target: int | None) -> Pending:
+        """Select the image's masks and queue them; `complete` it once `done`.
+
+        Raises:
+            TargetError: When `target` is no class of the model.
+        """
+        logits, layers = self.layer_masks(image, target)
+        pending = Pending(image, logits, layers)
+        if pending.failure is None:
+            self.scorer.submit(*(layer.job for layer in layers), like=image)
+        return pending
+
+    def layer_masks(self, image: Tensor, target: int | None) -> tuple[Logits, list[LayerMasks]]:
+        """One forward and one backward pass: the logits, and the kept maps of every layer (eqs. 6-8)."""
+        with torch.enable_grad():
+            raw, activations = capture(self.model, self.plan(image), image[None])
+            if raw.ndim != 2 or raw.shape[1] < 2:
+                raise ModelError(
+                    f"the model returns {tuple(raw.shape)} for one image; SISE needs (1, class) logits with at least 2 classes"
+                )
+            logits = Logits.of(raw.detach()[0], target, self.scorer)
+            if not logits.finite:
+                return logits, []
+            labels = torch.tensor([logits.target], device=raw.device)
+            gradients = torch.autograd.grad(
+                self.scorer.score.margin(raw, labels).sum(), activations, allow_unused=True, materialize_grads=True
+            )
+        with torch.no_grad():
+            return logits, [
+                LayerMasks(image, maps.detach()[0], average_gradients(gradient[0]), self.mu, logits.target)
+                for maps, gradient in zip(activations, gradients, strict=True)
+            ]
+
+    def complete(self, pending: Pending, *, keep_layers: bool | None = None) -> Explanation:
+        """Aggregate a pending image whose masks have all been scored (eqs. 10-12, Fig. 5)."""
+        logits, failure = pending.logits, pending.failure
+        counts = tuple(layer.job.count for layer in pending.layers)
+        found = Explanation(
+            statuses.OK, None, logits.prediction, logits.target, logits.score, logits.logit, mask_counts=counts
+        )  # fmt: skip
+        if failure is None:
+            found.n_forwards += sum(counts)
+            with torch.no_grad():
+                failure = self._aggregate(pending, found, self.keep_layers if keep_layers is None else keep_layers)
+        if failure is not None:
+            found.status, found.error = failure
+        return found
+
+    def _aggregate(self, pending: Pending, found: Explanation, keep_layers: bool) -> tuple[str, str] | None:
+        raw = torch.stack([layer.weighted_sum() for layer in pending.layers])
+        if not bool(raw.isfinite().all()):
+            return statuses.NON_FINITE, "the score of a mask is not finite"
+        low, high = extremes(raw)
+        constant = (high <= low).nonzero().flatten().tolist()
+        if constant:
+            return (
+                statuses.CONSTANT_MAP,
+                f"block layer {constant[0] + 1} of {len(raw)} gives the same value to every pixel",
+            )
+        layer_maps = min_max(raw, low, high)
+        fused = fuse(layer_maps)
+        if bool(fused.amax() <= fused.amin()):
+            return statuses.CONSTANT_MAP, "the fused map gives the same value to every pixel"
+        found.map = (fused / len(raw)).float()
+        found.layer_maps = layer_maps.float() if keep_layers else None
+        return None
+
+
+@dataclass(frozen=True)
+class Logits:
+    """The unmasked image's output, on the host."""
+
+    finite: bool
+    prediction: int | None
+    target: int | None
+    score: float | None
+    logit: float | None
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, " class"], target: int | None, scorer: Scorer) -> Logits:
+        if target is not None and not 0 <= target < len(logits):
+            raise TargetError(f"target must be a class index from 0 to {len(logits) - 1}, got {target}")
+        if not bool(logits.isfinite().all()):
+            return cls(False, None, target, None, None)
+        prediction = int(logits.argmax())
+        chosen = prediction if target is None else target
+        score = scorer.score.value(logits[None], torch.tensor([chosen], device=logits.device))
+        return cls(True, prediction, chosen, float(score), float(logits[chosen]))
+
+
+class LayerMasks:
+    """The kept maps of one layer, which make masks just in time and never hold more than a batch's worth upsampled."""
+
+    def __init__(self, image: Tensor, maps: Tensor, alphas: Tensor, mu: float, target: int | None):
+        self.image = image
+        self.finite = bool(alphas.isfinite().all())
+        self.maps = maps[select_maps(maps, alphas, mu)].contiguous() if self.finite else maps[:0]
+        self.low = self.maps.new_empty(len(self.maps))
+        self.job = Job(count=len(self.maps), target=-1 if target is None else target, fill=self.fill)
+
+    def fill(self, start: int, out: Tensor) -> None:
+        """`I * m` for the masks from `start` on: a plain product in network-input space."""
+        full = upsample(self.maps[start : start + len(out)], self.image.shape[1:])
+        low, high = extremes(full)
+        self.low[start : start + len(out)] = low
+        torch.mul(self.image, min_max(full, low, high)[:, None], out=out)
+
+    def weighted_sum(self) -> Float[Tensor, "height width"]:
+        """V_l of eq. 12 up to a positive factor and a constant, both of which min-max removes; float64.
+
+        With m = (U - low) / (high - low), U the upsampled map, m / sum(m) = (U - low) / (sum(U) - pixels * low); and as upsampling
+        is linear, the weighted maps are summed at the layer's own resolution and upsampled once.
+        """
+        size = (self.image.shape[1], self.image.shape[2])
+        mass = upsampled_sums(self.maps, size) - self.low.double() * (size[0] * size[1])
+        weights = torch.where(mass > 0, self.job.scores.double() / mass, 0)
+        total = torch.einsum("k,khw->hw", weights, self.maps.double())
+        return upsample(total[None], size)[0]
+
+
+class Pending:
+    """An image whose masks are queued or scored."""
+
+    def __init__(self, image: Tensor, logits: Logits, layers: list[LayerMasks]):
+        self.image = image
+        self.logits = logits
+        self.layers = layers
+        self.failure = self._failure()
+
+    @property
+    def done(self) -> bool:
+        return self.failure is not None or all(layer.job.done for layer in self.layers)
+
+    def _failure(self) -> tuple[str, str] | None:
+        if not self.logits.finite:
+            return statuses.NON_FINITE, "the model's output for the image is not finite"
+        if not all(layer.finite for layer in self.layers):
+            return statuses.NON_FINITE, "the gradient of the target's score is not finite"
+        empty = [number for number, layer in enumerate(self.layers, 1) if layer.job.count == 0]
+        if empty:
+            return (
+                statuses.NO_EVIDENCE,
+                f"block layer {empty[0]} of {len(self.layers)} has no map that raises the target's score",
+            )
+        return None
+
+
+def target_list(targets: Tensor | Sequence[int] | int | None, count: int) -> list[int | None]:
+    """One target per image.
+
+    Raises:
+        TargetError: When the number of targets is not the number of images.
+    """
+    if targets is None:
+        return [None] * count
+    if isinstance(targets, int):
+        return [targets] * count
+    listed = targets.tolist() if isinstance(targets, Tensor) else [int(target) for target in targets]
+    if not isinstance(listed, list) or len(listed) != count:
+        raise TargetError(f"targets must hold one class index for each of the {count} images, got {targets!r}")
+    return list(listed)
+
+
+def stack(explanations: list[Explanation], plan: BlockPlan, images: Tensor, keep_layers: bool) -> SISEResult:
+    """Explanations side by side; zeros where a status is not `ok`."""
+    device, size = images.device, images.shape[2:]
+    blank = torch.zeros(size, device=device)
+    blanks = torch.zeros(len(plan), *size, device=device)
+    return SISEResult(
+        maps=torch.stack([blank if one.map is None else one.map for one in explanations]),
+        targets=torch.tensor([-1 if one.target is None else one.target for one in explanations], device=device),
+        predictions=torch.tensor(
+            [-1 if one.prediction is None else one.prediction for one in explanations], device=device
+        ),
+        scores=torch.tensor([one.score or 0.0 for one in explanations], device=device),
+        statuses=[one.status for one in explanations],
+        mask_counts=torch.tensor([one.mask_counts or [0] * len(plan) for one in explanations], device=device),
+        layer_maps=torch.stack([blanks if one.layer_maps is None else one.layer_maps for one in explanations])
+        if keep_layers
+        else None,
+    )
