@@ -1,0 +1,163 @@
+"""Every setting of a run: its type, range, default and help text. Where values come from is `resolve.py`'s matter."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeGuard
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NaturalInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+def _one_or_more(value: Any) -> Any:
+    """A single name counts as a list of one, so that `metrics: paper` can be written plainly."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _height_and_width(value: Any) -> Any:
+    """One number stands for a square."""
+    return (value, value) if isinstance(value, int | str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
+Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_height_and_width)]
+Triple = tuple[float, ...]
+
+
+class SettingsGroup(BaseModel):
+    """Frozen, and refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SISESettings(SettingsGroup):
+    """How SISE makes its maps."""
+
+    mu: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Keep feature maps whose gradient exceeds mu times the layer's largest; higher is faster.",
+    )
+    layers: Names | None = Field(
+        None,
+        description="Layers to use instead of the block ends found by themselves, low to high; see `heatlas layers`.",
+    )
+
+
+class PreprocessSettings(SettingsGroup):
+    """How an image becomes the network's input, where the weights do not say or say otherwise."""
+
+    size: Size | None = Field(None, description="Height and width of the network's input; one number for a square.")
+    resize: Literal["shorter_side_crop", "squash", "pad"] | None = Field(
+        None, description="Resize the shorter side and crop the centre, squash to the size, or pad to it."
+    )
+    resize_to: PositiveInt | None = Field(
+        None, description="Length of the shorter side before the centre crop, in pixels."
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(None, description="Resampling filter.")
+    mean: Triple | None = Field(None, description="Per-channel mean subtracted, of values in [0, 1].")
+    std: tuple[PositiveFloat, ...] | None = Field(None, description="Per-channel standard deviation divided by.")
+
+
+class ColumnSettings(SettingsGroup):
+    """Names of a manifest's columns."""
+
+    id: str = Field("id", description="Column with the sample's unique id.")
+    uri: str = Field("uri", description="Column with the image's path or URI.")
+    label: str = Field("label", description="Column with the class index or name.")
+    boxes: str = Field("boxes", description="Column with ground-truth boxes, lists of x0 y0 x1 y1 in pixels.")
+    mask: str = Field("mask", description="Column with the URI of the ground-truth mask, a PNG.")
+
+
+class StoreSettings(SettingsGroup):
+    """What is kept of each map."""
+
+    map: bool = Field(True, description="Keep the map as numbers (float16), for arithmetic.")
+    map_size: PositiveInt | Literal["input"] = Field(
+        56, description="Height and width of the kept numbers; `input` keeps the network-input resolution."
+    )
+    map_png: bool = Field(True, description="Keep the map as an 8-bit PNG at network-input resolution, for eyes.")
+
+
+class Settings(SettingsGroup):
+    """All settings of one run."""
+
+    model: str = Field(
+        description="`torchvision:NAME[@WEIGHTS]` (WEIGHTS: DEFAULT, an enum name, a .safetensors or .pth file) or `package.module:factory`."
+    )
+    data: str = Field(
+        description="Image folder (class folders are labels) or manifest (.csv, .jsonl, .parquet); path or URI."
+    )
+    out: str = Field(description="Directory or URI of the store to write; the same command again resumes there.")
+
+    method: Literal["sise"] = Field("sise", description="Explanation method.")
+    target: Literal["predicted", "label"] | NaturalInt = Field(
+        "predicted", description="Class to explain: the predicted one, the sample's label, or a class index."
+    )
+    metrics: Names = Field(
+        ("paper",), description="Metrics to compute: the preset `paper` or names; an empty list for none."
+    )
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        "fp32", description="Number format of the masked forward passes."
+    )
+    batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
+    seed: NaturalInt = Field(0, description="Seed of everything random.")
+    limit: PositiveInt | None = Field(None, description="Explain only the first samples of the sorted listing.")
+
+    workers: Literal["auto"] | NaturalInt = Field(
+        "auto",
+        description="Worker processes: auto is one per GPU, else one per CPU share; 0 runs in this process without Ray.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the model runs; auto takes GPUs if there are any."
+    )
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of a GPU that each GPU worker gets."
+    )
+    cpus_per_worker: PositiveInt = Field(1, description="CPUs and threads of each worker.")
+    address: str | None = Field(
+        None, description="Ray cluster to use, such as auto or ray://host:10001; none starts a local one."
+    )
+    shard_size: Literal["auto"] | PositiveInt = Field(
+        "auto", description="Images per shard, the unit of work and of resuming."
+    )
+    image_timeout: PositiveFloat = Field(
+        600.0, description="Seconds without a sign of life after which a worker is replaced."
+    )
+    shard_retries: NaturalInt = Field(
+        10, description="How often a shard whose worker died is tried again before it is given up."
+    )
+    max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="Stop the run when more than this share of the recent images failed."
+    )
+    shared_fs: bool = Field(
+        False, description="Say that local paths of data and out are the same on every node of the cluster."
+    )
+
+    sise: SISESettings = SISESettings()  # pyright: ignore[reportCallIssue]
+    preprocess: PreprocessSettings = PreprocessSettings()  # pyright: ignore[reportCallIssue]
+    columns: ColumnSettings = ColumnSettings()  # pyright: ignore[reportCallIssue]
+    store: StoreSettings = StoreSettings()  # pyright: ignore[reportCallIssue]
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """The resolved settings as plain JSON values, as they are stored in the run."""
+    return settings.model_dump(mode="json")
+
+
+def is_group(annotation: Any) -> TypeGuard[type[SettingsGroup]]:
+    return isinstance(annotation, type) and issubclass(annotation, SettingsGroup)
+
+
+def leaves(group: type[SettingsGroup] = Settings, prefix: str = "") -> dict[str, Any]:
+    """Every single setting's dotted name and pydantic field, in the order written above."""
+    found: dict[str, Any] = {}
+    for name, field in group.model_fields.items():
+        if is_group(field.annotation):
+            found |= leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field
+    return found

@@ -1,0 +1,139 @@
+"""Settings: precedence, ranges, and the texts that a user sees."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+import yaml
+from heatlas.configs import packaged_configs
+from heatlas.engine.errors import SettingsError
+from heatlas.pipeline.allowed import allowed, metavar
+from heatlas.pipeline.cli_explain import GROUPS
+from heatlas.pipeline.resolve import load_settings
+from heatlas.pipeline.settings import describe, leaves
+from pydantic import ValidationError
+
+REQUIRED = {"model": "torchvision:resnet18", "data": "images", "out": "out"}
+
+
+def refusal(flags: dict, config: str | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({**REQUIRED, **flags}, config)
+    return str(caught.value)
+
+
+def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: pathlib.Path):
+    config = tmp_path / "my.yaml"
+    config.write_text("batch_size: 8\nseed: 5\nsise: {mu: 0.3, layers: [a, b]}\nmetrics: ebpg\n")
+    settings = load_settings({**REQUIRED, "seed": "6", "sise.mu": "0.5"}, str(config))
+    assert (settings.seed, settings.batch_size, settings.precision) == (6, 8, "fp32")
+    assert (settings.sise.mu, settings.sise.layers, settings.metrics) == (0.5, ("a", "b"), ("ebpg",))
+
+
+def test_nested_mappings_mean_the_same_as_dotted_names():
+    dotted = load_settings({**REQUIRED, "preprocess.size": 32, "preprocess.mean": [0.5], "limit": None})
+    assert dotted == load_settings({**REQUIRED, "preprocess": {"size": [32, 32], "mean": (0.5,)}})
+    assert dotted.preprocess.size == (32, 32)
+
+
+def test_paths_are_accepted_as_text():
+    assert load_settings({**REQUIRED, "out": pathlib.Path("a/b")}).out == os.path.join("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ({"sise.mu": "1.5"}, "setting sise.mu = '1.5' is not allowed: it must be a number in [0, 1)"),
+        ({"sise.mu": float("nan")}, "setting sise.mu = nan is not allowed: it must be a number in [0, 1)"),
+        ({"workers": -1}, "setting workers = -1 is not allowed: it must be 'auto' or a whole number of at least 0"),
+        ({"gpus_per_worker": 0}, "setting gpus_per_worker = 0 is not allowed: it must be a number in (0, 1]"),
+        ({"limit": True}, "setting limit = True is not allowed: it must be a whole number of at least 1 or none"),
+        ({"target": "lable"}, "'predicted' or 'label' or a whole number of at least 0; did you mean 'label'?"),
+        (
+            {"batchsize": 3},
+            "unknown setting 'batchsize'; did you mean 'batch_size'? (`heatlas explain --help` lists all settings)",
+        ),
+        ({"sise": {"mo": 3}}, "unknown setting 'sise.mo'; did you mean 'sise.mu'?"),
+        ({"store": 3}, "setting 'store' is a group of settings: give store.map, store.map_size, store.map_png"),
+        (
+            {"preprocess.mean": ["a"]},
+            "setting preprocess.mean = ['a'] is not allowed: it must be a list of numbers or none",
+        ),
+    ],
+)
+def test_refusals_name_setting_value_range_and_remedy(flags: dict, text: str):
+    assert text in refusal(flags)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"seed": -1})
+    assert str(caught.value).splitlines() == [
+        "setting 'model' is required: give --model or a line `model: ...` in the --config file",
+        "setting 'data' is required: give --data or a line `data: ...` in the --config file",
+        "setting 'out' is required: give --out or a line `out: ...` in the --config file",
+        "setting seed = -1 is not allowed: it must be a whole number of at least 0",
+    ]
+
+
+def test_refusal_names_the_file_that_holds_the_value(tmp_path: pathlib.Path):
+    config = tmp_path / "bad.yaml"
+    config.write_text("batch_size: 0\nsise: {mu: 2, mo: 1}\nshared_fs: yes\ncpus_per_worker: yes\n")
+    text = refusal({"sise.mu": 0.1}, str(config))
+    assert f"batch_size = 0 (in {config})" in text
+    assert f"unknown setting 'sise.mo' (in {config})" in text
+    assert f"cpus_per_worker = True (in {config})" in text
+    assert "shared_fs" not in text
+    assert "sise.mu =" not in text, "the flag's good value replaced the file's bad one"
+
+
+def test_unknown_configuration_lists_the_packaged_ones():
+    text = refusal({}, "imagenet-resnet5")
+    assert "no configuration 'imagenet-resnet5'; did you mean 'imagenet-resnet50'?" in text
+    assert all(name in text for name in packaged_configs())
+
+
+def test_yaml_cannot_instantiate_objects(tmp_path: pathlib.Path):
+    witness = tmp_path / "witness"
+    config = tmp_path / "evil.yaml"
+    config.write_text(
+        f"model: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{witness}']]\n"
+    )
+    assert "is not plain YAML" in refusal({}, str(config))
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [("- a\n- b\n", "must hold `name: value` lines"), ("a: [1", "is not plain YAML")]
+)
+def test_yaml_of_another_shape_is_refused(tmp_path: pathlib.Path, content: str, text: str):
+    config = tmp_path / "odd.yaml"
+    config.write_text(content)
+    assert text in refusal({}, str(config))
+
+
+@pytest.mark.parametrize("name", packaged_configs())
+def test_packaged_configurations_hold_valid_settings(name: str):
+    assert load_settings({"data": "images", "out": "out"}, name).model
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings(REQUIRED).seed = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_described_settings_survive_yaml_and_give_the_same_settings(tmp_path: pathlib.Path):
+    settings = load_settings({**REQUIRED, "preprocess.size": (3, 4), "sise.layers": "a", "workers": 2})
+    config = tmp_path / "again.yaml"
+    config.write_text(yaml.safe_dump(describe(settings)))
+    assert load_settings({}, str(config)) == settings
+
+
+def test_every_setting_has_help_and_a_group():
+    for name, field in leaves().items():
+        assert field.description.endswith("."), name
+        assert name.partition(".")[0] in GROUPS
+        assert allowed(field.annotation, field.metadata)
+        assert metavar(field.annotation)
