@@ -1,0 +1,77 @@
+"""`heatlas layers`, `show`, `status` and `demo`: arguments in, one call down, text out."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+Out = Annotated[str, Parameter(help="Directory or URI of a run's store.")]
+
+
+def layers(
+    model: Annotated[
+        str, Parameter(help="Model as in `heatlas explain --model`; without @WEIGHTS its weights are random.")
+    ],
+    /,
+    *,
+    size: Annotated[int, Parameter(help="Height and width of the network's input, in pixels.")] = 224,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print JSON instead of a table.", negative="")] = False,
+) -> int:
+    """Show the block-end layers from which SISE takes its feature maps."""
+    from .layer_table import block_table, layer_records
+
+    records = layer_records(model, size)
+    print(json.dumps(records, indent=2) if as_json else block_table(records))
+    return 0
+
+
+def show(
+    out: Out,
+    /,
+    *,
+    ids: Annotated[
+        list[str] | None, Parameter(name="--id", help="Ids of the samples to show.", consume_multiple=True, negative="")
+    ] = None,
+    limit: Annotated[int, Parameter(help="Without --id: show this many, evenly spread over the run.")] = 12,
+    to: Annotated[str | None, Parameter(help="Directory for the pictures instead of OUT/_show.")] = None,
+) -> int:
+    """Draw maps over their images, as PNG files."""
+    from .show import show_overlays
+
+    for line in show_overlays(out, ids=ids, limit=limit, to=to):
+        print(line)
+    return 0
+
+
+def status(
+    out: Out,
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.", negative="")] = False,
+) -> int:
+    """Show how far a run is: shards, rows, errors by cause, mean metrics."""
+    from .run_status import run_status, status_text
+
+    found = run_status(out)
+    print(json.dumps(found, indent=2) if as_json else status_text(found))
+    return 0
+
+
+def demo(
+    *,
+    out: Annotated[str, Parameter(help="Directory for the demo's data, store and pictures.")] = "demo-out",
+    workers: Annotated[
+        Literal["auto"] | int,
+        Parameter(help="Worker processes: auto, or a number; 0 runs without Ray.", metavar="auto|INT"),
+    ] = "auto",
+    images: Annotated[int, Parameter(help="How many images to explain.")] = 300,
+    retrain: Annotated[
+        bool, Parameter(help="Train the demo's network again and use the new weights.", negative="")
+    ] = False,
+) -> int:
+    """Explain a generated data set with a planted shortcut, and say what the maps reveal."""
+    from .demo.demo import run_demo
+
+    return run_demo(out, workers=workers, images=images, retrain=retrain)

@@ -1,0 +1,133 @@
+"""The command line: help, errors' texts, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import heatlas
+import pytest
+from heatlas.engine.errors import HeatlasError, RunError, SettingsError, ShardsUndoneError
+from heatlas.pipeline.cli import main, told
+from heatlas.pipeline.cli_explain import typed
+from heatlas.pipeline.resolve import load_settings
+from heatlas.pipeline.settings import leaves
+
+REQUIRED = {"model": "torchvision:resnet18", "data": "images", "out": "out"}
+
+
+def failing(error: BaseException):
+    def action() -> int:
+        raise error
+
+    return action
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("explain", "layers", "show", "status", "demo"))
+
+
+def test_every_setting_is_a_flag_in_the_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["explain", "--help"]) == 0
+    text = capsys.readouterr().out
+    missing = [name for name in leaves() if f"--{name.replace('_', '-')}" not in text]
+    assert missing == []
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == heatlas.__version__
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["explian"], 'Unknown command "explian". Did you mean "explain"?'),
+        (["explain", "--sise.mo", "0.3"], "Unknown option: --sise.mo. Did you mean --sise.mu?"),
+        (["explain", "--model"], "--model requires an argument"),
+        (["explain", "stray"], "stray"),
+        (["explain", "--sise.mu", "3"], "setting sise.mu = '3' is not allowed: it must be a number in [0, 1)"),
+        (["explain", "--data", "d"], "setting 'model' is required: give --model"),
+        (["explain", "--config", "imagenet-resnet51"], "did you mean 'imagenet-resnet50'?"),
+        (["layers"], "MODEL requires an argument"),
+        (["show", "out", "--limit", "many"], 'unable to convert "many" into int'),
+    ],
+)
+def test_misuse_is_told_on_stderr_with_exit_code_2(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]):
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("heatlas: error: ")
+    assert text in err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(SettingsError("text"), 2), (RunError("text"), 1), (ShardsUndoneError("text"), 1), (HeatlasError("text"), 1)],
+)
+def test_exit_code_follows_the_error_tree(error: HeatlasError, code: int, capsys: pytest.CaptureFixture[str]):
+    assert told(failing(error)) == code
+    assert capsys.readouterr().err == "heatlas: error: text\n"
+
+
+def test_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]):
+    assert told(failing(KeyboardInterrupt())) == 130
+    assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_a_bug_shows_its_place_and_with_debug_its_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("HEATLAS_DEBUG", raising=False)
+    assert told(failing(ZeroDivisionError("by zero"))) == 1
+    text = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError at test_cli.py:" in text
+    assert "Traceback" not in text
+    monkeypatch.setenv("HEATLAS_DEBUG", "1")
+    assert told(failing(ZeroDivisionError("by zero"))) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_flags_reach_the_settings_as_typed_values():
+    flags = {
+        "sise__mu": "0.3",
+        "sise__layers": ["a.0", "b,c"],
+        "preprocess__size": ["32"],
+        "preprocess__mean": ["0.5,0.4", "0.3"],
+        "metrics": ["none"],
+        "target": "3",
+        "limit": "none",
+        "store__map": False,
+        "store__map_size": "input",
+        "seed": None,
+    }
+    settings = load_settings({**REQUIRED, **typed(flags)})
+    assert (settings.sise.mu, settings.sise.layers) == (0.3, ("a.0", "b", "c"))
+    assert (settings.preprocess.size, settings.preprocess.mean) == ((32, 32), (0.5, 0.4, 0.3))
+    assert (settings.metrics, settings.target, settings.limit, settings.seed) == ((), 3, None, 0)
+    assert (settings.store.map, settings.store.map_size) == (False, "input")
+    assert typed({"sise__layers": ["none"], "preprocess__size": ["3", "4"]}) == {
+        "sise.layers": None,
+        "preprocess.size": ["3", "4"],
+    }
+
+
+def test_help_loads_neither_torch_nor_ray_nor_arrow():
+    script = (
+        "import sys; from heatlas.pipeline.cli import main; code = main(['explain', '--help']);"
+        "print('heavy:', [name for name in ('torch', 'ray', 'pyarrow', 'PIL') if name in sys.modules]); sys.exit(code)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_as_a_process():
+    command = [sys.executable, "-m", "heatlas", "explain", "--batch-size", "0"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 2
+    assert "setting batch_size = '0' is not allowed: it must be a whole number of at least 1" in ran.stderr
+    assert "Traceback" not in ran.stderr
