@@ -233,6 +233,7 @@ class LayerMasks:
 
     def __init__(self, image: Tensor, maps: Tensor, alphas: Tensor, mu: float, target: int | None):
         self.image = image
+        self.size = (image.shape[1], image.shape[2])
         self.finite = bool(alphas.isfinite().all())
         self.maps = maps[select_maps(maps, alphas, mu)].contiguous() if self.finite else maps[:0]
         self.low = self.maps.new_empty(len(self.maps))
@@ -240,7 +241,7 @@ class LayerMasks:
 
     def fill(self, start: int, out: Tensor) -> None:
         """`I * m` for the masks from `start` on: a plain product in network-input space."""
-        full = upsample(self.maps[start : start + len(out)], self.image.shape[1:])
+        full = upsample(self.maps[start : start + len(out)], self.size)
         low, high = extremes(full)
         self.low[start : start + len(out)] = low
         torch.mul(self.image, min_max(full, low, high)[:, None], out=out)
@@ -251,11 +252,10 @@ class LayerMasks:
         With m = (U - low) / (high - low), U the upsampled map, m / sum(m) = (U - low) / (sum(U) - pixels * low); and as upsampling
         is linear, the weighted maps are summed at the layer's own resolution and upsampled once.
         """
-        size = (self.image.shape[1], self.image.shape[2])
-        mass = upsampled_sums(self.maps, size) - self.low.double() * (size[0] * size[1])
+        mass = upsampled_sums(self.maps, self.size) - self.low.double() * (self.size[0] * self.size[1])
         weights = torch.where(mass > 0, self.job.scores.double() / mass, 0)
         total = torch.einsum("k,khw->hw", weights, self.maps.double())
-        return upsample(total[None], size)[0]
+        return upsample(total[None], self.size)[0]
 
 
 class Pending:
