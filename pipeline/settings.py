@@ -57,7 +57,9 @@ class PreprocessSettings(SettingsGroup):
     resize_to: PositiveInt | None = Field(
         None, description="Length of the shorter side before the centre crop, in pixels."
     )
-    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(None, description="Resampling filter.")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
+        None, description="Resampling filter."
+    )
     mean: Triple | None = Field(None, description="Per-channel mean subtracted, of values in [0, 1].")
     std: tuple[PositiveFloat, ...] | None = Field(None, description="Per-channel standard deviation divided by.")
 

@@ -1,0 +1,151 @@
+"""Progress: what is counted, what is shown, what is logged."""
+
+from __future__ import annotations
+
+import io
+import json
+import pathlib
+
+import fsspec
+import pytest
+from heatlas.pipeline.event_log import EventLog
+from heatlas.pipeline.progress import RunProgress, announcement, duration, line
+from heatlas.pipeline.tally import Tally
+from heatlas.workers.events import (
+    ImageQuarantined,
+    RunStopping,
+    ShardDone,
+    ShardFinished,
+    ShardGivenUp,
+    ShardProgress,
+    ShardStarted,
+    WorkerLost,
+    WorkersChanged,
+)
+
+DIED = WorkerLost(worker=1, kind="died", text="SIGSEGV", shard=4, alive=("a", "b"))
+
+
+def finished(shard: int, first: bool = True, **statuses: int) -> ShardFinished:
+    return ShardFinished(shard, 0, ShardDone(rows=sum(statuses.values()), first=first, statuses=statuses))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_tally_counts_by_hand():
+    tally = Tally(images=40, before=10)
+    events = [
+        WorkersChanged(0, 2),
+        WorkersChanged(2, 0),
+        ShardStarted(3, 0, careful=False),
+        ShardStarted(4, 1, careful=False),
+        ShardProgress(3, 0, 4),
+        ShardProgress(4, 1, 2),
+    ]
+    for at, event in enumerate(events):
+        tally.observe(event, float(at))
+    assert (tally.ready, tally.pending, tally.finished) == (2, 0, 16)
+    assert tally.rate(5.0) == pytest.approx(6 / 3), "since the first shard started at second 2"
+    assert tally.seconds_left(5.0) == pytest.approx(24 / 2)
+    tally.observe(DIED, 6.0)
+    assert (tally.finished, tally.deaths) == (14, 1), "the dead worker's shard starts over"
+    tally.observe(finished(3, ok=8, decode_error=2), 7.0)
+    tally.observe(finished(4, first=False, ok=9, quarantined=1), 8.0)
+    tally.observe(ImageQuarantined(4, "a"), 8.0)
+    tally.observe(ShardGivenUp(5, "why"), 8.0)
+    assert (tally.rows, tally.errors, tally.lost_races, tally.quarantined, tally.given_up) == (20, 3, 1, 1, [5])
+    assert tally.finished == 30
+
+
+def test_no_rate_before_the_first_image():
+    tally = Tally(images=3)
+    assert tally.rate(5.0) is None
+    tally.observe(ShardStarted(0, 0, careful=False), 5.0)
+    assert tally.rate(6.0) is None
+    assert line(tally, 6.0) == "workers 0 ready"
+
+
+def test_line_tells_speed_errors_deaths_and_workers():
+    tally = Tally(images=100, first_image=0.0, ready=2, pending=1)
+    tally.observe(finished(0, ok=19, read_error=1), 10.0)
+    tally.observe(DIED, 10.0)
+    assert line(tally, 10.0) == "2 images/s, 40 s left, 1 error, 1 worker death, workers 2 ready 1 starting"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min"), (273600, "3 d 4 h")],
+)
+def test_duration(seconds: float, text: str):
+    assert duration(seconds) == text
+
+
+def test_only_what_someone_may_act_on_is_announced():
+    assert announcement(DIED) == "worker 1 lost on shard 4 (died): SIGSEGV, images in work: a, b"
+    assert announcement(ShardGivenUp(7, "died 3 times")) == "shard 7 given up: died 3 times"
+    assert announcement(RunStopping("too many errors")) == "stopping: too many errors"
+    assert "'x' was in work at three worker deaths" in (announcement(ImageQuarantined(1, "x")) or "")
+    assert announcement(WorkersChanged(1, 0)) is None
+
+
+def test_plain_lines_come_every_ten_seconds_and_at_the_end(tmp_path: pathlib.Path):
+    times = iter([0.0, *[step * 4.0 for step in range(1, 100)]])
+    stream = io.StringIO()
+    with RunProgress(Tally(images=6), EventLog(str(tmp_path)), stream, clock=lambda: next(times)) as progress:
+        progress(ShardStarted(0, 0, careful=False))
+        for done in range(1, 6):
+            progress(ShardProgress(0, 0, done))
+        progress(finished(0, ok=6))
+    lines = stream.getvalue().splitlines()
+    assert all(line.startswith("heatlas: ") for line in lines)
+    assert 2 < len(lines) < 8
+    assert lines[-1].startswith("heatlas: 6/6 images, ")
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    with RunProgress(Tally(images=6), EventLog(str(tmp_path)), stream) as progress:
+        progress(ShardStarted(0, 0, careful=False))
+        progress(DIED)
+        progress(finished(0, ok=3))
+    shown = stream.getvalue()
+    assert "\x1b" in shown
+    assert "3/6" in shown
+    assert "worker 1 lost on shard 4" in shown
+
+
+def test_sample_ids_are_shown_as_written(tmp_path: pathlib.Path):
+    stream = io.StringIO()
+    with RunProgress(Tally(images=1), EventLog(str(tmp_path)), stream) as progress:
+        progress(ImageQuarantined(0, "[bold]a/[/x]"))
+    assert "[bold]a/[/x]" in stream.getvalue()
+
+
+@pytest.mark.parametrize("place", ["local", "memory://logs-test/run"])
+def test_events_are_logged_as_json_lines(place: str, tmp_path: pathlib.Path):
+    out = str(tmp_path) if place == "local" else place
+    log = EventLog(out)
+    with pytest.raises(RuntimeError), RunProgress(Tally(images=6), log, io.StringIO()) as progress:
+        progress(ShardProgress(0, 0, 1))
+        progress(finished(0, ok=6))
+        raise RuntimeError("broke")
+    with fsspec.open(log.uri, "rt") as file:
+        records = [json.loads(text) for text in file.read().splitlines()]  # pyright: ignore[reportAttributeAccessIssue]
+    assert [record["event"] for record in records] == ["ShardFinished", "RunFailed"]
+    assert records[0]["done"]["statuses"] == {"ok": 6}
+    assert records[1]["text"] == "broke"
+    assert all(record["time"].endswith("+00:00") for record in records)
+
+
+def test_a_log_that_cannot_be_written_does_not_stop_the_run(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "_logs").write_text("a file where the folder should be")
+    with RunProgress(Tally(images=1), EventLog(str(tmp_path)), io.StringIO()) as progress:
+        progress(finished(0, ok=1))
+        progress(finished(1, ok=1))
+    assert capsys.readouterr().err.count("the run goes on without it") == 1
