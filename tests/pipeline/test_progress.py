@@ -131,10 +131,15 @@ def test_sample_ids_are_shown_as_written(tmp_path: pathlib.Path):
 def test_events_are_logged_as_json_lines(place: str, tmp_path: pathlib.Path):
     out = str(tmp_path) if place == "local" else place
     log = EventLog(out)
-    with pytest.raises(RuntimeError), RunProgress(Tally(images=6), log, io.StringIO()) as progress:
-        progress(ShardProgress(0, 0, 1))
-        progress(finished(0, ok=6))
-        raise RuntimeError("broke")
+
+    def broken_run() -> None:
+        with RunProgress(Tally(images=6), log, io.StringIO()) as progress:
+            progress(ShardProgress(0, 0, 1))
+            progress(finished(0, ok=6))
+            raise RuntimeError("broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        broken_run()
     with fsspec.open(log.uri, "rt") as file:
         records = [json.loads(text) for text in file.read().splitlines()]  # pyright: ignore[reportAttributeAccessIssue]
     assert [record["event"] for record in records] == ["ShardFinished", "RunFailed"]
