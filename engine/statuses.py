@@ -7,6 +7,8 @@ READ_ERROR = "read_error"
 """The bytes cannot be read: missing file, no permission, storage error."""
 LABEL_ERROR = "label_error"
 """The sample's label or target names no class of the model."""
+TRUTH_ERROR = "truth_error"
+"""The sample's ground truth cannot be used: a box outside the image, inverted or NaN; a mask of another size or unreadable."""
 NO_EVIDENCE = "no_evidence"
 """A block layer kept no feature map (no alpha_k > mu * beta), so there is nothing to aggregate."""
 CONSTANT_MAP = "constant_map"
@@ -21,5 +23,6 @@ QUARANTINED = "quarantined"
 """The image was alive at three consecutive deaths of its worker and was taken out."""
 
 STATUSES = (
-    OK, DECODE_ERROR, READ_ERROR, LABEL_ERROR, NO_EVIDENCE, CONSTANT_MAP, NON_FINITE, EXPLAIN_ERROR, OUT_OF_MEMORY, QUARANTINED,
+    OK, DECODE_ERROR, READ_ERROR, LABEL_ERROR, TRUTH_ERROR, NO_EVIDENCE, CONSTANT_MAP, NON_FINITE, EXPLAIN_ERROR,
+    OUT_OF_MEMORY, QUARANTINED,
 )  # fmt: skip

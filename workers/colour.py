@@ -1,0 +1,56 @@
+"""Any Pillow mode to 8-bit RGB.
+
+Rules, so that the network sees what its training pipeline most likely saw:
+
+- Alpha is dropped, not composited: `convert("RGB")` is what torchvision's, timm's and Hugging Face's loaders do.
+- 16-bit grey is scaled to 8 bits (65535 becomes 255), never clipped; 16-bit colour keeps its high byte.
+- Float and 32-bit grey have no defined white. It is taken from the largest value: floats up to 1 are fractions, values up
+  to 255 are 8-bit, up to 65535 16-bit; larger, negative or NaN values are refused.
+- Embedded colour profiles are ignored, as by those loaders; CMYK is converted without one. Lab goes through littleCMS.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
+"""Formats whose integer mode `I` always means 16 bits."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The loaded image as RGB.
+
+    Raises:
+        ValueError: If the values of a float or 32-bit image have no known scale.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey(np.asarray(image), image.format).convert("RGB")
+    image.info.pop("transparency", None)  # else Pillow warns about the alpha that is dropped
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])  # premultiplied: restore the colour first
+    return image.convert("RGB")
+
+
+def _grey(values: np.ndarray, image_format: str | None) -> Image.Image:
+    if values.dtype == np.uint16 or (values.dtype.kind in "iu" and image_format in _SIXTEEN_BIT_FORMATS):
+        white = 65535
+    else:
+        white = _white(values)
+    scaled = np.rint(values.astype(np.float64) * (255 / white))
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+
+
+def _white(values: np.ndarray) -> int:
+    smallest, largest = values.min(), values.max()
+    steps = (1, 255, 65535) if values.dtype.kind == "f" else (255, 65535)
+    if smallest >= 0:
+        for white in steps:
+            if largest <= white:
+                return white
+    raise ValueError(
+        f"its values run from {smallest} to {largest}; grey images with other than 8 or 16 bits must hold values in "
+        "[0, 1], [0, 255] or [0, 65535]: convert it to one of these"
+    )
