@@ -1,0 +1,116 @@
+"""From what the user calls a model to one that is loaded, checked and ready to be explained."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.errors import ModelError, did_you_mean
+from .factory_models import load_factory
+from .ports import SampleReader
+from .preprocess import Preprocess, with_overrides
+from .torchvision_models import load_torchvision, torchvision_names
+from .weights import model_digest
+
+_FAMILIES = {"torchvision": load_torchvision}
+"""Loaders by prefix; each takes what follows the colon. Anything else with a colon is a Python factory."""
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_FORMS = "torchvision:NAME, torchvision:NAME@WEIGHTS or package.module:factory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Which model, and the user's preprocessing; plain values that travel to workers. None keeps what the model says."""
+
+    spec: str
+    """`torchvision:NAME[@WEIGHTS]` or `package.module:factory`."""
+    size: tuple[int, int] | None = None
+    resize: str | None = None
+    resize_to: int | None = None
+    interpolation: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channels: int | None = None
+
+    def overrides(self) -> dict[str, object]:
+        """The preprocess settings by name, None where the model decides."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spec"}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that maps images to logits `(batch, class)`."""
+
+    module: nn.Module
+    """On the CPU, in eval mode."""
+    preprocess: Preprocess
+    class_names: tuple[str, ...] | None
+    """One name per class, None where nobody says."""
+    num_classes: int
+    """At least 2."""
+    digest: str
+    """Sha256 (hex) of weights and preprocessing."""
+
+
+def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedModel:
+    """Load the model, settle its preprocessing, and run it once on zeros to see that it is a classifier.
+
+    Args:
+        spec: Model and preprocessing.
+        reader: Reads weights at remote URIs (`s3://...`); local files need none.
+
+    Raises:
+        ModelError: When the model is unknown, cannot be loaded, or does not return logits `(batch, class)`.
+        SettingsError: When a preprocess setting is out of its range.
+    """
+    module, preprocess, class_names = _load(spec.spec, reader)
+    module.eval()
+    preprocess = with_overrides(preprocess, spec.overrides())
+    classes = _count_classes(module, preprocess, spec.spec)
+    if class_names is not None and len(class_names) != classes:
+        raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
+    return LoadedModel(module, preprocess, class_names, classes, model_digest(module, preprocess))
+
+
+def _load(spec: str, reader: SampleReader | None) -> tuple[nn.Module, Preprocess, tuple[str, ...] | None]:
+    family, colon, rest = spec.partition(":")
+    if colon and family in _FAMILIES:
+        return _FAMILIES[family](rest, reader)
+    if _FACTORY.fullmatch(spec):
+        return load_factory(spec)
+    if spec.partition("@")[0] in torchvision_names():
+        hint = f"; did you mean 'torchvision:{spec}'?"
+    else:
+        hint = did_you_mean(family, _FAMILIES)
+    raise ModelError(f"{spec!r} names no model{hint}; write {_FORMS}")
+
+
+def _count_classes(module: nn.Module, preprocess: Preprocess, spec: str) -> int:
+    shape = (1, preprocess.channels, *preprocess.size)
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(shape))
+    except Exception as error:
+        raise ModelError(
+            f"{spec} does not run on an input of shape {shape}: {' '.join(str(error).split())}. Set preprocess.size (and, for "
+            "other channels, preprocess.mean and preprocess.std) to what the model was trained with"
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise ModelError(
+            f"{spec} returns a {type(logits).__name__}, not a tensor of logits (batch, class); wrap it so that it returns only "
+            "the logits"
+        )
+    if logits.ndim == 4:
+        raise ModelError(f"{spec} is a dense model, its output has the shape {tuple(logits.shape)}; only classifiers with logits "
+                         "(batch, class) can be explained")  # fmt: skip
+    if logits.ndim != 2 or logits.shape[0] != 1 or logits.shape[1] < 2:
+        raise ModelError(f"{spec} must return logits of shape (batch, class) with at least 2 classes, for a batch of 1 it "
+                         f"returned {tuple(logits.shape)}")  # fmt: skip
+    if not torch.isfinite(logits).all():
+        raise ModelError(
+            f"{spec} returns logits that are not finite for an input of zeros; its weights are damaged or incomplete"
+        )
+    return logits.shape[1]
