@@ -1,8 +1,13 @@
-"""What a worker tells the driver while it works on a shard; plain data that survives pickling."""
+"""What travels up: a worker tells the driver what it does on a shard, the driver tells its listener how the run goes.
+
+Plain data that survives pickling; `event_record` makes JSON of the second kind, for an event log.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,98 @@ class ShardDone:
     seconds: float = 0.0
     metric_sums: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Sum and count of every metric over the rows that have it."""
+    batch_size: int = 0
+    """Micro-batch at the end of the shard; smaller than the run's after the device ran out of memory. 0: not known."""
 
 
-WorkerEvent = ImagesAlive | Writing | ShardDone
+@dataclass(frozen=True, slots=True)
+class ShardFailed:
+    """The shard could not be completed, the worker lives on. An error as data, because not every exception can be pickled."""
+
+    kind: Literal["error", "too_many_errors"]
+    text: str
+
+
+WorkerEvent = ImagesAlive | Writing | ShardDone | ShardFailed
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersChanged:
+    """How many workers have their model, and how many are still starting or waiting for a place."""
+
+    ready: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStarted:
+    """A worker got the shard. `careful`: one image at a time, because a worker died on this shard before."""
+
+    shard: int
+    worker: int
+    careful: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardProgress:
+    """`finished` images of the shard have their row; it falls back to 0 when the shard is started again."""
+
+    shard: int
+    worker: int
+    finished: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFinished:
+    """The shard is committed."""
+
+    shard: int
+    worker: int
+    done: ShardDone
+
+
+@dataclass(frozen=True, slots=True)
+class ShardGivenUp:
+    """The shard is left undone; the same command tries it again."""
+
+    shard: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker died, was killed by the watchdog, or could not start (`shard` None: it had none)."""
+
+    worker: int
+    kind: str
+    """`crash`, `infrastructure`, `timeout` or `start`."""
+    text: str
+    shard: int | None
+    alive: tuple[str, ...]
+    """Ids of the images in flight when it died."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageQuarantined:
+    """The image was alive at three consecutive deaths and becomes an error row."""
+
+    shard: int
+    sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopping:
+    """No new shards are started; those in flight are finished."""
+
+    reason: str
+
+
+RunEvent = (
+    WorkersChanged | ShardStarted | ShardProgress | ShardFinished | ShardGivenUp | WorkerLost | ImageQuarantined | RunStopping
+)  # fmt: skip
+Listener = Callable[[RunEvent], None]
+
+
+def event_record(event: RunEvent) -> dict[str, Any]:
+    """The event as a JSON-serialisable dict: `{"event": "ShardFinished", "shard": 3, ...}`."""
+    return {"event": type(event).__name__, **asdict(event)}

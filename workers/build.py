@@ -1,0 +1,70 @@
+"""Builds the engine of a worker from its spec: model, method, session, on this process's device."""
+
+from __future__ import annotations
+
+import torch
+
+from ..engine.session import ExplainSession
+from ..engine.sise import SISE
+from .decode import Prepared, prepare
+from .engine_port import Engine
+from .models import LoadedModel, load_model
+from .ports import SampleReader
+from .shards import Sample
+from .worker_spec import WorkerSpec
+
+
+def build_engine(spec: WorkerSpec, reader: SampleReader) -> Engine:
+    """Load the model and put it on the device.
+
+    Raises:
+        ModelError: When the model cannot be loaded or has no blocks.
+        SettingsError: When a metric or precision is unknown.
+    """
+    torch.set_num_threads(spec.threads)
+    return SiseEngine(spec, load_model(spec.model, reader), _device(spec))
+
+
+def _device(spec: WorkerSpec) -> torch.device:
+    wanted = spec.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+class SiseEngine:
+    """SISE with its metrics over one loaded model."""
+
+    def __init__(self, spec: WorkerSpec, loaded: LoadedModel, device: torch.device):
+        self._spec = spec
+        self._preprocess = loaded.preprocess
+        self._torch_device = device
+        self._model = loaded.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.num_classes: int | None = loaded.num_classes
+        self.device = f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+        self.batch_size = spec.batch_size
+        self.session = self._new_session()
+
+    def prepare(self, sample: Sample, reader: SampleReader) -> Prepared:
+        return prepare(sample, reader, self._preprocess)
+
+    def shrink(self) -> bool:
+        if self._torch_device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.batch_size == 1:
+            return False
+        self.batch_size //= 2
+        self.session = self._new_session()
+        return True
+
+    def usable(self) -> bool:
+        try:
+            torch.ones(1, device=self._torch_device).add_(1).item()
+        except RuntimeError:
+            return False
+        return True
+
+    def _new_session(self) -> ExplainSession:
+        spec = self._spec
+        sise = SISE(self._model, layers=spec.layers, mu=spec.mu, batch_size=self.batch_size, precision=spec.precision)
+        return ExplainSession(sise, spec.metrics)

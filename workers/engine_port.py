@@ -1,0 +1,67 @@
+"""What a shard worker asks of whatever explains images, so that tests can put something else in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from ..engine.session import Explained
+from .decode import Prepared
+from .ports import SampleReader
+from .shards import Sample
+from .worker_spec import WorkerSpec
+
+
+class Session(Protocol):
+    """Explains a stream of images, several in flight; see `engine.session.ExplainSession`."""
+
+    def push(
+        self, key: int, image: Tensor, *, target: int | None = None, truth: Tensor | None = None
+    ) -> Sequence[Explained]:
+        """Take an image in, return those that are finished."""
+        ...
+
+    def finish(self) -> Sequence[Explained]:
+        """Return every image still in flight."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything in flight."""
+        ...
+
+
+class Engine(Protocol):
+    """A loaded model with its preprocessing and a session."""
+
+    @property
+    def session(self) -> Session: ...
+    @property
+    def num_classes(self) -> int | None: ...
+    @property
+    def device(self) -> str:
+        """As stored in the rows: `cpu`, `cuda:NVIDIA H100`, ..."""
+        ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def prepare(self, sample: Sample, reader: SampleReader) -> Prepared:
+        """Read, decode and preprocess; called from several threads.
+
+        Raises:
+            SampleError: When the sample cannot be used.
+        """
+        ...
+
+    def shrink(self) -> bool:
+        """Halve the micro-batch after the device ran out of memory; False if it is 1 already."""
+        ...
+
+    def usable(self) -> bool:
+        """Whether the device still computes; False after a sticky accelerator fault."""
+        ...
+
+
+Build = Callable[[WorkerSpec, SampleReader], Engine]

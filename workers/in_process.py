@@ -1,0 +1,139 @@
+"""`--workers 0`: the same worker, events and files in this process, without Ray.
+
+A crash takes the run with it and nothing watches for hangs; the same command resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import torch
+
+from ..engine.errors import TooManyErrorsError, WorkerStartError
+from .engine_port import Build
+from .events import (
+    ImagesAlive,
+    Listener,
+    RunStopping,
+    ShardDone,
+    ShardFailed,
+    ShardFinished,
+    ShardGivenUp,
+    ShardProgress,
+    ShardStarted,
+    WorkersChanged,
+)
+from .interrupts import STOPPING, Interrupts
+from .outcome import RunOutcome
+from .ports import SampleReader, ShardSink
+from .shard_worker import ShardWorker
+from .shards import Sample, Shard
+from .worker_spec import WorkerSpec
+
+NOT_BEGUN = "not begun when the run was interrupted"
+
+
+def explain_in_process(
+    shards: Sequence[Shard],
+    samples_of: Callable[[Shard], Sequence[Sample]],
+    spec: WorkerSpec,
+    reader: SampleReader,
+    sink: ShardSink,
+    *,
+    max_error_rate: float = 1.0,
+    shard_retries: int = 3,
+    on_event: Listener = lambda event: None,
+    build: Build | None = None,
+) -> RunOutcome:
+    """Explain the shards one after another in this process.
+
+    Args:
+        shards: What is to be done.
+        samples_of: The samples of a shard, in order.
+        spec: Model and method.
+        reader: Bytes of images and masks.
+        sink: Takes finished shards.
+        max_error_rate: Share of failed images, in [0, 1], above which the run stops; 1 switches this off.
+        shard_retries: Further attempts at a shard that raised.
+        on_event: Told how the run goes.
+        build: Makes the engine, None for SISE.
+
+    Raises:
+        WorkerStartError: When the model cannot be built.
+        TooManyErrorsError: When the circuit breaker opens.
+    """
+    with _threads(), Interrupts(patience=1) as interrupts:
+        worker = ShardWorker(replace(spec, max_error_rate=max_error_rate), reader, sink, build, _leave)
+        report = worker.start()
+        if report.error:
+            raise WorkerStartError(f"the worker could not start: {report.error}")
+        on_event(WorkersChanged(ready=1, pending=0))
+        outcome = RunOutcome()
+        told = _StoppingNews(interrupts, on_event)
+        for number, shard in enumerate(shards):
+            if interrupts.count:
+                left = shards[number:]
+                outcome.interrupted = True
+                outcome.undone += [(one.index, NOT_BEGUN) for one in left]
+                break
+            try:
+                _one_shard(worker, shard, samples_of(shard), shard_retries, outcome, told)
+            except KeyboardInterrupt:
+                outcome.interrupted = True
+                outcome.undone += [(one.index, NOT_BEGUN) for one in shards[number:]]
+                break
+        return outcome
+
+
+class _StoppingNews:
+    """Passes events on and says once that the run is stopping."""
+
+    def __init__(self, interrupts: Interrupts, on_event: Listener):
+        self._interrupts, self._on_event, self._said = interrupts, on_event, False
+
+    def __call__(self, event: object) -> None:
+        if self._interrupts.count and not self._said:
+            self._said = True
+            self._on_event(RunStopping(STOPPING))
+        self._on_event(event)  # type: ignore[arg-type]
+
+
+def _one_shard(
+    worker: ShardWorker, shard: Shard, samples: Sequence[Sample], retries: int, outcome: RunOutcome, tell: Listener
+) -> None:
+    reason = ""
+    for _ in range(retries + 1):
+        tell(ShardStarted(shard.index, 0, careful=False))
+        for event in worker.run(shard, samples):
+            match event:
+                case ImagesAlive():
+                    tell(ShardProgress(shard.index, 0, event.finished))
+                case ShardDone():
+                    outcome.add(shard.index, event)
+                    tell(ShardFinished(shard.index, 0, event))
+                    return
+                case ShardFailed(kind="too_many_errors"):
+                    raise TooManyErrorsError(event.text)
+                case ShardFailed():
+                    reason = event.text
+                case _:
+                    pass
+    outcome.undone.append((shard.index, f"{retries + 1} attempts failed, the last: {reason}"))
+    tell(ShardGivenUp(*outcome.undone[-1]))
+
+
+def _leave(code: int) -> None:
+    raise SystemExit(f"the accelerator of this process no longer computes (exit code {code}); the same command resumes")
+
+
+@contextmanager
+def _threads():
+    """Torch's thread count is this process's, not ours; put it back."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError):
+            torch.set_num_threads(before)

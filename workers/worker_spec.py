@@ -1,0 +1,30 @@
+"""What an actor needs to know to build its model: plain values that survive pickling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .models import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """Model, method and limits of a run, the same for all of its workers."""
+
+    model: ModelSpec
+    target: int | Literal["predicted", "label"] = "predicted"
+    """The class to explain: a class index for all images, the predicted class, or the sample's own label."""
+    mu: float = 0.0
+    layers: tuple[str, ...] | None = None
+    batch_size: int = 64
+    """Masked images per forward pass, at least 1."""
+    precision: str = "fp32"
+    metrics: tuple[str, ...] = ()
+    seed: int = 0
+    threads: int = 1
+    """CPU threads of torch; they change the last bits of floats and so belong to the run's fingerprint."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_error_rate: float = 1.0
+    """Share of failed images, in [0, 1], above which a worker refuses to commit; 1 switches the breaker off."""
