@@ -1,0 +1,140 @@
+"""The plan of a run: which samples form which shard. A pure function of the sorted listing and one number, the shard size;
+it does not know of workers, so any number of them produces the same files.
+
+A *listing* is an Arrow table sorted by `id`, one row per sample: `id`, `uri`, `label` (class index), `boxes`, `mask_uri`.
+It stays columnar, because ten million Python objects would not fit.
+"""
+
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..engine.errors import DataError
+from ..workers.shards import Sample, Shard
+
+SHARDS_WANTED = 64
+LARGEST_SHARD = 256
+_DIGEST_ROWS = 65536
+"""Rows hashed together; fixed, so that the digest does not depend on how the table is chunked."""
+
+
+def default_shard_size(sample_count: int) -> int:
+    """Samples per shard when nobody asks for a number: 64 shards, each with 1 to 256 samples."""
+    return min(max(-(-sample_count // SHARDS_WANTED), 1), LARGEST_SHARD)
+
+
+def plan_shards(sample_count: int, shard_size: int) -> list[Shard]:
+    """Cut the listing into consecutive half-open ranges of at most `shard_size` samples; sizes differ by at most one.
+
+    Raises:
+        DataError: If there is nothing to cut or the size is not positive.
+    """
+    if sample_count < 1:
+        raise DataError(f"a run needs at least 1 sample, got {sample_count}; check that --data names the data set")
+    if shard_size < 1:
+        raise DataError(f"the shard size must be at least 1, got {shard_size}; leave it out for a fitting one")
+    count = -(-sample_count // shard_size)
+    edges = [index * sample_count // count for index in range(count + 1)]
+    return [Shard(index, start, stop) for index, (start, stop) in enumerate(itertools.pairwise(edges))]
+
+
+def plan_digest(listing_sha256: str, shards: Sequence[Shard]) -> str:
+    """Sha256 (hex) that two plans share if and only if they store the same samples in the same shards."""
+    edges = np.array([(shard.index, shard.start, shard.stop) for shard in shards], dtype="<i8")
+    return hashlib.sha256(listing_sha256.encode() + edges.tobytes()).hexdigest()
+
+
+def samples_of(listing: pa.Table, shard: Shard) -> list[Sample]:
+    """The shard's samples, in order, as plain objects.
+
+    Raises:
+        DataError: If the shard lies outside the listing, or labels are not resolved to class indices yet.
+    """
+    if not 0 <= shard.start <= shard.stop <= len(listing):
+        raise DataError(f"shard {shard.index} is [{shard.start}, {shard.stop}) but the listing has {len(listing)} samples; "
+                        "plan again from this listing")  # fmt: skip
+    label = listing.schema.field("label").type
+    if not (pa.types.is_integer(label) or pa.types.is_null(label)):
+        raise DataError(f"labels are {label}, not class indices; resolve them before planning")
+    return [_sample(row) for row in listing.slice(shard.start, len(shard)).to_pylist()]
+
+
+def _sample(row: dict) -> Sample:
+    boxes = tuple(tuple(box) for box in row.get("boxes") or ())
+    return Sample(row["id"], row["uri"], row["label"], boxes, row.get("mask_uri"))
+
+
+def check_unique_ids(listing: pa.Table) -> None:
+    """Refuse a listing in which an id is missing or names two samples.
+
+    Raises:
+        DataError: Naming the id and both uris.
+    """
+    ids = listing["id"]
+    if ids.null_count:
+        row = pc.index(pc.is_null(ids), True).as_py()
+        raise DataError(
+            f"the sample {listing['uri'][row].as_py()!r} (row {row}) has no id; every sample needs a unique one"
+        )
+    if len(ids) < 2 or pc.all(pc.less(ids[:-1], ids[1:])).as_py():
+        return
+    order = pc.sort_indices(listing.select(["id"]), sort_keys=[("id", "ascending")])
+    ordered = ids.take(order)
+    place = pc.index(pc.equal(ordered[:-1], ordered[1:]), True).as_py()
+    if place >= 0:
+        first, second = sorted(order[place : place + 2].to_pylist())
+        uris = [listing["uri"][row].as_py() for row in (first, second)]
+        raise DataError(f"the id {ordered[place].as_py()!r} names two samples: {uris[0]!r} (row {first}) and {uris[1]!r} "
+                        f"(row {second}); ids must be unique, so rename one or remove it")  # fmt: skip
+
+
+def listing_digest(listing: pa.Table) -> str:
+    """Sha256 (hex) over the logical content: column names, nulls and values, whatever the chunks and string widths."""
+    digest = hashlib.sha256()
+    names = sorted(listing.column_names)
+    digest.update(repr((names, len(listing))).encode())
+    for start in range(0, len(listing), _DIGEST_ROWS):
+        rows = listing.slice(start, _DIGEST_ROWS)
+        for name in names:
+            _feed(digest, pa.concat_arrays(rows[name].chunks))
+    return digest.hexdigest()
+
+
+def _feed(digest: hashlib._Hash, array: pa.Array) -> None:
+    """Hash one array canonically: which slots are null, the lengths, the bytes; never what lies under a null."""
+    digest.update(len(array).to_bytes(8, "little"))
+    digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    kind = array.type
+    if pa.types.is_null(kind):
+        return
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        _feed_numbers(digest, pc.list_value_length(array))
+        _feed(digest, array.flatten())
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        texts = pc.fill_null(array.cast(pa.large_string()), "")
+        _feed_numbers(digest, pc.binary_length(texts))
+        digest.update(_text_bytes(texts))
+    else:
+        _feed_numbers(digest, array)
+
+
+def _feed_numbers(digest: hashlib._Hash, array: pa.Array) -> None:
+    wide = pa.float64() if pa.types.is_floating(array.type) else pa.int64()
+    digest.update(np.ascontiguousarray(pc.fill_null(array.cast(wide), 0).to_numpy(zero_copy_only=False)).tobytes())
+
+
+def _text_bytes(texts: pa.Array) -> bytes:
+    offsets, data = texts.buffers()[1:]
+    if not len(texts) or data is None:
+        return b""
+    ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return data[int(ends[0]) : int(ends[-1])].to_pybytes()
