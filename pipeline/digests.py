@@ -1,0 +1,51 @@
+"""A digest per row that depends on the row's content only, not on the file, its encoding or the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+VOLATILE = frozenset({"seconds", "device"})
+"""Columns that differ between two correct runs."""
+_NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+")
+"""In error texts: addresses, process ids, bytes that were free."""
+
+
+def row_digests(table: pa.Table) -> Iterator[bytes]:
+    """Sha256 of every row: plain columns as JSON with exact floats, maps as float16, PNGs as the pixels they decode to."""
+    plain = [name for name in sorted(table.column_names) if name not in VOLATILE | {"map", "map_png"}]
+    rows = table.select(plain).to_pylist()
+    maps = _map_bytes(table["map"]) if "map" in table.column_names else [b""] * len(rows)
+    pngs = table["map_png"].to_pylist() if "map_png" in table.column_names else [None] * len(rows)
+    for row, map_bytes, png in zip(rows, maps, pngs, strict=True):
+        if row.get("error") is not None:
+            row["error"] = _NUMBERS.sub("#", row["error"])
+        fields = (json.dumps(row, sort_keys=True).encode(), map_bytes, _pixels(png))
+        digest = hashlib.sha256()
+        for one in fields:  # lengths first, so that no byte can move from one field to the next unseen
+            digest.update(len(one).to_bytes(8, "little") + one)
+        yield digest.digest()
+
+
+def _map_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
+    for chunk in column.chunks:
+        valid = chunk.is_valid().to_numpy(zero_copy_only=False)
+        kept = chunk.flatten().to_numpy(zero_copy_only=False)  # without the values under nulls
+        present = iter(kept.reshape(int(valid.sum()), -1)) if valid.any() else iter(())
+        for has_map in valid:
+            yield next(present).astype("<f2").tobytes() if has_map else b""
+
+
+def _pixels(png: dict[str, Any] | None) -> bytes:
+    if png is None:
+        return b""
+    with Image.open(io.BytesIO(png["bytes"])) as image:
+        return repr((image.mode, image.size)).encode() + np.asarray(image).tobytes()
