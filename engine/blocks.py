@@ -16,7 +16,7 @@ from .block_plan import BlockLayer, BlockPlan
 from .capture import capture
 from .errors import HeatlasError, ModelError, NoBlocksError, did_you_mean
 from .hooked_survey import hooked_survey
-from .survey import FeatureMap, Survey
+from .survey import FeatureMap, Survey, own_name
 from .trace import trace_of
 from .traced_survey import traced_survey
 from .untouched import untouched
@@ -53,7 +53,8 @@ def block_layers(model: nn.Module, example_input: Tensor, *, layers: Sequence[st
         images = example_input.detach()[:1].clone()
         survey, how = _survey(model, images)
         if layers is None:
-            return BlockPlan(tuple(_layer(found, found.name) for found in _block_ends(survey)), how)
+            ends = _block_ends(survey)
+            return BlockPlan(tuple(_layer(found, own_name(found, ends)) for found in ends), how)
         plan = BlockPlan(_named_layers(layers, survey, model), "named")
         _check_used(model, plan, images)
         return plan
@@ -97,7 +98,9 @@ def _block_ends(survey: Survey) -> list[FeatureMap]:
             front = size
     if len(ends) < 2:
         found = f"one, {_shape_text(ends[0])}" if ends else "none"
-        raise NoBlocksError(f"the model has no spatial hierarchy (resolutions that every path crosses: {found}). {REMEDY}")
+        raise NoBlocksError(
+            f"the model has no spatial hierarchy (resolutions that every path crosses: {found}). {REMEDY}"
+        )
     return ends
 
 
@@ -127,7 +130,7 @@ def _layer(found: FeatureMap, name: str) -> BlockLayer:
 
 
 def _shape_text(found: FeatureMap) -> str:
-    return f"{found.name!r} with {found.channels} maps of {found.size[0]} x {found.size[1]}"
+    return f"{found.names[0]!r} with {found.channels} maps of {found.size[0]} x {found.size[1]}"
 
 
 def _named_layers(names: Sequence[str], survey: Survey, model: nn.Module) -> tuple[BlockLayer, ...]:
@@ -147,8 +150,8 @@ def _named_layers(names: Sequence[str], survey: Survey, model: nn.Module) -> tup
         if twin is not None:
             raise ModelError(f"layers {twin!r} and {name!r} are the same feature maps; keep one of them")
         chosen[_exact(name, survey)] = found
-    order = {found.name: place for place, found in enumerate(survey.maps)}
-    return tuple(_layer(found, name) for name, found in sorted(chosen.items(), key=lambda item: order[item[1].name]))
+    by_run = sorted(chosen.items(), key=lambda item: survey.maps.index(item[1]))
+    return tuple(_layer(found, name) for name, found in by_run)
 
 
 def _exact(name: str, survey: Survey) -> str:
@@ -158,7 +161,7 @@ def _exact(name: str, survey: Survey) -> str:
 
 
 def _unknown_layer(name: str, survey: Survey, model: nn.Module) -> str:
-    examples = [found.name for found in survey.maps if found.crossed][:12]
+    examples = [found.names[-1] for found in survey.maps if found.crossed][:12]
     valid = f"layers that every path crosses are, for example, {', '.join(examples)}" if examples else REMEDY
     if name in dict(model.named_modules()):
         return f"layer {name!r} is in the model but puts out no (batch, channel, height, width) maps; {valid}"

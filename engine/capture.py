@@ -72,7 +72,9 @@ class _Kept:
     def activations(self) -> list[Tensor]:
         missing = [name for name in self.plan.names if name not in self.values]
         if missing:
-            raise ModelError(f"layers {', '.join(missing)} did not run; make a new plan with block_layers for these images")
+            raise ModelError(
+                f"layers {', '.join(missing)} did not run; make a new plan with block_layers for these images"
+            )
         return [self.values[name] for name in self.plan.names]
 
 

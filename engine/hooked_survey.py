@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .flow import Flow, crossed_by_all, leading_to, reached_from
 from .outputs import logits_of
-from .survey import PASSES_ON, FeatureMap, Survey, call_names, has_weights, is_depthwise, map_shape, outermost
+from .survey import PASSES_ON, FeatureMap, Survey, call_names, enclosing, has_weights, is_depthwise, map_shape
 
 Step = Any
 """A node of the autograd graph (`torch.autograd.graph.Node`); hashable, and the same object while it is held."""
@@ -65,7 +65,7 @@ def hooked_survey(model: nn.Module, images: Tensor) -> Survey:
         passes_on = PASSES_ON.search(type(call.module).__name__) is not None and call in own
         if call.step not in maps:
             maps[call.step] = FeatureMap(
-                name=outermost(returned_by[call.step]),
+                names=enclosing(returned_by[call.step]),
                 channels=channels,
                 size=size,
                 channel_axis=1,

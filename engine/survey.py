@@ -6,6 +6,7 @@ Two modules make a `Survey`: `traced_survey` from a `torch.fx` graph, `hooked_su
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +21,7 @@ class FeatureMap:
     """One 4-D tensor of the forward.
 
     Attributes:
-        name: See `BlockLayer.name`.
+        names: Its names, see `BlockLayer.name`: of the innermost module that puts it out, then of those around it.
         channels: Number of maps.
         size: Height and width in cells.
         channel_axis: 1, or 3 where channels come last.
@@ -29,7 +30,7 @@ class FeatureMap:
         depthwise: It comes from a convolution that filters each channel on its own.
     """
 
-    name: str
+    names: tuple[str, ...]
     channels: int
     size: tuple[int, int]
     channel_axis: int
@@ -65,14 +66,24 @@ def map_shape(shape: torch.Size, channel_axis: int) -> tuple[int, tuple[int, int
     return (shape[channel_axis], (height, width)) if height * width > 1 else None
 
 
-def outermost(names: list[str]) -> str:
-    """The outermost module whose output a tensor is, of the names of all calls that return it, innermost first.
+def enclosing(names: list[str]) -> tuple[str, ...]:
+    """The modules that put out one tensor, the innermost first, each around the one before it.
 
-    Only ancestors of the first count: an identity module that merely passes the tensor on does not name it.
+    Of all calls that return it, only ancestors of the first count: an identity module that merely passes the tensor on
+    does not name it.
     """
-    first, *others = ((name.partition(":")[0], name) for name in names)
-    around = [(path, name) for path, name in others if first[0].startswith(f"{path}.")]
-    return min([first, *around], key=lambda entry: len(entry[0]))[1]
+    return tuple(name for name in names if name == names[0] or _path(names[0]).startswith(f"{_path(name)}."))
+
+
+def own_name(found: FeatureMap, others: Iterable[FeatureMap]) -> str:
+    """The outermost module that puts out this map and holds none of the others, so that the name says which block it is."""
+    inside = [_path(other.names[0]) for other in others if other is not found]
+    alone = [name for name in found.names if not any(path.startswith(f"{_path(name)}.") for path in inside)]
+    return alone[-1] if alone else found.names[0]
+
+
+def _path(name: str) -> str:
+    return name.partition(":")[0]
 
 
 def call_names(calls: list[str]) -> list[str]:

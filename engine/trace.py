@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from .outputs import first_of
-from .survey import call_names, outermost
+from .survey import call_names, enclosing
 from .untouched import untouched
 
 
@@ -22,14 +22,14 @@ class Trace:
     Attributes:
         graph: The operations in execution order; module calls name their module by path.
         nodes: Node by every public name: module paths, single calls (`relu:2`), and fx names of all other operations.
-        names: The one name that a plan uses for each node.
+        names: Each node's names, the innermost module's first; one fx name for what is no module's output.
         constants: Tensors that the forward made without reading its input, by the name the graph gives them.
         logits: The node of the class scores.
     """
 
     graph: fx.Graph
     nodes: dict[str, fx.Node]
-    names: dict[fx.Node, str]
+    names: dict[fx.Node, tuple[str, ...]]
     constants: dict[str, Any]
     logits: fx.Node
 
@@ -92,21 +92,21 @@ def _trace(model: nn.Module) -> Trace | None:
 
 def _named(
     graph: fx.Graph, calls: list[tuple[str, fx.Node | None]], paths: set[str]
-) -> tuple[dict[str, fx.Node], dict[fx.Node, str]]:
-    """Node by name and name by node; an fx name that is also a module's path gets a suffix, so that neither hides."""
+) -> tuple[dict[str, fx.Node], dict[fx.Node, tuple[str, ...]]]:
+    """Node by name and names by node; an fx name that is also a module's path gets a suffix, so that neither hides."""
     nodes: dict[str, fx.Node] = {}
     returned_by: dict[fx.Node, list[str]] = {}
     for (path, node), name in zip(calls, call_names([path for path, _ in calls]), strict=True):
         if node is not None and node.op != "placeholder":
             nodes[path] = nodes[name] = node
             returned_by.setdefault(node, []).append(name)
-    names: dict[fx.Node, str] = {}
+    names: dict[fx.Node, tuple[str, ...]] = {}
     for node in graph.nodes:
         if node in returned_by:
-            names[node] = outermost(returned_by[node])
+            names[node] = enclosing(returned_by[node])
         elif node.op not in ("placeholder", "output", "get_attr"):
-            names[node] = f"{node.name}_function" if node.name in paths else node.name
-            nodes[names[node]] = node
+            name = f"{node.name}_function" if node.name in paths else node.name
+            names[node], nodes[name] = (name,), node
     return nodes, names
 
 

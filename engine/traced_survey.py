@@ -31,7 +31,8 @@ def traced_survey(model: nn.Module, trace: Trace, images: Tensor) -> Survey:
     shapes = run.shapes
     flow = _flow(trace, shapes)
     modules = dict(model.named_modules())
-    weighted = {node for node in flow.inputs if _is_weighted(node, model, modules)}
+    matrices = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.ndim > 1}
+    weighted = {node for node in flow.inputs if _is_weighted(node, modules, matrices)}
     crossed, learned = crossed_by_all(flow), reached_from(flow, weighted)
     weighed_later = leading_to(flow, weighted)
     axes = _channel_axes(flow, shapes)
@@ -39,14 +40,14 @@ def traced_survey(model: nn.Module, trace: Trace, images: Tensor) -> Survey:
 
     maps: dict[fx.Node, FeatureMap] = {}
     for node in flow.inputs:
-        shape = shapes.get(node)
+        shape = shapes[node]
         found = map_shape(shape, axes[node]) if shape is not None and node in trace.names else None
-        if found is None or shapes[node][0] != images.shape[0]:
+        if shape is None or found is None or shape[0] != images.shape[0]:
             continue
         channels, size = found
         in_head = node not in weighed_later and channels == classes
         maps[node] = FeatureMap(
-            name=trace.names[node],
+            names=trace.names[node],
             channels=channels,
             size=size,
             channel_axis=axes[node],
@@ -92,14 +93,12 @@ def _operation(node: fx.Node, modules: dict[str, nn.Module]) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
-def _is_weighted(node: fx.Node, model: nn.Module, modules: dict[str, nn.Module]) -> bool:
-    """Whether the node applies a kernel or a matrix, its module's or one that a function reads from the model."""
+def _is_weighted(node: fx.Node, modules: dict[str, nn.Module], matrices: set[str]) -> bool:
+    """Whether the node applies a kernel or a matrix: its module's, or a parameter that a function reads from the model."""
     module = _module(node, modules)
     if module is not None:
         return has_weights(module)
-    read = [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
-    parameters = dict(model.named_parameters(remove_duplicate=False)) if read else {}
-    return any(name in parameters and parameters[name].ndim > 1 for name in read)
+    return any(source.op == "get_attr" and source.target in matrices for source in node.all_input_nodes)
 
 
 def _channel_axes(flow: Flow[fx.Node], shapes: dict[fx.Node, torch.Size | None]) -> dict[fx.Node, int]:
