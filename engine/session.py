@@ -16,7 +16,8 @@ from torch import Tensor
 
 from . import statuses
 from .errors import SettingsError, did_you_mean
-from .metrics import METRICS, Evidence, Metric, rank_pixels
+from .further import FurtherMaps
+from .metrics import METRICS, Evidence, Metric, Subject, rank_pixels
 from .scorer import Job
 from .sise import SISE, Explanation, Pending
 
@@ -44,15 +45,29 @@ class Explained:
 
 @dataclass(eq=False)
 class InFlight:
-    """An image between push and pop: first its masks are scored, then its probes."""
+    """An image between push and pop: first its masks are scored, then its probes and further explanations."""
 
     key: int
     image: Tensor
     truth: Tensor | None
+    label: int | None
+    sample_seed: int
     pending: Pending
     explanation: Explanation | None = None
     order: Tensor | None = None
     probes: dict[str, Job] = field(default_factory=dict)
+    notes: dict[str, Tensor] = field(default_factory=dict)
+    further: dict[str, FurtherMaps] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is left in the scorer."""
+        return all(job.done for job in self.probes.values()) and all(maps.done for maps in self.further.values())
+
+    @property
+    def n_forwards(self) -> int:
+        """Forwards spent on metrics."""
+        return sum(job.count for job in self.probes.values()) + sum(maps.n_forwards for maps in self.further.values())
 
 
 class ExplainSession:
@@ -61,14 +76,21 @@ class ExplainSession:
     Args:
         sise: The explainer; its scorer also scores the metrics' probes.
         metrics: Names from `METRICS`; a metric that needs ground truth is None for images without.
+        seed: Of the metrics' random draws, at least 0; with each image's own seed it fixes them.
 
     Raises:
-        SettingsError: When a metric is unknown.
+        SettingsError: When a metric is unknown or the seed is negative.
     """
 
-    def __init__(self, sise: SISE, metrics: Sequence[str] = ()):
+    def __init__(self, sise: SISE, metrics: Sequence[str] = (), *, seed: int = 0):
+        if seed < 0:
+            raise SettingsError(f"seed must be at least 0, got {seed}")
         self.sise = sise
+        self.seed = seed
         self.metrics = [find_metric(name) for name in metrics]
+        self._probes = list({probe.name: probe for metric in self.metrics for probe in metric.probes}.values())
+        self._explains = list({one.name: one for metric in self.metrics for one in metric.explains}.values())
+        self._keep_layers = sise.keep_layers or any(metric.layers for metric in self.metrics)
         self._masking: deque[InFlight] = deque()
         self._probing: deque[InFlight] = deque()
         self._left = time.perf_counter()
@@ -85,8 +107,18 @@ class ExplainSession:
         *,
         target: int | None = None,
         truth: Bool[Tensor, "height width"] | None = None,
+        label: int | None = None,
+        sample_seed: int | None = None,
     ) -> list[Explained]:
         """Take an image in and return those that are finished, in the order they were pushed.
+
+        Args:
+            key: Comes back with the image.
+            image: In network-input space.
+            target: The class to explain; None for the predicted one.
+            truth: Ground truth; None where there is none.
+            label: The image's class in the data set, which some metrics compare with the prediction.
+            sample_seed: Stands for the image in the metrics' random draws, at least 0: a digest of its id. The key by default.
 
         Raises:
             TargetError: When `target` is no class of the model; nothing was taken in.
@@ -94,7 +126,8 @@ class ExplainSession:
         device = next((parameter.device for parameter in self.sise.model.parameters()), image.device)
         image = image.to(device, non_blocking=True)
         pending = self.sise.begin(image, target)
-        self._masking.append(InFlight(key, image, None if truth is None else truth.to(device), pending))
+        own = key if sample_seed is None else sample_seed
+        self._masking.append(InFlight(key, image, None if truth is None else truth.to(device), label, own, pending))
         return self._advance()
 
     def finish(self) -> list[Explained]:
@@ -114,23 +147,29 @@ class ExplainSession:
     def _advance(self) -> list[Explained]:
         while self._masking and self._masking[0].pending.done:
             self._probing.append(self._masking[0])
-            self._start_probes(self._masking.popleft())
+            self._start_metrics(self._masking.popleft())
         finished: list[Explained] = []
-        while self._probing and all(job.done for job in self._probing[0].probes.values()):
+        while self._probing and self._probing[0].done:
             finished.append(self._leave(self._probing.popleft()))
         return finished
 
-    def _start_probes(self, one: InFlight) -> None:
-        one.explanation = self.sise.complete(one.pending)
-        if one.explanation.map is None:
+    def _start_metrics(self, one: InFlight) -> None:
+        found = one.explanation = self.sise.complete(one.pending, keep_layers=self._keep_layers)
+        if found.map is None or found.target is None or found.prediction is None:
             return
-        one.order = rank_pixels(one.explanation.map[None])[0]
-        target = one.pending.logits.target
-        for probe in {probe.name: probe for metric in self.metrics for probe in metric.probes}.values():
-            fill = probe.make(one.image, one.explanation.map, one.order)
-            one.probes[probe.name] = Job(probe.count, -1 if target is None else target, fill)
+        one.order = rank_pixels(found.map[None])[0]
+        subject = Subject(
+            one.image, found.map, one.order, found.target, found.prediction, one.label, self.seed, one.sample_seed
+        )  # fmt: skip
+        for probe in self._probes:
+            variants = probe.make(subject)
+            one.probes[probe.name] = Job(probe.count, found.target, variants.fill)
+            if variants.notes is not None:
+                one.notes[probe.name] = variants.notes
         if one.probes:
             self.sise.scorer.submit(*one.probes.values(), like=one.image)
+        for wanted in self._explains:
+            one.further[wanted.name] = FurtherMaps(self.sise, wanted, subject)
 
     def _leave(self, one: InFlight) -> Explained:
         found = one.explanation
@@ -142,18 +181,26 @@ class ExplainSession:
         self._left = now
         return Explained(
             one.key, found.status, found.error, found.prediction, found.target, found.score, found.logit, heat, values,
-            found.mask_counts, found.n_forwards + sum(job.count for job in one.probes.values()), now - before,
+            found.mask_counts, found.n_forwards + one.n_forwards, now - before,
         )  # fmt: skip
 
     def _measure(self, one: InFlight, found: Explanation) -> dict[str, float | None]:
         if found.map is None or one.order is None:
             return {metric.name: None for metric in self.metrics}
-        truth = None if one.truth is None else one.truth[None]
         scores = {name: job.scores[None] for name, job in one.probes.items()}
         if not all(bool(values.isfinite().all()) for values in scores.values()):
             found.status, found.error, found.map = statuses.NON_FINITE, "a metric's score is not finite", None
             return {metric.name: None for metric in self.metrics}
-        evidence = Evidence(found.map[None], one.order[None], truth, scores)
+        truth = None if one.truth is None else one.truth[None]
+        evidence = Evidence(
+            maps=found.map[None],
+            order=one.order[None],
+            truth=truth,
+            probes=scores,
+            notes={name: notes[None] for name, notes in one.notes.items()},
+            explained={name: further.maps[None] for name, further in one.further.items()},
+            layer_maps=None if found.layer_maps is None else found.layer_maps[None],
+        )
         asked = [metric for metric in self.metrics if metric.needs != "truth" or truth is not None]
         if not asked:
             return {metric.name: None for metric in self.metrics}

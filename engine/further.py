@@ -1,0 +1,70 @@
+"""Further explanations of one image, for metrics that compare its map with others: of x * S, of x + noise, of another class.
+
+They go through the same explainer and the same packed scorer as the image itself.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from . import statuses
+from .errors import TargetError
+from .metrics import Explains, Subject
+from .sise import SISE, Pending
+
+
+class FurtherMaps:
+    """The explanations that one `Explains` asks for, in flight or done.
+
+    Args:
+        sise: Explains and scores them.
+        wanted: What to explain.
+        subject: The image whose own map stands in where its own image and target are asked for.
+    """
+
+    def __init__(self, sise: SISE, wanted: Explains, subject: Subject):
+        self.n_forwards = 0
+        self._sise = sise
+        self._maps = torch.full((wanted.count, *subject.map.shape), torch.nan, device=subject.map.device)
+        self._pending: list[tuple[int, Pending]] = []
+        for place, (image, target) in enumerate(wanted.make(subject)):
+            if image is subject.image and target == subject.target:
+                self._maps[place] = subject.map
+            else:
+                self._begin(place, image, target)
+
+    @property
+    def done(self) -> bool:
+        """Whether every explanation has left the scorer; takes in those that have."""
+        self._settle()
+        return not self._pending
+
+    @property
+    def maps(self) -> Float[Tensor, "variant height width"]:
+        """The maps; NaN where an explanation was not asked for or has no map."""
+        return self._maps
+
+    def _begin(self, place: int, image: Tensor, target: int) -> None:
+        try:
+            self._pending.append((place, self._sise.begin(image, target)))
+        except TargetError:
+            self.n_forwards += 1  # a label that is no class of the model: the map stays NaN, so the metric is not defined
+        self._settle()
+
+    def _settle(self) -> None:
+        """Turn what is scored into maps at once, because a pending image keeps its feature maps in memory."""
+        waiting = []
+        for place, pending in self._pending:
+            if pending.done:
+                self._take(place, pending)
+            else:
+                waiting.append((place, pending))
+        self._pending = waiting
+
+    def _take(self, place: int, pending: Pending) -> None:
+        found = self._sise.complete(pending, keep_layers=False)
+        self.n_forwards += found.n_forwards
+        if found.status == statuses.OK and found.map is not None:
+            self._maps[place] = found.map
