@@ -7,7 +7,6 @@ import uuid
 import fsspec
 import numpy as np
 import pytest
-
 from heatlas.pipeline.fingerprint import claim_run
 from heatlas.pipeline.plan import plan_shards
 from heatlas.pipeline.schema import StoreLayout

@@ -8,11 +8,10 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from tenacity import wait_none
-
 from heatlas.engine.errors import StorageError, UsageError
 from heatlas.pipeline import commit, retries
 from heatlas.pipeline.commit import put, put_if_absent, sweep_temporaries
+from tenacity import wait_none
 
 
 @pytest.fixture(autouse=True)

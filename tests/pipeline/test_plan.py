@@ -3,9 +3,6 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from heatlas.engine.errors import DataError
 from heatlas.pipeline.plan import (
     check_unique_ids,
@@ -16,6 +13,8 @@ from heatlas.pipeline.plan import (
     samples_of,
 )
 from heatlas.workers.shards import Sample, Shard
+from hypothesis import given
+from hypothesis import strategies as st
 
 BOXES = pa.list_(pa.list_(pa.float64()))
 SCHEMA = pa.schema(
@@ -40,7 +39,7 @@ def test_shards_tile_the_listing_evenly(count, size):
     assert all(left.stop == right.start for left, right in itertools.pairwise(plan))
     sizes = [len(shard) for shard in plan]
     assert max(sizes) - min(sizes) <= 1
-    assert 1 <= min(sizes)
+    assert min(sizes) >= 1
     assert max(sizes) <= size
     assert len(plan) == -(-count // size)
 

@@ -1,0 +1,118 @@
+import json
+import threading
+
+import pytest
+from heatlas.engine.errors import RunMismatchError, StorageError
+from heatlas.pipeline import fingerprint
+from heatlas.pipeline.commit import put
+from heatlas.pipeline.fingerprint import claim_run, read_run, versions
+
+FACTS = {"plan_digest": "p1", "model": {"digest": "m1", "layers": ("a", "b")}, "seed": 0}
+SETTINGS = {"data": "/d", "workers": 2}
+
+
+def test_first_creates_then_resumes(place):
+    assert claim_run(place, FACTS, SETTINGS) == "created"
+    before = read_run(place)
+    assert claim_run(place, FACTS, {**SETTINGS, "workers": 8}) == "resumed"
+    assert read_run(place) == before
+    assert before["settings"] == SETTINGS
+    assert before["fingerprint"]["model"] == {"digest": "m1", "layers": ["a", "b"]}
+    assert before["fingerprint"]["versions"] == versions()
+    assert before["schema_version"] == 1
+    assert before["created"].endswith("+00:00")
+
+
+def test_another_run_is_refused_with_every_difference(place, monkeypatch):
+    claim_run(place, {**FACTS, "only_old": 1}, SETTINGS)
+    monkeypatch.setattr(fingerprint, "versions", lambda: {**versions(), "torch": "0.0.1"})
+    changed = {**FACTS, "seed": 7, "model": {"digest": "m2", "layers": ["a", "b"]}, "only_new": "x" * 200}
+    with pytest.raises(RunMismatchError) as caught:
+        claim_run(place, changed, SETTINGS)
+    first, *lines, last = str(caught.value).splitlines()
+    assert first == f"{place} belongs to another run, which differs in"
+    assert lines == [
+        '  model.digest: stored "m1", now "m2"',
+        "  seed: stored 0, now 7",
+        "  only_old: stored 1, now (not set)",
+        f'  versions.torch: stored "{versions()["torch"]}", now "0.0.1"',
+        f'  only_new: stored (not set), now "{"x" * 96}...',
+    ]
+    assert last == "choose another --out, or restore the stored values; nothing was changed"
+
+
+def test_eight_racing_drivers_create_one_run(tmp_path):
+    start, answers = threading.Barrier(8), []
+
+    def drive():
+        start.wait()
+        answers.append(claim_run(str(tmp_path / "out"), FACTS, SETTINGS))
+
+    drivers = [threading.Thread(target=drive) for _ in range(8)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert sorted(answers) == ["created"] + ["resumed"] * 7
+
+
+def test_the_other_driver_may_come_between_look_and_write(place, monkeypatch):
+    real = fingerprint._refuse_foreign_content
+
+    def meanwhile(out):
+        monkeypatch.setattr(fingerprint, "_refuse_foreign_content", real)
+        assert claim_run(out, FACTS, SETTINGS) == "created"
+        put(f"{out}/maps/part-000000.parquet", b"")
+        real(out)
+
+    monkeypatch.setattr(fingerprint, "_refuse_foreign_content", meanwhile)
+    assert claim_run(place, FACTS, SETTINGS) == "resumed"
+
+
+def test_somebody_elses_directory_is_refused(place):
+    for name in ("thesis.tex", "photos/1.jpg", "b", "a"):
+        put(f"{place}/{name}", b"x")
+    with pytest.raises(
+        RunMismatchError, match=r"is not empty and is no heatlas run: it holds a, b, photos and 1 more; choose"
+    ):
+        claim_run(place, FACTS, SETTINGS)
+
+
+def test_an_empty_directory_with_a_log_is_accepted(tmp_path):
+    (tmp_path / "_logs").mkdir()
+    (tmp_path / ".gitkeep").write_bytes(b"")
+    (tmp_path / "._run.json.abc.tmp").write_bytes(b"{")
+    assert claim_run(str(tmp_path), FACTS, SETTINGS) == "created"
+
+
+def test_a_file_instead_of_a_directory_is_refused(tmp_path):
+    (tmp_path / "out").write_bytes(b"x")
+    with pytest.raises(StorageError, match="a file stands where a folder should be"):
+        claim_run(str(tmp_path / "out"), FACTS, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"fingerprint": 1, "settings": {}}', b'{"settings": {}}', b"\xff\xfe"]
+)
+def test_a_damaged_run_file_is_named(place, content):
+    put(f"{place}/_run.json", content)
+    with pytest.raises(StorageError, match=r"_run.json is damaged .*choose another --out"):
+        claim_run(place, FACTS, SETTINGS)
+
+
+def test_another_store_version_is_refused(place):
+    put(f"{place}/_run.json", json.dumps({"schema_version": 9, "fingerprint": {}, "settings": {}}).encode())
+    with pytest.raises(RunMismatchError, match="has store version 9, this heatlas writes 1; choose another --out"):
+        claim_run(place, FACTS, SETTINGS)
+
+
+def test_reading_no_run_says_which_directory_to_give(tmp_path):
+    with pytest.raises(StorageError, match=r"is no heatlas run: it has no _run.json; give the directory that"):
+        read_run(str(tmp_path))
+
+
+def test_versions_are_those_installed():
+    import torch
+
+    assert set(versions()) == {"heatlas", "torch", "torchvision", "pillow", "python"}
+    assert torch.__version__.startswith(versions()["torch"])
