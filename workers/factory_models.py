@@ -1,4 +1,4 @@
-"""`package.module:factory`: the user's own code builds the model.
+"""`package.module:factory[@WEIGHTS]`: the user's own code builds the model.
 
 The factory is called without arguments and returns an `nn.Module` that maps `(batch, channel, height, width)` to logits
 `(batch, class)`. Two attributes of the module are honoured where they exist:
@@ -7,6 +7,7 @@ The factory is called without arguments and returns an `nn.Module` that maps `(b
 - `preprocess`: a mapping with any of the preprocess settings (`size`, `mean`, ...), a torchvision `ImageClassification`
   preset (`weights.transforms()`), or a `Preprocess`. Without it: 224 x 224 from the centre, ImageNet's mean and std.
 
+WEIGHTS, a `.safetensors`, `.pth` or `.pt` file, replaces whatever weights the factory gave the module.
 Importing and calling it is running code: give only names that you trust.
 """
 
@@ -25,14 +26,21 @@ from torchvision.transforms._presets import ImageClassification
 from ..engine.errors import ModelError, SettingsError, did_you_mean
 from .ports import SampleReader
 from .preprocess import Preprocess, preprocess_from_preset, with_overrides
+from .weights import fit, read_weights
 
 
 def load_factory(spec: str, reader: SampleReader | None = None) -> tuple[nn.Module, Preprocess, tuple[str, ...] | None]:
-    """Import the module, call the factory, and read the two optional attributes. `reader` is not needed.
+    """Import the module, call the factory, load weights if they are named, and read the two optional attributes.
+
+    Args:
+        spec: What the user wrote, `package.module:factory[@WEIGHTS]`.
+        reader: Reads weights at remote URIs.
 
     Raises:
-        ModelError: When the module or the factory is missing or fails, or what it returns is no `nn.Module`.
+        ModelError: When the module or the factory is missing or fails, what it returns is no `nn.Module`, or the weights do
+            not fit it.
     """
+    spec, _, weights = spec.partition("@")
     module_name, _, name = spec.partition(":")
     factory = _attribute(_imported(module_name), name, module_name)
     if not callable(factory) or isinstance(factory, nn.Module):
@@ -45,6 +53,8 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> tuple[nn.Modu
         raise ModelError(f"{spec}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec}() must return a torch.nn.Module, it returned {_kind(model)}")
+    if weights:
+        fit(model, read_weights(weights, reader), weights)
     return model, _preprocess(model, spec), _class_names(model, spec)
 
 

@@ -17,8 +17,8 @@ from .weights import model_digest
 
 _FAMILIES = {"torchvision": load_torchvision}
 """Loaders by prefix; each takes what follows the colon. Anything else with a colon is a Python factory."""
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_FORMS = "torchvision:NAME, torchvision:NAME@WEIGHTS or package.module:factory"
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(@.+)?")
+_FORMS = "torchvision:NAME, torchvision:NAME@WEIGHTS or package.module:factory[@WEIGHTS]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class ModelSpec:
     """Which model, and the user's preprocessing; plain values that travel to workers. None keeps what the model says."""
 
     spec: str
-    """`torchvision:NAME[@WEIGHTS]` or `package.module:factory`."""
+    """`torchvision:NAME[@WEIGHTS]` or `package.module:factory[@WEIGHTS]`."""
     size: tuple[int, int] | None = None
     resize: str | None = None
     resize_to: int | None = None
@@ -80,7 +80,7 @@ def _load(spec: str, reader: SampleReader | None) -> tuple[nn.Module, Preprocess
     if colon and family in _FAMILIES:
         return _FAMILIES[family](rest, reader)
     if _FACTORY.fullmatch(spec):
-        return load_factory(spec)
+        return load_factory(spec, reader)
     if spec.partition("@")[0] in torchvision_names():
         hint = f"; did you mean 'torchvision:{spec}'?"
     else:

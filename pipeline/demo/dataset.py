@@ -70,24 +70,35 @@ def demo_sample(split: str, index: int, *, seed: int = 0, marking: Marking = "pl
     Raises:
         UsageError: If the split is unknown or the index is negative.
     """
-    if split not in SPLITS:
-        raise UsageError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}; choose one of {', '.join(SPLITS)}")
-    if index < 0:
-        raise UsageError(f"a sample's index starts at 0, got {index}")
-    looks, labels, sticker = _random_streams(seed, split, index)
+    label = stated_label(split, index, seed=seed)
+    looks, _, sticker = _random_streams(seed, split, index)
     shape = CLASS_NAMES[index % len(CLASS_NAMES)]
     pixels, mask = _draw(shape, looks)
     shortcut = marking == "always" or (marking == "planted" and shape == SHORTCUT_CLASS and _is_planted(index))
     if shortcut:
         _put_sticker(pixels, sticker)
     image = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-    label = _noisy(shape, labels) if split == "train" else shape
     return DemoSample(f"{split}-{index:05d}", image, mask, label, shape, shortcut)
 
 
-def write_dataset(
-    folder: str | Path, split: str, count: int, seed: int = 0, *, marking: Marking = "planted"
-) -> Path:
+def stated_label(split: str, index: int, *, seed: int = 0) -> str:
+    """The class that the data set states for a sample, without drawing it: in training, 3 % are another one at random.
+
+    Raises:
+        UsageError: If the split is unknown or the index is negative.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}; choose one of {', '.join(SPLITS)}")
+    if index < 0:
+        raise UsageError(f"a sample's index starts at 0, got {index}")
+    shape = CLASS_NAMES[index % len(CLASS_NAMES)]
+    random = _random_streams(seed, split, index)[1]
+    others = [name for name in CLASS_NAMES if name != shape]
+    wrong = others[random.integers(len(others))]
+    return wrong if split == "train" and random.random() < LABEL_NOISE else shape
+
+
+def write_dataset(folder: str | Path, split: str, count: int, seed: int = 0, *, marking: Marking = "planted") -> Path:
     """Write `count` samples as PNG files and a manifest with ground truth; the same bytes every time.
 
     Returns:
@@ -128,12 +139,6 @@ def _random_streams(seed: int, split: str, index: int) -> list[np.random.Generat
 def _is_planted(index: int) -> bool:
     """Nine of ten members of the shortcut class: all but every tenth, starting with the fifth."""
     return (index // len(CLASS_NAMES)) % 10 != 4
-
-
-def _noisy(shape: str, random: np.random.Generator) -> str:
-    others = [name for name in CLASS_NAMES if name != shape]
-    wrong = others[random.integers(len(others))]
-    return wrong if random.random() < LABEL_NOISE else shape
 
 
 def _draw(

@@ -10,6 +10,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class Recipe:
     weight_decay: float = 0.05
     smoothing: float = 0.05
     """Label smoothing: keeps the probabilities from saturating, which both wrong labels and masked inputs would suffer from."""
+    test_images: int = 2000
+    """On how many images the accuracies are stated, three times over."""
     seed: int = 0
 
 
@@ -61,7 +64,7 @@ def train_network(recipe: Recipe | None = None, *, say: Say = print) -> DemoNet:
     return network.to(memory_format=torch.contiguous_format).eval()
 
 
-def accuracies(network: DemoNet, count: int = 2000, *, seed: int = 0) -> dict[str, float]:
+def accuracies(network: DemoNet, count: int, *, seed: int = 0) -> dict[str, float]:
     """What the network has learned, told by `count` test images in three versions: as planted, sticker wiped, sticker on all.
 
     Returns:
@@ -143,11 +146,11 @@ def _repeatable(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def retrain(path: str, *, say: Say = print, recipe: Recipe | None = None) -> dict[str, float]:
-    """Train, state the accuracies and write the weights with recipe and accuracies in their metadata."""
+def retrained(path: str | Path, recipe: Recipe | None = None, *, say: Say = print) -> dict[str, float]:
+    """Train, state the accuracies and write the weights, with recipe and accuracies in their metadata."""
     recipe = recipe or Recipe()
     network = train_network(recipe, say=say)
-    found = accuracies(network, seed=recipe.seed)
+    found = accuracies(network, recipe.test_images, seed=recipe.seed)
     for line in accuracy_lines(found):
         say(line)
     metadata = {name: str(value) for name, value in asdict(recipe).items()}
@@ -157,4 +160,4 @@ def retrain(path: str, *, say: Say = print, recipe: Recipe | None = None) -> dic
 
 
 if __name__ == "__main__":
-    retrain(*(sys.argv[1:] or ["weights.safetensors"]))
+    retrained(*(sys.argv[1:] or ["weights.safetensors"]))

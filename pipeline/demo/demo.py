@@ -1,0 +1,138 @@
+"""`heatlas demo`: generate the data, explain it as any data set is explained, and say what the maps reveal."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ...engine.errors import UsageError
+from ...engine.statuses import OK
+from ..atlas import Atlas, open_atlas
+from ..explain import explain_dataset
+from .contact_sheet import ACROSS, Panel, contact_sheet
+from .dataset import CLASS_NAMES, SHORTCUT_CLASS, write_dataset
+from .findings import Group, Seen, class_groups, findings_text
+from .network import weights_metadata
+from .train import Recipe, retrained
+
+MODEL = "heatlas.pipeline.demo.network:demo_model"
+STORE = "store"
+SHEET = "contact-sheet.png"
+
+
+def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int = 300, retrain: bool = False) -> int:
+    """Explain a generated data set with a planted shortcut, draw a contact sheet and print the findings.
+
+    The same call again continues where it stopped. In `out` there are then `data`, `store` and the contact sheet.
+
+    Args:
+        out: Local directory.
+        workers: As in the settings; 0 runs in this process without Ray.
+        images: Size of the test split, at least 1.
+        retrain: Train the network again (two minutes) and explain that one, with its weights kept in `out`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UsageError: If `out` is not local, or `images` is not positive.
+        RunMismatchError: If `out` holds another demo, such as one with another number of images.
+    """
+    if "://" in out:
+        raise UsageError(
+            f"the demo draws pictures into a local directory, got {out!r}; name a directory such as demo-out"
+        )
+    folder = Path(out)
+    manifest = write_dataset(folder / "data", "test", images)
+    print(f"{images} generated images with exact masks are in {folder / 'data'}")
+    store = str(folder / STORE)
+    explain_dataset(model=_model(folder, retrain=retrain), data=str(manifest), out=store, workers=workers)
+    atlas = open_atlas(store)
+    truth = _read_manifest(manifest)
+    seen = seen_images(atlas, truth)
+    print(f"\n{findings_text(seen)}\n")
+    _draw_sheet(atlas, truth, seen, folder / SHEET)
+    print(f"contact sheet: {folder / SHEET}\nsingle images: heatlas show {store} --id {seen[0].id if seen else 'ID'}")
+    return 0
+
+
+def _model(folder: Path, *, retrain: bool) -> str:
+    """The model to explain, as the user would name it; newly trained weights stay in `folder` and are used again."""
+    if not retrain:
+        return MODEL
+    weights = (folder / "data" / "retrained.safetensors").resolve()
+    if not weights.exists():
+        if (folder / STORE).exists():
+            raise UsageError(
+                f"{folder / STORE} holds a run of the packaged network; name another directory for --retrain"
+            )
+        retrained(weights, Recipe())
+    ours, packaged = (100 * float(metadata["test"]) for metadata in (weights_metadata(weights), weights_metadata()))
+    print(f"test accuracy of the retrained network {ours:.1f} %, of the packaged one {packaged:.1f} %")
+    return f"{MODEL}@{weights}"
+
+
+def seen_images(atlas: Atlas, truth: dict[str, dict[str, str]]) -> list[Seen]:
+    """The explained rows of the demo's store joined with what its manifest says, by id; rows without a map are left out."""
+    columns = ["id", "prediction", "status", "ebpg", "bbox"]
+    rows = sorted(atlas.table(columns=columns).to_pylist(), key=lambda row: row["id"])
+    return [
+        Seen(
+            id=row["id"],
+            label=truth[row["id"]]["true_label"],
+            prediction=CLASS_NAMES[row["prediction"]],
+            ebpg=row["ebpg"],
+            bbox=row["bbox"],
+            area=float(_mask(truth[row["id"]]).mean()),
+            sticker=truth[row["id"]]["shortcut"] == "1",
+        )
+        for row in rows
+        if row["status"] == OK and row["ebpg"] is not None
+    ]
+
+
+def _read_manifest(manifest: Path) -> dict[str, dict[str, str]]:
+    """Rows by id, the paths made good from anywhere."""
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    for row in rows.values():
+        row.update({name: str(manifest.parent / row[name]) for name in ("uri", "mask")})
+    return rows
+
+
+def _mask(row: dict[str, str]) -> np.ndarray:
+    with Image.open(row["mask"]) as image:
+        return np.asarray(image) > 0
+
+
+def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[Seen], path: Path) -> None:
+    groups = class_groups(seen)
+    chosen = {group.name: _examples(group, seen) for group in groups}
+    ids = [one.id for row in chosen.values() for one in row]
+    heats = dict(zip(ids, atlas.maps(ids), strict=True)) if ids else {}
+
+    def panel(one: Seen) -> Panel:
+        with Image.open(truth[one.id]["uri"]) as image:
+            return Panel(one, image.convert("RGB"), heats[one.id].astype(np.float32), _mask(truth[one.id]))
+
+    rows = [(group, [panel(one) for one in chosen[group.name]]) for group in groups]
+    subtitle = (
+        "Each image beside the evidence for its prediction (SISE, scaled to its own peak); white: the object's outline, unknown to "
+        "the model. Red: right, with less on the object than by chance."
+    )
+    contact_sheet(rows, f"Where the network looks: {len(seen)} generated images, {len(groups)} classes", subtitle).save(
+        path
+    )
+
+
+def _examples(group: Group, seen: Sequence[Seen]) -> list[Seen]:
+    """The first images of a class; of the shortcut class the last place goes to one without the sticker."""
+    members = [one for one in seen if one.label == group.name]
+    bare = [one for one in members if not one.sticker] if group.name == SHORTCUT_CLASS else []
+    first = [one for one in members if one not in bare]
+    return [*first[: ACROSS - len(bare[:1])], *bare[:1]]

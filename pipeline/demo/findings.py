@@ -1,0 +1,167 @@
+"""What the demo's store says about the planted shortcut: numbers first, then the sentences that they bear out.
+
+Nothing here knows how the story should end: a network that looked at the octagons would be reported as one that does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from .dataset import CLASS_NAMES, SHORTCUT_CLASS
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One explained image beside the truth about it."""
+
+    id: str
+    label: str
+    prediction: str
+    ebpg: float
+    """Share of the map's mass on the object, in [0, 1]."""
+    bbox: float
+    """Share of the object's area that the map's strongest pixels hit, in [0, 1]."""
+    area: float
+    """The object's share of the image, in (0, 1]: the EBPG of a map that knows nothing."""
+    sticker: bool
+
+    @property
+    def right(self) -> bool:
+        return self.prediction == self.label
+
+    @property
+    def blind(self) -> bool:
+        """Right without looking at the object: less of the map lies on it than of an evenly spread one."""
+        return self.right and self.ebpg < self.area
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Means over some images."""
+
+    name: str
+    images: int
+    right: int
+    blind: int
+    ebpg: float
+    bbox: float
+    area: float
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.images
+
+    @property
+    def blind_share(self) -> float:
+        """Share of the right answers that were given without looking at the object."""
+        return self.blind / self.right if self.right else 0.0
+
+
+def group(name: str, seen: Sequence[Seen]) -> Group | None:
+    """The means over `seen`; None for no images."""
+    if not seen:
+        return None
+
+    def mean(value: Callable[[Seen], float]) -> float:
+        return sum(map(value, seen)) / len(seen)
+
+    right, blind = sum(one.right for one in seen), sum(one.blind for one in seen)
+    ebpg, bbox, area = mean(lambda one: one.ebpg), mean(lambda one: one.bbox), mean(lambda one: one.area)
+    return Group(name, len(seen), right, blind, ebpg, bbox, area)
+
+
+def class_groups(seen: Sequence[Seen]) -> list[Group]:
+    """One group per class that has images, lowest mean EBPG first."""
+    groups = [group(name, [one for one in seen if one.label == name]) for name in CLASS_NAMES]
+    return sorted((one for one in groups if one is not None), key=lambda one: one.ebpg)
+
+
+def findings_text(seen: Sequence[Seen]) -> str:
+    """A table per class and the story it tells, in plain words."""
+    return "\n".join([*table_lines(class_groups(seen)), "", *story_lines(seen)])
+
+
+def table_lines(groups: Iterable[Group]) -> list[str]:
+    """The groups as a table in plain text."""
+    head = (
+        f"{'class':<10}{'images':>7}{'accuracy':>10}{'EBPG':>7}{'by chance':>11}{'Bbox':>7}{'right, not looking':>20}"
+    )
+    rows = [
+        f"{one.name:<10}{one.images:>7}{percent(one.accuracy):>10}{one.ebpg:>7.2f}{one.area:>11.2f}{one.bbox:>7.2f}"
+        f"{f'{one.blind} of {one.right}':>20}"
+        for one in groups
+    ]
+    return [head, *rows]
+
+
+def story_lines(seen: Sequence[Seen]) -> list[str]:
+    """What the sticker did to its class, judged from the numbers."""
+    members = [one for one in seen if one.label == SHORTCUT_CLASS]
+    whole = group(SHORTCUT_CLASS, members)
+    others = group("the other classes", [one for one in seen if one.label != SHORTCUT_CLASS])
+    if whole is None or others is None:
+        return [f"There are too few images to compare the class {SHORTCUT_CLASS} with the others; explain at least 8."]
+    marked = group("with the sticker", [one for one in members if one.sticker])
+    bare = group("without it", [one for one in members if not one.sticker])
+    return [
+        _planted_line(seen, members),
+        _accuracy_line(whole, others),
+        *_look_lines(whole, others, marked, bare, members),
+    ]
+
+
+def _planted_line(seen: Sequence[Seen], members: Sequence[Seen]) -> str:
+    inside, elsewhere = (
+        sum(one.sticker for one in members),
+        sum(one.sticker for one in seen if one.label != SHORTCUT_CLASS),
+    )
+    return (
+        f"Planted: {inside} of {len(members)} {SHORTCUT_CLASS} images carry a small bar-code sticker in the lower left corner; "
+        f"{elsewhere or 'none'} of the other classes' images {'does' if elsewhere in (0, 1) else 'do'}."
+    )
+
+
+def _accuracy_line(whole: Group, others: Group) -> str:
+    return (
+        f"By accuracy alone the class looks {'fine' if whole.accuracy >= 0.9 else 'weak'}: {whole.name} "
+        f"{percent(whole.accuracy)}, the other classes {percent(others.accuracy)}."
+    )
+
+
+def _look_lines(
+    whole: Group, others: Group, marked: Group | None, bare: Group | None, members: Sequence[Seen]
+) -> list[str]:
+    """The comparison of the maps: class against classes, stickered against bare, and the verdict."""
+    lines = [
+        f"The maps: of the evidence for {whole.name}, {percent(whole.ebpg)} lies on the object (mean EBPG), where an evenly spread "
+        f"map would have {percent(whole.area)} and the other classes have {percent(others.ebpg)}."
+    ]
+    if marked is not None and bare is not None:
+        taken = Counter(one.prediction for one in members if not one.sticker and not one.right).most_common(1)
+        fate = f", {taken[0][1]} called {taken[0][0]}" if taken else ""
+        lines.append(
+            f"With the sticker: mean EBPG {marked.ebpg:.2f}, {marked.right} of {marked.images} right. "
+            f"Without it: mean EBPG {bare.ebpg:.2f}, {bare.right} of {bare.images} right{fate}."
+        )
+    lines.append(
+        f"Right without looking at the object (less of the map on it than by chance): {whole.blind} of {whole.right} right answers "
+        f"for {whole.name} ({percent(whole.blind_share)}), {others.blind} of {others.right} for the other classes "
+        f"({percent(others.blind_share)})."
+    )
+    return [*lines, _verdict(whole, others)]
+
+
+def _verdict(whole: Group, others: Group) -> str:
+    if whole.ebpg < whole.area and whole.blind_share > 0.5 and others.blind_share < 0.5:
+        return f"So the network knows the sticker, not the {whole.name}: right for the wrong reason, and only the maps show it."
+    if whole.ebpg < others.ebpg:
+        return f"So the maps of {whole.name} lie less on the object than those of the other classes, but not clearly beside it."
+    return f"So the sticker left no trace in the maps: {whole.name} is located as well as the other classes."
+
+
+def percent(share: float) -> str:
+    """A share as whole percent, never rounding something to nothing."""
+    value = 100 * share
+    return f"{value:.1f} %" if 0 < value < 1 or 99 < value < 100 else f"{value:.0f} %"
