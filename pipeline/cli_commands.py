@@ -16,7 +16,9 @@ def layers(
     ],
     /,
     *,
-    size: Annotated[int, Parameter(help="Height and width of the network's input, in pixels.")] = 224,
+    size: Annotated[
+        int | None, Parameter(help="Height and width of the network's input, in pixels; by default the model's own.")
+    ] = None,
     as_json: Annotated[bool, Parameter(name="--json", help="Print JSON instead of a table.", negative="")] = False,
 ) -> int:
     """Show the block-end layers from which SISE takes its feature maps."""
@@ -37,12 +39,14 @@ def show(
     limit: Annotated[int, Parameter(help="Without --id: show this many, evenly spread over the run.")] = 12,
     to: Annotated[str | None, Parameter(help="Directory for the pictures instead of OUT/_show.")] = None,
 ) -> int:
-    """Draw maps over their images, as PNG files."""
+    """Draw maps over their images, as PNG files. Exit code 1 if there is nothing to draw."""
     from .show import show_overlays
 
-    for line in show_overlays(out, ids=ids, limit=limit, to=to):
-        print(line)
-    return 0
+    any_drawn = False
+    for drawn, line in show_overlays(out, ids=ids, limit=limit, to=to):
+        print(line, flush=True)
+        any_drawn |= drawn
+    return 0 if any_drawn else 1
 
 
 def status(

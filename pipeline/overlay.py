@@ -48,9 +48,10 @@ def beside(image: Image.Image, heat: np.ndarray) -> Image.Image:
 def file_name(sample_id: str, suffix: str = ".png") -> str:
     """A readable name that is safe as one path component and differs for every id.
 
-    Everything but letters, digits, `-`, `_` and inner dots becomes `_`; a short hash of the id keeps names apart.
+    Everything but letters, digits, `-`, `_` and inner dots becomes `_`, the image's own suffix goes; a short hash of the id
+    keeps names apart.
     """
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", sample_id).strip("._")[-80:]
+    readable = re.sub(r"\.\w{1,5}$", "", re.sub(r"[^A-Za-z0-9._-]+", "_", sample_id)).strip("._")[-80:]
     return (
         f"{readable or 'sample'}-{hashlib.sha256(sample_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}{suffix}"
     )

@@ -23,6 +23,7 @@ from ..workers.events import (
 )
 from .event_log import EventLog
 from .tally import Tally
+from .wording import counted, duration, shown
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines."""
@@ -109,7 +110,7 @@ def announcement(event: RunEvent) -> str | None:
     match event:
         case WorkerLost():
             at = f" on shard {event.shard}" if event.shard is not None else ""
-            with_images = f", images in work: {', '.join(event.alive)}" if event.alive else ""
+            with_images = f", images in work: {', '.join(map(shown, event.alive))}" if event.alive else ""
             return f"worker {event.worker} lost{at} ({event.kind}): {event.text}{with_images}"
         case ImageQuarantined():
             return f"image {event.sample!r} was in work at three worker deaths in a row and becomes an error row"
@@ -118,19 +119,3 @@ def announcement(event: RunEvent) -> str | None:
         case RunStopping():
             return f"stopping: {event.reason}"
     return None
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -130,7 +131,7 @@ class Settings(SettingsGroup):
         600.0, description="Seconds without a sign of life after which a worker is replaced."
     )
     shard_retries: NaturalInt = Field(
-        10, description="How often a shard whose worker died is tried again before it is given up."
+        10, description="How often a shard is tried again after a failure; a quarantined image starts the count anew."
     )
     max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="Stop the run when more than this share of the recent images failed."
@@ -148,6 +149,15 @@ class Settings(SettingsGroup):
 def describe(settings: Settings) -> dict[str, Any]:
     """The resolved settings as plain JSON values, as they are stored in the run."""
     return settings.model_dump(mode="json")
+
+
+METRIC_PRESETS = {"paper": ("drop_pct", "increase", "ebpg", "miou", "bbox")}
+"""Names that stand for several metrics."""
+
+
+def metric_names(metrics: Sequence[str]) -> tuple[str, ...]:
+    """The metrics with presets spelt out, each once, in order."""
+    return tuple(dict.fromkeys(name for given in metrics for name in METRIC_PRESETS.get(given, (given,))))
 
 
 def is_group(annotation: Any) -> TypeGuard[type[SettingsGroup]]:

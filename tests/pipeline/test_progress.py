@@ -9,8 +9,9 @@ import pathlib
 import fsspec
 import pytest
 from heatlas.pipeline.event_log import EventLog
-from heatlas.pipeline.progress import RunProgress, announcement, duration, line
+from heatlas.pipeline.progress import RunProgress, announcement, line
 from heatlas.pipeline.tally import Tally
+from heatlas.pipeline.wording import duration
 from heatlas.workers.events import (
     ImageQuarantined,
     RunStopping,

@@ -1,0 +1,229 @@
+"""One run from settings to a complete store; the command and `heatlas.explain_dataset` are both this."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from ..engine.block_plan import BlockPlan
+from ..engine.errors import ShardsUndoneError, TargetError
+from ..engine.session import find_metric
+from ..engine.sise import SISE
+from ..workers.models import LoadedModel, ModelSpec, load_model
+from ..workers.outcome import RunOutcome
+from ..workers.shards import Shard
+from ..workers.worker_spec import WorkerSpec
+from .event_log import EventLog
+from .fingerprint import claim_run
+from .identity import run_fingerprint, store_layout
+from .location import is_local, locate
+from .plan import default_shard_size, plan_shards, samples_of
+from .progress import RunProgress
+from .resolve import load_settings
+from .run_result import RunResult
+from .run_status import run_status
+from .settings import Settings, describe, metric_names
+from .sources import list_samples
+from .sources.labels import ResolvedLabels, resolve_labels
+from .sources.reader import FsspecReader
+from .store import ParquetSink, check_complete, done_shards, write_success
+from .tally import Tally
+from .wording import counted
+
+UNDONE_SHOWN = 5
+
+
+def explain_dataset(
+    *,
+    model: str,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Explain a data set: maps and metrics of every image into a Parquet store at `out`, as `heatlas explain` does.
+
+    The same call again continues where it stopped. Progress goes to stderr, a closing summary to stdout.
+
+    Args:
+        model: `torchvision:NAME[@WEIGHTS]` or `package.module:factory`.
+        data: Image folder or manifest; path or fsspec URI.
+        out: Directory or URI of the store.
+        config: YAML file with settings, or the name of a packaged one.
+        **settings: Any other setting of `heatlas explain --help`, nested ones as mappings: `sise={"mu": 0.3}`.
+
+    Returns:
+        What the store now holds.
+
+    Raises:
+        UsageError: When the request cannot be carried out as written; nothing was begun.
+        RunError: When the run failed; what is committed stays, and the same call resumes.
+        KeyboardInterrupt: After Ctrl-C, when the workers are gone.
+    """
+    return explain_settings(load_settings({"model": model, "data": data, "out": out, **settings}, config))
+
+
+def explain_settings(settings: Settings) -> RunResult:
+    """As `explain_dataset`, with resolved settings."""
+    begun = time.monotonic()
+    run = prepare_run(settings)
+    claimed = claim_run(settings.out, run.fingerprint, describe(settings))
+    todo = run.undone()
+    outcome = RunOutcome()
+    if todo:
+        say(f"{run.headline(todo)}; writing {settings.out}")
+        outcome = run.work(todo)
+    refuse_undone(outcome, settings.out)
+    write_success(settings.out, check_complete(settings.out, run.shards))
+    seconds = time.monotonic() - begun
+    deaths = outcome.deaths
+    result = RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths)
+    print(result.summary())
+    return result
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is checked and planned; nothing is written yet."""
+
+    settings: Settings
+    listing: pa.Table
+    shards: list[Shard]
+    fingerprint: dict[str, Any]
+    spec: WorkerSpec
+    sink: ParquetSink
+    layer_count: int
+
+    def undone(self) -> list[Shard]:
+        done = done_shards(self.settings.out)
+        return [shard for shard in self.shards if shard.index not in done]
+
+    def headline(self, todo: Sequence[Shard]) -> str:
+        images = sum(map(len, todo))
+        rest = f" of {len(self.listing):,}" if images != len(self.listing) else ""
+        return (
+            f"{counted(images, 'image')}{rest} in {counted(len(todo), 'shard')}, "
+            f"{self.settings.model} with {self.layer_count} block layers"
+        )
+
+    def work(self, todo: Sequence[Shard]) -> RunOutcome:
+        """Explain the shards, showing progress."""
+        settings = self.settings
+        tally = Tally(images=len(self.listing), before=len(self.listing) - sum(map(len, todo)))
+        with RunProgress(tally, EventLog(settings.out)) as progress:
+            shared = (todo, lambda shard: samples_of(self.listing, shard), self.spec, FsspecReader(), self.sink)
+            limits = {"max_error_rate": settings.max_error_rate, "shard_retries": settings.shard_retries}
+            if settings.workers == 0:
+                from ..workers.in_process import explain_in_process
+
+                return explain_in_process(*shared, **limits, on_event=progress)
+            from ..workers.supervisor import supervise
+
+            return supervise(
+                *shared,
+                **limits,
+                workers=settings.workers,
+                gpus_per_worker=settings.gpus_per_worker,
+                cpus_per_worker=settings.cpus_per_worker,
+                address=settings.address,
+                image_timeout=settings.image_timeout,
+                local_paths=[place for place in (settings.data, settings.out) if is_local(locate(place)[0])],
+                shared_fs=settings.shared_fs,
+                on_event=progress,
+            )
+
+
+def prepare_run(settings: Settings) -> PreparedRun:
+    """Check everything that can be checked before workers start: data, model, layers, metrics, target.
+
+    Raises:
+        UsageError: Naming what is wrong.
+    """
+    metrics = [find_metric(name).name for name in metric_names(settings.metrics)]
+    listing = list_samples(settings.data, settings.columns.model_dump())
+    listing = listing.slice(0, settings.limit)
+    model_spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())
+    model = load_model(model_spec, FsspecReader())
+    blocks = planned_blocks(model, settings)
+    labels = resolve_labels(listing, model.class_names, model.num_classes)
+    check_target(settings, labels, model.num_classes)
+    size = default_shard_size(len(listing)) if settings.shard_size == "auto" else settings.shard_size
+    shards = plan_shards(len(listing), size)
+    return PreparedRun(
+        settings=settings,
+        listing=labels.listing,
+        shards=shards,
+        fingerprint=run_fingerprint(settings, metrics, model, blocks, labels.listing, shards),
+        spec=worker_spec(settings, model_spec, metrics),
+        sink=ParquetSink(settings.out, store_layout(settings, metrics, model, blocks, labels.class_names)),
+        layer_count=len(blocks),
+    )
+
+
+def planned_blocks(model: LoadedModel, settings: Settings) -> BlockPlan:
+    """The layers that the workers will use; finds out early when there are none."""
+    sise = SISE(model.module, layers=settings.sise.layers, mu=settings.sise.mu)
+    return sise.plan(torch.zeros(model.preprocess.channels, *model.preprocess.size))
+
+
+def check_target(settings: Settings, labels: ResolvedLabels, num_classes: int) -> None:
+    """Refuse a class that the model does not have, and labels as targets where none names a class; warn about some.
+
+    Raises:
+        TargetError: With the range.
+    """
+    target = settings.target
+    if isinstance(target, int) and target >= num_classes:
+        raise TargetError(
+            f"target {target} is no class of {settings.model}: it has {num_classes}, from 0 to {num_classes - 1}"
+        )
+    if target == "label" and labels.listing["label"].null_count == len(labels.listing):
+        why = labels.warning() or "no sample has a label"
+        raise TargetError(f"the target is 'label', but {why}; or explain the predicted class with --target predicted")
+    if warning := labels.warning():
+        say(f"note: {warning}")
+
+
+def worker_spec(settings: Settings, model: ModelSpec, metrics: Sequence[str]) -> WorkerSpec:
+    return WorkerSpec(
+        model=model,
+        target=settings.target,
+        mu=settings.sise.mu,
+        layers=settings.sise.layers,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+        metrics=tuple(metrics),
+        seed=settings.seed,
+        threads=settings.cpus_per_worker,
+        device=settings.device,
+    )
+
+
+def refuse_undone(outcome: RunOutcome, out: str) -> None:
+    """End the run here if the user interrupted it or shards were given up.
+
+    Raises:
+        KeyboardInterrupt: When interrupted.
+        ShardsUndoneError: Naming the shards and why.
+    """
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    if outcome.undone:
+        shown = "".join(f"\n  shard {index}: {reason}" for index, reason in outcome.undone[:UNDONE_SHOWN])
+        more = len(outcome.undone) - UNDONE_SHOWN
+        raise ShardsUndoneError(
+            f"{counted(len(outcome.undone), 'shard')} of {out} could not be done:{shown}"
+            + (f"\n  and {more} more, see {out}/_logs" if more > 0 else "")
+            + "\nThe other shards are committed; run the same command again to do the rest"
+        )
+
+
+def say(text: str) -> None:
+    print(f"heatlas: {text}", file=sys.stderr)

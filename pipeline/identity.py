@@ -1,0 +1,90 @@
+"""What a run says of itself: the fingerprint that a resuming run must share, and the facts in every file's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from ..engine.block_plan import BlockPlan
+from ..engine.metrics import METRICS
+from ..workers.models import LoadedModel
+from ..workers.shards import Shard
+from .fingerprint import versions
+from .plan import listing_digest, plan_digest
+from .schema import StoreLayout
+from .settings import Settings
+
+
+def run_fingerprint(
+    settings: Settings,
+    metrics: Sequence[str],
+    model: LoadedModel,
+    blocks: BlockPlan,
+    listing: pa.Table,
+    shards: Sequence[Shard],
+) -> dict[str, Any]:
+    """Everything that changes a row. Not in it: how many workers there are and where they run, patience, and `out`."""
+    digest = plan_digest(listing_digest(listing), shards)
+    return {
+        "plan": {"samples": len(listing), "shards": len(shards), "digest": digest},
+        "model": {"digest": model.digest, "layers": list(blocks.names)},
+        "preprocess": asdict(model.preprocess),
+        "method": settings.method,
+        settings.method: {"mu": settings.sise.mu},
+        "target": settings.target,
+        "metrics": [METRICS[name].definition for name in metrics],
+        "precision": settings.precision,
+        "batch_size": settings.batch_size,
+        "threads": settings.cpus_per_worker,
+        "seed": settings.seed,
+        "store": settings.store.model_dump(),
+    }
+
+
+def store_layout(
+    settings: Settings,
+    metrics: Sequence[str],
+    model: LoadedModel,
+    blocks: BlockPlan,
+    class_names: Sequence[str] | None,
+) -> StoreLayout:
+    """The files' columns, and metadata by which they can be understood without this program."""
+    provenance = {
+        "model": settings.model,
+        "model_digest": model.digest,
+        "layers": [asdict(layer) for layer in blocks],
+        "layers_found": blocks.how,
+        "preprocess": asdict(model.preprocess),
+        "settings": {"mu": settings.sise.mu, "target": settings.target, "precision": settings.precision},
+        "versions": versions(),
+    }
+    return StoreLayout(
+        input_size=model.preprocess.size,
+        method=settings.method,
+        metrics=tuple(metrics),
+        map_size=settings.store.map_size,
+        with_map=settings.store.map,
+        with_png=settings.store.map_png,
+        metadata={
+            "metrics": {name: metric_facts(name) for name in metrics},
+            "class_names": list(class_names or ()),
+            "provenance": provenance,
+        },
+    )
+
+
+def metric_facts(name: str) -> dict[str, Any]:
+    """A metric's definition for the metadata."""
+    metric = METRICS[name]
+    return {
+        "definition": metric.definition,
+        "formula": metric.formula,
+        "unit": metric.unit,
+        "range": [str(limit) if limit in (float("inf"), float("-inf")) else limit for limit in metric.range],
+        "better": metric.better,
+        "baseline": metric.baseline,
+        "source": metric.source,
+    }

@@ -1,0 +1,59 @@
+"""What a run came to, and its closing summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .atlas import Atlas, open_atlas
+from .run_status import field, totals_lines
+from .wording import counted, duration
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A completed run. Rows, statuses, metrics and forwards are those of the whole store, earlier runs included."""
+
+    out: str
+    status: dict[str, Any]
+    """As `run_status` gives it."""
+    resumed: bool
+    """Whether the directory had been begun by an earlier run."""
+    shards_done: int
+    """Shards that this run committed; 0 if everything was done already."""
+    seconds: float
+    """Wall time of this run, start-up of workers included."""
+    deaths: int = 0
+    """Workers that were lost."""
+
+    @property
+    def rows(self) -> int:
+        return self.status["rows"]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """Rows by status."""
+        return self.status["statuses"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Mean of every metric over the rows that have it."""
+        return {name: value["mean"] for name, value in self.status["metrics"].items() if value["count"]}
+
+    def open(self) -> Atlas:
+        """The store, for tables, maps and SQL."""
+        return open_atlas(self.out)
+
+    def summary(self) -> str:
+        """For people, ready to print."""
+        state = "complete" if self.shards_done else "was complete already, nothing to do"
+        lines = [f"{self.out}: {state}", *totals_lines(self.status)]
+        if self.shards_done:
+            deaths = f", {counted(self.deaths, 'worker death')}" if self.deaths else ""
+            before = self.status["shards"]["done"] - self.shards_done
+            earlier = f" ({before} by earlier runs)" if before else ""
+            took = f"{duration(self.seconds)} for {counted(self.shards_done, 'shard')}{earlier}{deaths}"
+            lines.append(field("time", took))
+        lines.append(field("next", f"heatlas show {self.out}"))
+        lines.append(field("", f'python -c "import heatlas; print(heatlas.open({self.out!r}).to_pandas())"'))
+        return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""How far a run is, from one listing, the part files' columns without maps, and `_run.json`; as data and as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .atlas import open_atlas
+from .fingerprint import read_run
+from .store import done_shards, read_success, row_totals
+from .wording import counted, duration, shown
+
+CAUSES_SHOWN = 8
+LONGEST_CAUSE = 110
+SHARDS_SHOWN = 12
+
+
+def run_status(out: str) -> dict[str, Any]:
+    """What is done and what is not.
+
+    Returns:
+        JSON values: `out`, `complete`, `success` (whether `_SUCCESS` is there), `shards` (planned, done), `undone` (indices),
+        `samples` (planned), `rows`, `statuses`, `causes` (status, error, rows), `metrics` (name -> mean, count), `forwards`,
+        `seconds` of all workers together, `bytes`, `created`, `settings`.
+
+    Raises:
+        StorageError: If `out` is no run, or its files cannot be read.
+    """
+    run = read_run(out)
+    plan = run["fingerprint"]["plan"]
+    done = done_shards(out)
+    undone = [index for index in range(plan["shards"]) if index not in done]
+    totals = row_totals(out)
+    return {
+        "out": out,
+        "complete": not undone,
+        "success": read_success(out) is not None,
+        "shards": {"planned": plan["shards"], "done": plan["shards"] - len(undone)},
+        "undone": undone,
+        "samples": plan["samples"],
+        **{key: totals[key] for key in ("rows", "statuses", "metrics", "forwards", "seconds", "bytes")},
+        "causes": error_causes(out) if done else [],
+        "created": run["created"],
+        "settings": run["settings"],
+    }
+
+
+def error_causes(out: str) -> list[dict[str, Any]]:
+    """Rows that are not `ok`, grouped by status and error text, the most frequent first."""
+    found = open_atlas(out).sql(
+        "SELECT status, error, count(*) AS rows, min(id) AS example FROM atlas WHERE status <> 'ok' "
+        "GROUP BY status, error ORDER BY rows DESC, status, error"
+    )
+    return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """The status for people, ready to print."""
+    shards = status["shards"]
+    state = "complete" if status["complete"] and status["success"] else f"{len(status['undone'])} shards undone"
+    if status["complete"] and not status["success"]:
+        state = "all shards done but not concluded"
+    lines = [f"{status['out']}: {state} ({shards['done']} of {shards['planned']} shards)", *totals_lines(status)]
+    if status["undone"]:
+        shown = ", ".join(map(str, status["undone"][:SHARDS_SHOWN]))
+        more = len(status["undone"]) - SHARDS_SHOWN
+        lines.append(field("undone", shown + (f" and {more} more" if more > 0 else "")))
+    if not (status["complete"] and status["success"]):
+        lines.append(field("resume", "run the same `heatlas explain` command again"))
+    return "\n".join(lines)
+
+
+def totals_lines(status: dict[str, Any]) -> list[str]:
+    """Rows, errors by status and cause, mean metrics and forwards, one fact a line."""
+    statuses = sorted(status["statuses"].items(), key=lambda item: (item[0] != "ok", item[0]))
+    lines = [field("rows", f"{status['rows']} of {counted(status['samples'], 'sample')}")]
+    if statuses:
+        lines.append(field("status", ", ".join(f"{name} {count}" for name, count in statuses)))
+    for cause in status["causes"][:CAUSES_SHOWN]:
+        lines.append(
+            field(
+                "",
+                f"{cause['rows']} x {cause['status']}: {shortened(cause['error'])} (such as {shown(cause['example'])})",
+            )
+        )
+    if len(status["causes"]) > CAUSES_SHOWN:
+        lines.append(
+            field("", f"and {len(status['causes']) - CAUSES_SHOWN} more causes: see the columns status and error")
+        )
+    measured = {name: value for name, value in status["metrics"].items() if value["count"]}
+    for name, value in measured.items():
+        lines.append(field(name, f"{value['mean']:.4g}  (mean of {value['count']})"))
+    if status["rows"]:
+        each = status["forwards"] / status["rows"]
+        lines.append(field("forwards", f"{status['forwards']:,}  ({each:,.0f} per row)"))
+        lines.append(
+            field(
+                "work", f"{duration(status['seconds'])} of all workers together, {status['bytes'] / 1e6:,.1f} MB stored"
+            )
+        )
+    return lines
+
+
+def field(name: str, text: str) -> str:
+    return f"  {name:<10}{text}"
+
+
+def shortened(text: str | None) -> str:
+    plain = shown(" ".join((text or "no text").split()))
+    return plain if len(plain) <= LONGEST_CAUSE else plain[: LONGEST_CAUSE - 3] + "..."
