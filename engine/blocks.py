@@ -16,7 +16,7 @@ from .block_plan import BlockLayer, BlockPlan
 from .capture import capture
 from .errors import HeatlasError, ModelError, NoBlocksError, did_you_mean
 from .hooked_survey import hooked_survey
-from .survey import FeatureMap, Survey, own_name
+from .survey import FeatureMap, Survey, is_compiled, own_name
 from .trace import trace_of
 from .traced_survey import traced_survey
 from .untouched import untouched
@@ -48,6 +48,10 @@ def block_layers(model: nn.Module, example_input: Tensor, *, layers: Sequence[st
         raise ModelError(
             "example_input must have shape (batch, channel, height, width) with at least one image, "
             f"got {tuple(example_input.shape)}"
+        )
+    if is_compiled(model):
+        raise ModelError(
+            "a TorchScript model shows no layers; load its weights into the Python class that it was made from"
         )
     with untouched(model), torch.inference_mode(False):
         images = example_input.detach()[:1].clone()

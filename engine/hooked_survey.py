@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from .flow import Flow, crossed_by_all, leading_to, reached_from
 from .outputs import logits_of
-from .survey import PASSES_ON, FeatureMap, Survey, call_names, enclosing, has_weights, is_depthwise, map_shape
+from .survey import (
+    PASSES_ON,
+    FeatureMap,
+    Survey,
+    call_names,
+    enclosing,
+    has_weights,
+    is_compiled,
+    is_depthwise,
+    map_shape,
+)
 
 Step = Any
 """A node of the autograd graph (`torch.autograd.graph.Node`); hashable, and the same object while it is held."""
@@ -89,7 +99,8 @@ def _watched(model: nn.Module) -> Iterator[list[_Call]]:
 
         return hook
 
-    handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules() if path]
+    open_modules = [(path, module) for path, module in model.named_modules() if path and not is_compiled(module)]
+    handles = [module.register_forward_hook(note(path)) for path, module in open_modules]
     try:
         yield calls
     finally:

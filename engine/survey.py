@@ -58,6 +58,11 @@ def is_depthwise(module: nn.Module | None) -> bool:
     return isinstance(groups, int) and groups > 1 and groups == getattr(module, "in_channels", None)
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether the module is TorchScript, which takes no hooks and shows no layers."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
 def map_shape(shape: torch.Size, channel_axis: int) -> tuple[int, tuple[int, int]] | None:
     """Channels and size of a 4-D tensor; None for anything that is not a map of more than one cell."""
     if len(shape) != 4 or channel_axis not in (1, 3):
