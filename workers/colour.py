@@ -39,8 +39,8 @@ def _grey(values: np.ndarray, image_format: str | None) -> Image.Image:
         white = 65535
     else:
         white = _white(values)
-    scaled = np.rint(values.astype(np.float64) * (255 / white))
-    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+    scaled = np.rint(values.astype(np.float32) * np.float32(255 / white))
+    return Image.fromarray(scaled.astype(np.uint8))
 
 
 def _white(values: np.ndarray) -> int:

@@ -8,7 +8,6 @@ several threads may decode at once.
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +28,6 @@ from .truth import truth_from_boxes, truth_from_mask
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Pillow's names of the formats that are read; of animated ones the first frame. AVIF where Pillow was built with it."""
-
-_NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
-"""What Pillow's format drivers raise for bytes that they do not take."""
 
 Image.init()  # registers the drivers, once, before any thread decodes
 
@@ -86,7 +82,9 @@ def decode_stored(data: bytes) -> tuple[Image.Image, int]:
     except SampleError:
         raise
     except Exception as error:  # Pillow's drivers raise nearly anything on damaged files
-        raise SampleError(DECODE_ERROR, f"the image is damaged or not supported: {_reason(error)}") from error
+        raise SampleError(
+            DECODE_ERROR, f"the image is damaged, cut short or not supported: {_reason(error)}"
+        ) from error
 
 
 def decode_mask(data: bytes) -> Bool[np.ndarray, "height width"]:
@@ -132,8 +130,8 @@ def _open(data: bytes) -> Image.Image:
             continue
         try:
             image = factory(io.BytesIO(data), "")
-        except _NOT_THIS_FORMAT as error:
-            damage = f"it begins like a {name} file but cannot be read as one: {_reason(error)}"
+        except Exception as error:  # drivers raise nearly anything for bytes that they do not take
+            damage = f"it begins like a {name} file but is damaged or cut short ({_reason(error)})"
             continue
         _check_pixels(image)
         return image

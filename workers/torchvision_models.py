@@ -101,7 +101,7 @@ def _class_count(module: nn.Module, weights: StateDict) -> int:
     """Outputs of the last layer in the file, or in the module where the file lacks that layer."""
     name = _last_weight(module)
     own = module.state_dict()[name]
-    given = weights.get(name, own)
+    given = weights[name] if name in weights else own
     return (given if given.ndim == own.ndim else own).shape[0]
 
 

@@ -28,8 +28,6 @@ class FsspecReader:
                     return file.read()
             fs, path = _locate(uri)
             return cast(bytes, fs.cat_file(path))
-        except UsageError as error:
-            raise SampleError(READ_ERROR, str(error)) from error
         except Exception as error:  # each storage has errors of its own
             raise SampleError(READ_ERROR, f"cannot read {uri}: {_reason(error)}") from error
 
@@ -51,6 +49,8 @@ def _file_system(scheme: str, host: str, process: int) -> AbstractFileSystem:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if isinstance(error, UsageError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return f"{type(error).__name__}: {error}"

@@ -1,0 +1,377 @@
+"""Bytes of every kind of image, good and bad, and ground truth that turns with the image."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from heatlas.engine.errors import SampleError
+from heatlas.engine.statuses import DECODE_ERROR, READ_ERROR, STATUSES, TRUTH_ERROR
+from heatlas.workers.decode import FORMATS, decode, decode_mask, decode_stored, prepare
+from heatlas.workers.preprocess import Preprocess
+from heatlas.workers.shards import Sample
+from PIL import Image
+
+GRADIENT = (
+    np.stack(np.meshgrid(np.arange(0, 240, 10), np.arange(0, 160, 10)), axis=-1).sum(-1).astype(np.uint8)
+)  # 16 x 24
+
+
+class Files(dict):
+    """A reader over a dictionary."""
+
+    def read(self, uri: str) -> bytes:
+        if uri not in self:
+            raise SampleError(READ_ERROR, f"cannot read {uri}: no such file")
+        return self[uri]
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def colourful(width: int = 24, height: int = 16) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, 0 * x + 90], -1).astype(np.uint8))
+
+
+def pixels(data: bytes) -> np.ndarray:
+    image = decode(data)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_round_trips(kind: str) -> None:
+    exact = {"PNG", "BMP", "TIFF", "PPM"}
+    data = saved(colourful(), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    difference = np.abs(pixels(data).astype(int) - np.asarray(colourful(), dtype=int))
+    assert difference.max() <= (0 if kind in exact or kind == "WEBP" else 60)
+    assert difference.mean() < 12
+
+
+def test_grey_is_repeated() -> None:
+    np.testing.assert_array_equal(pixels(saved(Image.fromarray(GRADIENT), "PNG")), GRADIENT[..., None].repeat(3, -1))
+
+
+def test_grey_with_alpha_and_rgba_keep_their_colours() -> None:
+    alpha = Image.fromarray(255 - GRADIENT)
+    grey = Image.merge("LA", (Image.fromarray(GRADIENT), alpha))
+    np.testing.assert_array_equal(pixels(saved(grey, "PNG")), GRADIENT[..., None].repeat(3, -1))
+    rgba = colourful()
+    rgba.putalpha(alpha)
+    np.testing.assert_array_equal(pixels(saved(rgba, "PNG")), np.asarray(colourful()))
+
+
+@pytest.mark.parametrize("transparency", [None, 1, bytes([255, 0, 128])])
+def test_palette_with_and_without_transparency(transparency) -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    options = {} if transparency is None else {"transparency": transparency}
+    assert pixels(saved(image, "PNG", **options)).tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
+
+
+def test_transparent_colour_of_rgb_and_grey_png() -> None:
+    np.testing.assert_array_equal(pixels(saved(colourful(), "PNG", transparency=(0, 0, 90))), np.asarray(colourful()))
+    grey = Image.fromarray(GRADIENT)
+    assert pixels(saved(grey, "PNG", transparency=0)).shape == (16, 24, 3)
+
+
+def test_one_bit() -> None:
+    image = Image.fromarray(GRADIENT > 100)
+    assert set(np.unique(pixels(saved(image, "PNG")))) == {0, 255}
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    values = np.array([[0, 128, 257, 32896, 65535]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert pixels(saved(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    pgm = b"P5 5 1 65535\n" + values.astype(">u2").tobytes()
+    assert pixels(pgm)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(("largest", "expected"), [(1.0, 255), (255.0, 255), (65535.0, 255)])
+def test_float_tiff_takes_its_white_from_its_largest_value(largest: float, expected: int) -> None:
+    values = np.linspace(0, largest, 11, dtype=np.float32)[None]
+    row = pixels(saved(Image.fromarray(values), "TIFF"))[0, :, 0]
+    np.testing.assert_allclose(row, np.linspace(0, expected, 11), atol=0.51)
+
+
+@pytest.mark.parametrize("values", [[-1.0, 1.0], [0.0, 1e9], [0.0, float("nan")]])
+def test_float_of_unknown_scale_is_refused(values: list[float]) -> None:
+    data = saved(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF")
+    with pytest.raises(SampleError, match=r"convert it to one of these") as caught:
+        decode(data)
+    assert caught.value.status == DECODE_ERROR
+
+
+def test_thirty_two_bit_integers() -> None:
+    values = np.array([[0, 100, 255]], dtype=np.int32)
+    assert pixels(saved(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_cmyk_jpeg_is_not_inverted() -> None:
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert np.abs(pixels(saved(red, "JPEG", quality=95)).astype(int) - (254, 0, 0)).max() < 6
+
+
+def test_ycck_jpeg() -> None:
+    """libjpeg makes CMY = 255 - RGB(Y, Cb, Cr), and Adobe stores CMYK inverted: red is the Y, Cb, Cr of cyan, with K 255.
+
+    Pillow inverts what it saves as CMYK, so the bands go in inverted once more.
+    """
+    bands = [*Image.new("RGB", (16, 16), (0, 255, 255)).convert("YCbCr").split(), Image.new("L", (16, 16), 255)]
+    stored = Image.merge("CMYK", [band.point(lambda value: 255 - value) for band in bands])
+    data = saved(stored, "JPEG", quality=95)
+    marker = data.index(b"Adobe")
+    assert data[marker + 11] == 0  # transform: none
+    ycck = data[: marker + 11] + b"\x02" + data[marker + 12 :]
+    assert np.abs(pixels(ycck).astype(int) - (254, 0, 0)).max() < 8
+
+
+def test_lab_tiff() -> None:
+    lab = Image.merge("LAB", [Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 128), Image.new("L", (4, 4), 128)])
+    assert np.abs(pixels(saved(lab, "TIFF")).astype(int) - 255).max() <= 4
+
+
+def test_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "WEBP", "PNG", "TIFF"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert (pixels(data) == (255, 0, 0)).all(), kind
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1)])
+def test_tiny_images_are_images(size: tuple[int, int]) -> None:
+    assert decode(saved(Image.new("RGB", size), "PNG")).size == size
+
+
+def failure(data: bytes) -> str:
+    with pytest.raises(SampleError) as caught:
+        decode(data)
+    assert caught.value.status == DECODE_ERROR
+    return caught.value.text
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "not an image: the file is empty"),
+        (b"hello, I am a text\n", "not an image: it is text that begins with 'hello, I am a text"),
+        (b"<!DOCTYPE html><html>404</html>", "it is text that begins with '<!DOCTYPE html>"),
+        (bytes(100), "it begins with zero bytes"),
+        (b"\x89\x01\x02\xff" * 9, "unknown format, first bytes 89 01 02 ff"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is text that begins with '%!PS-Adobe"),
+        (b"\xff\xd8\xff\xe0 no jpeg", "it begins like a JPEG file but is damaged or cut short ("),
+        (b"P6 4", "it begins like a PPM file but is damaged or cut short ("),
+        (b"P6 0 0 255\n", "PPM"),
+    ],
+)
+def test_what_is_no_image_says_what_it_is(data: bytes, text: str) -> None:
+    assert text in failure(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_truncated_files_are_errors(kind: str) -> None:
+    data = saved(colourful(120, 80), kind)
+    for tenth in range(1, 9):
+        assert failure(data[: len(data) * tenth // 10])
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG header that promises this size, with hardly any data."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("size", [(10_000, 9_000), (50_000, 50_000)])
+def test_decompression_bomb_is_an_error_and_never_a_warning(size: tuple[int, int]) -> None:
+    text = failure(png_of(*size))
+    assert f"{size[0]} x {size[1]}" in text
+    assert "limit of 89478485" in text
+
+
+@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")  # Pillow's; harmless, and not to be caught without a lock
+def test_corrupt_exif_leaves_the_image_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    broken = exif.tobytes()[:14] + b"\xff" * 40
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert decode(saved(colourful(), kind, exif=broken)).size == (24, 16), kind
+
+
+def test_threads_decode_the_same() -> None:
+    files = [saved(colourful(20 + n, 30), kind) for n in range(6) for kind in ("JPEG", "PNG", "GIF", "WEBP")]
+    alone = [pixels(data) for data in files]
+    together: list = [None] * len(files)
+
+    def work(first: int) -> None:
+        for place in range(first, len(files), 4):
+            together[place] = pixels(files[place])
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_decoding_works_in_a_fresh_process_that_opened_nothing_before() -> None:
+    program = "import sys; from heatlas.workers.decode import decode; print(decode(sys.stdin.buffer.read()).size)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=saved(colourful(), "WEBP"), capture_output=True, cwd="/"
+    )
+    assert done.stdout.split() == [b"(24,", b"16)"], done.stderr
+
+
+# ground truth
+
+
+def oriented(image: Image.Image, orientation: int, kind: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return saved(image, kind, exif=exif)
+
+
+SCENE = np.zeros((16, 24), dtype=bool)
+SCENE[2:9, 13:22] = True
+PLAIN = Preprocess(size=(16, 24), resize="squash", mean=(0, 0, 0), std=(1, 1, 1))
+TURNED = Preprocess(size=(24, 16), resize="squash", mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_boxes_and_mask_turn_alike(orientation: int, kind: str) -> None:
+    """The object is drawn white into the image, so the truth must cover exactly the bright pixels, whatever the turn."""
+    image = Image.fromarray((SCENE * 255).astype(np.uint8)).convert("RGB")
+    files = Files(image=oriented(image, orientation, kind), mask=saved(Image.fromarray(SCENE), "PNG"))
+    preprocess = TURNED if orientation >= 5 else PLAIN
+    boxed = prepare(Sample("a", "image", boxes=((13, 2, 22, 9),)), files, preprocess)
+    masked = prepare(Sample("a", "image", mask_uri="mask"), files, preprocess)
+    assert decode_stored(files["image"])[1] == orientation
+    assert (boxed.height, boxed.width) == preprocess.size
+    for prepared in (boxed, masked):
+        assert prepared.truth is not None
+        assert prepared.truth.dtype == torch.bool
+        assert prepared.truth.sum() == 63
+        assert (prepared.image[0] > 0.5).eq(prepared.truth).all()
+
+
+def with_boxes(*boxes) -> torch.Tensor | None:
+    files = Files(image=saved(colourful(), "PNG"))
+    return prepare(Sample("a", "image", boxes=boxes), files, PLAIN).truth
+
+
+def test_no_boxes_and_no_mask_is_no_truth() -> None:
+    assert with_boxes() is None
+
+
+def test_boxes_are_united_and_clipped() -> None:
+    truth = with_boxes((-5, -5, 3, 2), (20, 10, 999, 999))
+    assert truth is not None
+    expected = torch.zeros(16, 24, dtype=torch.bool)
+    expected[:2, :3] = True
+    expected[10:, 20:] = True
+    assert truth.equal(expected)
+
+
+def test_a_pixel_belongs_to_the_box_that_holds_its_centre() -> None:
+    truth = with_boxes((1.5, 0.51, 3.5, 2.49))
+    assert truth is not None
+    assert truth.nonzero().tolist() == [[1, 1], [1, 2]]
+
+
+def test_a_box_outside_the_crop_is_an_empty_truth() -> None:
+    files = Files(image=saved(Image.new("RGB", (100, 20)), "PNG"))
+    truth = prepare(Sample("a", "image", boxes=((0, 0, 20, 20),)), files, Preprocess(size=(20, 20))).truth
+    assert truth is not None
+    assert not truth.any()
+
+
+@pytest.mark.parametrize(
+    ("box", "text"),
+    [
+        ((30, 2, 40, 9), "lies outside its image of 24 x 16 pixels"),
+        ((5, 2, 4, 9), "is empty or inverted: it must be x0 < x1 and y0 < y1"),
+        ((5, 2, 5, 9), "is empty or inverted"),
+        ((float("nan"), 2, 5, 9), "is not finite"),
+        ((0, 0, float("inf"), 9), "is not finite"),
+    ],
+)
+def test_bad_boxes(box, text: str) -> None:
+    with pytest.raises(SampleError) as caught:
+        with_boxes((0, 0, 1, 1), box)
+    assert caught.value.status == TRUTH_ERROR
+    assert text in caught.value.text
+    assert TRUTH_ERROR in STATUSES
+
+
+def test_masks() -> None:
+    files = Files(
+        image=saved(colourful(), "PNG"),
+        empty=saved(Image.new("L", (24, 16)), "PNG"),
+        small=saved(Image.new("L", (24, 15)), "PNG"),
+        text=b"no mask",
+    )
+    empty = prepare(Sample("a", "image", mask_uri="empty"), files, PLAIN).truth
+    assert empty is not None
+    assert not empty.any()
+    for uri, status, text in (
+        ("small", TRUTH_ERROR, "the mask has 24 x 15 pixels, its image is stored with 24 x 16"),
+        ("text", TRUTH_ERROR, "the mask cannot be decoded: not an image: it is text"),
+        ("gone", READ_ERROR, "mask: cannot read gone: no such file"),
+    ):
+        with pytest.raises(SampleError) as caught:
+            prepare(Sample("a", "image", mask_uri=uri), files, PLAIN)
+        assert caught.value.status == status
+        assert text in caught.value.text
+
+
+def test_mask_modes() -> None:
+    palette = Image.fromarray(SCENE.astype(np.uint8), "L")
+    palette.putpalette([9, 9, 9, 0, 0, 0])  # index 1 is black, and counts
+    alpha = Image.merge(
+        "RGBA",
+        [Image.new("L", (24, 16))] * 2 + [Image.fromarray(SCENE.astype(np.uint8))] + [Image.new("L", (24, 16), 255)],
+    )
+    deep = Image.fromarray(SCENE.astype(np.uint16) * 256)
+    for mask in (Image.fromarray(SCENE), palette, alpha, deep):
+        np.testing.assert_array_equal(decode_mask(saved(mask, "PNG")), SCENE)
+
+
+def test_a_sample_that_cannot_be_read_says_so() -> None:
+    with pytest.raises(SampleError, match="no such file") as caught:
+        prepare(Sample("a", "gone"), Files(), PLAIN)
+    assert caught.value.status == READ_ERROR
+
+
+def test_real_images(shared_images: list[Path]) -> None:
+    for path in shared_images[:20]:
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(pixels(path.read_bytes()), np.asarray(image.convert("RGB")))
+
+
+@pytest.fixture
+def shared_images() -> list[Path]:
+    folder = Path(__file__).parents[3] / "shared" / "data" / "imagenet_boxes"
+    if not folder.is_dir():
+        pytest.skip(f"no evaluation data at {folder}")
+    return sorted(folder.glob("*.JPEG"))
