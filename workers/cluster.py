@@ -69,6 +69,6 @@ class Cluster:
         import ray
 
         self._looked = time.monotonic()
-        self._resources = ray.cluster_resources()
+        self._resources = {name: float(amount) for name, amount in ray.cluster_resources().items()}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self._machines = sum(1 for resources in nodes if resources.get("CPU", 0) or resources.get("GPU", 0))

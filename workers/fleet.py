@@ -117,14 +117,14 @@ class Fleet:
         import ray
 
         try:
-            if member.streaming:
-                return ray.get(next(member.waiting), timeout=60)
-            answer = ray.get(member.waiting, timeout=60)
+            answer: Any = ray.get(next(member.waiting) if member.streaming else member.waiting, timeout=60)
         except StopIteration:
             member.waiting, member.streaming = None, False
             return None
         except Exception as error:
             return self._judge(member, error)
+        if member.streaming:
+            return answer
         member.waiting = None
         if member.pings:
             return Death("infrastructure", member.doubt)

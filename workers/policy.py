@@ -232,7 +232,7 @@ class Policy:
         if not guilty:
             return self._count_trouble(task, text)
         task.quarantine |= set(guilty)
-        task.troubles = 0
+        task.troubles = self._deaths_in_row = 0
         self._queue.appendleft(task)
         actions: list[Action] = [Quarantine(task.shard.index, image) for image in guilty]
         if self._breaker.add(len(guilty), len(guilty)):

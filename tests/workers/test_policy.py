@@ -1,0 +1,283 @@
+"""The policy's decisions by hand, one rule of runtime.md each."""
+
+from __future__ import annotations
+
+import pytest
+from heatlas.workers.policy import Limits, Policy
+from heatlas.workers.shards import Shard
+from heatlas.workers.signals import (
+    Abort,
+    Alive,
+    BreakerOpen,
+    Capacity,
+    Died,
+    Dispatch,
+    Done,
+    Failed,
+    Finish,
+    GiveUp,
+    Kill,
+    Lost,
+    Quarantine,
+    Ready,
+    Spawn,
+    StartFailed,
+    Stop,
+    WriteBegun,
+)
+
+
+class Desk:
+    """Drives a policy and keeps what it ordered."""
+
+    def __init__(self, shards: int = 1, workers: int = 1, **limits):
+        plan = [Shard(index, index * 10, index * 10 + 10) for index in range(shards)]
+        self.policy = Policy(plan, Limits(**limits))
+        self.now = 0.0
+        self.orders = []
+        self.say(Capacity(workers))
+        for spawn in self.of(Spawn):
+            self.say(Ready(spawn.worker))
+
+    def say(self, signal):
+        found = self.policy.handle(signal, self.now)
+        self.orders += found
+        return found
+
+    def wait(self, seconds: float):
+        self.now += seconds
+        found = self.policy.tick(self.now)
+        self.orders += found
+        return found
+
+    def of(self, kind):
+        return [order for order in self.orders if isinstance(order, kind)]
+
+    @property
+    def last(self) -> Dispatch:
+        return self.of(Dispatch)[-1]
+
+    def die(self, *alive: int, kind="crash", writing=False):
+        """The worker that works on the last dispatched shard dies; a new one is started and gets ready."""
+        worker = self.last.worker
+        self.say(Alive(worker, alive))
+        if writing:
+            self.say(WriteBegun(worker))
+        self.say(Died(worker, kind, "SIGSEGV"))
+        self.wait(100)
+        spawned = self.of(Spawn)[-1].worker
+        if not self.policy.ended:
+            self.say(Ready(spawned))
+
+
+def test_calm_run():
+    desk = Desk(shards=3, workers=2)
+    assert [order.worker for order in desk.of(Spawn)] == [0, 1]
+    assert [order.shard for order in desk.of(Dispatch)] == [0, 1]
+    desk.say(Done(0, 0, 10))
+    assert desk.last == Dispatch(0, 2, frozenset(), careful=False)
+    desk.say(Done(1, 0, 10))
+    assert desk.say(Done(0, 0, 10)) == [Finish()]
+    assert sorted(desk.policy.done) == [0, 1, 2]
+    assert desk.policy.undone == {}
+
+
+def test_no_more_workers_than_shards():
+    assert len(Desk(shards=2, workers=9).of(Spawn)) == 2
+
+
+def test_new_capacity_is_used():
+    desk = Desk(shards=5, workers=1)
+    assert len(desk.of(Spawn)) == 1
+    desk.say(Capacity(3))
+    assert len(desk.of(Spawn)) == 3
+
+
+def test_shard_of_a_dead_worker_goes_to_the_front_and_is_then_done_carefully():
+    desk = Desk(shards=3)
+    assert desk.last == Dispatch(0, 0, frozenset(), careful=False)
+    desk.die(4)
+    assert desk.last == Dispatch(1, 0, frozenset(), careful=True)
+    desk.say(Done(1, 0, 10))
+    assert desk.last == Dispatch(1, 1, frozenset(), careful=False)
+
+
+def test_respawn_backs_off():
+    desk = Desk(backoff=2.0, backoff_most=3.0)
+    desk.say(Died(0, "crash", "gone"))
+    assert len(desk.of(Spawn)) == 1
+    desk.wait(1.9)
+    assert len(desk.of(Spawn)) == 1
+    desk.wait(0.2)
+    assert len(desk.of(Spawn)) == 2
+    desk.say(Ready(1))
+    desk.say(Died(1, "crash", "gone"))
+    desk.wait(2.9)
+    assert len(desk.of(Spawn)) == 2
+    desk.wait(0.2)
+    assert len(desk.of(Spawn)) == 3
+
+
+def test_third_consecutive_death_quarantines():
+    desk = Desk()
+    desk.die(3, 4, 5)
+    desk.die(4)
+    assert desk.of(Quarantine) == []
+    desk.die(4)
+    assert desk.of(Quarantine) == [Quarantine(0, 4)]
+    assert desk.last.quarantine == frozenset({4})
+
+
+def test_two_deaths_that_are_not_consecutive_blame_nobody():
+    """Regression: a prototype counted deaths of an image without asking whether they followed each other."""
+    desk = Desk(shard_retries=50)
+    for alive in [4, 4, 7, 4, 4, 7, 4]:
+        desk.die(alive)
+    assert desk.of(Quarantine) == []
+
+
+def test_death_during_the_write_blames_nobody_and_breaks_the_row():
+    """Regression: a prototype blamed the last image of the shard."""
+    desk = Desk(shard_retries=50)
+    for writing in [True, True, True, False, False, True, False, False]:
+        desk.die(9, writing=writing)
+    assert desk.of(Quarantine) == []
+    assert desk.of(Lost)[0].alive == ()
+
+
+def test_lost_node_blames_nobody_and_counts_apart():
+    desk = Desk(shard_retries=0, infrastructure_retries=5)
+    for _ in range(5):
+        desk.die(4, kind="infrastructure")
+    assert desk.of(Quarantine) == []
+    assert desk.of(GiveUp) == []
+    assert not desk.last.careful
+    desk.die(4, kind="infrastructure")
+    assert [order.shard for order in desk.of(GiveUp)] == [0]
+
+
+def test_two_killers_in_one_shard_are_both_found_within_the_cap_of_one():
+    desk = Desk(shard_retries=3)
+    for killer in [2, 2, 2, 6, 6, 6]:
+        desk.die(killer)
+    assert desk.of(Quarantine) == [Quarantine(0, 2), Quarantine(0, 6)]
+    assert desk.last.quarantine == frozenset({2, 6})
+
+
+def test_shard_over_its_cap_is_left_undone_and_the_run_goes_on():
+    desk = Desk(shards=2, shard_retries=2)
+    for image in [1, 2, 3]:
+        desk.die(image)
+    [given_up] = desk.of(GiveUp)
+    assert given_up.shard == 0
+    assert given_up.reason == "3 attempts failed, the last: SIGSEGV"
+    assert desk.last.shard == 1
+    assert desk.say(Done(desk.last.worker, 0, 10)) == [Finish()]
+    assert desk.policy.done == [1]
+    assert set(desk.policy.undone) == {0}
+
+
+def test_failed_shard_is_retried_on_the_living_worker_after_a_wait():
+    desk = Desk(shard_retries=1)
+    assert desk.say(Failed(0, "storage is down")) == []
+    assert desk.wait(10) == [Dispatch(0, 0, frozenset(), careful=False)]
+    assert GiveUp(0, "2 attempts failed, the last: storage is down") in desk.say(Failed(0, "storage is down"))
+
+
+def test_silence_kills_and_blames_the_images_in_flight():
+    desk = Desk(image_timeout=30)
+    desk.say(Alive(0, (5,)))
+    desk.wait(29)
+    assert desk.of(Kill) == []
+    desk.wait(2)
+    assert [order.worker for order in desk.of(Kill)] == [0]
+    assert desk.of(Lost) == [Lost(0, "timeout", "no sign of life for 30 s", 0, (5,))]
+    assert desk.policy.in_flight == {}
+
+
+def test_a_write_may_take_longer_than_an_image():
+    desk = Desk(image_timeout=30, write_timeout=100)
+    desk.say(WriteBegun(0))
+    desk.wait(99)
+    assert desk.of(Kill) == []
+    desk.wait(2)
+    assert len(desk.of(Kill)) == 1
+
+
+def test_late_words_of_a_killed_worker_change_nothing():
+    desk = Desk(image_timeout=30)
+    desk.wait(31)
+    assert desk.say(Done(0, 0, 10)) == []
+    assert desk.say(Died(0, "crash", "killed")) == []
+    assert desk.policy.done == []
+
+
+def test_starts_that_fail_in_a_row_abort_with_the_cause():
+    desk = Desk(shards=2, workers=0, failed_starts=3)
+    desk.say(Capacity(1))
+    for worker in range(3):
+        desk.say(StartFailed(worker, "weights missing"))
+        desk.wait(100)
+    [abort] = desk.of(Abort)
+    assert abort == Abort("start", "3 workers in a row could not start: weights missing")
+    assert set(desk.policy.undone) == {0, 1}
+
+
+def test_a_start_that_works_ends_the_row():
+    desk = Desk(shards=9, workers=0, failed_starts=2)
+    desk.say(Capacity(1))
+    desk.say(StartFailed(0, "x"))
+    desk.wait(100)
+    desk.say(Ready(1))
+    desk.say(Died(1, "crash", "x"))
+    desk.wait(100)
+    desk.say(StartFailed(2, "x"))
+    assert desk.of(Abort) == []
+
+
+def test_failing_starts_beside_a_working_worker_do_not_abort():
+    desk = Desk(shards=9, workers=1)
+    desk.say(Capacity(2))
+    for worker in range(1, 6):
+        desk.say(StartFailed(worker, "bad node"))
+        desk.wait(100)
+    assert desk.of(Abort) == []
+    assert len(desk.of(Spawn)) > 5
+
+
+def test_breaker_of_a_worker_aborts():
+    desk = Desk(shards=2)
+    desk.say(BreakerOpen(0, "all failed"))
+    assert desk.of(Abort) == [Abort("too_many_errors", "all failed")]
+    assert set(desk.policy.undone) == {0, 1}
+
+
+def test_breaker_adds_up_small_shards():
+    desk = Desk(shards=9, max_error_rate=0.5)
+    desk.say(Done(0, 6, 10))
+    assert desk.of(Abort) == []
+    desk.say(Done(0, 6, 10))
+    [abort] = desk.of(Abort)
+    assert abort.reason.startswith("12 of the last 20 images failed, more than the allowed share of 0.5")
+
+
+def test_stop_finishes_what_is_in_work_and_begins_nothing():
+    desk = Desk(shards=3, workers=1)
+    assert desk.say(Stop()) == []
+    orders = desk.say(Done(0, 0, 10))
+    assert orders[-1] == Finish()
+    assert desk.policy.done == [0]
+    assert set(desk.policy.undone) == {1, 2}
+    assert desk.of(Dispatch) == [Dispatch(0, 0, frozenset(), careful=False)]
+
+
+def test_cut_short_names_everything_in_work():
+    desk = Desk(shards=2)
+    desk.policy.cut_short("second interrupt")
+    assert desk.policy.undone == {0: "second interrupt", 1: "second interrupt"}
+    assert desk.policy.ended
+
+
+@pytest.mark.parametrize("signal", [Alive(77, (1,)), Done(77, 0, 1), Died(77, "crash", ""), Ready(77), Failed(77, "")])
+def test_unknown_workers_are_ignored(signal):
+    assert Desk().say(signal) == []
