@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 
 
 @st.composite
-def flows(draw) -> Flow[int]:
-    """A random graph of nodes 0 (source) to n (sink), each reading some before it, possibly none."""
+def graphs(draw) -> dict[int, list[int]]:
+    """What each node reads in a random graph of nodes 0 (source) to n (sink): some before it, possibly none."""
     count = draw(st.integers(2, 9))
     inputs = {node: draw(st.lists(st.integers(0, node - 1), max_size=3)) for node in range(1, count)}
-    return Flow({0: [], **inputs}, 0, count - 1)
+    return {0: [], **inputs}
+
+
+def flow_of(graph: dict[int, list[int]]) -> Flow[int]:
+    return Flow(graph, 0, len(graph) - 1)
 
 
 def is_reached(flow: Flow[int], start: int, end: int, without: int | None = None) -> bool:
@@ -27,15 +31,17 @@ def is_reached(flow: Flow[int], start: int, end: int, without: int | None = None
     return start in seen
 
 
-@given(flows())
-def test_articulation_nodes_are_those_without_which_no_path_is_left(flow: Flow[int]) -> None:
+@given(graphs())
+def test_articulation_nodes_are_those_without_which_no_path_is_left(graph: dict[int, list[int]]) -> None:
+    flow = flow_of(graph)
     linked = is_reached(flow, flow.source, flow.sink)
     expected = {node for node in flow.inputs if linked and not is_reached(flow, flow.source, flow.sink, without=node)}
     assert crossed_by_all(flow) == expected
 
 
-@given(flows(), st.sets(st.integers(0, 8)))
-def test_marks_spread_along_the_edges(flow: Flow[int], marked: set[int]) -> None:
+@given(graphs(), st.sets(st.integers(0, 8)))
+def test_marks_spread_along_the_edges(graph: dict[int, list[int]], marked: set[int]) -> None:
+    flow = flow_of(graph)
     marked &= flow.inputs.keys()
     assert reached_from(flow, marked) == {n for n in flow.inputs if any(is_reached(flow, mark, n) for mark in marked)}
     useful = {mark for mark in marked if is_reached(flow, mark, flow.sink)}
