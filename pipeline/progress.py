@@ -47,8 +47,9 @@ class RunProgress:
         self._clock = clock
         self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._bar = bar(self._console) if self._console.is_terminal else None
-        self._task = self._bar.add_task("", total=tally.images) if self._bar else None
+        self._task = self._bar.add_task("starting", total=tally.images) if self._bar else None
         self._shown = clock()
+        self._stopping = False
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -69,7 +70,9 @@ class RunProgress:
         self.tally.observe(event, self._clock())
         if not isinstance(event, ShardProgress):  # one per image: too many for a log of ten million
             self._log.write(event_record(event))
-        if (text := announcement(event)) is not None:
+        self._stopping |= isinstance(event, RunStopping)
+        given_up_by_stopping = self._stopping and isinstance(event, ShardGivenUp)  # thousands, and the user knows why
+        if not given_up_by_stopping and (text := announcement(event)) is not None:
             self._console.print(Text(f"heatlas: {text}"))
         self._show()
 

@@ -56,14 +56,16 @@ def error_causes(out: str) -> list[dict[str, Any]]:
 def status_text(status: dict[str, Any]) -> str:
     """The status for people, ready to print."""
     shards = status["shards"]
-    state = "complete" if status["complete"] and status["success"] else f"{len(status['undone'])} shards undone"
+    state = (
+        "complete" if status["complete"] and status["success"] else f"{counted(len(status['undone']), 'shard')} undone"
+    )
     if status["complete"] and not status["success"]:
         state = "all shards done but not concluded"
     lines = [f"{status['out']}: {state} ({shards['done']} of {shards['planned']} shards)", *totals_lines(status)]
     if status["undone"]:
-        shown = ", ".join(map(str, status["undone"][:SHARDS_SHOWN]))
+        named = ", ".join(map(str, status["undone"][:SHARDS_SHOWN]))
         more = len(status["undone"]) - SHARDS_SHOWN
-        lines.append(field("undone", shown + (f" and {more} more" if more > 0 else "")))
+        lines.append(field("undone", named + (f" and {more} more" if more > 0 else "")))
     if not (status["complete"] and status["success"]):
         lines.append(field("resume", "run the same `heatlas explain` command again"))
     return "\n".join(lines)

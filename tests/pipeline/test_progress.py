@@ -121,11 +121,25 @@ def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path, monkeypatch: pytest.
     assert "worker 1 lost on shard 4" in shown
 
 
+def test_shards_dropped_by_stopping_get_no_line_each(tmp_path: pathlib.Path):
+    stream = io.StringIO()
+    with RunProgress(Tally(images=9), EventLog(str(tmp_path)), stream) as progress:
+        progress(ShardGivenUp(0, "died too often"))
+        progress(RunStopping("interrupted"))
+        for shard in range(1, 4):
+            progress(ShardGivenUp(shard, "not begun"))
+    assert "died too often" in stream.getvalue()
+    assert "stopping: interrupted" in stream.getvalue()
+    assert "not begun" not in stream.getvalue()
+
+
 def test_sample_ids_are_shown_as_written(tmp_path: pathlib.Path):
     stream = io.StringIO()
     with RunProgress(Tally(images=1), EventLog(str(tmp_path)), stream) as progress:
         progress(ImageQuarantined(0, "[bold]a/[/x]"))
+        progress(ImageQuarantined(0, "a\x1b[2Jb"))
     assert "[bold]a/[/x]" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
 
 
 @pytest.mark.parametrize("place", ["local", "memory://logs-test/run"])

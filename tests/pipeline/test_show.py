@@ -1,0 +1,191 @@
+"""`heatlas show` and `heatlas status` on a small store whose images exist."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from heatlas.pipeline.cli import main
+from heatlas.pipeline.fingerprint import claim_run
+from heatlas.pipeline.overlay import GAP, beside, colour, file_name, overlay
+from heatlas.pipeline.plan import plan_shards
+from heatlas.pipeline.run_status import run_status
+from heatlas.pipeline.schema import StoreLayout
+from heatlas.pipeline.show import show_overlays, stored_preprocess
+from heatlas.pipeline.store import ParquetSink, row_totals, write_success
+from heatlas.workers.preprocess import Preprocess
+from heatlas.workers.shards import Row, Sample
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+PREPROCESS = Preprocess(size=(16, 24), resize="squash")
+LAYOUT = StoreLayout((16, 24), metrics=("ebpg",), map_size=8, metadata={"class_names": ["ant", "bee"]})
+IDS = ["a", "b", "c/d e.png", "../../evil", "gone", "text\n\x1b[2J"]
+
+
+def row(folder: pathlib.Path, number: int, identity: str) -> Row:
+    path = folder / f"{number}.png"
+    Image.new("RGB", (30, 20), (200, 10, number)).save(path)
+    heat = np.zeros((16, 24), np.float32)
+    heat[:, 12:] = 1.0
+    sample = Sample(identity, str(path), label=1)
+    if identity.startswith("text"):
+        return Row(sample, "decode_error", "not an image")
+    return Row(sample, "ok", None, 20, 30, 0, 0, 0.75, 2.0, heat, {"ebpg": 0.5}, (3,), 5, 0.1, "cpu")
+
+
+@pytest.fixture
+def store(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Three shards of two rows; the image of `gone` has vanished since."""
+    out = tmp_path / "out"
+    plan = {"samples": len(IDS), "shards": 3, "digest": "d"}
+    claim_run(str(out), {"plan": plan, "preprocess": asdict(PREPROCESS)}, {"seed": 0})
+    rows = [row(tmp_path, number, identity) for number, identity in enumerate(IDS)]
+    for shard in plan_shards(len(IDS), 2):
+        assert ParquetSink(str(out), LAYOUT).commit(shard, rows[shard.start : shard.stop])
+    (tmp_path / "4.png").unlink()
+    return out
+
+
+def pictures(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(folder.iterdir())
+
+
+def pixels(path: pathlib.Path | str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def test_colours_run_from_dark_to_bright():
+    steps = colour(np.linspace(0, 1, 256)[None]).astype(float) @ [0.2126, 0.7152, 0.0722]
+    assert steps[0, 0] < 2
+    assert steps[0, -1] > 240
+    assert (np.diff(steps[0]) > -0.5).all(), "perceptually uniform: brightness rises with heat"
+
+
+def test_overlay_is_bright_where_the_map_is():
+    heat = np.zeros((4, 6), np.float32)
+    heat[:, 3:] = 1
+    shown = np.asarray(overlay(Image.new("RGB", (60, 40), (0, 0, 255)), heat)).astype(int)
+    assert shown.shape == (40, 60, 3)
+    assert shown[:, 50:].sum() > 3 * shown[:, :10].sum()
+
+
+def test_picture_has_the_plain_image_beside_the_overlay():
+    image = Image.new("RGB", (24, 16), (1, 2, 3))
+    picture = beside(image, np.ones((8, 12), np.float32))
+    assert picture.size == (2 * 24 + GAP, 16)
+    assert picture.getpixel((23, 15)) == (1, 2, 3)
+    assert picture.getpixel((24 + GAP, 0)) != (1, 2, 3)
+
+
+@given(st.text())
+def test_file_names_stay_in_their_directory(identity: str):
+    name = file_name(identity)
+    assert pathlib.PurePosixPath(name).name == pathlib.PureWindowsPath(name).name == name
+    assert not name.startswith(".")
+    assert name.isascii()
+    assert len(name) < 120
+
+
+def test_file_names_differ_where_ids_do():
+    assert len({file_name(identity) for identity in ("a/b", "a_b", "a b", "A/B", "a.b", "a/b.png")}) == 6
+    assert file_name("n01/cat 1.JPEG").startswith("n01_cat_1-")
+
+
+def test_show_draws_every_row_with_a_map(store: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["show", str(store)]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert len(lines) == 5
+    assert f"{store}/_show/a-" in lines[1]
+    assert lines[1].endswith("ant (0.75), label bee")
+    assert "gone: no picture, read_error: cannot read" in out
+    found = pictures(store / "_show")
+    assert len(found) == 4
+    for path in found:
+        assert pixels(path).shape == (16, 2 * 24 + GAP, 3)
+    assert sorted(path.name for path in store.parent.glob("*evil*")) == []
+
+
+def test_show_by_id_says_what_is_missing_and_goes_on(
+    store: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    target = tmp_path / "pictures"
+    assert main(["show", str(store), "--id", "nope", "text\n\x1b[2J", "b", "--to", str(target)]) == 0
+    nope, text, b = capsys.readouterr().out.splitlines()
+    assert nope == f"nope: not in {store}"
+    assert text == r"'text\n\x1b[2J': no picture, decode_error: not an image"
+    assert b.startswith(f"{target}/b-")
+    assert len(pictures(target)) == 1
+    assert not (store / "_show").exists()
+
+
+def test_show_without_anything_to_draw_fails(store: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["show", str(store), "--id", "nope"]) == 1
+    assert main(["show", str(store), "--limit", "0"]) == 2
+    assert main(["show", str(store.parent / "nowhere")]) == 1
+    assert "is no heatlas run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(1, ["../../evil"]), (2, ["../../evil", "c/d e.png"]), (5, sorted(IDS[:-1]))]
+)
+def test_limit_spreads_over_the_ids(store: pathlib.Path, limit: int, expected: list[str]):
+    lines = [line for _, line in show_overlays(str(store), limit=limit)]
+    assert len(lines) == limit
+    names = [file_name(identity) for identity in expected if identity != "gone"]
+    assert all(any(name in line for line in lines) for name in names)
+
+
+def test_maps_are_drawn_from_numbers_where_there_are_no_pngs(store: pathlib.Path, tmp_path: pathlib.Path):
+    [(_, from_png)] = show_overlays(str(store), ids=["a"])
+    for part in (store / "maps").iterdir():
+        part.unlink()
+    layout = replace(LAYOUT, with_png=False, map_size="input")
+    rows = [row(tmp_path, number, identity) for number, identity in enumerate(IDS[:2])]
+    assert ParquetSink(str(store), layout).commit(plan_shards(2, 2)[0], rows)
+    [(_, from_numbers)] = show_overlays(str(store), ids=["a"], to=str(tmp_path / "again"))
+    before, after = (pixels(line.split("  ")[0]) for line in (from_png, from_numbers))
+    assert np.abs(before - after).max() <= 1
+
+
+def test_preprocess_survives_the_run_file(store: pathlib.Path):
+    run = json.loads((store / "_run.json").read_text())
+    assert stored_preprocess(run) == PREPROCESS
+
+
+def test_status_of_a_complete_run(store: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    write_success(str(store), row_totals(str(store)))
+    assert main(["status", str(store)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{store}: complete (3 of 3 shards)\n")
+    assert "  rows      6 of 6 samples\n" in text
+    assert "  status    ok 5, decode_error 1\n" in text
+    assert r"1 x decode_error: not an image (such as 'text\n\x1b[2J')" in text
+    assert "  ebpg      0.5  (mean of 5)\n" in text
+    assert "resume" not in text
+
+
+def test_status_of_an_unfinished_run(store: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    (store / "maps" / "part-000001.parquet").unlink()
+    assert main(["status", str(store)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{store}: 1 shard undone (2 of 3 shards)\n")
+    assert "  undone    1\n" in text
+    assert "run the same `heatlas explain` command again" in text
+    assert main(["status", str(store), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == run_status(str(store))
+    assert (found["complete"], found["undone"], found["rows"], found["success"]) == (False, [1], 4, False)
+
+
+def test_status_before_the_first_shard(store: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    shutil.rmtree(store / "maps")
+    assert main(["status", str(store)]) == 0
+    assert "  rows      0 of 6 samples\n" in capsys.readouterr().out
