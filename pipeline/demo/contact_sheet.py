@@ -86,10 +86,10 @@ def _panel(sheet: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, x: int, 
 def _outlined(picture: Image.Image, truth: Bool[np.ndarray, "height width"]) -> Image.Image:
     """The picture with the object's outline, one pixel wide."""
     soft = Image.fromarray(truth.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.BICUBIC)
-    inside = soft.point(lambda value: 255 * (value > 127))
-    edge = np.asarray(inside) > np.asarray(inside.filter(ImageFilter.MinFilter(3)))
+    inside = np.asarray(soft) > 127
+    core = np.asarray(Image.fromarray(inside.astype(np.uint8)).filter(ImageFilter.MinFilter(3))) > 0
     pixels = np.array(picture)
-    pixels[edge] = 255
+    pixels[inside & ~core] = 255
     return Image.fromarray(pixels)
 
 

@@ -32,7 +32,7 @@ SPLITS = ("train", "test")
 LABEL_NOISE = 0.03
 """Share of the training labels that are wrong; `true_label` tells."""
 SHORTCUT_SHARE = 0.9
-MANIFEST_COLUMNS = ("id", "uri", "label", "boxes", "mask", "shortcut", "true_label")
+MANIFEST_COLUMNS: tuple[str, ...] = ("id", "uri", "label", "boxes", "mask", "shortcut", "true_label")
 CORNER = 20
 """Side of the lower left square, in pixels, that no shape enters, sticker or not."""
 Marking = Literal["planted", "never", "always"]

@@ -40,14 +40,14 @@ def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int =
         The exit code, 0.
 
     Raises:
-        UsageError: If `out` is not local, or `images` is not positive.
-        RunMismatchError: If `out` holds another demo, such as one with another number of images.
+        UsageError: If `out` is not local or holds another demo, or `images` is not positive.
     """
     if "://" in out:
         raise UsageError(
             f"the demo draws pictures into a local directory, got {out!r}; name a directory such as demo-out"
         )
     folder = Path(out)
+    _refuse_other_demo(folder, images)
     manifest = write_dataset(folder / "data", "test", images)
     print(f"{images} generated images with exact masks are in {folder / 'data'}")
     store = str(folder / STORE)
@@ -59,6 +59,15 @@ def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int =
     _draw_sheet(atlas, truth, seen, folder / SHEET)
     print(f"contact sheet: {folder / SHEET}\nsingle images: heatlas show {store} --id {seen[0].id if seen else 'ID'}")
     return 0
+
+
+def _refuse_other_demo(folder: Path, images: int) -> None:
+    """Keep the data of a store that is already there as the store knows it."""
+    manifest = folder / "data" / "manifest.csv"
+    if (folder / STORE).exists() and manifest.exists() and (there := len(_read_manifest(manifest))) != images:
+        raise UsageError(
+            f"{folder} holds a demo of {there} images, now {images} are asked for; use --images {there} or another --out"
+        )
 
 
 def _model(folder: Path, *, retrain: bool) -> str:

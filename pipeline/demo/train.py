@@ -74,7 +74,8 @@ def accuracies(network: DemoNet, count: int, *, seed: int = 0) -> dict[str, floa
     """
     shortcut, lookalike = CLASS_NAMES.index(SHORTCUT_CLASS), CLASS_NAMES.index(LOOKALIKE_CLASS)
     found: dict[str, float] = {}
-    for name, marking in (("test", "planted"), ("wiped", "never"), ("stickered", "always")):
+    versions: dict[str, Marking] = {"test": "planted", "wiped": "never", "stickered": "always"}
+    for name, marking in versions.items():
         images, labels = render("test", count, seed=seed, marking=marking)
         predictions, member = predict(network, images), labels == shortcut
         right = predictions == labels
@@ -160,4 +161,4 @@ def retrained(path: str | Path, recipe: Recipe | None = None, *, say: Say = prin
 
 
 if __name__ == "__main__":
-    retrained(*(sys.argv[1:] or ["weights.safetensors"]))
+    retrained(sys.argv[1] if len(sys.argv) > 1 else "weights.safetensors")

@@ -68,6 +68,21 @@ def test_again_it_finds_everything_done(ran, capsys):
     assert "So the network knows the sticker" in capsys.readouterr().out
 
 
+def test_another_number_of_images_is_refused_and_changes_nothing(ran):
+    out, _, _ = ran
+    before = (out / "data" / "manifest.csv").read_bytes()
+    with pytest.raises(
+        UsageError, match=r"holds a demo of 18 images, now 9 are asked for; use --images 18 or another --out"
+    ):
+        demo.run_demo(str(out), workers=0, images=9)
+    assert (out / "data" / "manifest.csv").read_bytes() == before
+
+
+def test_retraining_into_a_run_of_the_packaged_network_is_refused_before_training(ran):
+    with pytest.raises(UsageError, match="holds a run of the packaged network; name another directory for --retrain"):
+        demo.run_demo(str(ran[0]), workers=0, images=IMAGES, retrain=True)
+
+
 def test_a_remote_directory_is_refused():
     with pytest.raises(UsageError, match="local directory, got 's3://bucket/demo'"):
         demo.run_demo("s3://bucket/demo")
