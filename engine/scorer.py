@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from .outputs import logits_of
 from .precision import autocast_dtype
 from .scores import SOFTMAX, Score
 from .untouched import untouched
@@ -117,7 +118,7 @@ class Scorer:
                     inputs.device.type, dtype=dtype, enabled=dtype is not None
                 ):  # fmt: skip
                     return torch.cat([
-                        self.score.value(self.model(part), labels)
+                        self.score.value(logits_of(self.model(part)), labels)
                         for part, labels in zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True)
                     ])  # fmt: skip
             except RuntimeError as error:
