@@ -1,10 +1,15 @@
-"""Metrics of explanation maps: one file per family, every metric registered with its definition in `METRICS`."""
+"""Metrics of explanation maps: one file per family, every metric registered with its definition in `METRICS`.
 
-from . import faithfulness, localisation
+`sanity` is not among them: it compares two models and needs the explainer, so it is imported by itself.
+"""
+
+from . import coherence, complexity, descriptors, faithfulness, localisation, perturbation, removal, sensitivity
 from .metric import METRICS, Evidence, Explains, Metric, Probe, Subject, Variants
+from .presets import METRIC_PRESETS
 from .ranking import rank_pixels, top_pixels, top_share
 
 __all__ = [
-    "METRICS", "Evidence", "Explains", "Metric", "Probe", "Subject", "Variants", "faithfulness", "localisation",
-    "rank_pixels", "top_pixels", "top_share",
+    "METRICS", "METRIC_PRESETS", "Evidence", "Explains", "Metric", "Probe", "Subject", "Variants", "coherence",
+    "complexity", "descriptors", "faithfulness", "localisation", "perturbation", "rank_pixels", "removal", "sensitivity",
+    "top_pixels", "top_share",
 ]  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .metric import Evidence, metric
+from .metric import Evidence, metric, only_where, varies
 from .ranking import top_pixels, top_share
 
 SISE_PAPER = "Sattarzadeh et al., AAAI 2021, table 1"
+TOLERANCE = 15
+"""Pixels by which a maximum may miss the ground truth, exclusive."""
 
 
 @metric(version=1, unit="share of mass", range=(0, 1), better="higher", needs="truth", source=SISE_PAPER)
@@ -37,6 +40,40 @@ def bbox(evidence: Evidence) -> Float[Tensor, " batch"]:
     count = truth.sum(dim=(1, 2))
     top = top_pixels(evidence.order, count, (truth.shape[1], truth.shape[2]))
     return torch.where(count > 0, (top & truth).sum(dim=(1, 2)).double() / count.clamp(min=1), torch.nan)
+
+
+@metric(
+    version=1, unit="share of maxima", range=(0, 1), better="higher", needs="truth",
+    source="Zhang et al., IJCV 2018 (pointing game), as TorchRay computes it",
+)  # fmt: skip
+def pointing_hit(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """1 if a ground-truth pixel lies within 15 px of the map's maximum (squared distance < 15^2) else 0; tied maxima share.
+
+    Of several equal maxima the share that hits counts. Not defined for a map that is the same everywhere.
+    """
+    truth = present(evidence)
+    peaks = evidence.maps == evidence.maps.amax(dim=(1, 2), keepdim=True)
+    hits = (peaks & near(truth)).sum(dim=(1, 2)).double() / peaks.sum(dim=(1, 2))
+    return only_where(varies(evidence.maps) & truth.flatten(1).any(dim=1), hits)
+
+
+@metric(
+    version=1, unit="share of pixels", range=(0, 1), better="higher", needs="truth",
+    source="Arras et al., Information Fusion 2022 (CLEVR-XAI)",
+)  # fmt: skip
+def relevance_rank_accuracy(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """Share of the top N pixels that lie inside the ground truth, N the number of ground-truth pixels: `bbox` by another name.
+
+    Ground truth is always a mask here (boxes are filled in), so the two agree. Not defined for a map that is the same everywhere.
+    """
+    return only_where(varies(evidence.maps), bbox(evidence))
+
+
+def near(truth: Bool[Tensor, "batch height width"]) -> Bool[Tensor, "batch height width"]:
+    """Pixels less than 15 px away from a pixel of the ground truth."""
+    reach = torch.arange(1 - TOLERANCE, TOLERANCE, device=truth.device)
+    disc = (reach[:, None] ** 2 + reach[None, :] ** 2 < TOLERANCE**2).float()
+    return F.conv2d(truth[:, None].float(), disc[None, None], padding=TOLERANCE - 1)[:, 0] > 0.5
 
 
 def present(evidence: Evidence) -> Bool[Tensor, "batch height width"]:

@@ -26,3 +26,26 @@ def top_share(
     """The most relevant `round(share * height * width)` pixels of each map."""
     counts = torch.full((len(order),), round(share * order.shape[1]), device=order.device)
     return top_pixels(order, counts, size)
+
+
+def average_ranks(flat: Float[Tensor, "row pixel"]) -> Float[Tensor, "row pixel"]:
+    """Ranks from 1 in every row, equal values sharing the mean of their places; float64, as `scipy.stats.rankdata`."""
+    ordered = flat.sort(dim=1).values
+    first = torch.searchsorted(ordered, flat.contiguous(), right=False)
+    last = torch.searchsorted(ordered, flat.contiguous(), right=True)
+    return (first + last + 1).double() / 2
+
+
+def correlation(first: Float[Tensor, "row pixel"], second: Float[Tensor, "row pixel"]) -> Float[Tensor, " row"]:
+    """Pearson's correlation of each pair of rows, in [-1, 1], float64; NaN where a row is constant or not finite."""
+    one, two = (flat.double() - flat.double().mean(dim=1, keepdim=True) for flat in (first, second))
+    spread = one.norm(dim=1) * two.norm(dim=1)
+    whole = (first.amax(dim=1) > first.amin(dim=1)) & (second.amax(dim=1) > second.amin(dim=1))
+    value = ((one * two).sum(dim=1) / spread).clamp(-1, 1)
+    return torch.where(whole & value.isfinite(), value, torch.nan)
+
+
+def spearman(first: Float[Tensor, "row pixel"], second: Float[Tensor, "row pixel"]) -> Float[Tensor, " row"]:
+    """Spearman's rank correlation of each pair of rows, in [-1, 1], float64; NaN where a row is constant or not finite."""
+    finite = first.isfinite().all(dim=1) & second.isfinite().all(dim=1)
+    return torch.where(finite, correlation(average_ranks(first), average_ranks(second)), torch.nan)

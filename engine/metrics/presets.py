@@ -1,0 +1,22 @@
+"""Sets of metrics by cost, so that nobody pays for explanations that nobody reads."""
+
+from __future__ import annotations
+
+from .metric import METRICS
+
+PAPER = ("drop_pct", "increase", "ebpg", "miou", "bbox")
+"""What the SISE paper reports: 2 forwards per image."""
+
+CHEAP = (
+    "average_gain_pct", "insertion_auc", "deletion_auc", "entropy", "gini", "complexity_l1", "pointing_hit",
+    "relevance_rank_accuracy", "border_share", "centroid_x", "centroid_y", "spread", "n_components", "top_area",
+    "layer_agreement",
+)  # fmt: skip
+"""What the map tells, and what 40 further forwards buy, where SISE itself takes hundreds."""
+
+METRIC_PRESETS: dict[str, tuple[str, ...]] = {
+    "paper": PAPER,
+    "standard": PAPER + CHEAP,
+    "full": tuple(METRICS),
+}
+"""Metric names by preset; `full` adds imputation (solved on the device) and 13 further explanations per image at most."""
