@@ -125,7 +125,7 @@ def interpolation(size_in: int, size_out: int) -> np.ndarray:
     for i in range(size_out):
         place = (i + 0.5) * size_in / size_out - 0.5
         place = min(max(place, 0.0), size_in - 1.0)
-        left = int(math.floor(place))
+        left = math.floor(place)
         right = min(left + 1, size_in - 1)
         weights[i, left] += 1.0 - (place - left)
         weights[i, right] += place - left

@@ -1,0 +1,499 @@
+"""Where SISE's formulas end: saturation, nothing to aggregate, NaN; and what must not matter: batching, the model's state."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import reference
+import torch
+from heatlas.engine.errors import HeatlasError, SettingsError, TargetError
+from heatlas.engine.session import ExplainSession
+from heatlas.engine.sise import SISE, SISEResult
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle_nets import ThreeBlocks, images_like, three_blocks
+from torch import Tensor, nn
+
+SIZE = (24, 24)
+LAYERS = ThreeBlocks.layers
+
+
+def head(model: nn.Module) -> nn.Linear:
+    found = model.get_submodule("head")
+    assert isinstance(found, nn.Linear)
+    return found
+
+
+def assert_no_nan(result: SISEResult) -> None:
+    assert result.maps.isfinite().all()
+    assert result.scores.isfinite().all()
+    assert result.layer_maps is None or result.layer_maps.isfinite().all()
+
+
+# -------------------------------------------------------------------------------------------------------------- saturation
+
+
+@pytest.mark.parametrize("logit", [25.0, 60.0, 1000.0, -60.0])
+def test_saturation_changes_no_selection(logit: float):
+    """A bias of the target's logit leaves d margin / d A as it is, so the maps kept are those of the unsaturated float64
+    model, whose probability has a gradient that a float can hold."""
+    plain, target = three_blocks(21, widths=(12, 16, 20)), 3
+    image = images_like(1, 3, SIZE, seed=1)
+    unsaturated = reference.sise(plain, LAYERS, image[0], target)
+    biased = copy.deepcopy(plain)
+    with torch.no_grad():
+        head(biased).bias[target] += logit
+    result = SISE(biased)(image, [target])
+    if logit > 0:
+        assert float(result.scores[0]) == 1.0
+    assert result.statuses == ["ok"]
+    assert result.mask_counts[0].tolist() == unsaturated.mask_counts
+    oracle = reference.sise(biased, LAYERS, image[0], target, form="margin")
+    assert oracle.kept == unsaturated.kept
+    np.testing.assert_allclose(result.maps[0].numpy(), oracle.map, atol=1e-3)
+
+
+def test_a_target_without_any_probability_gives_a_constant_map():
+    model = three_blocks(21)
+    with torch.no_grad():
+        head(model).bias[3] -= 1000
+    result = SISE(model)(images_like(1, 3, SIZE, seed=1), [3])
+    assert result.statuses == ["constant_map"]
+    assert float(result.scores[0]) == 0.0
+    assert result.mask_counts.sum() > 0
+    assert_no_nan(result)
+
+
+# ------------------------------------------------------------------------------------------------------ nothing to aggregate
+
+
+def test_a_class_that_every_map_speaks_against_has_no_evidence():
+    """Only that row: the same image explained for another class is fine."""
+    model = three_blocks(22)
+    with torch.no_grad():
+        head(model).weight.abs_()
+        head(model).weight[0] = -1.0
+    images = images_like(1, 3, SIZE, seed=2).repeat(2, 1, 1, 1)
+    assert reference.sise(model, LAYERS, images[0], 0).status == "no_evidence"
+    result = SISE(model, keep_layers=True)(images, [0, 1])
+    assert result.statuses == ["no_evidence", "ok"]
+    assert int(result.mask_counts[0, 2]) == 0
+    assert not result.maps[0].any()
+    assert result.maps[1].any()
+    assert result.layer_maps is not None
+    assert not result.layer_maps[0].any()
+    assert_no_nan(result)
+
+
+class Complements(nn.Module):
+    """A_1 = I and A_2 = 1 - I: on a chess board both masks have the same mass, and the score is always the same."""
+
+    layers = ("maps",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(1, 2, 1)
+        with torch.no_grad():
+            self.maps.weight.copy_(torch.tensor([1.0, -1.0])[:, None, None, None])
+            self.maps.bias.copy_(torch.tensor([0.0, 1.0]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        sums = self.maps(images).mean(dim=(1, 2, 3), keepdim=False)
+        return torch.stack([sums, torch.zeros_like(sums)], dim=1)
+
+
+def test_a_layer_whose_masks_cancel_gives_a_constant_map():
+    board = (torch.arange(16).reshape(4, 4) + torch.arange(4)[:, None]) % 2
+    image = board.float()[None]
+    assert reference.sise(Complements(), ("maps",), image, 0).status == "constant_map"
+    result = SISE(Complements(), layers=("maps",), keep_layers=True)(image[None], [0])
+    assert result.statuses == ["constant_map"]
+    assert result.mask_counts.tolist() == [[2]]
+    assert not result.maps.any()
+    assert_no_nan(result)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -1.7])
+def test_a_constant_image_of_a_padded_network_shows_its_borders_only(value: float):
+    model = three_blocks(23)
+    image = torch.full((1, 3, *SIZE), value)
+    oracle = reference.sise(model, LAYERS, image[0])
+    result = SISE(model)(image)
+    assert result.statuses == [oracle.status]
+    assert result.mask_counts[0].tolist() == oracle.mask_counts
+    np.testing.assert_allclose(result.maps[0].numpy(), oracle.map, atol=1e-3)
+    assert_no_nan(result)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -1.7, 1e-20])
+@pytest.mark.parametrize("mode", ["unpadded", "replicate"])
+def test_a_constant_image_of_a_network_without_borders_has_no_evidence(value: float, mode: str):
+    """Every map is constant, up to what a convolution's kernel makes of the last bit, and that is no evidence."""
+    model = three_blocks(24, channels=3, size=(37, 41))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            if mode == "replicate":
+                module.padding_mode = "replicate"
+            else:
+                module.padding, module._reversed_padding_repeated_twice = (0, 0), [0, 0, 0, 0]
+    result = SISE(model)(torch.full((1, 3, 37, 41), value))
+    assert result.statuses == ["no_evidence"]
+    assert result.mask_counts.sum() == 0
+    assert not result.maps.any()
+
+
+# --------------------------------------------------------------------------------------------------------------- non-finite
+
+
+def test_nan_weights_are_a_status():
+    model = three_blocks(25)
+    with torch.no_grad():
+        head(model).weight[4, 2] = torch.nan
+    result = SISE(model, keep_layers=True)(images_like(2, 3, SIZE, seed=3), [0, 4])
+    assert result.statuses == ["non_finite", "non_finite"]
+    assert result.targets.tolist() == [0, 4]
+    assert not result.maps.any()
+    assert_no_nan(result)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_one_bad_image_costs_its_own_row_only(value: float):
+    model, images = three_blocks(26), images_like(3, 3, SIZE, seed=4)
+    clean = SISE(model)(images)
+    images[1, 0, 5, 5] = value
+    result = SISE(model)(images)
+    assert result.statuses == ["ok", "non_finite", "ok"]
+    assert torch.equal(result.maps[[0, 2]], clean.maps[[0, 2]])
+    assert not result.maps[1].any()
+    assert_no_nan(result)
+
+
+class Wrapped(nn.Module):
+    """A network with something done to its input and its activations."""
+
+    layers = ("net.relu1", "net.relu3")
+
+    def __init__(self, before: Callable[[Tensor], Tensor] = lambda x: x, after: Callable[[Tensor], Tensor] = lambda x: x):
+        super().__init__()
+        self.net, self.before, self.after = three_blocks(27), before, after
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.after(self.net(self.before(images)))
+
+
+def test_a_score_that_is_nan_for_masked_inputs_only_is_a_status():
+    """Finite for the image itself, 0 / 0 for an input with zeros, which every mask makes."""
+    image = images_like(1, 3, SIZE, seed=5).abs() + 0.1
+    model = Wrapped(before=lambda x: x * (x.abs() / x.abs()).mean())
+    assert model(image).isfinite().all()
+    result = SISE(model, layers=Wrapped.layers)(image)
+    assert result.statuses == ["non_finite"]
+    assert_no_nan(result)
+
+
+class HiddenNan(nn.Module):
+    """A layer with a NaN that a later layer swallows."""
+
+    layers = ("maps",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.nan_to_num(self.maps(images)).mean(dim=(2, 3)))
+
+
+def test_a_nan_that_the_model_swallows_is_a_status_too():
+    torch.manual_seed(0)
+    image = images_like(1, 3, SIZE, seed=6)
+    image[0, 0, 3, 3] = torch.nan
+    model = HiddenNan()
+    assert model(image).isfinite().all()
+    result = SISE(model, layers=HiddenNan.layers)(image)
+    assert result.statuses == ["non_finite"]
+    assert_no_nan(result)
+
+
+# ----------------------------------------------------------------------------------------------------- batching does not matter
+
+
+def assert_same_rows(one: SISEResult, other: SISEResult, rows: list[int], tolerance: float) -> None:
+    """`other` explains the images `rows` of `one`, in that order."""
+    assert other.statuses == [one.statuses[row] for row in rows]
+    assert torch.equal(other.targets, one.targets[rows])
+    assert torch.equal(other.predictions, one.predictions[rows])
+    assert torch.equal(other.mask_counts, one.mask_counts[rows])
+    assert torch.allclose(other.scores, one.scores[rows], atol=tolerance, rtol=0)
+    assert torch.allclose(other.maps, one.maps[rows], atol=tolerance, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def five() -> tuple[nn.Module, Tensor, SISEResult]:
+    """A model, five images, the third of which has no evidence for its class, and what SISE says of them."""
+    model, images = three_blocks(28, widths=(8, 12, 16)), images_like(5, 3, SIZE, seed=7)
+    images[2] = 0
+    return model, images, SISE(model)(images)
+
+
+def test_the_batch_of_five_is_not_one_map_five_times(five: tuple[nn.Module, Tensor, SISEResult]):
+    maps = five[2].maps
+    assert min(float((maps[i] - maps[j]).abs().max()) for i in range(5) for j in range(i)) > 0.1
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_the_number_of_masks_per_forward_does_not_matter(five: tuple[nn.Module, Tensor, SISEResult], batch_size: int):
+    model, images, whole = five
+    assert_same_rows(whole, SISE(model, batch_size=batch_size)(images), [0, 1, 2, 3, 4], 1e-5)
+
+
+@pytest.mark.parametrize("rows", [[0], [1], [2], [3], [4], [4, 2, 0, 3, 1], [1, 1, 1], [3, 0]])
+def test_neighbours_and_order_do_not_matter(five: tuple[nn.Module, Tensor, SISEResult], rows: list[int]):
+    model, images, whole = five
+    assert_same_rows(whole, SISE(model)(images[rows]), rows, 1e-5)
+
+
+def test_the_same_call_twice_gives_the_same_bits(five: tuple[nn.Module, Tensor, SISEResult]):
+    model, images, whole = five
+    sise = SISE(model)
+    for _ in range(2):
+        assert torch.equal(sise(images).maps, whole.maps)
+
+
+@given(st.permutations(range(5)), st.sampled_from([1, 7, 64]), st.lists(st.integers(0, 9), min_size=5, max_size=5))
+@settings(max_examples=15, deadline=None)
+def test_a_session_explains_each_image_as_if_alone(order: list[int], batch_size: int, classes: list[int]):
+    """Several images, classes and sizes in flight together, their masks in shared batches."""
+    model = three_blocks(29)
+    sizes = [(24, 24), (24, 24), (20, 28), (24, 24), (20, 28)]
+    images = [images_like(1, 3, size, seed=row)[0] for row, size in enumerate(sizes)]
+    session = ExplainSession(SISE(model, batch_size=batch_size), ["drop_pct", "ebpg"])
+    left = []
+    for row in order:
+        left += session.push(row, images[row], target=classes[row])
+    left += session.finish()
+    assert [one.key for one in left] == list(order)
+    for one in left:
+        alone = SISE(model)(images[one.key][None], [classes[one.key]])
+        assert one.status == alone.statuses[0]
+        assert list(one.mask_counts) == alone.mask_counts[0].tolist()
+        assert one.target == classes[one.key]
+        if one.status == "ok":
+            assert one.map is not None
+            assert torch.allclose(one.map, alone.maps[0], atol=1e-5, rtol=0)
+            assert one.n_forwards >= 1 + sum(one.mask_counts)
+        else:
+            assert one.map is None
+            assert one.metrics == {"drop_pct": None, "ebpg": None}
+    assert session.finish() == []
+
+
+def test_a_session_goes_on_after_reset():
+    """What was in flight never returns; what comes after is whole."""
+    model, images = three_blocks(30), images_like(2, 3, SIZE, seed=8)
+    session = ExplainSession(SISE(model, batch_size=64), [])
+    session.push(0, images[0], target=None, truth=None)
+    session.reset()
+    left = session.push(1, images[1], target=None, truth=None) + session.finish()
+    assert [one.key for one in left] == [1]
+    assert left[0].map is not None
+    assert torch.equal(left[0].map, SISE(model)(images[1:]).maps[0])
+
+
+# ------------------------------------------------------------------------------------------------------ the model is left alone
+
+
+def state_of(model: nn.Module) -> dict[str, object]:
+    """All that must be the same afterwards: flags, hooks, gradients, layout and values."""
+    state: dict[str, object] = {}
+    for name, module in model.named_modules():
+        hooks = [value for key, value in sorted(vars(module).items()) if "hooks" in key]
+        state[f"{name}.mode"] = (module.training, [tuple(one.items()) for one in hooks if one is not None])
+        state[f"{name}.forward"] = vars(module).get("forward")
+        state[f"{name}.attributes"] = sorted(vars(module))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        state[f"{name}.layout"] = (tensor.data_ptr(), tensor.stride(), tensor.dtype, tensor.requires_grad, tensor.is_leaf)
+        state[f"{name}.grad"] = None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist())
+        state[f"{name}.version"] = tensor._version
+        state[f"{name}.values"] = tensor.tolist()
+    return state
+
+
+class Failing(ThreeBlocks):
+    """Raises in the forward pass after `patience`, in the middle of the network."""
+
+    patience = 10**9
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.pool(self.relu1(self.norm(self.conv1(images))))
+        self.check()
+        return self.head(self.relu3(self.conv3(self.pool(self.relu2(self.conv2(maps))))).mean(dim=(2, 3)))
+
+    def check(self) -> None:
+        if Failing.patience <= 0:
+            raise RuntimeError("the model broke")
+        Failing.patience -= 1
+
+
+@contextmanager
+def peculiar(patience: int = 10**9) -> Iterator[nn.Module]:
+    """A model in an unusual state: mixed modes, a frozen layer, a user's hook, an old gradient, channels-last weights."""
+    torch.manual_seed(0)
+    model = Failing()
+    model.norm = nn.BatchNorm2d(6)
+    model.train()
+    model.conv2.eval()
+    model.conv1.requires_grad_(False)
+    model.conv3.register_forward_hook(lambda *_: None)
+    model.pool.register_full_backward_hook(lambda *_: None)
+    model.conv2.weight.grad = torch.ones_like(model.conv2.weight)
+    model.conv3.to(memory_format=torch.channels_last)
+    Failing.patience = patience
+    try:
+        yield model
+    finally:
+        Failing.patience = 10**9
+
+
+def test_the_model_is_left_as_it_came():
+    with peculiar() as model:
+        before = state_of(model)
+        result = SISE(model)(images_like(2, 3, SIZE, seed=9))
+        assert "ok" in result.statuses
+        assert state_of(model) == before
+
+
+def test_the_comparison_of_states_sees_what_it_must_see():
+    changes: list[Callable[[Failing], object]] = [
+        lambda m: m.conv2.train(),
+        lambda m: m.eval(),
+        lambda m: m.conv1.requires_grad_(True),
+        lambda m: m.relu3.register_forward_hook(lambda *_: None),
+        lambda m: m.head.weight.data.mul_(2),
+        lambda m: m.zero_grad(),
+        lambda m: m.to(memory_format=torch.channels_last),
+        lambda m: m(torch.zeros(2, 3, *SIZE)),
+    ]
+    for change in changes:
+        with peculiar() as model:
+            assert isinstance(model, Failing)
+            before = state_of(model)
+            change(model)
+            assert state_of(model) != before
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2, 3, 4])
+def test_the_model_is_left_as_it_came_when_its_forward_raises(patience: int):
+    """The exception passes in whatever stage, and the same SISE works again afterwards."""
+    images = images_like(2, 3, SIZE, seed=9)
+    with peculiar(patience) as model:
+        before = state_of(model)
+        sise = SISE(model, layers=LAYERS, batch_size=4)
+        with pytest.raises((RuntimeError, HeatlasError), match="the model broke"):
+            sise(images)
+        assert state_of(model) == before
+        Failing.patience = 10**9
+        assert torch.equal(sise(images).maps, SISE(model, layers=LAYERS, batch_size=4)(images).maps)
+        assert state_of(model) == before
+
+
+def test_a_dropout_that_is_training_does_not_dice():
+    """Explained in eval mode whatever mode the model is in."""
+    model = nn.Sequential(three_blocks(31), nn.Dropout(0.5))
+    images = images_like(1, 3, SIZE, seed=10)
+    assert torch.equal(SISE(model.train())(images).maps, SISE(model.eval())(images).maps)
+
+
+def test_no_graph_and_no_change_comes_out():
+    model, images = three_blocks(32), images_like(1, 3, SIZE, seed=11).requires_grad_(True)
+    kept = images.detach().clone()
+    result = SISE(model, keep_layers=True)(images)
+    assert result.layer_maps is not None
+    assert not any(tensor.requires_grad for tensor in (result.maps, result.scores, result.layer_maps))
+    assert images.grad is None
+    assert torch.equal(images.detach(), kept)
+
+
+def test_works_where_the_caller_has_switched_gradients_off():
+    model, images = three_blocks(33), images_like(1, 3, SIZE, seed=12)
+    expected = SISE(model)(images).maps
+    with torch.no_grad():
+        assert torch.equal(SISE(model)(images).maps, expected)
+        assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "strided"])
+def test_the_memory_layout_of_the_images_does_not_matter(layout: str):
+    model, images = three_blocks(34), images_like(2, 3, SIZE, seed=13)
+    other = images.to(memory_format=torch.channels_last) if layout == "channels_last" else images.mT.contiguous().mT
+    assert other.stride() != images.stride()
+    assert torch.allclose(SISE(model)(other).maps, SISE(model)(images).maps, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- arguments and their texts
+
+
+@pytest.mark.parametrize("target", [10, -1, 1000])
+def test_a_target_out_of_range_is_told(target: int):
+    sise, images = SISE(three_blocks(35)), images_like(3, 3, SIZE, seed=14)
+    expected = sise(images, 3).maps
+    with pytest.raises(TargetError, match=rf"class index from 0 to 9, got {target}$"):
+        sise(images, [3, target, 3])
+    assert torch.equal(sise(images, 3).maps, expected), "masks of the refused call must not linger"
+
+
+def test_a_wrong_number_of_targets_is_told():
+    with pytest.raises(TargetError, match="each of the 3 images"):
+        SISE(three_blocks(35))(images_like(3, 3, SIZE, seed=14), [1, 2])
+
+
+def test_a_session_refuses_a_target_and_goes_on():
+    model, images = three_blocks(35), images_like(2, 3, SIZE, seed=14)
+    session = ExplainSession(SISE(model), [])
+    session.push(0, images[0], target=1, truth=None)
+    with pytest.raises(TargetError, match="from 0 to 9, got 10"):
+        session.push(1, images[1], target=10, truth=None)
+    left = session.finish()
+    assert [one.key for one in left] == [0]
+    assert left[0].map is not None
+    assert torch.allclose(left[0].map, SISE(model)(images[:1], 1).maps[0], atol=1e-5)
+
+
+def test_all_ways_to_name_the_targets_agree():
+    sise, images = SISE(three_blocks(36)), images_like(2, 3, SIZE, seed=15)
+    expected = sise(images, [4, 4])
+    for targets in (4, (4, 4), torch.tensor([4, 4]), np.array([4, 4])):
+        assert torch.equal(sise(images, targets).maps, expected.maps)
+    predicted = sise(images)
+    assert torch.equal(predicted.targets, predicted.predictions)
+    assert torch.equal(sise(images, predicted.predictions).maps, predicted.maps)
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [({"mu": -0.1}, "mu .*-0.1"), ({"mu": 1.0}, "mu .*1.0"), ({"mu": float("nan")}, "mu .*nan"),
+     ({"batch_size": 0}, "batch_size .*0"), ({"precision": "fp8"}, "precision .*'fp8'")],
+)  # fmt: skip
+def test_a_setting_out_of_range_is_told(argument: dict, text: str):
+    with pytest.raises(SettingsError, match=text):
+        SISE(three_blocks(36), **argument)
+
+
+def test_layer_maps_are_kept_when_asked_for():
+    model, images = three_blocks(37), images_like(2, 3, (24, 20), seed=16)
+    plain, kept = SISE(model)(images), SISE(model, keep_layers=True)(images)
+    assert plain.layer_maps is None
+    assert kept.layer_maps is not None
+    assert torch.equal(plain.maps, kept.maps)
+    assert kept.layer_maps.shape == (2, 3, 24, 20)
+    flat = kept.layer_maps.flatten(2)
+    assert torch.equal(flat.amin(dim=2), torch.zeros(2, 3))
+    assert torch.allclose(flat.amax(dim=2), torch.ones(2, 3), atol=1e-6)
+    for row in range(2):
+        s, _ = reference.fused([one.double().numpy() for one in kept.layer_maps[row]])
+        near = np.abs(s / 3 - kept.maps[row].double().numpy()) <= 1e-6
+        assert near.mean() > 0.99
