@@ -42,7 +42,7 @@ class Geometry:
             y1 * scale_y - self.top,
         )
 
-    def mask(self, mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    def mask(self, mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height_out width_out"]:
         """A mask of the upright image at window size: each pixel takes the value under its centre; padding is False."""
         rows, rows_inside = _nearest(self.size[0], self.top, self.resized[0], self.source[0])
         columns, columns_inside = _nearest(self.size[1], self.left, self.resized[1], self.source[1])

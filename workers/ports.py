@@ -4,11 +4,12 @@ and must be picklable, because they travel into actors."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .shards import Row, Shard
 
 
+@runtime_checkable
 class SampleReader(Protocol):
     """Bytes of an image or mask by its uri."""
 
@@ -21,6 +22,7 @@ class SampleReader(Protocol):
         ...
 
 
+@runtime_checkable
 class ShardSink(Protocol):
     """Where a finished shard goes."""
 

@@ -136,6 +136,8 @@ def _scaled_resize_to(found: Preprocess, given: Mapping[str, Any]) -> int | None
 def _plain(name: str, value: Any) -> Any:
     if name == "size" and isinstance(value, int):
         return (value, value)
+    if name in ("mean", "std") and isinstance(value, (list, tuple)):
+        return tuple(float(number) if isinstance(number, int) else number for number in value)
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 

@@ -36,7 +36,7 @@ def truth_from_boxes(boxes: Sequence[Box], orientation: int, geometry: Geometry)
 
 def truth_from_mask(
     mask: Bool[np.ndarray, "height width"], orientation: int, geometry: Geometry
-) -> Bool[np.ndarray, "height width"]:
+) -> Bool[np.ndarray, "height_out width_out"]:
     """The mask, each pixel taken from under its centre.
 
     Raises:

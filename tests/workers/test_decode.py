@@ -253,8 +253,8 @@ def oriented(image: Image.Image, orientation: int, kind: str) -> bytes:
 
 SCENE = np.zeros((16, 24), dtype=bool)
 SCENE[2:9, 13:22] = True
-PLAIN = Preprocess(size=(16, 24), resize="squash", mean=(0, 0, 0), std=(1, 1, 1))
-TURNED = Preprocess(size=(24, 16), resize="squash", mean=(0, 0, 0), std=(1, 1, 1))
+PLAIN = Preprocess(size=(16, 24), resize="squash", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+TURNED = Preprocess(size=(24, 16), resize="squash", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
@@ -264,7 +264,7 @@ def test_image_boxes_and_mask_turn_alike(orientation: int, kind: str) -> None:
     image = Image.fromarray((SCENE * 255).astype(np.uint8)).convert("RGB")
     files = Files(image=oriented(image, orientation, kind), mask=saved(Image.fromarray(SCENE), "PNG"))
     preprocess = TURNED if orientation >= 5 else PLAIN
-    boxed = prepare(Sample("a", "image", boxes=((13, 2, 22, 9),)), files, preprocess)
+    boxed = prepare(Sample("a", "image", boxes=((13.0, 2.0, 22.0, 9.0),)), files, preprocess)
     masked = prepare(Sample("a", "image", mask_uri="mask"), files, preprocess)
     assert decode_stored(files["image"])[1] == orientation
     assert (boxed.height, boxed.width) == preprocess.size
@@ -277,7 +277,7 @@ def test_image_boxes_and_mask_turn_alike(orientation: int, kind: str) -> None:
 
 def with_boxes(*boxes) -> torch.Tensor | None:
     files = Files(image=saved(colourful(), "PNG"))
-    return prepare(Sample("a", "image", boxes=boxes), files, PLAIN).truth
+    return prepare(Sample("a", "image", boxes=tuple(tuple(map(float, box)) for box in boxes)), files, PLAIN).truth
 
 
 def test_no_boxes_and_no_mask_is_no_truth() -> None:
@@ -301,7 +301,7 @@ def test_a_pixel_belongs_to_the_box_that_holds_its_centre() -> None:
 
 def test_a_box_outside_the_crop_is_an_empty_truth() -> None:
     files = Files(image=saved(Image.new("RGB", (100, 20)), "PNG"))
-    truth = prepare(Sample("a", "image", boxes=((0, 0, 20, 20),)), files, Preprocess(size=(20, 20))).truth
+    truth = prepare(Sample("a", "image", boxes=((0.0, 0.0, 20.0, 20.0),)), files, Preprocess(size=(20, 20))).truth
     assert truth is not None
     assert not truth.any()
 

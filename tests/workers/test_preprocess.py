@@ -94,11 +94,11 @@ def test_view_is_what_the_tensor_shows() -> None:
 def test_boxes_by_hand() -> None:
     crop = Preprocess(size=(10, 10), resize_to=20).geometry(height=40, width=80)  # resized to 20 x 40, window at 5, 15
     assert (crop.resized, crop.top, crop.left) == ((20, 40), 5, 15)
-    assert crop.box((30, 10, 50, 30)) == (0, 0, 10, 10)
+    assert crop.box((30.0, 10.0, 50.0, 30.0)) == (0, 0, 10, 10)
     squash = Preprocess(size=(10, 30), resize="squash").geometry(height=40, width=60)
-    assert squash.box((2, 4, 60, 40)) == (1, 1, 30, 10)
+    assert squash.box((2.0, 4.0, 60.0, 40.0)) == (1, 1, 30, 10)
     pad = Preprocess(size=(10, 10), resize="pad").geometry(height=10, width=20)
-    assert pad.box((0, 0, 20, 10)) == (0, 2, 10, 7)
+    assert pad.box((0.0, 0.0, 20.0, 10.0)) == (0, 2, 10, 7)
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,7 +134,7 @@ def test_image_and_mask_stay_aligned() -> None:
     for preprocess in (
         Preprocess(size=(32, 32), interpolation="nearest", resize_to=40),
         Preprocess(size=(20, 30), interpolation="nearest", resize="squash"),
-        Preprocess(size=(32, 40), interpolation="nearest", resize="pad", mean=(0, 0, 0), std=(1, 1, 1)),
+        Preprocess(size=(32, 40), interpolation="nearest", resize="pad", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     ):
         seen = np.asarray(preprocess.view(image))[..., 0] == 255
         np.testing.assert_array_equal(seen, preprocess.geometry(50, 90).mask(mask))
