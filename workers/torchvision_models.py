@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torchvision.models
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from ..engine.errors import ModelError, did_you_mean
@@ -100,8 +100,8 @@ def _options(architecture: str, weights: StateDict) -> dict[str, Any]:
 def _class_count(module: nn.Module, weights: StateDict) -> int:
     """Outputs of the last layer in the file, or in the module where the file lacks that layer."""
     name = _last_weight(module)
-    own = module.state_dict()[name]
-    given = weights[name] if name in weights else own
+    own: Tensor = module.state_dict()[name]
+    given = weights.get(name, own)
     return (given if given.ndim == own.ndim else own).shape[0]
 
 
