@@ -34,6 +34,8 @@ def act(uri: str, stage: str) -> None:
                 ctypes.string_at(0)
             case ["hang"]:
                 time.sleep(3600)
+            case ["pid", path]:
+                Path(path).write_text(str(os.getpid()))
             case ["sleep", seconds]:
                 time.sleep(float(seconds))
             case ["sigkill_once" | "sigstop_once" as name, path]:
