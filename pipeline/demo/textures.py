@@ -47,7 +47,7 @@ def _wave(random: np.random.Generator, size: int, lowest: float, highest: float)
 
 
 def _stripes(random: np.random.Generator, size: int) -> Pattern:
-    return np.clip(0.5 + 1.6 * _wave(random, size, 7, 14), 0, 1)
+    return np.clip(0.5 + 1.6 * _wave(random, size, 7.0, 14.0), 0, 1)
 
 
 def _checks(random: np.random.Generator, size: int) -> Pattern:

@@ -89,7 +89,7 @@ def test_a_shape_is_what_changes_when_only_the_shape_is_repainted(shape):
 
 def test_distances_by_hand():
     """A disc's distance is exact; the area under every shape's distance agrees with its geometry."""
-    field = distance_to("disc", Pose(20.5, 20.5, 10, 0.3), 41)
+    field = distance_to("disc", Pose(20.5, 20.5, 10.0, 0.3), 41)
     assert field[20, 20] == pytest.approx(-9.5)
     assert field[20, 35] == pytest.approx(15 - 9.5)
     areas = {
@@ -97,14 +97,14 @@ def test_distances_by_hand():
         "ring": np.pi * (0.98**2 - 0.5**2),
     }  # fmt: skip
     for shape, area in areas.items():
-        inside = distance_to(shape, Pose(100, 100, 80, 0.4), 200) < 0
+        inside = distance_to(shape, Pose(100.0, 100.0, 80.0, 0.4), 200) < 0
         assert inside.sum() == pytest.approx(area * 80**2, rel=0.01), shape
 
 
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_distances_grow_by_at_most_one_per_pixel(shape):
     """What makes the anti-aliased edge one pixel wide."""
-    field = distance_to(shape, Pose(32, 32, 20, 1.1), 64)
+    field = distance_to(shape, Pose(32.0, 32.0, 20.0, 1.1), 64)
     assert np.abs(np.diff(field, axis=0)).max() <= 1 + 1e-9
     assert np.abs(np.diff(field, axis=1)).max() <= 1 + 1e-9
     assert field.min() < -2

@@ -65,7 +65,7 @@ def test_too_few_images_are_said_to_be_too_few():
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0, "0 %"), (0.004, "0.4 %"), (0.067, "7 %"), (0.995, "99.5 %"), (1, "100 %")]
+    ("share", "text"), [(0.0, "0 %"), (0.004, "0.4 %"), (0.067, "7 %"), (0.995, "99.5 %"), (1.0, "100 %")]
 )
 def test_percent_never_rounds_something_to_nothing_or_all(share, text):
     assert percent(share) == text
