@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 
-COUNTS = {2: "two", 3: "three"}
+COUNTS = {1: "one", 2: "two", 3: "three"}
 SINGLE = {bool: "true or false", str: "text", int: "a whole number", float: "a number", type(None): "none"}
 PLURAL = {str: "texts", int: "whole numbers", float: "numbers"}
 METAVARS = {bool: "BOOL", str: "TEXT", int: "INT", float: "NUM"}
@@ -32,8 +32,9 @@ def allowed_list(arguments: tuple[Any, ...]) -> str:
     kind = arguments[0]
     inner, metadata = (get_args(kind)[0], kind.__metadata__) if get_origin(kind) is Annotated else (kind, ())
     many = "a list of" if arguments[-1] is Ellipsis else COUNTS.get(len(arguments), str(len(arguments)))
+    noun = SINGLE[inner].removeprefix("a ") if len(arguments) == 1 else PLURAL[inner]
     limits = bounds(metadata)
-    return f"{many} {PLURAL[inner]}" + (f", each{limits}" if limits else "")
+    return f"{many} {noun}" + (f", each{limits}" if limits and len(arguments) > 1 else limits)
 
 
 def bounds(metadata: Iterable[Any]) -> str:

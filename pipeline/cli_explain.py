@@ -50,9 +50,9 @@ def from_text(annotation: Any, value: Any) -> Any:
     """Commas separate list items, `none` unsets."""
     if isinstance(value, list):
         items = [item for text in value for item in text.split(",") if item]
-        if items == ["none"]:
-            return None if admits(annotation, type(None)) else ()
-        return items[0] if len(items) == 1 and admits(annotation, tuple) and metavar(annotation) == "INT INT" else items
+        if items != ["none"]:
+            return items
+        return None if admits(annotation, type(None)) else ()
     return None if value == "none" and admits(annotation, type(None)) else value
 
 

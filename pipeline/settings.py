@@ -19,12 +19,14 @@ def _one_or_more(value: Any) -> Any:
 
 def _height_and_width(value: Any) -> Any:
     """One number stands for a square."""
-    return (value, value) if isinstance(value, int | str) else value
+    alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+    return (alone, alone) if isinstance(alone, int | str) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
 Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_height_and_width)]
-Triple = tuple[float, ...]
+Mean = tuple[float, float, float] | tuple[float]
+Std = tuple[PositiveFloat, PositiveFloat, PositiveFloat] | tuple[PositiveFloat]
 
 
 class SettingsGroup(BaseModel):
@@ -61,8 +63,8 @@ class PreprocessSettings(SettingsGroup):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
         None, description="Resampling filter."
     )
-    mean: Triple | None = Field(None, description="Per-channel mean subtracted, of values in [0, 1].")
-    std: tuple[PositiveFloat, ...] | None = Field(None, description="Per-channel standard deviation divided by.")
+    mean: Mean | None = Field(None, description="Per-channel mean subtracted, of values in [0, 1]; one for grey input.")
+    std: Std | None = Field(None, description="Per-channel standard deviation divided by.")
 
 
 class ColumnSettings(SettingsGroup):

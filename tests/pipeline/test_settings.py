@@ -58,9 +58,10 @@ def test_paths_are_accepted_as_text():
         ({"sise": {"mo": 3}}, "unknown setting 'sise.mo'; did you mean 'sise.mu'?"),
         ({"store": 3}, "setting 'store' is a group of settings: give store.map, store.map_size, store.map_png"),
         (
-            {"preprocess.mean": ["a"]},
-            "setting preprocess.mean = ['a'] is not allowed: it must be a list of numbers or none",
+            {"preprocess.mean": ["0.5", "0.5"]},
+            "setting preprocess.mean = ['0.5', '0.5'] is not allowed: it must be three numbers or one number or none",
         ),
+        ({"preprocess.std": 0}, "it must be three numbers, each above 0 or one number above 0 or none"),
     ],
 )
 def test_refusals_name_setting_value_range_and_remedy(flags: dict, text: str):
