@@ -1,0 +1,48 @@
+"""`heatlas layers`: what the user sees."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from heatlas.pipeline.cli import main
+
+
+def test_table_of_resnet18(capsys: pytest.CaptureFixture[str]):
+    assert main(["layers", "torchvision:resnet18"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "torchvision:resnet18: 5 block-end layers for 224 x 224 input, found from the traced graph"
+    assert lines[2].split() == ["layer", "channels", "size"]
+    assert lines[3].split() == ["relu", "64", "112", "x", "112"]
+    assert lines[7].split() == ["layer4", "512", "7", "x", "7"]
+    assert lines[9].startswith("1024 feature maps in all")
+
+
+def test_json_and_size(capsys: pytest.CaptureFixture[str]):
+    assert main(["layers", "torchvision:resnet18", "--size", "64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["input"], found["how"]) == ([64, 64], "traced")
+    assert found["layers"][-1] == {"name": "layer4", "channels": 512, "size": [2, 2]}
+
+
+def test_a_factory_of_ones_own(capsys: pytest.CaptureFixture[str]):
+    assert main(["layers", "heatlas.pipeline.demo.network:demo_model"]) == 0
+    assert "for 96 x 96 input" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["torchvision:resnet81"], "unknown torchvision classification model 'resnet81'; did you mean 'resnet18'?"),
+        (["torchvision:vit_b_16"], "SISE needs a CNN"),
+        (["resnet18"], "did you mean 'torchvision:resnet18'?"),
+        (["torchvision:resnet18", "--size", "0"], "--size must be at least 1 pixel, got 0"),
+        (["torchvision:vgg11", "--size", "8"], "the model cannot take an image of shape (3, 8, 8)"),
+    ],
+)
+def test_refusals(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["layers", *argv]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("heatlas: error: ")
+    assert text in err
+    assert out == ""
