@@ -1,0 +1,105 @@
+"""A trained network on photographs: MobileNetV2 with ImageNet weights on boxed validation images, against the oracle.
+
+At mu = 0.5, which keeps about 75 of the 700 maps that mu = 0 keeps, so that the oracle's float64 forwards take seconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from heatlas.engine.session import ExplainSession
+from heatlas.engine.sise import SISE
+from oracle_nets import ARCHITECTURES
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+WEIGHTS = DATA / "weights" / "mobilenet_v2_imagenet.safetensors"
+IMAGES = DATA / "imagenet_boxes"
+LAYERS = ARCHITECTURES["mobilenet_v2"].layers
+SIDE = 224
+
+pytestmark = pytest.mark.skipif(
+    not (WEIGHTS.exists() and IMAGES.exists()), reason=f"needs the evaluation data in {DATA} (see its README)"
+)
+
+
+COUNT = 8
+MU = 0.5
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    network = mobilenet_v2()
+    network.load_state_dict(load_file(WEIGHTS))
+    return network.eval()
+
+
+def samples() -> list[dict[str, str]]:
+    """`COUNT` rows of the list, evenly spread."""
+    with (IMAGES / "labels.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return rows[:: len(rows) // COUNT][:COUNT]
+
+
+def network_input(name: str) -> Tensor:
+    """(channel, height, width), as the data's README prescribes."""
+    pixels = np.array(Image.open(IMAGES / name).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (image - mean[:, None, None]) / std[:, None, None]
+
+
+def truth_of(row: dict[str, str]) -> Tensor:
+    """(height, width) bool: pixels whose centre is in a box."""
+    scale_x, scale_y = SIDE / int(row["width"]), SIDE / int(row["height"])
+    centres = torch.arange(SIDE) + 0.5
+    inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    for left, top, right, bottom in json.loads(row["boxes_xyxy"]):
+        in_rows = (centres >= top * scale_y) & (centres < bottom * scale_y)
+        in_columns = (centres >= left * scale_x) & (centres < right * scale_x)
+        inside |= in_rows[:, None] & in_columns
+    return inside
+
+
+def test_maps_and_metrics_of_photographs_equal_the_oracle(model: nn.Module):
+    rows = samples()
+    session = ExplainSession(SISE(model, mu=MU), ["drop_pct", "increase", "ebpg", "miou", "bbox"])
+    left = []
+    for key, row in enumerate(rows):
+        left += session.push(key, network_input(row["file"]), target=int(row["label"]), truth=truth_of(row))
+    left += session.finish()
+    assert [one.key for one in left] == list(range(COUNT))
+    for one, row in zip(left, rows, strict=True):
+        image, truth = network_input(row["file"]), truth_of(row).numpy()
+        oracle = reference.sise(model, LAYERS, image, int(row["label"]), mu=MU)
+        assert (one.status, list(one.mask_counts)) == (oracle.status, oracle.mask_counts), row["file"]
+        assert one.prediction == oracle.prediction
+        assert one.score == pytest.approx(oracle.score, abs=1e-4)
+        assert one.map is not None
+        heat = one.map.double().numpy()
+        stable = ~oracle.gated_near(1e-5)
+        assert stable.mean() > 0.99
+        assert np.abs(heat - oracle.map)[stable].max() <= 1e-3, row["file"]
+        drop, increase = reference.drop_and_increase(model, image, int(row["label"]), heat)
+        assert one.metrics["drop_pct"] == pytest.approx(drop, abs=1e-2)
+        assert one.metrics["increase"] == increase
+        assert one.metrics["ebpg"] == pytest.approx(reference.ebpg(heat, truth), abs=1e-5)
+        assert one.metrics["miou"] == pytest.approx(reference.miou(heat, truth), abs=1e-6)
+        assert one.metrics["bbox"] == pytest.approx(reference.bbox(heat, truth), abs=1e-6)
+
+
+def test_the_network_knows_these_photographs(model: nn.Module):
+    """Weights, preprocessing and labels belong together: at least 5 of the 8 predictions are right."""
+    rows = samples()
+    with torch.no_grad():
+        predictions = model(torch.stack([network_input(row["file"]) for row in rows])).argmax(dim=1).tolist()
+    assert sum(int(row["label"]) == found for row, found in zip(rows, predictions, strict=True)) >= 5
