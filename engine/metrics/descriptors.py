@@ -63,7 +63,7 @@ def spread(evidence: Evidence) -> Float[Tensor, " batch"]:
 @metric(version=1, unit="regions", range=(0, float("inf")), better="neither", needs="map", source=OURS)
 def n_components(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Number of regions of the pixels above Otsu's threshold of S, joined over the 8 neighbours."""
-    counts = [ndimage.label(one, structure=EIGHT_NEIGHBOURS)[1] for one in above_otsu(evidence.maps).cpu().numpy()]
+    counts = [count_regions(one) for one in above_otsu(evidence.maps).cpu().numpy()]
     return only_where(varies(evidence.maps), torch.tensor(counts, dtype=torch.float64, device=evidence.maps.device))
 
 
@@ -125,3 +125,9 @@ def centroids(maps: Float[Tensor, "batch height width"]) -> tuple[Float[Tensor, 
 def above_otsu(maps: Float[Tensor, "batch height width"]) -> Bool[Tensor, "batch height width"]:
     """The pixels above each map's own Otsu threshold, the same rule that gates the blocks."""
     return maps > otsu_thresholds(maps)[:, None, None]
+
+
+def count_regions(mask: np.ndarray) -> int:
+    """Regions of true pixels in `(height, width)`, joined over the 8 neighbours."""
+    regions = np.empty(mask.shape, dtype=np.int32)
+    return int(ndimage.label(mask, structure=EIGHT_NEIGHBOURS, output=regions))  # pyright: ignore[reportArgumentType]
