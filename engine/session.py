@@ -17,7 +17,7 @@ from torch import Tensor
 from . import statuses
 from .errors import SettingsError, did_you_mean
 from .further import FurtherMaps
-from .metrics import METRICS, Evidence, Metric, Subject, rank_pixels
+from .metrics import METRIC_PRESETS, METRICS, Evidence, Metric, Subject, rank_pixels
 from .scorer import Job
 from .sise import SISE, Explanation, Pending
 
@@ -216,5 +216,8 @@ def find_metric(name: str) -> Metric:
         SettingsError: When there is none.
     """
     if name not in METRICS:
-        raise SettingsError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}; known: {', '.join(METRICS)}")
+        raise SettingsError(
+            f"unknown metric {name!r}{did_you_mean(name, [*METRICS, *METRIC_PRESETS])}; "
+            f"give a preset ({', '.join(METRIC_PRESETS)}) or names out of {', '.join(METRICS)}"
+        )
     return METRICS[name]

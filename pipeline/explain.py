@@ -14,6 +14,7 @@ import torch
 
 from ..engine.block_plan import BlockPlan
 from ..engine.errors import ShardsUndoneError, TargetError
+from ..engine.metrics import spelt_out
 from ..engine.session import find_metric
 from ..engine.sise import SISE
 from ..workers.models import LoadedModel, ModelSpec, load_model
@@ -29,7 +30,7 @@ from .progress import RunProgress
 from .resolve import load_settings
 from .run_result import RunResult
 from .run_status import run_status
-from .settings import Settings, describe, metric_names
+from .settings import Settings, describe
 from .sources import list_samples
 from .sources.labels import ResolvedLabels, resolve_labels
 from .sources.reader import FsspecReader
@@ -146,7 +147,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     Raises:
         UsageError: Naming what is wrong.
     """
-    metrics = [find_metric(name).name for name in metric_names(settings.metrics)]
+    metrics = [find_metric(name).name for name in spelt_out(settings.metrics)]
     listing = list_samples(settings.data, settings.columns.model_dump())
     listing = listing.slice(0, settings.limit)
     model_spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())

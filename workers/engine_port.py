@@ -18,7 +18,14 @@ class Session(Protocol):
     """Explains a stream of images, several in flight; see `engine.session.ExplainSession`."""
 
     def push(
-        self, key: int, image: Tensor, *, target: int | None = None, truth: Tensor | None = None
+        self,
+        key: int,
+        image: Tensor,
+        *,
+        target: int | None = None,
+        truth: Tensor | None = None,
+        label: int | None = None,
+        sample_seed: int | None = None,
     ) -> Sequence[Explained]:
         """Take an image in, return those that are finished."""
         ...

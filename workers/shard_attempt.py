@@ -6,6 +6,7 @@ announcement names the suspects. With `ahead=0` there is only ever one.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -160,7 +161,15 @@ class ShardAttempt:
 
     def _push(self, position: int) -> Sequence[Explained]:
         prepared, target = self._in_flight[position]
-        return self.engine.session.push(position, prepared.image, target=target, truth=prepared.truth)
+        sample = self.samples[position]
+        return self.engine.session.push(
+            position,
+            prepared.image,
+            target=target,
+            truth=prepared.truth,
+            label=sample.label,
+            sample_seed=seed_of(sample.id),
+        )
 
     def _step(self, call: Callable[[], Sequence[Explained]]) -> Iterator[ImagesAlive]:
         """Do a step in which several images share batches; if it raises, find out whose fault it was."""
@@ -232,6 +241,11 @@ class ShardAttempt:
             seconds=one.seconds,
             device=self.engine.device,
         )
+
+
+def seed_of(sample_id: str) -> int:
+    """A number that stands for the sample in random draws: the same on any worker and in any shard."""
+    return int.from_bytes(hashlib.sha256(sample_id.encode("utf-8", "surrogateescape")).digest()[:8])
 
 
 def count_statuses(rows: Sequence[Row]) -> dict[str, int]:

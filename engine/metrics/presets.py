@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .metric import METRICS
 
 PAPER = ("drop_pct", "increase", "ebpg", "miou", "bbox")
@@ -20,3 +22,8 @@ METRIC_PRESETS: dict[str, tuple[str, ...]] = {
     "full": tuple(METRICS),
 }
 """Metric names by preset; `full` adds imputation (solved on the device) and 13 further explanations per image at most."""
+
+
+def spelt_out(names: Iterable[str]) -> tuple[str, ...]:
+    """Metric names with presets replaced by what they stand for, each name once, in order."""
+    return tuple(dict.fromkeys(name for given in names for name in METRIC_PRESETS.get(given, (given,))))

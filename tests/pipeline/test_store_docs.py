@@ -1,0 +1,19 @@
+"""Texts: docs/store.md names every column and every status there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from heatlas.engine.metrics.presets import METRIC_PRESETS
+from heatlas.engine.statuses import STATUSES
+from heatlas.pipeline.schema import StoreLayout
+
+PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+COLUMNS = StoreLayout(input_size=(96, 96), metrics=METRIC_PRESETS["paper"]).schema().names
+
+
+@pytest.mark.parametrize("name", [*COLUMNS, *STATUSES])
+def test_the_page_names_it(name: str) -> None:
+    assert f"`{name}`" in PAGE
