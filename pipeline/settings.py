@@ -100,7 +100,7 @@ class Settings(SettingsGroup):
         "predicted", description="Class to explain: the predicted one, the sample's label, or a class index."
     )
     metrics: Names = Field(
-        ("paper",), description="Metrics to compute: the preset `paper` or names; an empty list for none."
+        ("paper",), description="Metrics to compute: presets (`paper`, `standard`, `full`) or names; `none` for none."
     )
     precision: Literal[fp32, bf16, fp16, auto] = Field(
         "fp32", description="Number format of the masked forward passes."
