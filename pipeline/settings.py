@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal, TypeGuard
+
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -51,13 +53,13 @@ class PreprocessSettings(SettingsGroup):
     """How an image becomes the network's input, where the weights do not say or say otherwise."""
 
     size: Size | None = Field(None, description="Height and width of the network's input; one number for a square.")
-    resize: Literal[shorter_side_crop, squash, pad] | None = Field(
+    resize: Literal["shorter_side_crop", "squash", "pad"] | None = Field(
         None, description="Resize the shorter side and crop the centre, squash to the size, or pad to it."
     )
     resize_to: PositiveInt | None = Field(
         None, description="Length of the shorter side before the centre crop, in pixels."
     )
-    interpolation: Literal[nearest, bilinear, bicubic, lanczos] | None = Field(
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
         None, description="Resampling filter."
     )
     mean: Mean | None = Field(None, description="Per-channel mean subtracted, of values in [0, 1]; one for grey input.")
@@ -78,7 +80,7 @@ class StoreSettings(SettingsGroup):
     """What is kept of each map."""
 
     map: bool = Field(True, description="Keep the map as numbers (float16), for arithmetic.")
-    map_size: PositiveInt | Literal[input] = Field(
+    map_size: PositiveInt | Literal["input"] = Field(
         56, description="Height and width of the kept numbers; `input` keeps the network-input resolution."
     )
     map_png: bool = Field(True, description="Keep the map as an 8-bit PNG at network-input resolution, for eyes.")
@@ -95,25 +97,25 @@ class Settings(SettingsGroup):
     )
     out: str = Field(description="Directory or URI of the store to write; the same command again resumes there.")
 
-    method: Literal[sise] = Field("sise", description="Explanation method.")
-    target: Literal[predicted, label] | NaturalInt = Field(
+    method: Literal["sise"] = Field("sise", description="Explanation method.")
+    target: Literal["predicted", "label"] | NaturalInt = Field(
         "predicted", description="Class to explain: the predicted one, the sample's label, or a class index."
     )
     metrics: Names = Field(
         ("paper",), description="Metrics to compute: presets (`paper`, `standard`, `full`) or names; `none` for none."
     )
-    precision: Literal[fp32, bf16, fp16, auto] = Field(
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32", description="Number format of the masked forward passes."
     )
     batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
     seed: NaturalInt = Field(0, description="Seed of everything random.")
     limit: PositiveInt | None = Field(None, description="Explain only the first samples of the sorted listing.")
 
-    workers: Literal[auto] | NaturalInt = Field(
+    workers: Literal["auto"] | NaturalInt = Field(
         "auto",
         description="Worker processes: auto is one per GPU, else one per CPU share; 0 runs in this process without Ray.",
     )
-    device: Literal[auto, cpu, cuda] = Field(
+    device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the model runs; auto takes GPUs if there are any."
     )
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -123,7 +125,7 @@ class Settings(SettingsGroup):
     address: str | None = Field(
         None, description="Ray cluster to use, such as auto or ray://host:10001; none starts a local one."
     )
-    shard_size: Literal[auto] | PositiveInt = Field(
+    shard_size: Literal["auto"] | PositiveInt = Field(
         "auto", description="Images per shard, the unit of work and of resuming."
     )
     image_timeout: PositiveFloat = Field(
