@@ -226,6 +226,23 @@ def test_otsu_equals_skimage_where_every_pixel_lies_on_the_edge_of_a_bin(steps: 
     assert_equals_skimage(np.array([[0.0, 1.0, *(step / 256 for step in steps)]]))
 
 
+@given(st.floats(-5, 5), st.floats(0.01, 10), st.lists(st.tuples(st.integers(0, 256), st.integers(-1, 1)), min_size=2, max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_otsu_equals_skimage_one_bit_beside_the_edges_of_bins(low: float, width: float, picks: list[tuple[int, int]]):
+    edges = np.linspace(low, low + width, 257)
+    beside = [np.nextafter(edges[step], side * np.inf) if side else edges[step] for step, side in picks]
+    assert_equals_skimage(np.array([[edges[0], edges[-1], *np.clip(beside, edges[0], edges[-1])]]))
+
+
+@given(st.integers(0, 10**6), st.integers(2, 12))
+@settings(max_examples=60, deadline=None)
+def test_otsu_equals_skimage_on_large_symmetric_maps(seed: int, levels: int):
+    """Values v and 1 - v in equal numbers: two thresholds separate them equally well but for rounding, and the products of
+    class sizes do not fit float32 any more."""
+    half = np.random.default_rng(seed).integers(0, levels + 1, size=(90, 91)) / levels
+    assert_equals_skimage(np.concatenate([half, 1 - half]))
+
+
 def test_otsu_of_several_maps_is_that_of_each():
     maps = torch.rand(5, 9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 2
     expected = [float(threshold_otsu(one.numpy())) for one in maps]

@@ -117,6 +117,34 @@ def test_a_layer_whose_masks_cancel_gives_a_constant_map():
     assert_no_nan(result)
 
 
+class CancellingBelow(nn.Module):
+    """The lower layer's masks cancel as above; the upper layer, the 2x2 means of A_1, has one mask that does not."""
+
+    layers = ("maps", "means")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps, self.means = Complements().maps, nn.Conv2d(1, 1, 2, stride=2)
+        with torch.no_grad():
+            self.means.weight.fill_(0.25)
+            self.means.bias.zero_()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.maps(images)
+        total = 4 * self.means(maps[:, :1]).sum(dim=(1, 2, 3)) + maps[:, 1].sum(dim=(1, 2))
+        return torch.stack([total, torch.full_like(total, 16.0)], dim=1)
+
+
+def test_one_constant_layer_is_enough():
+    """Though the other layer's map would pass through the cascade."""
+    image = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(1, 4, 4)
+    oracle = reference.sise(CancellingBelow(), CancellingBelow.layers, image, 0)
+    result = SISE(CancellingBelow(), layers=CancellingBelow.layers)(image[None], [0])
+    assert result.statuses == [oracle.status] == ["constant_map"]
+    assert result.mask_counts.tolist() == [oracle.mask_counts] == [[2, 1]]
+    assert not result.maps.any()
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3, -1.7])
 def test_a_constant_image_of_a_padded_network_shows_its_borders_only(value: float):
     model = three_blocks(23)
@@ -444,6 +472,23 @@ def test_a_target_out_of_range_is_told(target: int):
     with pytest.raises(TargetError, match=rf"class index from 0 to 9, got {target}$"):
         sise(images, [3, target, 3])
     assert torch.equal(sise(images, 3).maps, expected), "masks of the refused call must not linger"
+
+
+def test_masks_of_a_refused_call_cost_nothing_later():
+    """They are forgotten: a batch with room for one mask more than the image's needs one forward, before and after."""
+    model, images = three_blocks(35), images_like(2, 3, SIZE, seed=14)
+    sise = SISE(model, batch_size=int(SISE(model)(images[:1], 3).mask_counts.sum()) + 1)
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    sise(images[:1], 3)
+    sizes.clear()
+    sise(images[:1], 3)
+    alone = list(sizes)
+    with pytest.raises(TargetError):
+        sise(images, [3, 10])
+    sizes.clear()
+    sise(images[:1], 3)
+    assert sizes == alone
 
 
 def test_a_wrong_number_of_targets_is_told():
