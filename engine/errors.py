@@ -7,7 +7,8 @@
     │   │   └── NoBlocksError             the model has no spatial hierarchy for SISE
     │   ├── TargetError               a class index out of range, a label that is not a class
     │   ├── DataError                 the data set cannot be listed or planned
-    │   └── RunMismatchError          the output directory belongs to another run
+    │   ├── RunMismatchError          the output directory belongs to another run
+    │   └── NoRunError                a run was asked about where there is none
     ├── SampleError               one image only: becomes an error row with `status`
     └── RunError                  the run started and failed: exit code 1
         ├── WorkerStartError          workers cannot start
@@ -59,6 +60,10 @@ class DataError(UsageError):
 
 class RunMismatchError(UsageError):
     """The output directory belongs to a run with another fingerprint."""
+
+
+class NoRunError(UsageError):
+    """The directory that should hold a run holds none."""
 
 
 class SampleError(HeatlasError):

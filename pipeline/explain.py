@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from ..engine.block_plan import BlockPlan
-from ..engine.errors import ShardsUndoneError, TargetError
+from ..engine.errors import DataError, ShardsUndoneError, TargetError
 from ..engine.metrics import spelt_out
 from ..engine.session import find_metric
 from ..engine.sise import SISE
@@ -148,6 +148,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
         UsageError: Naming what is wrong.
     """
     metrics = [find_metric(name).name for name in spelt_out(settings.metrics)]
+    refuse_out_among_images(settings)
     listing = list_samples(settings.data, settings.columns.model_dump())
     listing = listing.slice(0, settings.limit)
     model_spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())
@@ -166,6 +167,20 @@ def prepare_run(settings: Settings) -> PreparedRun:
         sink=ParquetSink(settings.out, store_layout(settings, metrics, model, blocks, labels.class_names)),
         layer_count=len(blocks),
     )
+
+
+def refuse_out_among_images(settings: Settings) -> None:
+    """Pictures that `heatlas show` writes into a store must not turn up among the samples when the run is resumed.
+
+    Raises:
+        DataError: If `out` lies in the folder `data`.
+    """
+    (data_fs, data), (out_fs, out) = locate(settings.data), locate(settings.out)
+    inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/")
+    if inside and data_fs.to_dict() == out_fs.to_dict() and not data_fs.isfile(data):
+        raise DataError(
+            f"--out {settings.out} lies in the image folder --data {settings.data}; choose a place outside of it"
+        )
 
 
 def planned_blocks(model: LoadedModel, settings: Settings) -> BlockPlan:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Literal
 
-from ..engine.errors import RunMismatchError, StorageError
+from ..engine.errors import NoRunError, RunMismatchError, StorageError
 from .commit import put_if_absent
 from .location import child, locate, names_in
 from .retries import with_retries
@@ -68,11 +68,12 @@ def read_run(out: str) -> dict[str, Any]:
     """The content of `_run.json`: `schema_version`, `created`, `fingerprint` (with `versions`) and `settings`.
 
     Raises:
-        StorageError: If there is no such file or it is damaged.
+        NoRunError: If there is no such file.
+        StorageError: If it is damaged.
     """
     run = _read_if_there(out)
     if run is None:
-        raise StorageError(f"{out} is no heatlas run: it has no {RUN_FILE}; give the directory that `heatlas explain --out` "
+        raise NoRunError(f"{out} is no heatlas run: it has no {RUN_FILE}; give the directory that `heatlas explain --out` "
                            "wrote, not a folder in it or above it")  # fmt: skip
     return run
 

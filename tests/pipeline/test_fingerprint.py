@@ -2,7 +2,7 @@ import json
 import threading
 
 import pytest
-from heatlas.engine.errors import RunMismatchError, StorageError
+from heatlas.engine.errors import NoRunError, RunMismatchError, StorageError
 from heatlas.pipeline import fingerprint
 from heatlas.pipeline.commit import put
 from heatlas.pipeline.fingerprint import claim_run, read_run, versions
@@ -107,7 +107,7 @@ def test_another_store_version_is_refused(place):
 
 
 def test_reading_no_run_says_which_directory_to_give(tmp_path):
-    with pytest.raises(StorageError, match=r"is no heatlas run: it has no _run.json; give the directory that"):
+    with pytest.raises(NoRunError, match=r"is no heatlas run: it has no _run.json; give the directory that"):
         read_run(str(tmp_path))
 
 

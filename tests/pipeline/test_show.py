@@ -129,7 +129,7 @@ def test_show_by_id_says_what_is_missing_and_goes_on(
 def test_show_without_anything_to_draw_fails(store: pathlib.Path, capsys: pytest.CaptureFixture[str]):
     assert main(["show", str(store), "--id", "nope"]) == 1
     assert main(["show", str(store), "--limit", "0"]) == 2
-    assert main(["show", str(store.parent / "nowhere")]) == 1
+    assert main(["show", str(store.parent / "nowhere")]) == 2
     assert "is no heatlas run" in capsys.readouterr().err
 
 

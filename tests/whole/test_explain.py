@@ -259,6 +259,16 @@ def test_labels_as_targets_without_labels(
     assert "the target is 'label', but no sample has a label" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("inside", ["", "/out", "/ant/out/"])
+def test_a_store_among_the_images_is_refused(
+    inside: str, place: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    argv = command(place, tmp_path / "out")
+    argv[argv.index("--out") + 1] = f"{place / 'images'}{inside}"
+    assert main(argv) == 2
+    assert "lies in the image folder" in capsys.readouterr().err
+
+
 def test_limit_target_and_metrics_of_ones_own(place: pathlib.Path, tmp_path: pathlib.Path):
     out = tmp_path / "out"
     own = ["--limit", "4", "--target", "2", "--metrics", "none", "--store.no-map-png", "--store.map-size", "6"]
