@@ -29,6 +29,7 @@ bench: $(TEST_STAMP)
 
 docs: $(TEST_STAMP)
 	$(BIN)/python -m bench.layers_table
+	$(BIN)/python -m bench.metrics_table
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

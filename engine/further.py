@@ -50,7 +50,9 @@ class FurtherMaps:
         try:
             self._pending.append((place, self._sise.begin(image, target)))
         except TargetError:
-            self.n_forwards += 1  # a label that is no class of the model: the map stays NaN, so the metric is not defined
+            self.n_forwards += (
+                1  # a label that is no class of the model: the map stays NaN, so the metric is not defined
+            )
         self._settle()
 
     def _settle(self) -> None:

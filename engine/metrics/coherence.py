@@ -37,7 +37,7 @@ SHOWN_MAP = Explains("shown", 1, shown_pair)
 
 
 @metric(
-    version=1, unit="share", range=(0, 1), better="higher", needs="model", baseline="0 in network-input space, softly",
+    version=1, unit="share", range=(0.0, 1.0), better="higher", needs="model", baseline="0 in network-input space, softly",
     source=POPPI_PAPER, explains=(SHOWN_MAP,),
 )  # fmt: skip
 def coherency(evidence: Evidence) -> Float[Tensor, " batch"]:
@@ -50,7 +50,7 @@ def coherency(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="share", range=(0, 1), better="higher", needs="model", baseline="0 in network-input space, softly",
+    version=1, unit="share", range=(0.0, 1.0), better="higher", needs="model", baseline="0 in network-input space, softly",
     source=POPPI_PAPER, probes=(WHOLE, SHOWN), explains=(SHOWN_MAP,),
 )  # fmt: skip
 def adcc(evidence: Evidence) -> Float[Tensor, " batch"]:

@@ -13,7 +13,7 @@ from .metric import Evidence, metric, only_where, varies
 
 
 @metric(
-    version=1, unit="nats", range=(0, float("inf")), better="lower", needs="map",
+    version=1, unit="nats", range=(0.0, float("inf")), better="lower", needs="map",
     source="Bhatt et al., IJCAI 2020, section 5.3 (complexity)",
 )  # fmt: skip
 def entropy(evidence: Evidence) -> Float[Tensor, " batch"]:
@@ -24,7 +24,7 @@ def entropy(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="index", range=(0, 1), better="higher", needs="map",
+    version=1, unit="index", range=(0.0, 1.0), better="higher", needs="map",
     source="Chalasani et al., ICML 2020, section 4 (sparseness); Hurley and Rickard 2009",
 )  # fmt: skip
 def gini(evidence: Evidence) -> Float[Tensor, " batch"]:
@@ -36,7 +36,7 @@ def gini(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="share", range=(0, 1), better="lower", needs="map",
+    version=1, unit="share", range=(0.0, 1.0), better="lower", needs="map",
     source="Poppi et al., CVPR workshops 2021, section 3 (complexity)",
 )  # fmt: skip
 def complexity_l1(evidence: Evidence) -> Float[Tensor, " batch"]:

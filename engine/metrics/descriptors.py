@@ -24,7 +24,7 @@ OVERLAP_SHARE = 0.2
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
-@metric(version=1, unit="share of mass", range=(0, 1), better="neither", needs="map", source=OURS)
+@metric(version=1, unit="share of mass", range=(0.0, 1.0), better="neither", needs="map", source=OURS)
 def border_share(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Sum of S in the frame / sum of S, the frame being the outer 10 % of the rows and columns on each side, at least one."""
     height, width = evidence.maps.shape[1:]
@@ -35,19 +35,19 @@ def border_share(evidence: Evidence) -> Float[Tensor, " batch"]:
     return only_where(has_mass(evidence.maps), ((total - inner) / total).clamp(0, 1))
 
 
-@metric(version=1, unit="share of width", range=(0, 1), better="neither", needs="map", source=OURS)
+@metric(version=1, unit="share of width", range=(0.0, 1.0), better="neither", needs="map", source=OURS)
 def centroid_x(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Mean of (x + 0.5) / width weighted by S, x the pixel's column from the left: 0.5 is the middle."""
     return only_where(has_mass(evidence.maps), centroids(evidence.maps)[1] / evidence.maps.shape[2])
 
 
-@metric(version=1, unit="share of height", range=(0, 1), better="neither", needs="map", source=OURS)
+@metric(version=1, unit="share of height", range=(0.0, 1.0), better="neither", needs="map", source=OURS)
 def centroid_y(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Mean of (y + 0.5) / height weighted by S, y the pixel's row from the top: 0.5 is the middle."""
     return only_where(has_mass(evidence.maps), centroids(evidence.maps)[0] / evidence.maps.shape[1])
 
 
-@metric(version=1, unit="share of the diagonal", range=(0, 0.5), better="neither", needs="map", source=OURS)
+@metric(version=1, unit="share of the diagonal", range=(0.0, 0.5), better="neither", needs="map", source=OURS)
 def spread(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Root of the mean squared distance from the centroid weighted by S, over the diagonal, in pixels."""
     height, width = evidence.maps.shape[1:]
@@ -60,20 +60,20 @@ def spread(evidence: Evidence) -> Float[Tensor, " batch"]:
     return only_where(has_mass(evidence.maps), mean.sqrt() / (height**2 + width**2) ** 0.5)
 
 
-@metric(version=1, unit="regions", range=(0, float("inf")), better="neither", needs="map", source=OURS)
+@metric(version=1, unit="regions", range=(0.0, float("inf")), better="neither", needs="map", source=OURS)
 def n_components(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Number of regions of the pixels above Otsu's threshold of S, joined over the 8 neighbours."""
     counts = [count_regions(one) for one in above_otsu(evidence.maps).cpu().numpy()]
     return only_where(varies(evidence.maps), torch.tensor(counts, dtype=torch.float64, device=evidence.maps.device))
 
 
-@metric(version=1, unit="share of pixels", range=(0, 1), better="neither", needs="map", source=OURS)
+@metric(version=1, unit="share of pixels", range=(0.0, 1.0), better="neither", needs="map", source=OURS)
 def top_area(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Share of the pixels above Otsu's threshold of S (256 bins over the map's own range)."""
     return only_where(varies(evidence.maps), above_otsu(evidence.maps).double().mean(dim=(1, 2)))
 
 
-@metric(version=1, unit="correlation", range=(-1, 1), better="neither", needs="map", source=OURS, layers=True)
+@metric(version=1, unit="correlation", range=(-1.0, 1.0), better="neither", needs="map", source=OURS, layers=True)
 def layer_agreement(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Mean over all pairs of blocks of Spearman's correlation of their maps V_l; not defined for fewer than two blocks.
 
@@ -98,7 +98,13 @@ BOTH_CLASSES = Explains("label_and_prediction", 2, label_and_prediction)
 
 
 @metric(
-    version=1, unit="share of pixels", range=(0, 1), better="neither", needs="model", source=OURS, explains=(BOTH_CLASSES,)
+    version=1,
+    unit="share of pixels",
+    range=(0.0, 1.0),
+    better="neither",
+    needs="model",
+    source=OURS,
+    explains=(BOTH_CLASSES,),
 )
 def label_overlap(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Intersection over union of the top 20 % pixels of the label's map and of the prediction's map, where the two differ.

@@ -29,7 +29,7 @@ TOP_ONLY = Probe("top_only", 1, top_only)
 
 
 @metric(
-    version=1, unit="%", range=(0, 100), better="lower", needs="model", baseline="0 in network-input space",
+    version=1, unit="%", range=(0.0, 100.0), better="lower", needs="model", baseline="0 in network-input space",
     source=SISE_PAPER, probes=(WHOLE, TOP_ONLY),
 )  # fmt: skip
 def drop_pct(evidence: Evidence) -> Float[Tensor, " batch"]:
@@ -42,7 +42,7 @@ def drop_pct(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="share of images", range=(0, 1), better="higher", needs="model", baseline="0 in network-input space",
+    version=1, unit="share of images", range=(0.0, 1.0), better="higher", needs="model", baseline="0 in network-input space",
     source=SISE_PAPER, probes=(WHOLE, TOP_ONLY),
 )  # fmt: skip
 def increase(evidence: Evidence) -> Float[Tensor, " batch"]:
@@ -52,7 +52,7 @@ def increase(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="%", range=(0, 100), better="higher", needs="model", baseline="0 in network-input space",
+    version=1, unit="%", range=(0.0, 100.0), better="higher", needs="model", baseline="0 in network-input space",
     source="Zhang et al., Opti-CAM, 2023, with SISE's hard top 15 % in place of the soft mask", probes=(WHOLE, TOP_ONLY),
 )  # fmt: skip
 def average_gain_pct(evidence: Evidence) -> Float[Tensor, " batch"]:

@@ -34,7 +34,9 @@ def impute(
         The filled images, and for each whether its system was solved to the tolerance; it was not where every pixel is removed.
     """
     steps = 20 * (image.shape[1] + image.shape[2]) + 100 if max_steps is None else max_steps
-    together = 1 if image.device.type == "cpu" else len(removed)  # one at a time stays in the CPU's cache; an accelerator wants all
+    together = (
+        1 if image.device.type == "cpu" else len(removed)
+    )  # one at a time stays in the CPU's cache; an accelerator wants all
     parts = [solve(image.double(), part[:, None].double(), steps) for part in removed.split(together)]
     filled = torch.cat([part for part, _ in parts]).to(image.dtype)
     solved = torch.cat([part for _, part in parts]) & ~removed.flatten(1).all(dim=1)

@@ -15,7 +15,7 @@ TOLERANCE = 15
 """Pixels by which a maximum may miss the ground truth, exclusive."""
 
 
-@metric(version=1, unit="share of mass", range=(0, 1), better="higher", needs="truth", source=SISE_PAPER)
+@metric(version=1, unit="share of mass", range=(0.0, 1.0), better="higher", needs="truth", source=SISE_PAPER)
 def ebpg(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Sum of S inside the ground truth / sum of S, unthresholded (energy-based pointing game)."""
     truth = present(evidence)
@@ -24,7 +24,7 @@ def ebpg(evidence: Evidence) -> Float[Tensor, " batch"]:
     return torch.where(total > 0, inside / total, torch.nan).where(truth.any(dim=2).any(dim=1), torch.nan)
 
 
-@metric(version=1, unit="share of pixels", range=(0, 1), better="higher", needs="truth", source=SISE_PAPER)
+@metric(version=1, unit="share of pixels", range=(0.0, 1.0), better="higher", needs="truth", source=SISE_PAPER)
 def miou(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Intersection over union of the top 20 % pixels with the ground truth."""
     truth = present(evidence)
@@ -33,7 +33,7 @@ def miou(evidence: Evidence) -> Float[Tensor, " batch"]:
     return (shared / joint).double().where(truth.any(dim=2).any(dim=1), torch.nan)
 
 
-@metric(version=1, unit="share of pixels", range=(0, 1), better="higher", needs="truth", source=SISE_PAPER)
+@metric(version=1, unit="share of pixels", range=(0.0, 1.0), better="higher", needs="truth", source=SISE_PAPER)
 def bbox(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Share of the top N pixels that lie inside the ground truth, N the number of ground-truth pixels."""
     truth = present(evidence)
@@ -43,7 +43,7 @@ def bbox(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="share of maxima", range=(0, 1), better="higher", needs="truth",
+    version=1, unit="share of maxima", range=(0.0, 1.0), better="higher", needs="truth",
     source="Zhang et al., IJCV 2018 (pointing game), as TorchRay computes it",
 )  # fmt: skip
 def pointing_hit(evidence: Evidence) -> Float[Tensor, " batch"]:
@@ -58,7 +58,7 @@ def pointing_hit(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="share of pixels", range=(0, 1), better="higher", needs="truth",
+    version=1, unit="share of pixels", range=(0.0, 1.0), better="higher", needs="truth",
     source="Arras et al., Information Fusion 2022 (CLEVR-XAI)",
 )  # fmt: skip
 def relevance_rank_accuracy(evidence: Evidence) -> Float[Tensor, " batch"]:

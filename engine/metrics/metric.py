@@ -30,11 +30,11 @@ class Evidence:
     """Flat pixel indices of every map, most relevant first."""
     truth: Bool[Tensor, "batch height width"] | None = None
     """Ground truth; None where the data set has none."""
-    probes: dict[str, Float[Tensor, "batch variant"]] = field(default_factory=dict)
+    probes: dict[str, Float[Tensor, "batch _variant"]] = field(default_factory=dict)
     """Psi of the target on every variant of every probe that was asked for."""
-    notes: dict[str, Float[Tensor, "batch variant"]] = field(default_factory=dict)
+    notes: dict[str, Float[Tensor, "batch _variant"]] = field(default_factory=dict)
     """What a probe noted about each of its variants when it made them."""
-    explained: dict[str, Float[Tensor, "batch variant height width"]] = field(default_factory=dict)
+    explained: dict[str, Float[Tensor, "batch _variant height width"]] = field(default_factory=dict)
     """The maps of every further explanation that was asked for; NaN where one has no map."""
     layer_maps: Float[Tensor, "batch layer height width"] | None = None
     """The block maps V_l; None unless a metric asks for them."""

@@ -52,7 +52,7 @@ DELETED = Probe("deleted", STEPS, deleted)
 
 
 @metric(
-    version=1, unit="probability", range=(0, 1), better="higher", needs="model",
+    version=1, unit="probability", range=(0.0, 1.0), better="higher", needs="model",
     baseline="the image blurred by a Gaussian (11 x 11, sigma 5 px, edges replicated)",
     source=RISE_PAPER, probes=(WHOLE, INSERTED),
 )  # fmt: skip
@@ -62,7 +62,7 @@ def insertion_auc(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="probability", range=(0, 1), better="lower", needs="model", baseline="0 in network-input space",
+    version=1, unit="probability", range=(0.0, 1.0), better="lower", needs="model", baseline="0 in network-input space",
     source=RISE_PAPER, probes=(WHOLE, DELETED),
 )  # fmt: skip
 def deletion_auc(evidence: Evidence) -> Float[Tensor, " batch"]:

@@ -54,7 +54,7 @@ WITHOUT_SQUARES = Probe("without_squares", DRAWS, without_squares)
 
 
 @metric(
-    version=1, unit="relative distance", range=(0, float("inf")), better="lower", needs="model",
+    version=1, unit="relative distance", range=(0.0, float("inf")), better="lower", needs="model",
     source=YEH_PAPER + ", section 4", explains=(DISTURBED,),
 )  # fmt: skip
 def max_sensitivity(evidence: Evidence) -> Float[Tensor, " batch"]:
@@ -68,7 +68,7 @@ def max_sensitivity(evidence: Evidence) -> Float[Tensor, " batch"]:
 
 
 @metric(
-    version=1, unit="squared probability", range=(0, 1), better="lower", needs="model",
+    version=1, unit="squared probability", range=(0.0, 1.0), better="lower", needs="model",
     baseline="0 in network-input space", source=YEH_PAPER + ", section 2, scaled as in the authors' code",
     probes=(WHOLE, WITHOUT_SQUARES),
 )  # fmt: skip

@@ -62,7 +62,9 @@ def measure_with(
     scorer = Scorer(model, batch_size=batch_size)
     made = []
     for place, (image, heat) in enumerate(zip(images, maps, strict=True)):
-        subject = Subject(image, heat, rank_pixels(heat[None])[0], 0, 0, None, seed, samples[place] if samples else place)
+        subject = Subject(
+            image, heat, rank_pixels(heat[None])[0], 0, 0, None, seed, samples[place] if samples else place
+        )
         variants = {probe.name: probe.make(subject) for probe in metric.probes}
         jobs = {probe.name: Job(probe.count, 0, variants[probe.name].fill) for probe in metric.probes}
         if jobs:

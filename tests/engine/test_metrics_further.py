@@ -33,7 +33,9 @@ def images() -> Tensor:
     return images_like(4, 3, (24, 24), seed=1)
 
 
-def session_of(model: nn.Module, images: Tensor, metrics=FURTHER, *, batch_size=16, seed=0, keys=None, **push) -> dict[int, Explained]:
+def session_of(
+    model: nn.Module, images: Tensor, metrics=FURTHER, *, batch_size=16, seed=0, keys=None, **push
+) -> dict[int, Explained]:
     session = ExplainSession(SISE(model, batch_size=batch_size), metrics, seed=seed)
     left = []
     for key in range(len(images)) if keys is None else keys:
@@ -54,7 +56,10 @@ def alike(one: Explained, other: Explained) -> None:
 
 def test_coherency_is_pearson_brought_to_0_1():
     first, second = torch.rand(3, 5, 6), torch.rand(3, 5, 6)
-    expected = [(scipy.stats.pearsonr(a.ravel(), b.ravel()).statistic + 1) / 2 for a, b in zip(first.numpy(), second.numpy(), strict=True)]
+    expected = [
+        (scipy.stats.pearsonr(a.ravel(), b.ravel()).statistic + 1) / 2
+        for a, b in zip(first.numpy(), second.numpy(), strict=True)
+    ]
 
     assert measure("coherency", first, explained=second[:, None]) == pytest.approx(expected, abs=1e-6)
     assert measure("coherency", first, explained=first[:, None]) == pytest.approx([1, 1, 1])
@@ -104,7 +109,9 @@ def test_label_overlap_by_hand():
     prediction = label.clone()
     prediction[0, 0], prediction[0, 1] = 30, 40  # top 20 %: 0 1 18 19
 
-    assert measure("label_overlap", label[None], explained=torch.stack([label, prediction])[None]) == pytest.approx([2 / 6])
+    assert measure("label_overlap", label[None], explained=torch.stack([label, prediction])[None]) == pytest.approx(
+        [2 / 6]
+    )
 
 
 # captum
@@ -112,7 +119,9 @@ def test_label_overlap_by_hand():
 
 def test_infidelity_against_captum():
     image, heat = torch.rand(3, 16, 12), torch.rand(16, 12)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)).eval()
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)
+    ).eval()
     squares = draw_squares(Subject(image, heat, rank_pixels(heat[None])[0], 0, 0, sample=5))
 
     def perturb(inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,13 +136,17 @@ def test_infidelity_against_captum():
 
     assert value == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-9)
     assert value[0] > 0
-    assert value == pytest.approx(measure_with(network, "infidelity", image[None], 8 * heat[None], samples=[5]), rel=1e-4)
+    assert value == pytest.approx(
+        measure_with(network, "infidelity", image[None], 8 * heat[None], samples=[5]), rel=1e-4
+    )
 
 
 def test_infidelity_of_a_map_that_tells_the_losses_is_0():
     """A score that adds up over pixels, in its linear range, and a map of each pixel's share."""
     image = torch.rand(1, 1, 14, 14, generator=torch.Generator().manual_seed(2))
-    right, wrong = (measure_with(SumModel(1e-3), "infidelity", image, heat)[0] for heat in (image[:, 0], 1 - image[:, 0]))
+    right, wrong = (
+        measure_with(SumModel(1e-3), "infidelity", image, heat)[0] for heat in (image[:, 0], 1 - image[:, 0])
+    )
 
     assert right < 1e-8
     assert right < wrong / 100
@@ -141,7 +154,10 @@ def test_infidelity_of_a_map_that_tells_the_losses_is_0():
 
 def test_squares_lie_inside_and_are_drawn_by_the_sample():
     heat = torch.rand(30, 20)
-    drawn = [draw_squares(Subject(torch.rand(3, 30, 20), heat, rank_pixels(heat[None])[0], 0, 0, sample=k)) for k in (1, 1, 2)]
+    drawn = [
+        draw_squares(Subject(torch.rand(3, 30, 20), heat, rank_pixels(heat[None])[0], 0, 0, sample=k))
+        for k in (1, 1, 2)
+    ]
     for mask in drawn[0]:
         rows, columns = mask.any(dim=1).sum(), mask.any(dim=0).sum()
         assert rows == columns
@@ -171,7 +187,11 @@ def test_max_sensitivity_against_captum(model: nn.Module, images: Tensor):
         draws = torch.stack([image for image, _ in METRICS["max_sensitivity"].explains[0].make(subject)])
         assert float((draws - images[key]).abs().max()) <= 0.02 + 1e-6
         expected = sensitivity_max(
-            partial(explain, sise), images[key : key + 1], partial(always, draws), n_perturb_samples=10, target=one.target
+            partial(explain, sise),
+            images[key : key + 1],
+            partial(always, draws),
+            n_perturb_samples=10,
+            target=one.target,
         )
         assert one.metrics["max_sensitivity"] == pytest.approx(expected.item(), rel=1e-5)
 

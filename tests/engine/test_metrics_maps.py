@@ -98,7 +98,9 @@ def test_against_scipy_and_skimage(maps: np.ndarray):
         pairs = np.abs(heat.ravel()[:, None] - heat.ravel()[None]).sum()  # the mean-difference form of the Gini index
         assert ginis[place] == pytest.approx(pairs / (2 * heat.size * heat.sum()), abs=1e-12)
         top, left = ndimage.center_of_mass(heat)
-        assert (down[place], across[place]) == pytest.approx(((top + 0.5) / heat.shape[0], (left + 0.5) / heat.shape[1]))
+        assert (down[place], across[place]) == pytest.approx(
+            ((top + 0.5) / heat.shape[0], (left + 0.5) / heat.shape[1])
+        )
         mask = heat > threshold_otsu(heat)
         assert areas[place] == pytest.approx(mask.mean())
         assert regions[place] == ndimage.label(mask, np.ones((3, 3)))[1]

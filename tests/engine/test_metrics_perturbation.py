@@ -94,7 +94,9 @@ def test_gain_by_hand():
     maps[0, 0, :3], images[0, 0, 0, :3] = 2, 1
     kept = 1 / (1 + math.exp(-3))
 
-    assert measure_with(SumModel(), "average_gain_pct", images, maps) == pytest.approx([(kept - 0.5) / 0.5 * 100], rel=1e-5)
+    assert measure_with(SumModel(), "average_gain_pct", images, maps) == pytest.approx(
+        [(kept - 0.5) / 0.5 * 100], rel=1e-5
+    )
     assert measure_with(SumModel(), "average_gain_pct", -images, maps) == [0.0]
 
 
@@ -138,7 +140,9 @@ def test_ranks_alone_decide(heat: np.ndarray, transform):
     images, _ = image_and_map(11, (8, 9))
     maps = torch.tensor(heat)[None]
     for name in ("drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road"):
-        assert measure_with(SumModel(0.05), name, images, maps) == measure_with(SumModel(0.05), name, images, transform(maps))
+        assert measure_with(SumModel(0.05), name, images, maps) == measure_with(
+            SumModel(0.05), name, images, transform(maps)
+        )
 
 
 @settings(max_examples=30, deadline=None)

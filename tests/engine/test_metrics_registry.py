@@ -60,7 +60,9 @@ def test_draws_repeat(seed: int, sample: int, purpose: str):
 
 
 def test_draws_of_different_seeds_samples_and_purposes_differ():
-    drawn = [torch.rand(4, generator=sample_generator(*key)) for key in ((0, 1, ""), (1, 0, ""), (0, 0, ""), (0, 0, "road"))]
+    drawn = [
+        torch.rand(4, generator=sample_generator(*key)) for key in ((0, 1, ""), (1, 0, ""), (0, 0, ""), (0, 0, "road"))
+    ]
 
     assert len({tuple(one.tolist()) for one in drawn}) == 4
 

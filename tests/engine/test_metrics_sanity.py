@@ -66,10 +66,15 @@ def test_an_image_without_a_map_has_no_value_and_costs_no_other_its_own():
 
 
 @settings(max_examples=50, deadline=None)
-@given(hnp.arrays(float, (3, 12), elements=st.integers(0, 4).map(float)), hnp.arrays(float, (3, 12), elements=st.integers(0, 4).map(float)))
+@given(
+    hnp.arrays(float, (3, 12), elements=st.integers(0, 4).map(float)),
+    hnp.arrays(float, (3, 12), elements=st.integers(0, 4).map(float)),
+)
 def test_ranks_and_spearman_against_scipy(first, second):
     assert average_ranks(torch.tensor(first)).tolist() == scipy.stats.rankdata(first, axis=1).tolist()
-    for value, one, two in zip(spearman(torch.tensor(first), torch.tensor(second)).tolist(), first, second, strict=True):
+    for value, one, two in zip(
+        spearman(torch.tensor(first), torch.tensor(second)).tolist(), first, second, strict=True
+    ):
         if one.min() == one.max() or two.min() == two.max():
             assert math.isnan(value)
         else:

@@ -109,7 +109,9 @@ def test_a_map_that_ranks_nothing_never_hits(name: str, heat: torch.Tensor):
 @given(
     hnp.arrays(np.float32, (3, 9, 7), elements=st.integers(0, 8).map(float)),
     hnp.arrays(bool, (3, 9, 7)),
-    st.sampled_from([lambda heat: 3 * heat + 1, lambda heat: heat**3, torch.exp, lambda heat: heat.clamp(min=0).sqrt()]),
+    st.sampled_from(
+        [lambda heat: 3 * heat + 1, lambda heat: heat**3, torch.exp, lambda heat: heat.clamp(min=0).sqrt()]
+    ),
 )
 def test_ranks_alone_decide(maps: np.ndarray, truth: np.ndarray, transform):
     heat, inside = torch.tensor(maps), torch.tensor(truth)
