@@ -237,8 +237,7 @@ def test_otsu_equals_skimage_one_bit_beside_the_edges_of_bins(low: float, width:
 @given(st.integers(0, 10**6), st.integers(2, 12))
 @settings(max_examples=60, deadline=None)
 def test_otsu_equals_skimage_on_large_symmetric_maps(seed: int, levels: int):
-    """Values v and 1 - v in equal numbers: two thresholds separate them equally well but for rounding, and the products of
-    class sizes do not fit float32 any more."""
+    """Values v and 1 - v in equal numbers: two thresholds separate them equally well but for rounding."""
     half = np.random.default_rng(seed).integers(0, levels + 1, size=(90, 91)) / levels
     assert_equals_skimage(np.concatenate([half, 1 - half]))
 

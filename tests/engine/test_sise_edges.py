@@ -321,15 +321,21 @@ def test_a_session_explains_each_image_as_if_alone(order: list[int], batch_size:
 
 
 def test_a_session_goes_on_after_reset():
-    """What was in flight never returns; what comes after is whole."""
-    model, images = three_blocks(30), images_like(2, 3, SIZE, seed=8)
-    session = ExplainSession(SISE(model, batch_size=64), [])
-    session.push(0, images[0], target=None, truth=None)
+    """What was in flight never returns and costs no forward any more; what comes after is whole."""
+    model, images = three_blocks(30), images_like(1, 3, SIZE, seed=8)
+    alone = SISE(model)(images)
+    session = ExplainSession(SISE(model, batch_size=int(alone.mask_counts.sum()) + 1), [])
+    session.push(0, images[0])
     session.reset()
-    left = session.push(1, images[1], target=None, truth=None) + session.finish()
+    assert session.finish() == []
+    forwards: list[int] = []
+    handle = model.register_forward_hook(lambda module, args, output: forwards.append(len(args[0])))
+    left = session.push(1, images[0]) + session.finish()
+    handle.remove()
     assert [one.key for one in left] == [1]
     assert left[0].map is not None
-    assert torch.equal(left[0].map, SISE(model)(images[1:]).maps[0])
+    assert torch.allclose(left[0].map, alone.maps[0], atol=1e-5)
+    assert forwards.count(int(alone.mask_counts.sum()) + 1) == 1
 
 
 # ------------------------------------------------------------------------------------------------------ the model is left alone
