@@ -56,10 +56,11 @@ def measure_with(
     samples: Sequence[int] | None = None,
     explained: Tensor | None = None,
     seed: int = 0,
+    precision: str = "fp32",
 ) -> list[float]:
     """The metric of class 0 on images and their maps, its probes scored by the packed scorer."""
     metric = METRICS[name]
-    scorer = Scorer(model, batch_size=batch_size)
+    scorer = Scorer(model, batch_size=batch_size, precision=precision)
     made = []
     for place, (image, heat) in enumerate(zip(images, maps, strict=True)):
         subject = Subject(

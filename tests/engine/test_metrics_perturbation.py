@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from metric_cases import MeanModel, SumModel, measure_with, variants_of
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 CURVES = ("insertion_auc", "deletion_auc")
@@ -152,3 +152,25 @@ def test_ties_never_change_how_many_pixels_a_step_is(heat: np.ndarray):
     shown = variants_of("deletion_auc", 1, image, torch.tensor(heat)).sum(dim=(1, 2, 3)).tolist()
 
     assert shown == [42 - round(step * 42 / 20) for step in range(1, 21)]
+
+
+class SmallNetwork(nn.Module):
+    """A convolution, so that autocast has something to round."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(images).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("name", ["insertion_auc", "deletion_auc", "road"])
+def test_half_precision_forwards_agree_with_float32(name: str):
+    """bfloat16 keeps 8 bits of a logit; the areas and differences are summed in float32 at least and stay within a hundredth."""
+    images, maps = image_and_map(13, count=4)
+    full, half = (measure_with(SmallNetwork().eval(), name, images, maps, precision=one) for one in ("fp32", "bf16"))
+
+    assert full != half, "autocast must have rounded something"
+    assert half == pytest.approx(full, abs=0.01)
