@@ -234,7 +234,7 @@ class LayerMasks:
     def __init__(self, image: Tensor, maps: Tensor, alphas: Tensor, mu: float, target: int | None):
         self.image = image
         self.size = (image.shape[1], image.shape[2])
-        self.finite = bool(alphas.isfinite().all())
+        self.finite = bool(alphas.isfinite().all() and maps.isfinite().all())
         self.maps = maps[select_maps(maps, alphas, mu)].contiguous() if self.finite else maps[:0]
         self.low = self.maps.new_empty(len(self.maps))
         self.job = Job(count=len(self.maps), target=-1 if target is None else target, fill=self.fill)
@@ -275,7 +275,7 @@ class Pending:
         if not self.logits.finite:
             return statuses.NON_FINITE, "the model's output for the image is not finite"
         if not all(layer.finite for layer in self.layers):
-            return statuses.NON_FINITE, "the gradient of the target's score is not finite"
+            return statuses.NON_FINITE, "a block layer's map or its gradient is not finite"
         empty = [number for number, layer in enumerate(self.layers, 1) if layer.job.count == 0]
         if empty:
             return (
