@@ -144,7 +144,9 @@ class SISE:
         Raises:
             TargetError: When `target` is no class of the model.
         """
-        logits, layers = self.layer_masks(image, target)
+        with torch.inference_mode(False):  # a caller may be in inference mode, which records no gradient
+            image = image.clone() if image.is_inference() else image
+            logits, layers = self.layer_masks(image, target)
         pending = Pending(image, logits, layers)
         if pending.failure is None:
             self.scorer.submit(*(layer.job for layer in layers), like=image)

@@ -548,3 +548,14 @@ def test_layer_maps_are_kept_when_asked_for():
         s, _ = reference.fused([one.double().numpy() for one in kept.layer_maps[row]])
         near = np.abs(s / 3 - kept.maps[row].double().numpy()) <= 1e-6
         assert near.mean() > 0.99
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_the_caller_may_have_switched_gradients_off(mode):
+    model = three_blocks(0)
+    images = images_like(2, 3, (24, 24), seed=1)
+    expected = SISE(model)(images)
+    with mode():
+        found = SISE(model)(images.clone())
+    assert found.statuses == expected.statuses == ["ok", "ok"]
+    assert torch.equal(found.maps, expected.maps)
