@@ -15,7 +15,7 @@ import torch
 from ..engine.block_plan import BlockPlan
 from ..engine.errors import DataError, ShardsUndoneError, TargetError
 from ..engine.metrics import spelt_out
-from ..engine.session import find_metric
+from ..engine.measurement import find_metric
 from ..engine.sise import SISE
 from ..workers.models import LoadedModel, ModelSpec, load_model
 from ..workers.outcome import RunOutcome
@@ -135,6 +135,7 @@ class PreparedRun:
                 cpus_per_worker=settings.cpus_per_worker,
                 address=settings.address,
                 image_timeout=settings.image_timeout,
+                start_timeout=settings.start_timeout,
                 local_paths=[place for place in (settings.data, settings.out) if is_local(locate(place)[0])],
                 shared_fs=settings.shared_fs,
                 on_event=progress,

@@ -131,6 +131,9 @@ class Settings(SettingsGroup):
     image_timeout: PositiveFloat = Field(
         600.0, description="Seconds without a sign of life after which a worker is replaced."
     )
+    start_timeout: PositiveFloat = Field(
+        900.0, description="Seconds that a worker may take to build its model before it is replaced."
+    )
     shard_retries: NaturalInt = Field(
         10, description="How often a shard is tried again after a failure; a quarantined image starts the count anew."
     )

@@ -14,7 +14,7 @@ from typing import Any
 from .actors import actor_class
 from .deaths import death_text, verdict_of
 from .events import ShardFailed, WorkerEvent
-from .shard_worker import StartReport
+from .shard_worker import Hello, StartReport
 from .shards import Sample, Shard
 from .signals import DeathKind
 
@@ -30,7 +30,7 @@ class Death:
     text: str
 
 
-News = StartReport | WorkerEvent | Death
+News = Hello | StartReport | WorkerEvent | Death
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +40,7 @@ class _Member:
     """What Ray will answer next: a reference, or a stream of them."""
     streaming: bool = False
     pid: int = 0
-    node: str = ""
+    host: str = ""
     pings: int = 0
     doubt: str = ""
 
@@ -60,9 +60,9 @@ class Fleet:
         self._members: dict[int, _Member] = {}
 
     def spawn(self, worker: int) -> None:
-        """Create an actor and ask it to build its model."""
+        """Create an actor; when it answers it is asked to build its model."""
         handle = self._actor.remote(*self._arguments)
-        self._members[worker] = _Member(handle, handle.start.remote())
+        self._members[worker] = _Member(handle, handle.hello.remote())
 
     def dispatch(
         self, worker: int, shard: Shard, samples: Sequence[Sample], quarantine: frozenset[int], careful: bool
@@ -128,7 +128,9 @@ class Fleet:
         member.waiting = None
         if member.pings:
             return Death("infrastructure", member.doubt)
-        member.pid, member.node = answer.pid, answer.host
+        if isinstance(answer, Hello):
+            member.pid, member.host = answer.pid, answer.host
+            member.waiting = member.handle.start.remote()
         return answer
 
     def _judge(self, member: _Member, error: Exception) -> News | None:
@@ -141,13 +143,13 @@ class Fleet:
             return Death("infrastructure", member.doubt)
         member.pings += 1
         member.doubt = member.doubt or death_text(error)
-        member.waiting, member.streaming = member.handle.ping.remote(), False
+        member.waiting, member.streaming = member.handle.hello.remote(), False
         return None
 
     def kill_hard(self, worker: int) -> None:
         """Kill a worker that may not even answer Ray: a stopped process would keep its GPU for ever."""
         member = self._members.get(worker)
         self.kill(worker)
-        if member and member.pid and member.node == socket.gethostname():
+        if member and member.pid and member.host == socket.gethostname():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(member.pid, signal.SIGKILL)

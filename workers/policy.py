@@ -26,6 +26,7 @@ from .signals import (
     GiveUp,
     Kill,
     Lost,
+    Placed,
     Quarantine,
     Ready,
     Signal,
@@ -45,6 +46,8 @@ class Limits:
     """
 
     image_timeout: float = 600.0
+    start_timeout: float = 900.0
+    """For building the model, weights over a slow network included; waiting for room in the cluster does not count."""
     write_timeout: float = 600.0
     """For the commit, where storage retries with backoff; never shorter than `image_timeout`."""
     shard_retries: int = 3
@@ -70,6 +73,7 @@ class _Task:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
+    placed: bool = False
     ready: bool = False
     task: _Task | None = None
     alive: tuple[int, ...] = ()
@@ -129,13 +133,20 @@ class Policy:
             return []
         actions: list[Action] = []
         for name, worker in list(self._workers.items()):
-            patience = self.limits.image_timeout
-            if worker.writing:
-                patience = max(patience, self.limits.write_timeout)
-            if worker.task and now - worker.heard > patience:
-                text = f"no sign of life for {patience:g} s"
-                actions += [Kill(name, text), *self._lose(name, Died(name, "crash", text), now, cause="timeout")]
+            patience = self._patience(worker)
+            if now - worker.heard > patience:
+                text = f"no sign of life for {patience:g} s" if worker.ready else f"no model after {patience:g} s"
+                cause = "timeout" if worker.ready else "start"
+                actions += [Kill(name, text), *self._lose(name, Died(name, "crash", text), now, cause=cause)]
         return self._settle(actions, now)
+
+    def _patience(self, worker: _Worker) -> float:
+        """Seconds that this worker may be silent."""
+        if worker.placed and not worker.ready:
+            return self.limits.start_timeout
+        if worker.task is None:
+            return float("inf")
+        return max(self.limits.image_timeout, self.limits.write_timeout if worker.writing else 0.0)
 
     def cut_short(self, reason: str) -> list[Action]:
         """End now; what is in flight stays undone."""
@@ -153,6 +164,8 @@ class Policy:
             return []
         worker.heard = now
         match signal:
+            case Placed():
+                worker.placed = True
             case Ready():
                 worker.ready, self._failed_starts, self._lost_starts = True, 0, 0
             case StartFailed() if not worker.ready:

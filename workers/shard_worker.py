@@ -23,11 +23,17 @@ DECODE_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
-class StartReport:
-    """How the start of a worker went; an error as data, because not every exception can be pickled."""
+class Hello:
+    """Where the worker's process runs."""
 
     pid: int
     host: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartReport:
+    """How the start of a worker went; an error as data, because not every exception can be pickled."""
+
     device: str = ""
     error: str | None = None
 
@@ -62,9 +68,9 @@ class ShardWorker:
     def start(self) -> StartReport:
         """Build the model."""
         try:
-            return StartReport(os.getpid(), socket.gethostname(), self.engine.device)
+            return StartReport(self.engine.device)
         except Exception as error:
-            return StartReport(os.getpid(), socket.gethostname(), error=describe(error))
+            return StartReport(error=describe(error))
 
     @property
     def engine(self) -> Engine:
@@ -76,8 +82,9 @@ class ShardWorker:
             self._engine = build(self.spec, self.reader)
         return self._engine
 
-    def ping(self) -> None:
-        """Answer, if this process still can."""
+    def hello(self) -> Hello:
+        """Answer, if this process can."""
+        return Hello(os.getpid(), socket.gethostname())
 
     def run(
         self, shard: Shard, samples: Sequence[Sample], quarantine: Collection[int] = (), careful: bool = False

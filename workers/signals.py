@@ -17,6 +17,13 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """The worker's process runs; from now on it builds its model. Before that it waits for room in the cluster, which may take long."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The worker has its model."""
 
@@ -85,7 +92,7 @@ class Stop:
     """The user wants no new shards started."""
 
 
-Signal = Capacity | Ready | StartFailed | Alive | WriteBegun | Done | Died | Failed | BreakerOpen | Stop
+Signal = Capacity | Placed | Ready | StartFailed | Alive | WriteBegun | Done | Died | Failed | BreakerOpen | Stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,11 @@ from .events import (
 )
 from .fleet import Death, Fleet, News
 from .interrupts import STOPPING, Interrupts
+from .metered_sink import MeteredSink
 from .outcome import RunOutcome
 from .policy import Limits, Policy
 from .ports import SampleReader, ShardSink
-from .shard_worker import StartReport
+from .shard_worker import Hello, StartReport
 from .shards import Sample, Shard
 from .worker_spec import WorkerSpec
 
@@ -53,6 +54,7 @@ def supervise(
     cpus_per_worker: float = 1.0,
     address: str | None = None,
     image_timeout: float = 600.0,
+    start_timeout: float = 900.0,
     shard_retries: int = 10,
     max_error_rate: float = 1.0,
     local_paths: Sequence[str] = (),
@@ -73,6 +75,7 @@ def supervise(
         cpus_per_worker: CPUs per actor.
         address: Of a running cluster; None or `local` starts a private instance.
         image_timeout: Seconds without a sign of life after which a worker is killed.
+        start_timeout: Seconds that a worker may take to build its model, waiting for room in the cluster not counted.
         shard_retries: Deaths and failures of a shard, since its last quarantine, after which it is left undone.
         max_error_rate: Share of failed images, in [0, 1], above which the run stops; 1 switches this off.
         local_paths: Paths that exist on one machine only, as far as anyone can tell; refused on more than one node.
@@ -97,8 +100,10 @@ def supervise(
             cluster.refuse_several_nodes(local_paths)
         spec = replace(spec, device="auto" if cluster.gpus and spec.device == "auto" else cluster.device)
         spec = replace(spec, max_error_rate=max_error_rate)
-        fleet = Fleet((spec, reader, sink, build), gpus=cluster.gpus, cpus=cpus_per_worker)
-        limits = Limits(image_timeout=image_timeout, shard_retries=shard_retries, max_error_rate=max_error_rate)
+        fleet = Fleet((spec, reader, MeteredSink(sink), build), gpus=cluster.gpus, cpus=cpus_per_worker)
+        limits = Limits(
+            image_timeout=image_timeout, start_timeout=start_timeout, shard_retries=shard_retries, max_error_rate=max_error_rate,
+        )  # fmt: skip
         run = _Run(shards, samples_of, fleet, Policy(shards, limits), on_event)
         try:
             while not run.policy.ended:
@@ -172,6 +177,8 @@ class _Run:
     def _take_in(self, worker: int, news: News) -> None:
         shard = self.policy.in_flight.get(worker)
         match news:
+            case Hello():
+                self.hear(signals.Placed(worker))
             case StartReport(error=None):
                 self.hear(signals.Ready(worker))
             case StartReport(error=text):

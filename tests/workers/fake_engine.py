@@ -104,6 +104,10 @@ def failing_build(spec: WorkerSpec, reader):
     raise ModelError("the weights are missing; look elsewhere")
 
 
+def hanging_build(spec: WorkerSpec, reader):
+    time.sleep(3600)
+
+
 def build_fake(spec: WorkerSpec, reader):
     return FakeEngine(spec, reader)
 

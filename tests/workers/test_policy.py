@@ -18,6 +18,7 @@ from heatlas.workers.signals import (
     GiveUp,
     Kill,
     Lost,
+    Placed,
     Quarantine,
     Ready,
     Spawn,
@@ -221,6 +222,32 @@ def test_starts_that_fail_in_a_row_abort_with_the_cause():
     [abort] = desk.of(Abort)
     assert abort == Abort("start", "3 workers in a row could not start: weights missing")
     assert set(desk.policy.undone) == {0, 1}
+
+
+def test_a_start_that_hangs_is_killed_and_counts_as_failed():
+    desk = Desk(workers=0, start_timeout=50, failed_starts=2)
+    desk.say(Capacity(1))
+    desk.say(Placed(0))
+    desk.wait(49)
+    assert desk.of(Kill) == []
+    desk.wait(2)
+    assert desk.of(Kill) == [Kill(0, "no model after 50 s")]
+    assert desk.of(Lost) == [Lost(0, "start", "no model after 50 s", None, ())]
+    desk.wait(100)
+    desk.say(Placed(1))
+    desk.wait(51)
+    assert desk.of(Abort) == [Abort("start", "2 workers in a row could not start: no model after 50 s")]
+
+
+def test_waiting_for_room_in_the_cluster_is_no_failed_start():
+    desk = Desk(workers=0, start_timeout=50)
+    desk.say(Capacity(1))
+    desk.wait(10_000)
+    assert desk.of(Kill) == []
+    desk.say(Placed(0))
+    desk.wait(49)
+    desk.say(Ready(0))
+    assert desk.last.worker == 0
 
 
 def test_a_start_that_works_ends_the_row():

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from fake_engine import FailingSink, NoReader, PickleSink, build_fake, failing_build, fake_spec, make_shards
+from fake_engine import FailingSink, NoReader, PickleSink, build_fake, failing_build, fake_spec, hanging_build, make_shards
 from heatlas.engine.errors import TooManyErrorsError, UsageError, WorkerStartError
 from heatlas.workers import cluster
 from heatlas.workers.actors import python_path, ray_session
@@ -134,6 +134,13 @@ def test_workers_that_cannot_start_abort_with_the_cause(two_gpus, tmp_path):
     run = Run(tmp_path, [""] * 2, 1, build=failing_build)
     with pytest.raises(WorkerStartError, match=r"^3 workers in a row could not start: the weights are missing; look elsewhere$"):
         run.call()
+
+
+def test_workers_whose_model_hangs_abort_with_the_cause(two_gpus, tmp_path):
+    run = Run(tmp_path, [""] * 2, 1, build=hanging_build, start_timeout=0.5)
+    with pytest.raises(WorkerStartError, match=r"^3 workers in a row could not start: no model after 0\.5 s$"):
+        run.call()
+    assert {event.kind for event in run.of(WorkerLost)} == {"start"}
 
 
 def test_a_shard_over_its_cap_is_named(two_gpus, tmp_path):
