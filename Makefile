@@ -24,8 +24,9 @@ lint: $(TEST_STAMP)
 types: $(TEST_STAMP)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# `make bench` lists the measurements, `make bench RUN="NAME ARGUMENTS"` runs one.
 bench: $(TEST_STAMP)
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(RUN)
 
 docs: $(TEST_STAMP)
 	$(BIN)/python -m bench.layers_table
