@@ -8,17 +8,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from . import statuses
-from .errors import SettingsError, did_you_mean
-from .further import FurtherMaps
-from .metrics import METRIC_PRESETS, METRICS, Evidence, Metric, Subject, rank_pixels
-from .scorer import Job
+from .errors import SettingsError
+from .measurement import Measurement, MetricSet
+from .metrics import Subject, rank_pixels
+from .metrics.floors import FLOORS, floored
+from .metrics.sanity import SANITY, RandomModel
 from .sise import SISE, Explanation, Pending
 
 
@@ -41,6 +41,8 @@ class Explained:
     n_forwards: int
     seconds: float
     """Wall time since the image before left, so that the sum over images is the session's time."""
+    floors: dict[str, dict[str, float | None]] | None = None
+    """The metrics of each floor's map; None for an image that is not in the sample."""
 
 
 @dataclass(eq=False)
@@ -54,20 +56,25 @@ class InFlight:
     sample_seed: int
     pending: Pending
     explanation: Explanation | None = None
-    order: Tensor | None = None
-    probes: dict[str, Job] = field(default_factory=dict)
-    notes: dict[str, Tensor] = field(default_factory=dict)
-    further: dict[str, FurtherMaps] = field(default_factory=dict)
+    measured: Measurement | None = None
+    floors: dict[str, Measurement] = field(default_factory=dict)
+    sanity: dict[str, float | None] = field(default_factory=dict)
+    sanity_forwards: int = 0
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """Of its own map and of its floors."""
+        return [*([self.measured] if self.measured else []), *self.floors.values()]
 
     @property
     def done(self) -> bool:
         """Whether nothing of it is left in the scorer."""
-        return all(job.done for job in self.probes.values()) and all(maps.done for maps in self.further.values())
+        return all(one.done for one in self.measurements)
 
     @property
     def n_forwards(self) -> int:
         """Forwards spent on metrics."""
-        return sum(job.count for job in self.probes.values()) + sum(maps.n_forwards for maps in self.further.values())
+        return sum(one.n_forwards for one in self.measurements) + self.sanity_forwards
 
 
 class ExplainSession:
@@ -77,20 +84,32 @@ class ExplainSession:
         sise: The explainer; its scorer also scores the metrics' probes.
         metrics: Names from `METRICS`; a metric that needs ground truth is None for images without.
         seed: Of the metrics' random draws, at least 0; with each image's own seed it fixes them.
+        floors_below: Images whose own seed is less get the metrics of a random map and of a centred Gaussian beside their own.
+        sanity_below: Images whose own seed is less are explained once more with randomised weights (`random_model_spearman`).
 
     Raises:
         SettingsError: When a metric is unknown or the seed is negative.
     """
 
-    def __init__(self, sise: SISE, metrics: Sequence[str] = (), *, seed: int = 0):
+    def __init__(
+        self,
+        sise: SISE,
+        metrics: Sequence[str] = (),
+        *,
+        seed: int = 0,
+        floors_below: int = 0,
+        sanity_below: int = 0,
+    ):
         if seed < 0:
             raise SettingsError(f"seed must be at least 0, got {seed}")
         self.sise = sise
         self.seed = seed
-        self.metrics = [find_metric(name) for name in metrics]
-        self._probes = list({probe.name: probe for metric in self.metrics for probe in metric.probes}.values())
-        self._explains = list({one.name: one for metric in self.metrics for one in metric.explains}.values())
-        self._keep_layers = sise.keep_layers or any(metric.layers for metric in self.metrics)
+        self.metrics = MetricSet.of(metrics)
+        self._floored = MetricSet(floored(self.metrics.metrics))
+        self._floors_below = floors_below
+        self._sanity_below = sanity_below
+        self._random = RandomModel(sise, seed)
+        self._keep_layers = sise.keep_layers or self.metrics.layers
         self._masking: deque[InFlight] = deque()
         self._probing: deque[InFlight] = deque()
         self._left = time.perf_counter()
@@ -157,67 +176,40 @@ class ExplainSession:
         found = one.explanation = self.sise.complete(one.pending, keep_layers=self._keep_layers)
         if found.map is None or found.target is None or found.prediction is None:
             return
-        one.order = rank_pixels(found.map[None])[0]
         subject = Subject(
-            one.image, found.map, one.order, found.target, found.prediction, one.label, self.seed, one.sample_seed
+            one.image, found.map, rank_pixels(found.map[None])[0], found.target, found.prediction, one.label, self.seed, one.sample_seed
         )  # fmt: skip
-        for probe in self._probes:
-            variants = probe.make(subject)
-            one.probes[probe.name] = Job(probe.count, found.target, variants.fill)
-            if variants.notes is not None:
-                one.notes[probe.name] = variants.notes
-        if one.probes:
-            self.sise.scorer.submit(*one.probes.values(), like=one.image)
-        for wanted in self._explains:
-            one.further[wanted.name] = FurtherMaps(self.sise, wanted, subject)
+        one.measured = Measurement(self.sise, self.metrics, subject)
+        if one.sample_seed < self._floors_below:
+            one.floors = {name: self._floor(name, subject, one.measured) for name in FLOORS}
+        if one.sample_seed < self._sanity_below:
+            one.sanity[SANITY], one.sanity_forwards = self._random.spearman(one.image, found.map, found.target)
+
+    def _floor(self, name: str, subject: Subject, own: Measurement) -> Measurement:
+        size = (subject.map.shape[0], subject.map.shape[1])
+        heat = FLOORS[name](size, seed=self.seed, sample=subject.sample).to(subject.map)
+        floor = replace(subject, map=heat, order=rank_pixels(heat[None])[0])
+        return Measurement(self.sise, self._floored, floor, own.of_image)
 
     def _leave(self, one: InFlight) -> Explained:
         found = one.explanation
         if found is None:
             raise RuntimeError(f"image {one.key} left before it was explained")
         values = self._measure(one, found)
+        floors = {name: floor.values(one.truth) for name, floor in one.floors.items()}
         heat = None if found.map is None else found.map.cpu()
         now, before = time.perf_counter(), self._left
         self._left = now
         return Explained(
             one.key, found.status, found.error, found.prediction, found.target, found.score, found.logit, heat, values,
-            found.mask_counts, found.n_forwards + one.n_forwards, now - before,
+            found.mask_counts, found.n_forwards + one.n_forwards, now - before, floors or None,
         )  # fmt: skip
 
     def _measure(self, one: InFlight, found: Explanation) -> dict[str, float | None]:
-        if found.map is None or one.order is None:
-            return {metric.name: None for metric in self.metrics}
-        scores = {name: job.scores[None] for name, job in one.probes.items()}
-        if not all(bool(values.isfinite().all()) for values in scores.values()):
+        sanity: dict[str, float | None] = {SANITY: None} if self._sanity_below else {}
+        if one.measured is None:
+            return {**self.metrics.undefined, **sanity}
+        if not one.measured.finite:
             found.status, found.error, found.map = statuses.NON_FINITE, "a metric's score is not finite", None
-            return {metric.name: None for metric in self.metrics}
-        truth = None if one.truth is None else one.truth[None]
-        evidence = Evidence(
-            maps=found.map[None],
-            order=one.order[None],
-            truth=truth,
-            probes=scores,
-            notes={name: notes[None] for name, notes in one.notes.items()},
-            explained={name: further.maps[None] for name, further in one.further.items()},
-            layer_maps=None if found.layer_maps is None else found.layer_maps[None],
-        )
-        asked = [metric for metric in self.metrics if metric.needs != "truth" or truth is not None]
-        if not asked:
-            return {metric.name: None for metric in self.metrics}
-        values = torch.stack([metric.measure(evidence)[0].double() for metric in asked]).tolist()
-        measured = {metric.name: None if value != value else value for metric, value in zip(asked, values, strict=True)}
-        return {metric.name: measured.get(metric.name) for metric in self.metrics}
-
-
-def find_metric(name: str) -> Metric:
-    """The metric of that name.
-
-    Raises:
-        SettingsError: When there is none.
-    """
-    if name not in METRICS:
-        raise SettingsError(
-            f"unknown metric {name!r}{did_you_mean(name, [*METRICS, *METRIC_PRESETS])}; "
-            f"give a preset ({', '.join(METRIC_PRESETS)}) or names out of {', '.join(METRICS)}"
-        )
-    return METRICS[name]
+            return {**self.metrics.undefined, **sanity}
+        return {**one.measured.values(one.truth, found.layer_maps), **sanity, **one.sanity}

@@ -24,7 +24,7 @@ def top_only(subject: Subject) -> Variants:
     return Variants(lambda start, out: torch.mul(subject.image, mask, out=out[0]))
 
 
-WHOLE = Probe("whole", 1, whole_image)
+WHOLE = Probe("whole", 1, whole_image, of_map=False)
 TOP_ONLY = Probe("top_only", 1, top_only)
 
 

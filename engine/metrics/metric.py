@@ -77,6 +77,8 @@ class Probe:
     count: int
     """Variants per image, each one forward."""
     make: Callable[[Subject], Variants]
+    of_map: bool = True
+    """Whether the variants depend on the map; those that do not serve every map of the image."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import zlib
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +19,9 @@ from ..sise import SISE
 from ..statuses import OK
 from .ranking import spearman
 
-RANDOM_MODEL_SPEARMAN = "random_model_spearman/v1"
+SANITY = "random_model_spearman"
+"""Column of the store."""
+RANDOM_MODEL_SPEARMAN = f"{SANITY}/v1"
 """Definition id."""
 
 
@@ -37,6 +40,49 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
             drawn = torch.randn(trained.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(trained.mean() + trained.std(correction=0) * drawn)
     return random
+
+
+class RandomModel:
+    """The same explainer over the randomised model, made when first asked for, since it takes the model's memory again.
+
+    Args:
+        sise: Explains the trained model.
+        seed: Of the random weights, at least 0.
+    """
+
+    def __init__(self, sise: SISE, seed: int = 0):
+        self._trained = sise
+        self._seed = seed
+
+    @cached_property
+    def sise(self) -> SISE:
+        """Explains the randomised model with the same settings and layers."""
+        own = self._trained
+        return SISE(
+            randomised(own.model, self._seed), layers=own.layers,
+            mu=own.mu, batch_size=own.scorer.batch_size, precision=own.scorer.precision,
+        )  # fmt: skip
+
+    def spearman(
+        self, image: Float[Tensor, "channel height width"], heat: Float[Tensor, "height width"], target: int
+    ) -> tuple[float | None, int]:
+        """`random_model_spearman` of an image whose map is there already, and the forwards spent.
+
+        Returns:
+            None in place of the correlation where the randomised model gives the image no map.
+        """
+        random = self.sise
+        try:
+            pending = random.begin(image, target)
+            random.scorer.flush()
+        except BaseException:
+            random.scorer.reset()
+            raise
+        found = random.complete(pending, keep_layers=False)
+        if found.map is None:
+            return None, found.n_forwards
+        value = float(spearman(heat.flatten()[None], found.map.flatten()[None]))
+        return (None if value != value else value), found.n_forwards
 
 
 def random_model_spearman(
@@ -60,10 +106,7 @@ def random_model_spearman(
         NaN where either model gives the image no map.
     """
     own = sise(images, targets)
-    random = SISE(
-        randomised(sise.model, seed), layers=sise.layers,
-        mu=sise.mu, batch_size=sise.scorer.batch_size, precision=sise.scorer.precision,
-    )  # fmt: skip
+    random = RandomModel(sise, seed).sise
     explained = [one == OK for one in own.statuses]
     values = torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device)
     if any(explained):
