@@ -8,7 +8,16 @@ import threading
 import time
 
 import pytest
-from fake_engine import FailingSink, NoReader, PickleSink, build_fake, failing_build, fake_spec, hanging_build, make_shards
+from fake_engine import (
+    FailingSink,
+    NoReader,
+    PickleSink,
+    build_fake,
+    failing_build,
+    fake_spec,
+    hanging_build,
+    make_shards,
+)
 from heatlas.engine.errors import TooManyErrorsError, UsageError, WorkerStartError
 from heatlas.workers import cluster
 from heatlas.workers.actors import python_path, ray_session
