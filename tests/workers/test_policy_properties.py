@@ -89,7 +89,7 @@ class World:
                         self.starting.remove(order.worker)
                     self.gone.append(order.worker)
                 case Quarantine():
-                    deaths = self.streaks[order.shard].pop(order.image)
+                    deaths = self.streaks[order.shard].pop(order.image, 0)
                     assert deaths >= 3, f"quarantined after {deaths} consecutive deaths"
                     self.quarantined[order.shard].add(order.image)
                 case Abort():
