@@ -26,3 +26,7 @@ STATUSES = (
     OK, DECODE_ERROR, READ_ERROR, LABEL_ERROR, TRUTH_ERROR, NO_EVIDENCE, CONSTANT_MAP, NON_FINITE, EXPLAIN_ERROR,
     OUT_OF_MEMORY, QUARANTINED,
 )  # fmt: skip
+
+RETRYABLE = frozenset({READ_ERROR, DECODE_ERROR, TRUTH_ERROR, EXPLAIN_ERROR, OUT_OF_MEMORY, QUARANTINED})
+"""What may come out otherwise another time: the file was repaired, the storage answers, the device has more memory. The others
+follow from the listing, the model and the pixels, and would only come out the same."""

@@ -13,9 +13,10 @@ import pyarrow as pa
 from ..engine.errors import StorageError, UsageError, did_you_mean
 from ..engine.statuses import OK
 from .fingerprint import read_run
+from .part_names import part_index, part_uris
 from .query import PARTS, asking, connect_parts, reading_parts
 from .schema import metric_columns, read_metadata
-from .store import done_shards, part_index, part_uris, read_part, read_part_schema
+from .store import done_shards, read_part, read_part_schema
 
 if TYPE_CHECKING:
     import duckdb

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,16 @@ from PIL import Image
 
 VOLATILE = frozenset({"seconds", "device"})
 """Columns that differ between two correct runs."""
-_NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+")
+NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+")
 """In error texts: addresses, process ids, bytes that were free."""
+
+
+def combined(digests: Iterable[bytes]) -> str:
+    """One digest, as 64 hex digits, of a set of them in any order; that of two sets together follows from theirs.
+
+    A sum modulo 2^256, so it needs no sorting, sees a row that is there twice, and parts can be added up without their rows.
+    """
+    return f"{sum(int.from_bytes(digest) for digest in digests) % 2**256:064x}"
 
 
 def row_digests(table: pa.Table) -> Iterator[bytes]:
@@ -27,7 +35,7 @@ def row_digests(table: pa.Table) -> Iterator[bytes]:
     pngs = table["map_png"].to_pylist() if "map_png" in table.column_names else [None] * len(rows)
     for row, map_bytes, png in zip(rows, maps, pngs, strict=True):
         if row.get("error") is not None:
-            row["error"] = _NUMBERS.sub("#", row["error"])
+            row["error"] = NUMBERS.sub("#", row["error"])
         fields = (json.dumps(row, sort_keys=True).encode(), map_bytes, _pixels(png))
         digest = hashlib.sha256()
         for one in fields:  # lengths first, so that no byte can move from one field to the next unseen

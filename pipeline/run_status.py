@@ -1,10 +1,10 @@
-"""How far a run is, from one listing, the part files' columns without maps, and `_run.json`; as data and as text."""
+"""How far a run is, from one listing, the footers of its parts and `_run.json`; as data and as text."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .atlas import open_atlas
+from ..engine.statuses import RETRYABLE
 from .fingerprint import read_run
 from .store import done_shards, read_success, row_totals
 from .wording import counted, duration, shown
@@ -19,8 +19,9 @@ def run_status(out: str) -> dict[str, Any]:
 
     Returns:
         JSON values: `out`, `complete`, `success` (whether `_SUCCESS` is there), `shards` (planned, done), `undone` (indices),
-        `samples` (planned), `rows`, `statuses`, `causes` (status, error, rows), `metrics` (name -> mean, count), `forwards`,
-        `seconds` of all workers together, `bytes`, `created`, `settings`.
+        `samples` (planned), `rows`, `statuses`, `causes` (status, error, rows, example), `retryable` (rows that `--retry-errors`
+        would try again), `metrics` (name -> mean, count),
+        `forwards`, `seconds` of all workers together, `bytes`, `created`, `settings`.
 
     Raises:
         StorageError: If `out` is no run, or its files cannot be read.
@@ -29,7 +30,7 @@ def run_status(out: str) -> dict[str, Any]:
     plan = run["fingerprint"]["plan"]
     done = done_shards(out)
     undone = [index for index in range(plan["shards"]) if index not in done]
-    totals = row_totals(out)
+    totals = row_totals(out, done)
     return {
         "out": out,
         "complete": not undone,
@@ -38,19 +39,11 @@ def run_status(out: str) -> dict[str, Any]:
         "undone": undone,
         "samples": plan["samples"],
         **{key: totals[key] for key in ("rows", "statuses", "metrics", "forwards", "seconds", "bytes")},
-        "causes": error_causes(out) if done else [],
+        "causes": totals["causes"],
+        "retryable": sum(count for status, count in totals["statuses"].items() if status in RETRYABLE),
         "created": run["created"],
         "settings": run["settings"],
     }
-
-
-def error_causes(out: str) -> list[dict[str, Any]]:
-    """Rows that are not `ok`, grouped by status and error text, the most frequent first."""
-    found = open_atlas(out).sql(
-        "SELECT status, error, count(*) AS rows, min(id) AS example FROM atlas WHERE status <> 'ok' "
-        "GROUP BY status, error ORDER BY rows DESC, status, error"
-    )
-    return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -68,6 +61,9 @@ def status_text(status: dict[str, Any]) -> str:
         lines.append(field("undone", named + (f" and {more} more" if more > 0 else "")))
     if not (status["complete"] and status["success"]):
         lines.append(field("resume", "run the same `heatlas explain` command again"))
+    if status["retryable"]:
+        rows = counted(status["retryable"], "error row")
+        lines.append(field("retry", f"the same command with --retry-errors tries {rows} again"))
     return "\n".join(lines)
 
 

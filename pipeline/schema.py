@@ -199,7 +199,7 @@ def table_to_parquet(table: pa.Table) -> bytes:
     per_row = max(1, table.nbytes // max(1, len(table)))
     buffer = io.BytesIO()
     pq.write_table(
-        table, buffer, compression="zstd", use_byte_stream_split=False,
+        table, buffer, compression="zstd", use_byte_stream_split=False, write_page_checksum=True,
         use_dictionary=["method", "status", "device"],  # pyright: ignore[reportArgumentType]  (a list is documented)
         row_group_size=max(1, ROW_GROUP_BYTES // per_row), write_page_index=True,
     )  # fmt: skip

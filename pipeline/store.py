@@ -8,10 +8,8 @@ out/_SUCCESS                      last, with totals
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,35 +19,17 @@ import pyarrow.parquet as pq
 from ..engine.errors import ShardsUndoneError, StorageError
 from ..workers.shards import Row, Shard
 from .commit import put, put_if_absent, sweep_temporaries
-from .digests import row_digests
+from .digests import combined, row_digests
+from .footers import part_summaries
 from .location import child, locate, sizes_in
-from .query import PARTS, connect_parts, quoted, reading_parts
+from .part_names import MAPS, PART, SUCCESS, part_path, part_uris
+from .query import PARTS, connect_parts, reading_parts
 from .retries import with_retries
-from .schema import StoreLayout, metric_columns, rows_to_table, table_to_parquet
+from .schema import StoreLayout, rows_to_table, table_to_parquet
+from .summaries import added_up, with_summary
 
-MAPS = "maps"
-SUCCESS = "_SUCCESS"
-_PART = re.compile(r"part-(\d{6,})\.parquet")
 _NAMED = 10
 """How many shards a message names before it only counts them."""
-
-
-def part_path(index: int) -> str:
-    """Where the shard `index` is stored, relative to the run's directory."""
-    return f"{MAPS}/part-{index:06d}.parquet"
-
-
-def part_uris(out: str, indices: Sequence[int]) -> list[str]:
-    """The full places of some parts."""
-    return [child(out, part_path(index)) for index in indices]
-
-
-def part_index(path: str) -> int:
-    """The shard of a part file; the inverse of `part_path` for any path or URI that ends in one."""
-    match = _PART.fullmatch(path.rsplit("/", 1)[-1])
-    if match is None:
-        raise StorageError(f"{path!r} is no part file; parts are called {part_path(42)}")
-    return int(match[1])
 
 
 @dataclass(frozen=True)
@@ -61,7 +41,7 @@ class ParquetSink:
 
     def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
         """See `ShardSink.commit`."""
-        data = table_to_parquet(rows_to_table(rows, self.layout))
+        data = table_to_parquet(with_summary(rows_to_table(rows, self.layout)))
         return put_if_absent(child(self.out, part_path(shard.index)), data)
 
 
@@ -74,7 +54,7 @@ def done_shards(out: str) -> dict[int, int]:
     folder = child(out, MAPS)
     fs, path = locate(folder)
     sizes = with_retries(lambda: sizes_in(fs, path), f"list {folder}")
-    found = ((_PART.fullmatch(name), size) for name, size in sizes.items())
+    found = ((PART.fullmatch(name), size) for name, size in sizes.items())
     return dict(sorted((int(match[1]), size) for match, size in found if match))
 
 
@@ -117,12 +97,12 @@ def part_tables(out: str, columns: Sequence[str] | None = None) -> Iterator[pa.T
 
 
 def logical_digest(out: str) -> str:
-    """Sha256 (hex) of what the store says: equal for any number of workers, kills, resumes and Parquet encodings.
+    """What the store says as 64 hex digits: equal for any number of workers, kills, resumes and Parquet encodings.
 
-    Rows count as a set, so shard borders do not matter. Left out: `seconds` and `device`, and in error texts the numbers.
+    Computed from the rows themselves, not from what the files say of them. Rows count as a set, so shard borders do not matter.
+    Left out: `seconds` and `device`, and in error texts the numbers.
     """
-    digests = sorted(digest for table in part_tables(out) for digest in row_digests(table))
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    return combined(digest for table in part_tables(out) for digest in row_digests(table))
 
 
 def write_success(out: str, totals: dict[str, Any]) -> None:
@@ -135,38 +115,39 @@ def read_success(out: str) -> dict[str, Any] | None:
     """The totals of a complete run; None if the run is not complete."""
     uri = child(out, SUCCESS)
     fs, path = locate(uri)
-    fs.invalidate_cache()
-    if not with_retries(lambda: fs.exists(path), f"read {uri}"):
+
+    def read() -> bytes | None:
+        fs.invalidate_cache()
+        try:
+            return fs.cat_file(path)
+        except FileNotFoundError:
+            return None
+
+    data = with_retries(read, f"read {uri}")
+    if data is None:
         return None
     try:
-        return json.loads(with_retries(lambda: fs.cat_file(path), f"read {uri}"))
+        totals = json.loads(data)
+        if isinstance(totals, dict):
+            return totals
+        reason = f"it holds {type(totals).__name__}, not an object"
     except ValueError as error:
-        raise StorageError(f"{uri} is not valid JSON: {error}; delete it and run the same command again") from error
+        reason = str(error)
+    raise StorageError(f"{uri} is damaged ({reason}); delete it and run the same command again")
 
 
-def row_totals(out: str) -> dict[str, Any]:
-    """What is stored so far, without reading maps.
+def row_totals(out: str, done: Mapping[int, int] | None = None) -> dict[str, Any]:
+    """What is stored so far, from the footers of the parts.
+
+    Args:
+        out: The run's directory.
+        done: What `done_shards` gave, if it has been asked already.
 
     Returns:
-        `shards`, `rows`, `samples`, `statuses` (status -> rows), `forwards`, `seconds` (of all workers together), `bytes`
-        and `metrics` (name -> `mean` over the rows that have it, and their `count`).
+        As `added_up`, with `bytes`.
     """
-    done = done_shards(out)
-    if not done:
-        nothing = dict.fromkeys(("shards", "rows", "samples", "forwards", "bytes"), 0)
-        return {**nothing, "seconds": 0.0, "statuses": {}, "metrics": {}}
-    uris = part_uris(out, list(done))
-    with connect_parts(uris) as database, reading_parts(out):
-        metrics = metric_columns(database.table("atlas").columns)
-        sums = "".join(f", favg({quoted(name)}), count({quoted(name)})" for name in metrics)
-        rows, samples, forwards, seconds, *values = database.execute(
-            f"SELECT count(*), count(DISTINCT id), sum(n_forwards)::BIGINT, fsum(seconds){sums} FROM atlas"
-        ).fetchall()[0]
-        statuses = database.execute("SELECT status, count(*) FROM atlas GROUP BY status ORDER BY status").fetchall()
-    pairs = zip(values[::2], values[1::2], strict=True)
-    means = {name: {"mean": mean, "count": count} for name, (mean, count) in zip(metrics, pairs, strict=True)}
-    return {"shards": len(done), "rows": rows, "samples": samples, "statuses": dict(statuses), "forwards": forwards,
-            "seconds": seconds, "bytes": sum(done.values()), "metrics": means}  # fmt: skip
+    done = done_shards(out) if done is None else done
+    return {**added_up(part_summaries(out, done).values()), "bytes": sum(done.values())}
 
 
 def check_complete(out: str, plan: Sequence[Shard]) -> dict[str, Any]:
@@ -186,23 +167,28 @@ def check_complete(out: str, plan: Sequence[Shard]) -> dict[str, Any]:
     if foreign := sorted(done.keys() - planned.keys()):
         raise StorageError(f"{out} holds parts that the plan of {len(planned)} shards does not have: {_listed(foreign)}; "
                            "move them away or choose another --out")  # fmt: skip
-    with connect_parts(part_uris(out, list(done))) as database, reading_parts(out):
-        counts = database.execute(
-            f"SELECT filename, count(DISTINCT id) FROM {PARTS} GROUP BY ALL ORDER BY ALL"
-        ).fetchall()
-        twice = database.execute(
-            f"SELECT id, count(*), list(DISTINCT filename) FROM {PARTS} GROUP BY id "
-            "HAVING count(DISTINCT filename) > 1 OR count(*) > count(DISTINCT (target, method)) ORDER BY id LIMIT 1"
-        ).fetchall()
-    found = dict.fromkeys(planned, 0) | {part_index(name): samples for name, samples in counts}
-    for index, samples in found.items():
-        if samples != planned[index]:
-            raise StorageError(f"{child(out, part_path(index))} holds {samples} samples, planned were {planned[index]}; "
+    summaries = part_summaries(out, done)
+    for index, summary in summaries.items():
+        if summary.samples != planned[index]:
+            raise StorageError(f"{child(out, part_path(index))} holds {summary.samples} samples, planned were {planned[index]}; "
                                "delete that file and run the same command again")  # fmt: skip
-    for identity, rows, names in twice:
-        raise StorageError(f"the id {identity!r} is stored {rows} times, in {', '.join(sorted(names))}; "
+    for identity, rows, names in repeated_ids(out, list(done), at_most=1):
+        raise StorageError(f"the id {identity!r} is stored {rows} times, in {', '.join(names)}; "
                            "delete these files and run the same command again")  # fmt: skip
-    return row_totals(out)
+    return {**added_up(summaries.values()), "bytes": sum(done.values())}
+
+
+def repeated_ids(out: str, parts: Sequence[int], at_most: int) -> list[tuple[str, int, list[str]]]:
+    """Ids that lie in several parts, or several times with the same target and method: id, rows, names of the files."""
+    if not parts:
+        return []
+    with connect_parts(part_uris(out, parts)) as database, reading_parts(out):
+        found = database.execute(
+            f"SELECT id, count(*), list(DISTINCT filename) FROM {PARTS} GROUP BY id "
+            "HAVING count(DISTINCT filename) > 1 OR count(*) > count(DISTINCT (target, method)) "
+            f"ORDER BY id LIMIT {at_most:d}"
+        ).fetchall()
+    return [(identity, rows, sorted(names)) for identity, rows, names in found]
 
 
 def _listed(indices: Sequence[int]) -> str:

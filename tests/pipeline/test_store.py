@@ -10,14 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.engine.errors import ShardsUndoneError, StorageError
 from heatlas.pipeline.commit import put
+from heatlas.pipeline.part_names import part_index, part_path
 from heatlas.pipeline.schema import rows_to_table, table_to_parquet
 from heatlas.pipeline.store import (
     ParquetSink,
     check_complete,
     done_shards,
     logical_digest,
-    part_index,
-    part_path,
     read_part,
     read_success,
     row_totals,
