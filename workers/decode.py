@@ -1,8 +1,8 @@
 """Bytes to an upright RGB image, and a listed sample to what the engine takes.
 
 Only the formats below are opened: no format that runs another program (EPS) and none without a signature (TGA, which
-takes any text for an image). Whatever is wrong with an image becomes a `SampleError`. Nothing global is touched, so
-several threads may decode at once.
+takes any text for an image). Whatever is wrong with an image becomes a `SampleError`. Several threads may decode at once;
+the one thing of the whole process that is touched is that Pillow's remarks on damaged metadata are silenced.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..engine.statuses import DECODE_ERROR, READ_ERROR, TRUTH_ERROR
 from .colour import to_rgb
 from .geometry import Geometry
 from .orientation import read_orientation, upright_image
+from .pillow_remarks import silence_pillow
 from .ports import SampleReader
 from .preprocess import Preprocess
 from .shards import Sample
@@ -123,6 +124,7 @@ def _open(data: bytes) -> Image.Image:
 
     (Pillow's own warns up to twice the limit, and warnings cannot be caught without touching other threads.)
     """
+    silence_pillow()
     damage = None
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))

@@ -27,9 +27,9 @@ def read_orientation(image: Image.Image) -> int:
     """The EXIF orientation 1-8 of an opened image; 1 where there is none, or where the EXIF block is corrupt."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(orientation) if orientation in _TRANSPOSE else 1
     except Exception:  # a corrupt EXIF block says nothing about the pixels, and Pillow fails on it in many ways
         return 1
-    return orientation if orientation in _TRANSPOSE else 1
 
 
 def upright_image(image: Image.Image, orientation: int) -> Image.Image:

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import warnings
 import zlib
 from pathlib import Path
 
@@ -209,13 +210,50 @@ def test_decompression_bomb_is_an_error_and_never_a_warning(size: tuple[int, int
     assert "limit of 89478485" in text
 
 
-@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")  # Pillow's; harmless, and not to be caught without a lock
-def test_corrupt_exif_leaves_the_image_upright() -> None:
+def corrupt_exif() -> bytes:
+    """Promises an orientation that is not there; Pillow warns about it, for JPEG already while it opens the file."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    broken = exif.tobytes()[:14] + b"\xff" * 40
+    return exif.tobytes()[:14] + b"\xff" * 40
+
+
+def test_corrupt_exif_leaves_the_image_upright_where_warnings_are_errors() -> None:
     for kind in ("JPEG", "PNG", "WEBP"):
-        assert decode(saved(colourful(), kind, exif=broken)).size == (24, 16), kind
+        data = saved(colourful(), kind, exif=corrupt_exif())
+        warnings.simplefilter("error")  # set anew before each image, as a test framework does
+        with pytest.raises(UserWarning, match="Corrupt EXIF"):
+            Image.open(io.BytesIO(data)).getexif()
+        assert decode(data).size == (24, 16), kind
+
+
+def test_threads_silence_pillow_and_nobody_else() -> None:
+    data = saved(colourful(), "JPEG", exif=corrupt_exif())
+    failures: list[SampleError] = []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                decode(data)
+            except SampleError as error:
+                failures.append(error)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        with pytest.raises(UserWarning, match="ours"):
+            warnings.warn("ours", stacklevel=1)
+    assert failures == []
+
+
+def test_corrupt_exif_in_a_process_that_makes_errors_of_warnings() -> None:
+    program = "import sys; from heatlas.workers.decode import decode; print(decode(sys.stdin.buffer.read()).size)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", program],
+        input=saved(colourful(), "JPEG", exif=corrupt_exif()), capture_output=True, cwd="/",
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == (b"(24, 16)", b"")
 
 
 def test_threads_decode_the_same() -> None:
