@@ -67,4 +67,6 @@ class SiseEngine:
     def _new_session(self) -> ExplainSession:
         spec = self._spec
         sise = SISE(self._model, layers=spec.layers, mu=spec.mu, batch_size=self.batch_size, precision=spec.precision)
-        return ExplainSession(sise, spec.metrics, seed=spec.seed)
+        return ExplainSession(
+            sise, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below
+        )

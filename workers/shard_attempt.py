@@ -240,6 +240,7 @@ class ShardAttempt:
             n_forwards=one.n_forwards,
             seconds=one.seconds,
             device=self.engine.device,
+            floors=one.floors,
         )
 
 

@@ -59,3 +59,5 @@ class Row:
     """Forward passes spent on this row, padding not counted."""
     seconds: float = 0.0
     device: str = ""
+    floors: dict[str, dict[str, float | None]] | None = None
+    """Metrics of maps that know nothing of the model, by floor; None for a row that is not in the sample."""

@@ -23,6 +23,10 @@ class WorkerSpec:
     precision: str = "fp32"
     metrics: tuple[str, ...] = ()
     seed: int = 0
+    floors_below: int = 0
+    """Samples whose `seed_of(id)` is less get the metrics of floors too; 0 for none."""
+    sanity_below: int = 0
+    """Samples whose `seed_of(id)` is less are explained once more with randomised weights; 0 for none."""
     threads: int = 1
     """CPU threads of torch; they change the last bits of floats and so belong to the run's fingerprint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,0 +1,129 @@
+"""Floors: what the maps are, that they are measured as any map is, and that they change nothing else."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import scipy.stats
+import torch
+from heatlas.engine.measurement import Measurement, MetricSet
+from heatlas.engine.metrics import METRICS, Subject, rank_pixels
+from heatlas.engine.metrics.floors import FLOORS, floored, gaussian_map, random_map
+from heatlas.engine.metrics.sanity import RandomModel, random_model_spearman, randomised
+from heatlas.engine.session import Explained, ExplainSession
+from heatlas.engine.sise import SISE
+from oracle_nets import images_like, three_blocks
+
+METRIC_NAMES = ("drop_pct", "increase", "ebpg", "bbox", "deletion_auc", "coherency", "layer_agreement")
+SIZE = (24, 24)
+
+
+def explain(images: torch.Tensor, *, order: list[int] | None = None, batch_size: int = 16, **options: int) -> list[Explained]:
+    """Every image under its own seed 100 + place, ordered by place."""
+    session = ExplainSession(SISE(three_blocks(0), batch_size=batch_size), METRIC_NAMES, seed=3, **options)
+    truth = torch.zeros(SIZE, dtype=torch.bool)
+    truth[4:12, 6:20] = True
+    found = []
+    for place in order or range(len(images)):
+        found += session.push(place, images[place], truth=truth, sample_seed=100 + place)
+    return sorted([*found, *session.finish()], key=lambda one: one.key)
+
+
+def test_a_random_map_belongs_to_seed_and_sample():
+    one = random_map((40, 50), seed=1, sample=7)
+    assert torch.equal(one, random_map((40, 50), seed=1, sample=7))
+    assert not torch.equal(one, random_map((40, 50), seed=2, sample=7))
+    assert not torch.equal(one, random_map((40, 50), seed=1, sample=8))
+    assert 0 <= float(one.min()) <= float(one.max()) < 1
+    assert scipy.stats.kstest(one.flatten().numpy(), "uniform").pvalue > 0.001
+
+
+def test_the_gaussian_lies_in_the_middle_and_is_a_quarter_wide():
+    heat = gaussian_map((8, 16))
+    assert torch.equal(heat, heat.flip(0).flip(1))
+    u, v = (4 - 1.5) / (8 / 4), (8 - 2.5) / (16 / 4)  # the centre of row 1, column 2, from the middle
+    assert float(heat[1, 2]) == pytest.approx(math.exp(-(u**2 + v**2) / 2), abs=1e-6)
+    assert heat.argmax().item() in (3 * 16 + 7, 3 * 16 + 8, 4 * 16 + 7, 4 * 16 + 8)
+
+
+def test_floors_have_the_metrics_that_need_no_method():
+    names = {metric.name for metric in floored(METRICS.values())}
+    assert names.isdisjoint({"coherency", "adcc", "max_sensitivity", "label_overlap", "layer_agreement"})
+    assert {"drop_pct", "increase", "ebpg", "insertion_auc", "road", "infidelity", "entropy"} <= names
+
+
+def test_floors_of_the_sample_only_and_measured_like_any_map():
+    images = images_like(3, 3, SIZE, seed=1)
+    found = explain(images, floors_below=101)
+    assert [one.floors is not None for one in found] == [True, False, False]
+
+    floors = found[0].floors
+    assert floors is not None
+    assert list(floors) == ["random", "gaussian"]
+    sise = SISE(three_blocks(0), batch_size=16)
+    for name, values in floors.items():
+        heat = FLOORS[name](SIZE, seed=3, sample=100)
+        subject = Subject(images[0], heat, rank_pixels(heat[None])[0], found[0].target or 0, 0, None, 3, 100)
+        alone = Measurement(sise, MetricSet.of(("drop_pct", "increase", "ebpg", "bbox", "deletion_auc")), subject)
+        sise.scorer.flush()
+        truth = torch.zeros(SIZE, dtype=torch.bool)
+        truth[4:12, 6:20] = True
+        assert alone.done
+        assert values == pytest.approx(alone.values(truth))
+
+
+def test_floors_change_no_score_and_cost_their_forwards_only():
+    images = images_like(4, 3, SIZE, seed=1)
+    plain, with_floors = explain(images), explain(images, floors_below=102)
+    for one, two in zip(plain, with_floors, strict=True):
+        assert one.metrics == pytest.approx(two.metrics, rel=1e-5, abs=1e-5)
+    extra = [b.n_forwards - a.n_forwards for a, b in zip(plain, with_floors, strict=True)]
+    deleted = 20  # steps, of which the last is scored too
+    assert extra == [2 * (1 + deleted)] * 2 + [0, 0], "the whole image is scored once for all three maps"
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_floors_do_not_depend_on_order_or_batch(batch_size: int):
+    images = images_like(4, 3, SIZE, seed=1)
+    first = explain(images, floors_below=200)
+    again = explain(images, floors_below=200, order=[3, 1, 0, 2], batch_size=batch_size)
+    for one, two in zip(first, again, strict=True):
+        for name in FLOORS:
+            assert (one.floors or {})[name] == pytest.approx((two.floors or {})[name], rel=1e-5, abs=1e-5)
+
+
+def test_an_image_without_a_map_has_no_floors():
+    image = torch.full((1, 3, *SIZE), torch.nan)
+    [found] = explain(image, floors_below=200, sanity_below=200)
+    assert found.floors is None
+    assert found.metrics["random_model_spearman"] is None
+
+
+def test_sanity_of_the_sample_is_the_library_s_value():
+    images = images_like(3, 3, SIZE, seed=1)
+    found = explain(images, sanity_below=102)
+    expected = random_model_spearman(SISE(three_blocks(0), batch_size=16), images, seed=3).tolist()
+    values = [one.metrics["random_model_spearman"] for one in found]
+    assert values[2] is None
+    for value, wanted in zip(values[:2], expected, strict=False):
+        assert (value is None) == math.isnan(wanted)
+        assert value is None or value == pytest.approx(wanted, abs=1e-6)
+    assert any(value is not None for value in values)
+    plain = explain(images)
+    assert "random_model_spearman" not in plain[0].metrics
+    assert found[0].n_forwards > plain[0].n_forwards
+    assert found[2].n_forwards == plain[2].n_forwards
+
+
+def test_a_random_model_without_a_map_has_no_correlation(monkeypatch: pytest.MonkeyPatch):
+    own = SISE(three_blocks(0), batch_size=16)
+    image = images_like(1, 3, SIZE, seed=1)[0]
+    random = RandomModel(own, 3)
+    silent = randomised(own.model, 3)
+    for parameter in silent.parameters():
+        parameter.data.zero_()
+    monkeypatch.setattr("heatlas.engine.metrics.sanity.randomised", lambda model, seed: silent)
+    value, forwards = random.spearman(image, torch.rand(SIZE), 0)
+    assert value is None
+    assert forwards >= 1
