@@ -54,12 +54,18 @@ class InFlight:
     truth: Tensor | None
     label: int | None
     sample_seed: int
-    pending: Pending
+    pending: Pending | None = None
+    """Its masks; None where its map was given."""
     explanation: Explanation | None = None
     measured: Measurement | None = None
     floors: dict[str, Measurement] = field(default_factory=dict)
     sanity: dict[str, float | None] = field(default_factory=dict)
     sanity_forwards: int = 0
+
+    @property
+    def explained(self) -> bool:
+        """Whether none of its masks is left in the scorer."""
+        return self.pending is None or self.pending.done
 
     @property
     def measurements(self) -> list[Measurement]:
@@ -128,6 +134,7 @@ class ExplainSession:
         truth: Bool[Tensor, "height width"] | None = None,
         label: int | None = None,
         sample_seed: int | None = None,
+        given: Explanation | None = None,
     ) -> list[Explained]:
         """Take an image in and return those that are finished, in the order they were pushed.
 
@@ -138,15 +145,22 @@ class ExplainSession:
             truth: Ground truth; None where there is none.
             label: The image's class in the data set, which some metrics compare with the prediction.
             sample_seed: Stands for the image in the metrics' random draws, at least 0: a digest of its id. The key by default.
+            given: What an earlier session said of the image, map and all: then only the metrics are computed, for its target
+                and not for `target`. Its forwards do not count again.
 
         Raises:
             TargetError: When `target` is no class of the model; nothing was taken in.
+            ValueError: When the given map does not have the image's size; nothing was taken in.
         """
         device = next((parameter.device for parameter in self.sise.model.parameters()), image.device)
         image = image.to(device, non_blocking=True)
-        pending = self.sise.begin(image, target)
         own = key if sample_seed is None else sample_seed
-        self._masking.append(InFlight(key, image, None if truth is None else truth.to(device), label, own, pending))
+        one = InFlight(key, image, None if truth is None else truth.to(device), label, own)
+        if given is None:
+            one.pending = self.sise.begin(image, target)
+        else:
+            one.explanation = replace(given, map=fitting(given.map, image), n_forwards=0)
+        self._masking.append(one)
         return self._advance()
 
     def finish(self) -> list[Explained]:
@@ -164,7 +178,7 @@ class ExplainSession:
         self._probing.clear()
 
     def _advance(self) -> list[Explained]:
-        while self._masking and self._masking[0].pending.done:
+        while self._masking and self._masking[0].explained:
             self._probing.append(self._masking[0])
             self._start_metrics(self._masking.popleft())
         finished: list[Explained] = []
@@ -173,8 +187,10 @@ class ExplainSession:
         return finished
 
     def _start_metrics(self, one: InFlight) -> None:
-        found = one.explanation = self.sise.complete(one.pending, keep_layers=self._keep_layers)
-        if found.map is None or found.target is None or found.prediction is None:
+        if one.pending is not None:
+            one.explanation = self.sise.complete(one.pending, keep_layers=self._keep_layers)
+        found = one.explanation
+        if found is None or found.map is None or found.target is None or found.prediction is None:
             return
         subject = Subject(
             one.image, found.map, rank_pixels(found.map[None])[0], found.target, found.prediction, one.label, self.seed, one.sample_seed
@@ -213,3 +229,18 @@ class ExplainSession:
             found.status, found.error, found.map = statuses.NON_FINITE, "a metric's score is not finite", None
             return {**self.metrics.undefined, **sanity}
         return {**one.measured.values(one.truth, found.layer_maps), **sanity, **one.sanity}
+
+
+def fitting(heat: Tensor | None, image: Tensor) -> Tensor | None:
+    """A given map on the image's device.
+
+    Raises:
+        ValueError: When it does not have the image's size.
+    """
+    if heat is None:
+        return None
+    if heat.shape != image.shape[1:]:
+        raise ValueError(
+            f"the given map is {tuple(heat.shape)}, its image {tuple(image.shape[1:])}; they must be the same"
+        )
+    return heat.to(image.device)
