@@ -12,7 +12,7 @@ from fsspec import AbstractFileSystem
 
 from ..engine.errors import StorageError
 from .location import child, is_local, locate
-from .part_names import part_path
+from .part_names import MAPS, part_path, written_by
 from .retries import with_retries
 from .schema import metric_columns
 from .summaries import SUMMARY_COLUMNS, PartSummary, stored_summary, summarise
@@ -23,25 +23,25 @@ READERS = 16
 """Files read at the same time; object stores answer one request in tens of milliseconds."""
 
 
-def part_summaries(out: str, done: Mapping[int, int]) -> dict[int, PartSummary]:
-    """The totals of the parts `done` (index -> bytes, as listed), by index.
+def part_summaries(out: str, done: Mapping[int, int], folder: str = MAPS) -> dict[int, PartSummary]:
+    """The totals of the parts `done` of `folder` (index -> bytes, as listed), by index.
 
     Raises:
         StorageError: Naming the first file that cannot be read.
     """
     with ThreadPoolExecutor(READERS, thread_name_prefix="footer") as pool:
-        return dict(zip(done, pool.map(lambda one: _summary(out, *one), done.items()), strict=True))
+        return dict(zip(done, pool.map(lambda one: _summary(out, folder, *one), done.items()), strict=True))
 
 
-def _summary(out: str, index: int, size: int) -> PartSummary:
-    uri = child(out, part_path(index))
+def _summary(out: str, folder: str, index: int, size: int) -> PartSummary:
+    uri = child(out, part_path(index, folder))
     fs, path = locate(uri)
     try:
         found = stored_summary(_metadata(fs, path, uri, size))
         return found or _from_rows(fs, path)
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {uri}: {error}; `heatlas verify {out}` finds all damaged files, or delete that file "
-                           "and run the same `heatlas explain` command again, which recomputes only its shard") from error  # fmt: skip
+                           f"and run the same `{written_by(folder)}` command again, which recomputes only its shard") from error  # fmt: skip
 
 
 def _metadata(fs: AbstractFileSystem, path: str, uri: str, size: int) -> Mapping[bytes, bytes] | None:

@@ -13,14 +13,14 @@ SUCCESS = "_SUCCESS"
 PART = re.compile(r"part-(\d{6,})\.parquet")
 
 
-def part_path(index: int) -> str:
+def part_path(index: int, folder: str = MAPS) -> str:
     """Where the shard `index` is stored, relative to the run's directory."""
-    return f"{MAPS}/part-{index:06d}.parquet"
+    return f"{folder}/part-{index:06d}.parquet"
 
 
-def part_uris(out: str, indices: Sequence[int]) -> list[str]:
+def part_uris(out: str, indices: Sequence[int], folder: str = MAPS) -> list[str]:
     """The full places of some parts."""
-    return [child(out, part_path(index)) for index in indices]
+    return [child(out, part_path(index, folder)) for index in indices]
 
 
 def part_index(path: str) -> int:
@@ -29,3 +29,8 @@ def part_index(path: str) -> int:
     if match is None:
         raise StorageError(f"{path!r} is no part file; parts are called {part_path(42)}")
     return int(match[1])
+
+
+def written_by(folder: str) -> str:
+    """The command that writes the parts in `folder`, for messages."""
+    return "heatlas explain" if folder == MAPS else "heatlas evaluate"

@@ -22,7 +22,7 @@ from .commit import put, put_if_absent, sweep_temporaries
 from .digests import combined, row_digests
 from .footers import part_summaries
 from .location import child, locate, sizes_in
-from .part_names import MAPS, PART, SUCCESS, part_path, part_uris
+from .part_names import MAPS, PART, SUCCESS, part_path, part_uris, written_by
 from .query import PARTS, connect_parts, reading_parts
 from .retries import with_retries
 from .schema import StoreLayout, rows_to_table, table_to_parquet
@@ -45,26 +45,30 @@ class ParquetSink:
         return put_if_absent(child(self.out, part_path(shard.index)), data)
 
 
-def done_shards(out: str) -> dict[int, int]:
+def done_shards(out: str, folder: str = MAPS) -> dict[int, int]:
     """Index and file size in bytes of every committed shard, in order, by one listing. A directory not there has none.
+
+    Args:
+        out: The run's directory.
+        folder: Where in it the parts lie; the functions below take it too.
 
     Raises:
         StorageError: If the listing fails.
     """
-    folder = child(out, MAPS)
-    fs, path = locate(folder)
-    sizes = with_retries(lambda: sizes_in(fs, path), f"list {folder}")
+    place = child(out, folder)
+    fs, path = locate(place)
+    sizes = with_retries(lambda: sizes_in(fs, path), f"list {place}")
     found = ((PART.fullmatch(name), size) for name, size in sizes.items())
     return dict(sorted((int(match[1]), size) for match, size in found if match))
 
 
-def read_part(out: str, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(out: str, index: int, columns: Sequence[str] | None = None, folder: str = MAPS) -> pa.Table:
     """The rows of one committed shard; `columns=None` reads all.
 
     Raises:
         StorageError: If the file is missing or damaged.
     """
-    with _open_part(out, index) as file:
+    with open_part(out, index, folder) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 
@@ -74,35 +78,40 @@ def read_part_schema(out: str, index: int) -> pa.Schema:
     Raises:
         StorageError: If the file is missing or damaged.
     """
-    with _open_part(out, index) as file:
+    with open_part(out, index) as file:
         return file.schema_arrow
 
 
 @contextlib.contextmanager
-def _open_part(out: str, index: int) -> Iterator[pq.ParquetFile]:
-    uri = child(out, part_path(index))
+def open_part(out: str, index: int, folder: str = MAPS) -> Iterator[pq.ParquetFile]:
+    """One committed shard, to read from.
+
+    Raises:
+        StorageError: If the file is missing or damaged.
+    """
+    uri = child(out, part_path(index, folder))
     fs, path = locate(uri)
     try:
         with fs.open(path, "rb") as file:
             yield pq.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {uri}: {error}; delete that file and run the same `heatlas explain` command again, "
+        raise StorageError(f"cannot read {uri}: {error}; delete that file and run the same `{written_by(folder)}` command again, "
                            "which recomputes only its shard") from error  # fmt: skip
 
 
-def part_tables(out: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def part_tables(out: str, columns: Sequence[str] | None = None, folder: str = MAPS) -> Iterator[pa.Table]:
     """The committed shards one after the other, so that never more than one is in memory."""
-    for index in done_shards(out):
-        yield read_part(out, index, columns)
+    for index in done_shards(out, folder):
+        yield read_part(out, index, columns, folder)
 
 
-def logical_digest(out: str) -> str:
+def logical_digest(out: str, folder: str = MAPS) -> str:
     """What the store says as 64 hex digits: equal for any number of workers, kills, resumes and Parquet encodings.
 
     Computed from the rows themselves, not from what the files say of them. Rows count as a set, so shard borders do not matter.
     Left out: `seconds` and `device`, and in error texts the numbers.
     """
-    return combined(digest for table in part_tables(out) for digest in row_digests(table))
+    return combined(digest for table in part_tables(out, folder=folder) for digest in row_digests(table))
 
 
 def write_success(out: str, totals: dict[str, Any]) -> None:
@@ -136,7 +145,7 @@ def read_success(out: str) -> dict[str, Any] | None:
     raise StorageError(f"{uri} is damaged ({reason}); delete it and run the same command again")
 
 
-def row_totals(out: str, done: Mapping[int, int] | None = None) -> dict[str, Any]:
+def row_totals(out: str, done: Mapping[int, int] | None = None, folder: str = MAPS) -> dict[str, Any]:
     """What is stored so far, from the footers of the parts.
 
     Args:
@@ -146,8 +155,8 @@ def row_totals(out: str, done: Mapping[int, int] | None = None) -> dict[str, Any
     Returns:
         As `added_up`, with `bytes`.
     """
-    done = done_shards(out) if done is None else done
-    return {**added_up(part_summaries(out, done).values()), "bytes": sum(done.values())}
+    done = done_shards(out, folder) if done is None else done
+    return {**added_up(part_summaries(out, done, folder).values()), "bytes": sum(done.values())}
 
 
 def check_complete(out: str, plan: Sequence[Shard]) -> dict[str, Any]:
