@@ -17,6 +17,7 @@ from .. import __version__
 from ..engine.errors import HeatlasError
 from .cli_commands import demo, layers, show, status
 from .cli_explain import explain
+from .wording import harmless
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -70,5 +71,5 @@ def told(action: Callable[[], int]) -> int:
 def complain(message: str, code: int) -> int:
     if os.environ.get("HEATLAS_DEBUG"):
         traceback.print_exc()
-    print(f"heatlas: error: {message}", file=sys.stderr)
+    print(f"heatlas: error: {harmless(message)}", file=sys.stderr)
     return code

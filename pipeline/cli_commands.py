@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from .wording import harmless
+
 Out = Annotated[str, Parameter(help="Directory or URI of a run's store.")]
 
 
@@ -25,7 +27,7 @@ def layers(
     from .layer_table import block_table, layer_records
 
     records = layer_records(model, size)
-    print(json.dumps(records, indent=2) if as_json else block_table(records))
+    print(json.dumps(records, indent=2) if as_json else harmless(block_table(records)))
     return 0
 
 
@@ -44,7 +46,7 @@ def show(
 
     any_drawn = False
     for drawn, line in show_overlays(out, ids=ids, limit=limit, to=to):
-        print(line, flush=True)
+        print(harmless(line, lines=False), flush=True)
         any_drawn |= drawn
     return 0 if any_drawn else 1
 
@@ -59,7 +61,7 @@ def status(
     from .run_status import run_status, status_text
 
     found = run_status(out)
-    print(json.dumps(found, indent=2) if as_json else status_text(found))
+    print(json.dumps(found, indent=2) if as_json else harmless(status_text(found)))
     return 0
 
 

@@ -13,7 +13,7 @@ from .resolve import load_settings
 from .settings import leaves
 
 TITLES = {
-    "What (each may stand in the --config file instead)": ("model", "data", "out"),
+    "What (each may stand in the --config file instead)": ("model", "data", "out", "data_root"),
     "How to explain": ("method", "target", "metrics", "precision", "batch_size", "seed", "limit"),
     "How to run": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",

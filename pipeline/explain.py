@@ -32,11 +32,12 @@ from .run_result import RunResult
 from .run_status import run_status
 from .settings import Settings, describe
 from .sources import list_samples
+from .sources.confinement import check_data_root
 from .sources.labels import ResolvedLabels, resolve_labels
 from .sources.reader import FsspecReader
 from .store import ParquetSink, check_complete, done_shards, write_success
 from .tally import Tally
-from .wording import counted
+from .wording import counted, harmless
 
 UNDONE_SHOWN = 5
 
@@ -86,7 +87,7 @@ def explain_settings(settings: Settings) -> RunResult:
     seconds = time.monotonic() - begun
     deaths = outcome.deaths
     result = RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths)
-    print(result.summary())
+    print(harmless(result.summary()))
     return result
 
 
@@ -99,6 +100,7 @@ class PreparedRun:
     shards: list[Shard]
     fingerprint: dict[str, Any]
     spec: WorkerSpec
+    reader: FsspecReader
     sink: ParquetSink
     layer_count: int
 
@@ -119,7 +121,7 @@ class PreparedRun:
         settings = self.settings
         tally = Tally(images=len(self.listing), before=len(self.listing) - sum(map(len, todo)))
         with RunProgress(tally, EventLog(settings.out)) as progress:
-            shared = (todo, lambda shard: samples_of(self.listing, shard), self.spec, FsspecReader(), self.sink)
+            shared = (todo, lambda shard: samples_of(self.listing, shard), self.spec, self.reader, self.sink)
             limits = {"max_error_rate": settings.max_error_rate, "shard_retries": settings.shard_retries}
             if settings.workers == 0:
                 from ..workers.in_process import explain_in_process
@@ -150,6 +152,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     """
     metrics = [find_metric(name).name for name in spelt_out(settings.metrics)]
     refuse_out_among_images(settings)
+    data_root = check_data_root(settings.data_root)
     listing = list_samples(settings.data, settings.columns.model_dump())
     listing = listing.slice(0, settings.limit)
     model_spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())
@@ -163,8 +166,9 @@ def prepare_run(settings: Settings) -> PreparedRun:
         settings=settings,
         listing=labels.listing,
         shards=shards,
-        fingerprint=run_fingerprint(settings, metrics, model, blocks, labels.listing, shards),
+        fingerprint=run_fingerprint(settings, metrics, model, blocks, labels.listing, shards, data_root),
         spec=worker_spec(settings, model_spec, metrics),
+        reader=FsspecReader(data_root, remote_weights(settings.model)),
         sink=ParquetSink(settings.out, store_layout(settings, metrics, model, blocks, labels.class_names)),
         layer_count=len(blocks),
     )
@@ -188,6 +192,12 @@ def planned_blocks(model: LoadedModel, settings: Settings) -> BlockPlan:
     """The layers that the workers will use; finds out early when there are none."""
     sise = SISE(model.module, layers=settings.sise.layers, mu=settings.sise.mu)
     return sise.plan(torch.zeros(model.preprocess.channels, *model.preprocess.size))
+
+
+def remote_weights(model: str) -> str | None:
+    """The URI of weights that workers read through their reader, which no `data_root` confines: the user named it himself."""
+    weights = model.partition("@")[2]
+    return weights if "://" in weights else None
 
 
 def check_target(settings: Settings, labels: ResolvedLabels, num_classes: int) -> None:
@@ -243,4 +253,4 @@ def refuse_undone(outcome: RunOutcome, out: str) -> None:
 
 
 def say(text: str) -> None:
-    print(f"heatlas: {text}", file=sys.stderr)
+    print(f"heatlas: {harmless(text)}", file=sys.stderr)

@@ -25,6 +25,7 @@ def run_fingerprint(
     blocks: BlockPlan,
     listing: pa.Table,
     shards: Sequence[Shard],
+    data_root: str | None = None,
 ) -> dict[str, Any]:
     """Everything that changes a row. Not in it: how many workers there are and where they run, patience, and `out`."""
     digest = plan_digest(listing_digest(listing), shards)
@@ -41,6 +42,7 @@ def run_fingerprint(
         "threads": settings.cpus_per_worker,
         "seed": settings.seed,
         "store": settings.store.model_dump(),
+        **({"data_root": data_root} if data_root else {}),
     }
 
 

@@ -23,7 +23,7 @@ from ..workers.events import (
 )
 from .event_log import EventLog
 from .tally import Tally
-from .wording import counted, duration, shown
+from .wording import counted, duration, harmless, shown
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines."""
@@ -73,7 +73,7 @@ class RunProgress:
         self._stopping |= isinstance(event, RunStopping)
         given_up_by_stopping = self._stopping and isinstance(event, ShardGivenUp)  # thousands, and the user knows why
         if not given_up_by_stopping and (text := announcement(event)) is not None:
-            self._console.print(Text(f"heatlas: {text}"))
+            self._console.print(Text(f"heatlas: {harmless(text)}"))
         self._show()
 
     def _show(self, force: bool = False) -> None:

@@ -22,6 +22,11 @@ def _height_and_width(value: Any) -> Any:
     return (alone, alone) if isinstance(alone, int | str) else value
 
 
+def _whole_number(value: Any) -> Any:
+    """Flags come as text, which a choice among numbers does not convert by itself."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
 Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_height_and_width)]
 Mean = tuple[float, float, float] | tuple[float]
@@ -64,6 +69,9 @@ class PreprocessSettings(SettingsGroup):
     )
     mean: Mean | None = Field(None, description="Per-channel mean subtracted, of values in [0, 1]; one for grey input.")
     std: Std | None = Field(None, description="Per-channel standard deviation divided by.")
+    channels: Annotated[Literal[1, 3], BeforeValidator(_whole_number)] | None = Field(
+        None, description="Channels of the network's input: 3 is RGB, 1 is grey; a mean of one number means 1."
+    )
 
 
 class ColumnSettings(SettingsGroup):
@@ -96,6 +104,10 @@ class Settings(SettingsGroup):
         description="Image folder (class folders are labels) or manifest (.csv, .jsonl, .parquet); path or URI."
     )
     out: str = Field(description="Directory or URI of the store to write; the same command again resumes there.")
+    data_root: str | None = Field(
+        None,
+        description="Folder or URI that confines an untrusted manifest: images and masks outside of it, links followed, become error rows.",
+    )
 
     method: Literal["sise"] = Field("sise", description="Explanation method.")
     target: Literal["predicted", "label"] | NaturalInt = Field(

@@ -52,6 +52,7 @@ def show_overlays(
         raise UsageError(f"--limit must be at least 1 picture, got {limit}")
     atlas = open_atlas(out)
     preprocess = stored_preprocess(atlas.run)
+    reader = FsspecReader(atlas.run["fingerprint"].get("data_root"))  # what confined the run confines its pictures
     wanted = list(ids) if ids else [row[0] for row in atlas.sql(SPREAD.format(limit=int(limit))).fetchall()]
     rows = {row["id"]: row for row in rows_of(atlas, wanted)}
     if not wanted:
@@ -61,7 +62,7 @@ def show_overlays(
             yield False, f"{shown(identity)}: not in {out}"
             continue
         try:
-            picture = draw(row, preprocess)
+            picture = draw(row, preprocess, reader)
         except SampleError as error:
             yield False, f"{shown(identity)}: no picture, {error.status}: {error}"
             continue
@@ -107,7 +108,7 @@ def heat_of(stored: Any, shape: Mapping[str, Any]) -> np.ndarray | None:
     return np.asarray(stored, dtype=np.float32).reshape(shape["height"], shape["width"])
 
 
-def draw(row: Mapping[str, Any], preprocess: Preprocess) -> bytes:
+def draw(row: Mapping[str, Any], preprocess: Preprocess, reader: FsspecReader) -> bytes:
     """The picture as PNG.
 
     Raises:
@@ -115,7 +116,7 @@ def draw(row: Mapping[str, Any], preprocess: Preprocess) -> bytes:
     """
     if row["status"] != OK or row["heat"] is None:
         raise SampleError(row["status"], row["error"] or "the row has no map")
-    view = preprocess.view(decode(FsspecReader().read(row["uri"])))
+    view = preprocess.view(decode(reader.read(row["uri"])))
     buffer = io.BytesIO()
     beside(view, row["heat"]).save(buffer, "PNG")
     return buffer.getvalue()

@@ -23,3 +23,19 @@ def duration(seconds: float) -> str:
 def shown(text: str) -> str:
     """An id or path as it is, or quoted when it holds characters that a terminal would obey instead of showing."""
     return text if text.isprintable() else repr(text)
+
+
+def harmless(text: str, *, lines: bool = True) -> str:
+    """A text for a terminal: what a terminal would obey instead of showing is written as `\\x1b`.
+
+    Also what turns the direction of writing, by which a text can show itself in another order than it has.
+
+    Args:
+        text: May hold names and errors from anywhere.
+        lines: Whether it may have several lines; else a line break counts as something to obey.
+    """
+    return "".join(c if c.isprintable() or (lines and c == "\n") else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -121,7 +121,7 @@ class ShardWorker:
         if not self._breaker.add(count_failures(count_statuses(rows)), len(rows)):
             return
         example = next((row for row in rows if row.error), None)
-        last = f" (for example {example.sample.id}: {example.status}: {example.error})" if example else ""
+        last = f" (for example {example.sample.id!r}: {example.status}: {example.error})" if example else ""
         raise TooManyErrorsError(self._breaker.reason() + last)
 
 

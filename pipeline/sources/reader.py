@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+from dataclasses import dataclass
 from typing import cast
 
 from fsspec import AbstractFileSystem
@@ -11,25 +13,42 @@ from fsspec import AbstractFileSystem
 from ...engine.errors import SampleError, UsageError
 from ...engine.statuses import READ_ERROR
 from ..location import locate
+from .confinement import Confinement
+from .local_file import read_regular
 
 
+@dataclass(frozen=True, slots=True)
 class FsspecReader:
-    """A `SampleReader` of local paths and fsspec URIs. Holds nothing: file systems are cached per process."""
+    """A `SampleReader` of local paths and fsspec URIs. Holds no connections: file systems are cached per process."""
+
+    data_root: str | None = None
+    """Everything outside of it is refused; None refuses nothing. As `check_data_root` gives it."""
+    trusted: str | None = None
+    """The one URI that is not confined: remote weights, which the user named himself."""
 
     def read(self, uri: str) -> bytes:
         """The whole object.
 
         Raises:
-            SampleError: With `read_error`, for whatever goes wrong: missing, no permission, a folder, storage down.
+            SampleError: With `read_error`, for whatever goes wrong: missing, no permission, a folder, storage down, or
+                outside of `data_root`.
         """
         try:
-            if uri.startswith("/"):  # nothing in a local path means anything to fsspec, not even `::`
-                with open(uri, "rb") as file:
-                    return file.read()
+            if self.data_root is not None and uri != self.trusted:
+                return _read_confined(uri, Confinement(self.data_root))
+            if uri.startswith(("/", "file:///")):  # nothing in a local path means anything to fsspec, not even `::`
+                return read_regular(uri.removeprefix("file://"))
             fs, path = _locate(uri)
             return cast(bytes, fs.cat_file(path))
         except Exception as error:  # each storage has errors of its own
-            raise SampleError(READ_ERROR, f"cannot read {uri}: {_reason(error)}") from error
+            raise SampleError(READ_ERROR, f"cannot read {uri}: {_reason(error, uri)}") from error
+
+
+def _read_confined(uri: str, confinement: Confinement) -> bytes:
+    path = confinement.path_of(uri)
+    if confinement.is_local:
+        return read_regular(path, follow=False)
+    return cast(bytes, _locate(confinement.root)[0].cat_file(path))  # never a server that the uri names
 
 
 def _locate(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -46,10 +65,11 @@ def _file_system(scheme: str, host: str, process: int) -> AbstractFileSystem:
     return locate(f"{scheme}://{host}/")[0]
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, uri: str) -> str:
     if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, UsageError):
+        odd = re.search(r"\\x[0-9a-f]{2}", uri)
+        return "no such file" + ("; rename files whose names are not UTF-8" if odd else "")
+    if isinstance(error, SampleError | UsageError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()

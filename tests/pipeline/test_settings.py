@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -12,7 +13,9 @@ from heatlas.engine.errors import SettingsError
 from heatlas.pipeline.allowed import allowed, metavar
 from heatlas.pipeline.cli_explain import GROUPS
 from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.settings import describe, leaves
+from heatlas.pipeline.settings import PreprocessSettings, describe, leaves
+from heatlas.workers.models import ModelSpec
+from heatlas.workers.preprocess import Preprocess, with_overrides
 from pydantic import ValidationError
 
 REQUIRED = {"model": "torchvision:resnet18", "data": "images", "out": "out"}
@@ -38,6 +41,14 @@ def test_nested_mappings_mean_the_same_as_dotted_names():
     assert dotted.preprocess.size == (32, 32)
 
 
+def test_everything_that_preprocess_knows_can_be_set():
+    assert set(PreprocessSettings.model_fields) == {field.name for field in fields(Preprocess)}
+    settings = load_settings({**REQUIRED, "preprocess.interpolation": "lanczos", "preprocess.channels": "1"})
+    spec = ModelSpec(spec="m", **settings.preprocess.model_dump())
+    found = with_overrides(Preprocess(mean=(0.5,), std=(0.5,), channels=1), spec.overrides())
+    assert (found.interpolation, found.channels) == ("lanczos", 1)
+
+
 def test_paths_are_accepted_as_text():
     assert load_settings({**REQUIRED, "out": pathlib.Path("a/b")}).out == os.path.join("a", "b")
 
@@ -60,6 +71,11 @@ def test_paths_are_accepted_as_text():
         (
             {"preprocess.mean": ["0.5", "0.5"]},
             "setting preprocess.mean = ['0.5', '0.5'] is not allowed: it must be three numbers or one number or none",
+        ),
+        ({"preprocess.channels": "2"}, "setting preprocess.channels = '2' is not allowed: it must be 1 or 3 or none"),
+        (
+            {"preprocess.interpolation": "lanczoz"},
+            "it must be 'nearest' or 'bilinear' or 'bicubic' or 'lanczos' or none; did you mean 'lanczos'?",
         ),
         ({"preprocess.std": 0}, "it must be three numbers, each above 0 or one number above 0 or none"),
     ],
