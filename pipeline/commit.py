@@ -47,8 +47,24 @@ def put(uri: str, data: bytes) -> None:
         StorageError: When it still fails after retries; what stood there before is then untouched.
     """
     fs, path = locate(uri)
-    write = (lambda: _replace(Path(path), data)) if is_local(fs) else (lambda: fs.pipe_file(path, data))
+    write = (lambda: replace_file(Path(path), data)) if is_local(fs) else (lambda: fs.pipe_file(path, data))
     with_retries(write, f"write {uri}")
+
+
+def remove(uri: str) -> None:
+    """Delete the file at `uri`; it need not be there.
+
+    Raises:
+        StorageError: When it still fails after retries.
+    """
+    fs, path = locate(uri)
+
+    def delete() -> None:
+        fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    with_retries(delete, f"delete {uri}")
 
 
 def sweep_temporaries(uri: str) -> None:
@@ -85,7 +101,8 @@ def _link_if_absent(path: Path, data: bytes) -> bool:
     return True
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """As `put`, on a mounted file system and without retries."""
     with _staged(path, data) as staged:
         os.replace(staged, path)
         _sync_folder(path.parent)
@@ -137,6 +154,11 @@ def _create_object(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
 def _says_taken(error: BaseException) -> bool:
     return any(isinstance(cause, FileExistsError) or _status(cause) in ("412", "PreconditionFailed")
                for cause in _causes(error))  # fmt: skip
+
+
+def says_changed(error: BaseException) -> bool:
+    """A write that named the version it read, and came too late."""
+    return any(_status(cause) in ("412", "PreconditionFailed") for cause in _causes(error))
 
 
 def _says_unsupported(error: BaseException) -> bool:

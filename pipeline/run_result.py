@@ -25,6 +25,10 @@ class RunResult:
     """Wall time of this run, start-up of workers included."""
     deaths: int = 0
     """Workers that were lost."""
+    retried: int | None = None
+    """Error rows of earlier runs that this run computed again; None if it was not asked to."""
+    recovered: int = 0
+    """Those of them that are `ok` now."""
 
     @property
     def rows(self) -> int:
@@ -46,8 +50,10 @@ class RunResult:
 
     def summary(self) -> str:
         """For people, ready to print."""
-        state = "complete" if self.shards_done else "was complete already, nothing to do"
+        state = "complete" if self.shards_done or self.retried else "was complete already, nothing to do"
         lines = [f"{self.out}: {state}", *totals_lines(self.status)]
+        if self.retried:
+            lines.append(field("retried", f"{counted(self.retried, 'error row')}, of which {self.recovered} ok now"))
         if self.shards_done:
             deaths = f", {counted(self.deaths, 'worker death')}" if self.deaths else ""
             before = self.status["shards"]["done"] - self.shards_done
