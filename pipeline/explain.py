@@ -167,7 +167,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
         listing=labels.listing,
         shards=shards,
         fingerprint=run_fingerprint(settings, metrics, model, blocks, labels.listing, shards, data_root),
-        spec=worker_spec(settings, model_spec, metrics),
+        spec=worker_spec(settings, model_spec, metrics, labels.listing),
         reader=FsspecReader(data_root, remote_weights(settings.model)),
         sink=ParquetSink(settings.out, store_layout(settings, metrics, model, blocks, labels.class_names)),
         layer_count=len(blocks),

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from ..engine.block_plan import BlockPlan
 from ..engine.metrics import METRICS
+from ..engine.metrics.floors import floored
+from ..engine.metrics.sanity import SANITY, SANITY_METRIC
 from ..workers.models import LoadedModel
 from ..workers.shards import Shard
 from .fingerprint import versions
@@ -37,6 +39,8 @@ def run_fingerprint(
         settings.method: {"mu": settings.sise.mu},
         "target": settings.target,
         "metrics": [METRICS[name].definition for name in metrics],
+        "floors": settings.floors,
+        "sanity": settings.sanity,
         "precision": settings.precision,
         "batch_size": settings.batch_size,
         "threads": settings.cpus_per_worker,
@@ -63,15 +67,17 @@ def store_layout(
         "settings": {"mu": settings.sise.mu, "target": settings.target, "precision": settings.precision},
         "versions": versions(),
     }
+    columns = (*metrics, *([SANITY] if settings.sanity else []))
     return StoreLayout(
         input_size=model.preprocess.size,
         method=settings.method,
-        metrics=tuple(metrics),
+        metrics=columns,
+        floors=tuple(metric.name for metric in floored(METRICS[name] for name in metrics)) if settings.floors else (),
         map_size=settings.store.map_size,
         with_map=settings.store.map,
         with_png=settings.store.map_png,
         metadata={
-            "metrics": {name: metric_facts(name) for name in metrics},
+            "metrics": {name: metric_facts(name) for name in columns},
             "class_names": list(class_names or ()),
             "provenance": provenance,
         },
@@ -80,7 +86,7 @@ def store_layout(
 
 def metric_facts(name: str) -> dict[str, Any]:
     """A metric's definition for the metadata."""
-    metric = METRICS[name]
+    metric = METRICS.get(name, SANITY_METRIC)
     return {
         "definition": metric.definition,
         "formula": metric.formula,

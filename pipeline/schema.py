@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ..engine.errors import SettingsError
+from ..engine.metrics.floors import FLOORS
 from ..engine.statuses import OK
 from ..workers.shards import Row
 
@@ -35,7 +36,7 @@ _AFTER_METRICS: tuple[tuple[str, pa.DataType], ...] = (
     ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()),
     ("seconds", pa.float64()), ("device", pa.string()),
 )  # fmt: skip
-RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)) | {"map", "map_png"}
+RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)) | {"map", "map_png", "floors"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class StoreLayout:
     method: str = "sise"
     metrics: tuple[str, ...] = ()
     """Metric columns, in this order."""
+    floors: tuple[str, ...] = ()
+    """Metrics that the column `floors` holds of maps that know nothing; none: no such column."""
     map_size: int | Literal["input"] = 56
     """Longer side of the stored map in pixels; `input` keeps full resolution. Maps are never enlarged."""
     with_map: bool = True
@@ -80,7 +83,14 @@ class StoreLayout:
         maps = [("map", pa.list_(pa.float16(), height * width))] if self.with_map else []
         pngs = [("map_png", _PNG_TYPE)] if self.with_png else []
         metrics = [(name, pa.float64()) for name in self.metrics]
-        return pa.schema([*_BEFORE_MAPS, *maps, *pngs, *metrics, *_AFTER_METRICS], metadata=self._metadata())
+        floors = [("floors", self.floors_type)] if self.floors else []
+        return pa.schema([*_BEFORE_MAPS, *maps, *pngs, *metrics, *floors, *_AFTER_METRICS], metadata=self._metadata())
+
+    @property
+    def floors_type(self) -> pa.DataType:
+        """Struct of floors, each a struct of metrics: beside the scores in the same row, and in no mean over a metric's column."""
+        values = pa.struct([(name, pa.float64()) for name in self.floors])
+        return pa.struct([(name, values) for name in FLOORS])
 
     def _metadata(self) -> dict[bytes, bytes]:
         (height, width), (input_height, input_width) = self.map_shape, self.input_size
@@ -121,6 +131,8 @@ def rows_to_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
     for name in layout.metrics:
         columns[name] = [_finite(row.metrics.get(name)) if row.status == OK else None for row in rows]
     arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    if layout.floors:
+        arrays["floors"] = pa.array([_floors_value(row, layout) for row in rows], layout.floors_type)
     if layout.with_map:
         arrays["map"] = _map_column(maps, layout.map_shape)
     if layout.with_png:
@@ -144,6 +156,14 @@ def _plain_column(name: str, rows: Sequence[Row], layout: StoreLayout) -> list[A
             return [_finite(getattr(row, name)) for row in rows]
         case _:
             return [getattr(row, name) for row in rows]
+
+
+def _floors_value(row: Row, layout: StoreLayout) -> dict[str, dict[str, float | None]] | None:
+    if row.floors is None or row.status != OK:
+        return None
+    return {
+        floor: {name: _finite(values.get(name)) for name in layout.floors} for floor, values in row.floors.items()
+    }
 
 
 def _finite(value: float | None) -> float | None:

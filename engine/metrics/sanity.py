@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..draws import sample_generator
 from ..sise import SISE
 from ..statuses import OK
+from .metric import Evidence, Metric
 from .ranking import spearman
 
 SANITY = "random_model_spearman"
@@ -40,6 +41,22 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
             drawn = torch.randn(trained.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(trained.mean() + trained.std(correction=0) * drawn)
     return random
+
+
+def refuse_evidence(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """Spearman's correlation over the pixels of S(x) and of S'(x), S' from the model with every weight drawn anew, same class.
+
+    Raises:
+        ValueError: Always: it takes a second model, see `RandomModel`.
+    """
+    raise ValueError(f"{SANITY} is measured by RandomModel, not from evidence")
+
+
+SANITY_METRIC = Metric(
+    SANITY, 1, refuse_evidence, unit="correlation", range=(-1.0, 1.0), better="neither", needs="model",
+    baseline="the model with every weight drawn anew", source="Adebayo et al., NeurIPS 2018",
+)  # fmt: skip
+"""Its definition, as the others have theirs. It is in no preset: a run's setting `sanity` asks for it."""
 
 
 class RandomModel:
