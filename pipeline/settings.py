@@ -116,6 +116,13 @@ class Settings(SettingsGroup):
     metrics: Names = Field(
         ("paper",), description="Metrics to compute: presets (`paper`, `standard`, `full`) or names; `none` for none."
     )
+    floors: NaturalInt = Field(
+        32,
+        description="Images on which a random map and a centred Gaussian are measured too, to show what chance gets; 0 for none.",
+    )
+    sanity: NaturalInt = Field(
+        0, description="Images explained once more with randomised weights, to see whether maps depend on the model."
+    )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32", description="Number format of the masked forward passes."
     )
