@@ -35,6 +35,7 @@ from .sources import list_samples
 from .sources.confinement import check_data_root
 from .sources.labels import ResolvedLabels, resolve_labels
 from .sources.reader import FsspecReader
+from .sampling import chosen_below
 from .store import ParquetSink, check_complete, done_shards, write_success
 from .tally import Tally
 from .wording import counted, harmless
@@ -218,7 +219,7 @@ def check_target(settings: Settings, labels: ResolvedLabels, num_classes: int) -
         say(f"note: {warning}")
 
 
-def worker_spec(settings: Settings, model: ModelSpec, metrics: Sequence[str]) -> WorkerSpec:
+def worker_spec(settings: Settings, model: ModelSpec, metrics: Sequence[str], listing: pa.Table) -> WorkerSpec:
     return WorkerSpec(
         model=model,
         target=settings.target,
@@ -254,3 +255,5 @@ def refuse_undone(outcome: RunOutcome, out: str) -> None:
 
 def say(text: str) -> None:
     print(f"heatlas: {harmless(text)}", file=sys.stderr)
+        floors_below=chosen_below(listing, settings.floors),
+        sanity_below=chosen_below(listing, settings.sanity),
