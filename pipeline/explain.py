@@ -229,6 +229,8 @@ def worker_spec(settings: Settings, model: ModelSpec, metrics: Sequence[str], li
         precision=settings.precision,
         metrics=tuple(metrics),
         seed=settings.seed,
+        floors_below=chosen_below(listing, settings.floors),
+        sanity_below=chosen_below(listing, settings.sanity),
         threads=settings.cpus_per_worker,
         device=settings.device,
     )
@@ -255,5 +257,3 @@ def refuse_undone(outcome: RunOutcome, out: str) -> None:
 
 def say(text: str) -> None:
     print(f"heatlas: {harmless(text)}", file=sys.stderr)
-        floors_below=chosen_below(listing, settings.floors),
-        sanity_below=chosen_below(listing, settings.sanity),
