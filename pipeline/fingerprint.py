@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ..engine.errors import NoRunError, RunMismatchError, StorageError
 from .commit import put_if_absent
+from .json_file import read_object
 from .location import child, locate, names_in
 from .retries import with_retries
 from .schema import SCHEMA_VERSION
@@ -79,29 +80,11 @@ def read_run(out: str) -> dict[str, Any]:
 
 
 def _read_if_there(out: str) -> dict[str, Any] | None:
-    uri = child(out, RUN_FILE)
-    fs, path = locate(uri)
-
-    def read() -> str | bytes | None:
-        fs.invalidate_cache()
-        try:
-            return fs.cat_file(path)
-        except FileNotFoundError:
-            return None
-
-    data = with_retries(read, f"read {uri}")
-    if data is None:
-        return None
-    try:
-        run = json.loads(data)
-        if isinstance(run["fingerprint"], dict) and isinstance(run["settings"], dict):
-            return run
-        reason = "its fingerprint and settings are not objects"
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise StorageError(
-        f"{uri} is damaged ({reason}); choose another --out, or delete the directory if nothing in it matters"
-    )
+    uri, remedy = child(out, RUN_FILE), "choose another --out, or delete the directory if nothing in it matters"
+    run = read_object(uri, remedy)
+    if run is not None and not (isinstance(run.get("fingerprint"), dict) and isinstance(run.get("settings"), dict)):
+        raise StorageError(f"{uri} is damaged (its fingerprint and settings are not objects); {remedy}")
+    return run
 
 
 def _refuse_foreign_content(out: str) -> None:
@@ -119,13 +102,19 @@ def _compare(out: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> No
     if stored.get("schema_version") != SCHEMA_VERSION:
         raise RunMismatchError(f"{out} has store version {stored.get('schema_version')}, this heatlas writes {SCHEMA_VERSION}; "
                                "choose another --out, or use the heatlas that wrote it")  # fmt: skip
-    theirs, mine = dict(_flat(stored["fingerprint"])), dict(_flat(ours))
-    keys = dict.fromkeys((*theirs, *mine))  # in stored order
-    differing = [key for key in keys if theirs.get(key, _ABSENT) != mine.get(key, _ABSENT)]
-    if differing:
-        lines = [f"  {key}: stored {_shown(theirs, key)}, now {_shown(mine, key)}" for key in differing]
+    if lines := differences(stored["fingerprint"], ours):
         raise RunMismatchError(f"{out} belongs to another run, which differs in\n" + "\n".join(lines) +
                                "\nchoose another --out, or restore the stored values; nothing was changed")  # fmt: skip
+
+
+def differences(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """A line for people about every key, in stored order, in which two fingerprints differ."""
+    theirs, mine = dict(_flat(stored)), dict(_flat(_as_stored(ours)))
+    return [
+        f"  {key}: stored {_shown(theirs, key)}, now {_shown(mine, key)}"
+        for key in dict.fromkeys((*theirs, *mine))
+        if theirs.get(key, _ABSENT) != mine.get(key, _ABSENT)
+    ]
 
 
 def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:

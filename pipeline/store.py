@@ -21,6 +21,7 @@ from ..workers.shards import Row, Shard
 from .commit import put, put_if_absent, sweep_temporaries
 from .digests import combined, row_digests
 from .footers import part_summaries
+from .json_file import read_object
 from .location import child, locate, sizes_in
 from .part_names import MAPS, PART, SUCCESS, part_path, part_uris, written_by
 from .query import PARTS, connect_parts, reading_parts
@@ -122,27 +123,7 @@ def write_success(out: str, totals: dict[str, Any]) -> None:
 
 def read_success(out: str) -> dict[str, Any] | None:
     """The totals of a complete run; None if the run is not complete."""
-    uri = child(out, SUCCESS)
-    fs, path = locate(uri)
-
-    def read() -> bytes | None:
-        fs.invalidate_cache()
-        try:
-            return fs.cat_file(path)
-        except FileNotFoundError:
-            return None
-
-    data = with_retries(read, f"read {uri}")
-    if data is None:
-        return None
-    try:
-        totals = json.loads(data)
-        if isinstance(totals, dict):
-            return totals
-        reason = f"it holds {type(totals).__name__}, not an object"
-    except ValueError as error:
-        reason = str(error)
-    raise StorageError(f"{uri} is damaged ({reason}); delete it and run the same command again")
+    return read_object(child(out, SUCCESS), "delete it and run the same command again")
 
 
 def row_totals(out: str, done: Mapping[int, int] | None = None, folder: str = MAPS) -> dict[str, Any]:
