@@ -42,7 +42,11 @@ def plan_shards(sample_count: int, shard_size: int) -> list[Shard]:
         raise DataError(f"a run needs at least 1 sample, got {sample_count}; check that --data names the data set")
     if shard_size < 1:
         raise DataError(f"the shard size must be at least 1, got {shard_size}; leave it out for a fitting one")
-    count = -(-sample_count // shard_size)
+    return cut(sample_count, -(-sample_count // shard_size))
+
+
+def cut(sample_count: int, count: int) -> list[Shard]:
+    """`count` consecutive shards; these two numbers are all that a plan depends on."""
     edges = [index * sample_count // count for index in range(count + 1)]
     return [Shard(index, start, stop) for index, (start, stop) in enumerate(itertools.pairwise(edges))]
 

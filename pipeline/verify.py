@@ -1,0 +1,181 @@
+"""Is the store what the plan says? Every file is read as a whole; what is wrong is named, with the command that repairs it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..engine.errors import StorageError
+from .command_line import explain_command
+from .commit import remove
+from .fingerprint import read_run
+from .location import child
+from .part_check import PartCheck, check_part
+from .part_names import SUCCESS, part_index, part_path
+from .plan import cut, plan_digest
+from .store import done_shards, read_success, repeated_ids
+from .summaries import added_up, without_summary
+from .wording import counted
+
+READERS = 4
+"""Files in memory at the same time."""
+REPEATED_SHOWN = 20
+Repair = Literal["resume", "delete", "look"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong."""
+
+    where: str
+    """File or folder, relative to the run's directory."""
+    text: str
+    repair: Repair
+    """`resume`: the run's own command; `delete`: that file goes first; `look`: nothing that a command could do."""
+
+
+def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
+    """Check a run from end to end.
+
+    Args:
+        out: The run's directory.
+        delete_damaged: Delete the files whose content is wrong, and `_SUCCESS` with them, so that the run's own command
+            recomputes them. Files that cannot be read at the moment are left alone.
+
+    Returns:
+        JSON values: `out`, `ok`, `shards` (planned, done), `samples` (planned), `totals` (as `row_totals`, of the readable parts,
+        made anew from their rows), `problems` (where, text, repair), `repair` (shell lines, in order) and `deleted` (files).
+
+    Raises:
+        NoRunError: If `out` is no run.
+        StorageError: If it cannot be listed, or its `_run.json` is damaged.
+    """
+    run = read_run(out)
+    facts = run["fingerprint"]["plan"]
+    plan = {shard.index: len(shard) for shard in cut(facts["samples"], facts["shards"])}
+    done = done_shards(out)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
+        parts = list(pool.map(lambda index: check_part(out, index, plan[index]), (one for one in done if one in plan)))
+    totals = {**added_up(part.summary for part in parts if part.summary), "bytes": sum(done.values())}
+    problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts)]
+    problems += _success_problems(out, totals, whole=not problems)
+    deleted = _delete(out, problems) if delete_damaged else []
+    return {
+        "out": out,
+        "ok": not problems,
+        "shards": {"planned": len(plan), "done": len(plan.keys() & done.keys())},
+        "samples": facts["samples"],
+        "totals": totals,
+        "problems": [asdict(one) for one in problems],
+        "repair": repair_lines(out, run["settings"], problems, deleted),
+        "deleted": deleted,
+    }
+
+
+def _plan_problems(facts: Mapping[str, Any]) -> Iterator[Problem]:
+    shards = cut(facts["samples"], facts["shards"])
+    if "listing" in facts and plan_digest(facts["listing"], shards) != facts["digest"]:
+        yield Problem("_run.json", "its plan does not agree with the plan's digest, so somebody changed it", "look")
+
+
+def _missing(plan: Mapping[int, int], done: Mapping[int, int]) -> Iterator[Problem]:
+    undone = sorted(plan.keys() - done.keys())
+    if undone:
+        named = ", ".join(map(str, undone[:REPEATED_SHOWN])) + (" ..." if len(undone) > REPEATED_SHOWN else "")
+        yield Problem("maps", f"{counted(len(undone), 'shard')} of {len(plan)} not done: {named}", "resume")
+
+
+def _part_problems(
+    out: str, plan: Mapping[int, int], done: Mapping[int, int], parts: Sequence[PartCheck]
+) -> Iterator[Problem]:
+    for index in sorted(done.keys() - plan.keys()):
+        yield Problem(part_path(index), f"does not belong to the plan, which has {len(plan)} shards", "delete")
+    usual = _usual_schema(parts)
+    for part in parts:
+        for text in part.problems:
+            yield Problem(part_path(part.index), text, "delete")
+        if part.unreadable:
+            yield Problem(part_path(part.index), part.unreadable, "look")
+        if part.schema is not None and not without_summary(part.schema).equals(usual, check_metadata=True):
+            yield Problem(
+                part_path(part.index), "has other columns or another origin than the rest of the run", "delete"
+            )
+    yield from _repeated(out, [part for part in parts if part.summary])
+
+
+def _usual_schema(parts: Sequence[PartCheck]) -> Any:
+    """What most of the parts have."""
+    schemas = [without_summary(part.schema) for part in parts if part.schema is not None]
+    texts = [one.to_string(show_schema_metadata=True, truncate_metadata=False) for one in schemas]
+    common = Counter(texts).most_common(1)
+    return schemas[texts.index(common[0][0])] if common else None
+
+
+def _repeated(out: str, parts: Sequence[PartCheck]) -> Iterator[Problem]:
+    """Parts of a sorted listing hold ids that ascend from part to part; only where they do not, all ids are compared."""
+    ranges = [part.ids for part in parts if part.ids]
+    if all(before[1] < after[0] for before, after in itertools.pairwise(ranges)):
+        return
+    try:
+        found = repeated_ids(out, [part.index for part in parts], at_most=REPEATED_SHOWN)
+    except StorageError as error:
+        yield Problem("maps", f"the ids cannot be compared: {error}", "look")
+        return
+    for identity, rows, names in found:
+        for name in names if len(names) > 1 else []:
+            others = ", ".join(one.rsplit("/", 1)[-1] for one in names if one != name)
+            yield Problem(part_path(part_index(name)), f"holds the id {identity!r}, one of {rows} rows, as does {others}", "delete")  # fmt: skip
+
+
+def _success_problems(out: str, totals: Mapping[str, Any], whole: bool) -> list[Problem]:
+    try:
+        says = read_success(out)
+    except StorageError as error:
+        return [Problem(SUCCESS, str(error), "delete")]
+    if says is None:
+        return (
+            [Problem(SUCCESS, "is missing: every shard is done, but the run was not concluded", "resume")]
+            if whole
+            else []
+        )
+    if not whole:
+        return [Problem(SUCCESS, "says that the run is complete, which it is not", "resume")]
+    wrong = [name for name in says if name in totals and says[name] is not None and says[name] != totals[name]]
+    if wrong:
+        shown = ", ".join(f"{name} {says[name]!r} instead of {totals[name]!r}" for name in wrong[:3])
+        return [Problem(SUCCESS, f"says {shown}", "resume")]
+    return []
+
+
+def _delete(out: str, problems: Sequence[Problem]) -> list[str]:
+    damaged = sorted({one.where for one in problems if one.repair == "delete"})
+    for name in [SUCCESS, *damaged] if damaged else []:
+        remove(child(out, name))
+    return damaged
+
+
+def repair_lines(
+    out: str, settings: Mapping[str, Any], problems: Sequence[Problem], deleted: Sequence[str] = ()
+) -> list[str]:
+    """The commands that repair what is wrong, in order; none if nothing is, or nothing that a command could do."""
+    repairs = {one.repair for one in problems}
+    lines = [f"heatlas verify {out} --delete-damaged"] if "delete" in repairs and not deleted else []
+    return [*lines, explain_command(settings)] if repairs & {"resume", "delete"} else lines
+
+
+def verify_text(found: Mapping[str, Any]) -> str:
+    """The outcome for people, ready to print."""
+    shards, totals = found["shards"], found["totals"]
+    what = f"{found['out']}: {counted(shards['done'], 'shard')} of {shards['planned']}, {counted(totals['rows'], 'row')} read"
+    if found["ok"]:
+        return f"{what}; nothing is wrong\n  digest    {totals['digest']}"
+    lines = [f"{what}; {counted(len(found['problems']), 'problem')}"]
+    lines += [f"  {one['where']}: {one['text']}" for one in found["problems"]]
+    lines += [f"  deleted   {name}" for name in found["deleted"]]
+    if found["repair"]:
+        lines += ["repair with", *(f"  {line}" for line in found["repair"])]
+    return "\n".join(lines)
