@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError
 
 from .. import __version__
 from ..engine.errors import HeatlasError
-from .cli_commands import demo, layers, show, status
+from .cli_commands import demo, layers, show, status, verify
 from .cli_explain import explain
 from .wording import harmless
 
@@ -32,7 +32,7 @@ def build_app() -> App:
         help_epilogue="Start with `heatlas demo --out demo-out`, or see `heatlas explain --help`.",
         suppress_keyboard_interrupt=False,
     )
-    for command in (explain, layers, show, status, demo):
+    for command in (explain, layers, show, status, verify, demo):
         app.command(command)
     return app
 

@@ -1,4 +1,4 @@
-"""`heatlas layers`, `show`, `status` and `demo`: arguments in, one call down, text out."""
+"""`heatlas layers`, `show`, `status`, `verify` and `demo`: arguments in, one call down, text out."""
 
 from __future__ import annotations
 
@@ -63,6 +63,26 @@ def status(
     found = run_status(out)
     print(json.dumps(found, indent=2) if as_json else harmless(status_text(found)))
     return 0
+
+
+def verify(
+    out: Out,
+    /,
+    *,
+    delete_damaged: Annotated[
+        bool,
+        Parameter(
+            help="Delete the part files that are wrong, so that the run's own command recomputes them.", negative=""
+        ),
+    ] = False,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.", negative="")] = False,
+) -> int:
+    """Read a whole store and check it against its plan. Exit code 1 if anything is wrong."""
+    from .verify import verify_run, verify_text
+
+    found = verify_run(out, delete_damaged=delete_damaged)
+    print(json.dumps(found, indent=2) if as_json else harmless(verify_text(found)))
+    return 0 if found["ok"] else 1
 
 
 def demo(

@@ -17,7 +17,7 @@ TITLES = {
     "How to explain": ("method", "target", "metrics", "floors", "sanity", "precision", "batch_size", "seed", "limit"),
     "How to run": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",
-        "image_timeout", "start_timeout", "shard_retries", "max_error_rate", "shared_fs",
+        "image_timeout", "start_timeout", "shard_retries", "retry_errors", "max_error_rate", "shared_fs",
     ),
     "SISE": ("sise",),
     "Preprocessing (default: as the weights say)": ("preprocess",),

@@ -5,37 +5,43 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ..engine.block_plan import BlockPlan
-from ..engine.errors import DataError, ShardsUndoneError, TargetError
-from ..engine.metrics import spelt_out
+from ..engine.errors import DataError, ShardsUndoneError, TargetError, UsageError
 from ..engine.measurement import find_metric
+from ..engine.metrics import spelt_out
 from ..engine.sise import SISE
+from ..engine.statuses import OK
 from ..workers.models import LoadedModel, ModelSpec, load_model
 from ..workers.outcome import RunOutcome
-from ..workers.shards import Shard
+from ..workers.ports import ShardSink
+from ..workers.shards import Sample, Shard
 from ..workers.worker_spec import WorkerSpec
+from .commit import remove
 from .event_log import EventLog
 from .fingerprint import claim_run
 from .identity import run_fingerprint, store_layout
-from .location import is_local, locate
+from .location import child, is_local, locate
+from .part_names import SUCCESS
 from .plan import default_shard_size, plan_shards, samples_of
 from .progress import RunProgress
 from .resolve import load_settings
+from .retry import Retry, RetrySink, plan_retry
 from .run_result import RunResult
 from .run_status import run_status
+from .sampling import chosen_below
 from .settings import Settings, describe
 from .sources import list_samples
 from .sources.confinement import check_data_root
 from .sources.labels import ResolvedLabels, resolve_labels
 from .sources.reader import FsspecReader
-from .sampling import chosen_below
 from .store import ParquetSink, check_complete, done_shards, write_success
 from .tally import Tally
 from .wording import counted, harmless
@@ -84,12 +90,27 @@ def explain_settings(settings: Settings) -> RunResult:
         say(f"{run.headline(todo)}; writing {settings.out}")
         outcome = run.work(todo)
     refuse_undone(outcome, settings.out)
+    again = retried(run, outcome.done) if settings.retry_errors else None
     write_success(settings.out, check_complete(settings.out, run.shards))
     seconds = time.monotonic() - begun
-    deaths = outcome.deaths
-    result = RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths)
+    deaths = outcome.deaths + (again.deaths if again else 0)
+    result = RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths,
+                       retried=again and again.rows, recovered=again.statuses[OK] if again else 0)  # fmt: skip
     print(harmless(result.summary()))
     return result
+
+
+def retried(run: PreparedRun, just_done: Sequence[int]) -> RunOutcome:
+    """Compute the error rows of earlier runs once more; while that goes on the store does not say that it is complete."""
+    out = run.settings.out
+    retry = plan_retry(out, run.shards, run.listing, leave=just_done)
+    if not retry.shards:
+        return RunOutcome()
+    remove(child(out, SUCCESS))
+    say(f"{counted(len(retry), 'error row')} in {counted(len(retry.shards), 'shard')} once more; writing {out}")
+    outcome = run.again(retry)
+    refuse_undone(outcome, out)
+    return outcome
 
 
 @dataclass(frozen=True)
@@ -119,11 +140,27 @@ class PreparedRun:
 
     def work(self, todo: Sequence[Shard]) -> RunOutcome:
         """Explain the shards, showing progress."""
-        settings = self.settings
         tally = Tally(images=len(self.listing), before=len(self.listing) - sum(map(len, todo)))
+        rate = self.settings.max_error_rate
+        return self._work(todo, lambda shard: samples_of(self.listing, shard), self.sink, tally, rate)
+
+    def again(self, retry: Retry) -> RunOutcome:
+        """Explain error rows once more. Most may fail again, so no share of failures is too large."""
+        sink = RetrySink(self.settings.out, self.sink.layout)
+        return self._work(retry.shards, lambda shard: retry.samples[shard.index], sink, Tally(images=len(retry)), 1.0)
+
+    def _work(
+        self,
+        todo: Sequence[Shard],
+        samples: Callable[[Shard], Sequence[Sample]],
+        sink: ShardSink,
+        tally: Tally,
+        max_error_rate: float,
+    ) -> RunOutcome:
+        settings = self.settings
         with RunProgress(tally, EventLog(settings.out)) as progress:
-            shared = (todo, lambda shard: samples_of(self.listing, shard), self.spec, self.reader, self.sink)
-            limits = {"max_error_rate": settings.max_error_rate, "shard_retries": settings.shard_retries}
+            shared = (todo, samples, self.spec, self.reader, sink)
+            limits = {"max_error_rate": max_error_rate, "shard_retries": settings.shard_retries}
             if settings.workers == 0:
                 from ..workers.in_process import explain_in_process
 
@@ -153,6 +190,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     """
     metrics = [find_metric(name).name for name in spelt_out(settings.metrics)]
     refuse_out_among_images(settings)
+    refuse_private_memory(settings)
     data_root = check_data_root(settings.data_root)
     listing = list_samples(settings.data, settings.columns.model_dump())
     listing = listing.slice(0, settings.limit)
@@ -187,6 +225,19 @@ def refuse_out_among_images(settings: Settings) -> None:
         raise DataError(
             f"--out {settings.out} lies in the image folder --data {settings.data}; choose a place outside of it"
         )
+
+
+def refuse_private_memory(settings: Settings) -> None:
+    """Worker processes would read and write a `memory://` of their own, which nobody else sees and which is lost with them.
+
+    Raises:
+        UsageError: If `data` or `out` lies there and there are worker processes.
+    """
+    for name in ("data", "out"):
+        place = getattr(settings, name)
+        if settings.workers != 0 and isinstance(locate(place)[0], MemoryFileSystem):
+            raise UsageError(f"--{name} {place} lies in the memory of this process, which worker processes cannot see; "
+                             "use --workers 0, or another place")  # fmt: skip
 
 
 def planned_blocks(model: LoadedModel, settings: Settings) -> BlockPlan:

@@ -30,9 +30,10 @@ def run_fingerprint(
     data_root: str | None = None,
 ) -> dict[str, Any]:
     """Everything that changes a row. Not in it: how many workers there are and where they run, patience, and `out`."""
-    digest = plan_digest(listing_digest(listing), shards)
+    samples = listing_digest(listing)
+    plan = {"samples": len(listing), "shards": len(shards), "listing": samples, "digest": plan_digest(samples, shards)}
     return {
-        "plan": {"samples": len(listing), "shards": len(shards), "digest": digest},
+        "plan": plan,
         "model": {"digest": model.digest, "layers": list(blocks.names)},
         "preprocess": asdict(model.preprocess),
         "method": settings.method,

@@ -156,6 +156,9 @@ class Settings(SettingsGroup):
     shard_retries: NaturalInt = Field(
         10, description="How often a shard is tried again after a failure; a quarantined image starts the count anew."
     )
+    retry_errors: bool = Field(
+        False, description="Also compute the error rows of finished shards again, where another attempt may help."
+    )
     max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="Stop the run when more than this share of the recent images failed."
     )
