@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ..engine.session import ExplainSession
@@ -9,20 +11,25 @@ from ..engine.sise import SISE
 from .decode import Prepared, prepare
 from .engine_port import Engine
 from .models import LoadedModel, load_model
-from .ports import SampleReader
+from .ports import SampleReader, StoredExplanations
 from .shards import Sample
 from .worker_spec import WorkerSpec
 
 
-def build_engine(spec: WorkerSpec, reader: SampleReader) -> Engine:
+def build_engine(spec: WorkerSpec, reader: SampleReader, stored: StoredExplanations | None = None) -> Engine:
     """Load the model and put it on the device.
+
+    Args:
+        spec: Model and method.
+        reader: Reads weights at remote places.
+        stored: Where explanations are; then they are measured, and nothing is explained but what a metric asks for.
 
     Raises:
         ModelError: When the model cannot be loaded or has no blocks.
         SettingsError: When a metric or precision is unknown.
     """
     torch.set_num_threads(spec.threads)
-    return SiseEngine(spec, load_model(spec.model, reader), _device(spec))
+    return SiseEngine(spec, load_model(spec.model, reader), _device(spec), stored)
 
 
 def _device(spec: WorkerSpec) -> torch.device:
@@ -35,8 +42,15 @@ def _device(spec: WorkerSpec) -> torch.device:
 class SiseEngine:
     """SISE with its metrics over one loaded model."""
 
-    def __init__(self, spec: WorkerSpec, loaded: LoadedModel, device: torch.device):
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        loaded: LoadedModel,
+        device: torch.device,
+        stored: StoredExplanations | None = None,
+    ):
         self._spec = spec
+        self._stored = stored
         self._preprocess = loaded.preprocess
         self._torch_device = device
         self._model = loaded.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -46,7 +60,8 @@ class SiseEngine:
         self.session = self._new_session()
 
     def prepare(self, sample: Sample, reader: SampleReader) -> Prepared:
-        return prepare(sample, reader, self._preprocess)
+        prepared = prepare(sample, reader, self._preprocess)
+        return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
 
     def shrink(self) -> bool:
         if self._torch_device.type == "cuda":

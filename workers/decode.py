@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..engine.errors import SampleError
+from ..engine.sise import Explanation
 from ..engine.statuses import DECODE_ERROR, READ_ERROR, TRUTH_ERROR
 from .colour import to_rgb
 from .geometry import Geometry
@@ -44,6 +45,8 @@ class Prepared:
     height: int
     """Pixels of the upright image, before preprocessing."""
     width: int
+    given: Explanation | None = None
+    """What is to be measured; None where the sample is yet to be explained."""
 
 
 def prepare(sample: Sample, reader: SampleReader, preprocess: Preprocess) -> Prepared:

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..engine.session import Explained
+from ..engine.sise import Explanation
 from .decode import Prepared
 from .ports import SampleReader
 from .shards import Sample
@@ -26,6 +27,7 @@ class Session(Protocol):
         truth: Tensor | None = None,
         label: int | None = None,
         sample_seed: int | None = None,
+        given: Explanation | None = None,
     ) -> Sequence[Explained]:
         """Take an image in, return those that are finished."""
         ...

@@ -4,9 +4,12 @@ and must be picklable, because they travel into actors."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from .shards import Row, Shard
+from .shards import Row, Sample, Shard
+
+if TYPE_CHECKING:
+    from ..engine.sise import Explanation
 
 
 @runtime_checkable
@@ -18,6 +21,19 @@ class SampleReader(Protocol):
 
         Raises:
             SampleError: With status `read_error`, when the object cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class StoredExplanations(Protocol):
+    """What an earlier run said of its samples."""
+
+    def of(self, sample: Sample) -> Explanation:
+        """The explanation of a sample whose `explained_in` is set, its map at network-input resolution. Called from several threads.
+
+        Raises:
+            StorageError: When it is not there or cannot be read.
         """
         ...
 

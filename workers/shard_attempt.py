@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..engine import statuses
-from ..engine.errors import SampleError
+from ..engine.errors import RunError, SampleError
 from ..engine.session import Explained
 from .decode import Prepared
 from .engine_port import Engine
@@ -139,7 +139,7 @@ class ShardAttempt:
         if self.target != "label":
             return int(self.target)
         if sample.label is None:
-            raise SampleError(statuses.LABEL_ERROR, "the sample has no label, but the target is 'label'")
+            raise SampleError(statuses.LABEL_ERROR, "the sample has no label, or one that names no class of the model, but the target is 'label'")
         classes = self.engine.num_classes
         if sample.label < 0 or (classes is not None and sample.label >= classes):
             allowed = "0 or more" if classes is None else f"between 0 and {classes - 1}"
@@ -153,6 +153,8 @@ class ShardAttempt:
             prepared, target = ready.result()
         except SampleError as error:
             self._settle(position, self._failed(position, error.status, error.text))
+        except RunError:
+            raise  # the store's fault and not the image's
         except Exception as error:
             self._settle(position, self._failed(position, statuses.DECODE_ERROR, describe(error)))
         else:
@@ -169,6 +171,7 @@ class ShardAttempt:
             truth=prepared.truth,
             label=sample.label,
             sample_seed=seed_of(sample.id),
+            given=prepared.given,
         )
 
     def _step(self, call: Callable[[], Sequence[Explained]]) -> Iterator[ImagesAlive]:

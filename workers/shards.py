@@ -21,6 +21,8 @@ class Sample:
     """Ground-truth boxes `(x0, y0, x1, y1)` in pixels of the stored file, before EXIF orientation."""
     mask_uri: str | None = None
     """PNG whose non-zero pixels are the ground truth; the size of the stored file."""
+    explained_in: int | None = None
+    """Shard in which the explanation to measure is stored; None where it is yet to be explained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class FakeSession:
         self.depth = depth
         self.held: list[tuple[int, str, int | None]] = []
 
-    def push(self, key, image, *, target=None, truth=None, label=None, sample_seed=None):
+    def push(self, key, image, *, target=None, truth=None, label=None, sample_seed=None, given=None):
         uri = bytes(image.to(torch.uint8).flatten().tolist()).decode()
         self.held.append((key, uri, target))
         act(uri, "push")
