@@ -36,6 +36,11 @@ def act(uri: str, stage: str) -> None:
                 time.sleep(3600)
             case ["pid", path]:
                 Path(path).write_text(str(os.getpid()))
+            case ["where", folder]:
+                import ray
+
+                node, gpus = ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+                (Path(folder) / f"{node}_{os.getpid()}_{gpus}").touch()
             case ["sleep", seconds]:
                 time.sleep(float(seconds))
             case ["sigkill_once" | "sigstop_once" as name, path]:
