@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from ..engine.errors import StorageError, UsageError, did_you_mean
 from ..engine.statuses import OK
+from .added_columns import AddedColumns
+from .evaluations import KEYS
 from .fingerprint import read_run
 from .part_names import part_index, part_uris
-from .query import PARTS, asking, connect_parts, reading_parts
+from .query import PARTS, STORED, asking, connect_parts, reading_parts
 from .schema import metric_columns, read_metadata
 from .store import done_shards, read_part, read_part_schema
 
@@ -58,14 +60,19 @@ class Atlas:
         self.run = run
         """What produced the rows: `settings` as resolved, `fingerprint` (digests, `versions`), `created`, `schema_version`."""
         self.parts = tuple(parts)
-        self.schema = read_part_schema(uri, self.parts[0])
+        stored = read_part_schema(uri, self.parts[0])
+        self._added = AddedColumns.of(uri, stored, self.parts)
+        self.schema = self._added.extended(stored)
+        """Columns of the run's files and, behind their metrics, those that `heatlas evaluate` added."""
         self.metadata = read_metadata(self.schema)
         """What the files say of themselves: size and value range of maps, metric definitions, class names, provenance."""
         names = self.class_names
         self._classes = pa.table(
             {"index": pa.array(range(len(names)), pa.int32()), "name": pa.array(names, pa.string())}
         )
-        self._database = connect_parts(part_uris(uri, self.parts))
+        self._database = connect_parts(
+            part_uris(uri, self.parts), columns=self.schema.names, joined=self._added.joins(), keys=KEYS
+        )
         self._database.register("classes", self._classes)
 
     @property
@@ -87,7 +94,7 @@ class Atlas:
         """Rows by status, the most frequent first."""
         with reading_parts(self.uri):
             return dict(self._database.execute(
-                "SELECT status, count(*) FROM atlas GROUP BY status ORDER BY count(*) DESC, status"
+                f"SELECT status, count(*) FROM {STORED} GROUP BY status ORDER BY count(*) DESC, status"
             ).fetchall())  # fmt: skip
 
     def table(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
@@ -103,9 +110,9 @@ class Atlas:
         """
         names = self.schema.names if columns is None else self._known(columns)
         if where is None:
-            tables = [read_part(self.uri, part, names) for part in self.parts]
+            tables = [self._added.read(part, names) for part in self.parts]
         else:
-            tables = [read_part(self.uri, part, names).take(rows) for part, rows in self._rows_where(where).items()]
+            tables = [self._added.read(part, names).take(rows) for part, rows in self._rows_where(where).items()]
         # unifies nothing: all parts of a run have one schema
         return pa.concat_tables([pa.schema([self.schema.field(name) for name in names]).empty_table(), *tables]).select(
             names
@@ -187,7 +194,7 @@ class Atlas:
         self._database.register("heatlas_wanted", wanted)
         with reading_parts(self.uri):
             found = self._database.execute(
-                f"SELECT id, filename, file_row_number, status, error FROM {PARTS} SEMI JOIN heatlas_wanted USING (id)"
+                f"SELECT id, filename, file_row_number, status, error FROM {STORED} SEMI JOIN heatlas_wanted USING (id)"
             ).fetchall()
         self._database.unregister("heatlas_wanted")
         places = {one: (part_index(name), row) for one, name, row, _, _ in found}
