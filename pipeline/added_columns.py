@@ -47,7 +47,7 @@ class AddedColumns:
     def extended(self, stored: pa.Schema) -> pa.Schema:
         """The schema with the added columns behind the run's own metrics, and their meaning in its metadata."""
         own = metric_columns(stored.names)
-        place = stored.get_field_index(own[-1] if own else "map_png" if "map_png" in stored.names else "width") + 1
+        place = stored.get_field_index(own[-1]) + 1 if own else stored.get_field_index("mask_counts")
         facts = read_metadata(stored)
         for column, one in self.owners.items():
             facts.setdefault("metrics", {})[column] = dict(one.metrics[column])

@@ -25,13 +25,12 @@ from ..workers.ports import ShardSink
 from ..workers.shards import Sample, Shard
 from ..workers.worker_spec import WorkerSpec
 from .commit import remove
-from .event_log import EventLog
+from .dispatch import work_through
 from .fingerprint import claim_run
 from .identity import run_fingerprint, store_layout
-from .location import child, is_local, locate
+from .location import child, locate
 from .part_names import SUCCESS
 from .plan import default_shard_size, plan_shards, samples_of
-from .progress import RunProgress
 from .resolve import load_settings
 from .retry import Retry, RetrySink, plan_retry
 from .run_result import RunResult
@@ -157,29 +156,8 @@ class PreparedRun:
         tally: Tally,
         max_error_rate: float,
     ) -> RunOutcome:
-        settings = self.settings
-        with RunProgress(tally, EventLog(settings.out)) as progress:
-            shared = (todo, samples, self.spec, self.reader, sink)
-            limits = {"max_error_rate": max_error_rate, "shard_retries": settings.shard_retries}
-            if settings.workers == 0:
-                from ..workers.in_process import explain_in_process
-
-                return explain_in_process(*shared, **limits, on_event=progress)
-            from ..workers.supervisor import supervise
-
-            return supervise(
-                *shared,
-                **limits,
-                workers=settings.workers,
-                gpus_per_worker=settings.gpus_per_worker,
-                cpus_per_worker=settings.cpus_per_worker,
-                address=settings.address,
-                image_timeout=settings.image_timeout,
-                start_timeout=settings.start_timeout,
-                local_paths=[place for place in (settings.data, settings.out) if is_local(locate(place)[0])],
-                shared_fs=settings.shared_fs,
-                on_event=progress,
-            )
+        shared = (self.spec, self.reader, sink, tally)
+        return work_through(self.settings, todo, samples, *shared, max_error_rate=max_error_rate)
 
 
 def prepare_run(settings: Settings) -> PreparedRun:

@@ -1,0 +1,77 @@
+"""Explanations as a run stored them, read back by the workers that measure them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ..engine.errors import StorageError
+from ..engine.sise import Explanation
+from ..workers.shards import Sample
+from .part_names import part_path
+from .schema import read_metadata
+from .store import open_part
+
+COLUMNS = ["id", "status", "error", "prediction", "target", "score", "logit", "map"]
+
+
+class StoredMaps:
+    """Reads explanations by sample, a row group (a few MB) at a time, because samples come in stored order.
+
+    Picklable, so that it travels into actors; several threads may read at once.
+
+    Args:
+        out: Directory or URI of the store; its maps must be stored at network-input resolution.
+    """
+
+    def __init__(self, out: str):
+        self.out = out
+        self._lock = threading.Lock()
+        self._group: dict[str, dict[str, Any]] = {}
+        self._part: int | None = None
+        self._shape = (0, 0)
+
+    def __reduce__(self) -> tuple[type[StoredMaps], tuple[str]]:
+        return StoredMaps, (self.out,)
+
+    def of(self, sample: Sample) -> Explanation:
+        """See `StoredExplanations.of`; the map is float32, with float16's 11 bits."""
+        with self._lock:
+            if self._part != sample.explained_in or sample.id not in self._group:
+                self._load(sample)
+            row, shape = self._group[sample.id], self._shape
+        heat = row["map"]
+        return Explanation(
+            row["status"], row["error"], row["prediction"], row["target"], row["score"], row["logit"],
+            map=None if heat is None else torch.from_numpy(heat.astype(np.float32).reshape(shape)),
+        )  # fmt: skip
+
+    def _load(self, sample: Sample) -> None:
+        """Take the row group that holds the sample into memory."""
+        part = sample.explained_in
+        if part is None:
+            raise StorageError(f"nobody said in which shard of {self.out} the explanation of {sample.id!r} is stored")
+        with open_part(self.out, part) as file:
+            for group in range(file.num_row_groups):
+                if sample.id in file.read_row_group(group, columns=["id"])["id"].to_pylist():
+                    self._group = _rows(file.read_row_group(group, columns=COLUMNS))
+                    facts = read_metadata(file.schema_arrow)["map"]
+                    self._part, self._shape = part, (facts["height"], facts["width"])
+                    return
+        raise StorageError(f"{self.out}/{part_path(part)} has no row of {sample.id!r} any more; run the command again")
+
+
+def _rows(table: pa.Table) -> dict[str, dict[str, Any]]:
+    """The rows by id, maps as flat float16 arrays."""
+    column = table["map"].combine_chunks()
+    side = column.type.list_size
+    values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, side)  # without the values under nulls
+    maps = iter(values)
+    rows = table.drop_columns(["map"]).to_pylist()
+    for row, there in zip(rows, column.is_valid().to_pylist(), strict=True):
+        row["map"] = next(maps) if there else None
+    return {row["id"]: row for row in rows}
