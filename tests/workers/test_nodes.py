@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,8 +103,13 @@ def test_lost_node_blames_nobody_and_a_new_node_is_used(head, nodes, tmp_path):
 
     def lose_it(event):
         if isinstance(event, ShardProgress) and len(places(tmp_path)) == 1 and not lost_nodes:
-            lost_nodes.append(places(tmp_path)[0].node)
-            head.remove_node(by_id(head, lost_nodes[0]), allow_graceful=False)
+            victim = places(tmp_path)[0]
+            lost_nodes.append(victim.node)
+            head.remove_node(by_id(head, victim.node), allow_graceful=False)
+            with suppress(
+                ProcessLookupError
+            ):  # it may outlive its raylet by seconds, as no process of a lost machine does
+                os.kill(victim.pid, signal.SIGKILL)
             nodes(num_cpus=1)
 
     lost_nodes: list[str] = []
