@@ -13,11 +13,13 @@ import pyarrow as pa
 from ..engine.errors import StorageError, UsageError, did_you_mean
 from ..engine.statuses import OK
 from .added_columns import AddedColumns
+from .comparison import compare_scores
 from .evaluations import KEYS
 from .fingerprint import read_run
 from .part_names import part_index, part_uris
 from .query import PARTS, STORED, asking, connect_parts, reading_parts
 from .schema import metric_columns, read_metadata
+from .score_summary import score_summary
 from .store import done_shards, read_part, read_part_schema
 
 if TYPE_CHECKING:
@@ -137,6 +139,14 @@ class Atlas:
         if relation is None:
             raise UsageError(f"the statement {query!r} returns no rows; ask with SELECT")
         return relation
+
+    def summary(self, by: str | None = None, *, resamples: int = 1000, seed: int = 0) -> pa.Table:
+        """Mean of every metric with its 95 % bootstrap interval, floors beside them; see `score_summary`, which this is."""
+        return score_summary(self, by, resamples=resamples, seed=seed)
+
+    def compare(self, other: Atlas | str, metrics: Sequence[str] | None = None, **options: Any) -> pa.Table:
+        """Paired tests against another run over the same ids, or a floor of this one; see `compare_scores`, which this is."""
+        return compare_scores(self, other, metrics, **options)
 
     def maps(self, ids: Iterable[str] | None = None) -> np.ndarray:
         """Maps as one array.

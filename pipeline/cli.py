@@ -17,6 +17,7 @@ from .. import __version__
 from ..engine.errors import HeatlasError
 from .cli_commands import demo, layers, show, status, verify
 from .cli_explain import explain
+from .cli_metrics import metrics, summary
 from .wording import harmless
 
 USAGE_ERROR = 2
@@ -32,7 +33,7 @@ def build_app() -> App:
         help_epilogue="Start with `heatlas demo --out demo-out`, or see `heatlas explain --help`.",
         suppress_keyboard_interrupt=False,
     )
-    for command in (explain, layers, show, status, verify, demo):
+    for command in (explain, layers, metrics, show, status, summary, verify, demo):
         app.command(command)
     return app
 

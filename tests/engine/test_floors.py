@@ -19,7 +19,9 @@ METRIC_NAMES = ("drop_pct", "increase", "ebpg", "bbox", "deletion_auc", "coheren
 SIZE = (24, 24)
 
 
-def explain(images: torch.Tensor, *, order: list[int] | None = None, batch_size: int = 16, **options: int) -> list[Explained]:
+def explain(
+    images: torch.Tensor, *, order: list[int] | None = None, batch_size: int = 16, **options: int
+) -> list[Explained]:
     """Every image under its own seed 100 + place, ordered by place."""
     session = ExplainSession(SISE(three_blocks(0), batch_size=batch_size), METRIC_NAMES, seed=3, **options)
     truth = torch.zeros(SIZE, dtype=torch.bool)

@@ -1,0 +1,49 @@
+"""Writes a store whose scores and floors are given, without maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from heatlas.pipeline.fingerprint import claim_run
+from heatlas.pipeline.plan import plan_shards
+from heatlas.pipeline.schema import StoreLayout
+from heatlas.pipeline.store import ParquetSink
+from heatlas.workers.shards import Row, Sample
+
+BETTER = {"drop_pct": "lower", "ebpg": "higher", "spread": "neither", "random_model_spearman": "neither"}
+
+
+def write_scores(
+    out: Path,
+    scores: Mapping[str, Sequence[float | None]],
+    *,
+    floors: Mapping[int, Mapping[str, Mapping[str, float | None]]] | None = None,
+    failed: Sequence[int] = (),
+    labels: Sequence[int | None] | None = None,
+    shard_size: int = 4,
+    definitions: Mapping[str, str] | None = None,
+) -> Path:
+    """A run of as many images `img-0000 ...` as there are scores; `floors` by place; `failed` places have no map."""
+    metrics = tuple(scores)
+    count = len(next(iter(scores.values())))
+    facts = {name: {"definition": f"{name}/v1", "unit": "1", "better": BETTER[name]} for name in metrics}
+    for name, definition in (definitions or {}).items():
+        facts[name]["definition"] = definition
+    floored = tuple(next(iter(next(iter(floors.values())).values()))) if floors else ()
+    layout = StoreLayout(
+        (4, 4), metrics=metrics, floors=floored, with_map=False, with_png=False,
+        metadata={"metrics": facts, "class_names": ["ant", "bee"]},
+    )  # fmt: skip
+    claim_run(str(out), {"plan_digest": "p"}, {"seed": 0})
+    for shard in plan_shards(count, shard_size):
+        rows = []
+        for place in range(shard.start, shard.stop):
+            sample = Sample(f"img-{place:04d}", "/x.png", labels[place] if labels else place % 2)
+            if place in failed:
+                rows.append(Row(sample, "decode_error", "no image"))
+                continue
+            values = {name: scores[name][place] for name in metrics}
+            rows.append(Row(sample, "ok", prediction=1, target=1, metrics=values, floors=(floors or {}).get(place)))
+        assert ParquetSink(str(out), layout).commit(shard, rows)
+    return out
