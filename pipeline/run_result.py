@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..engine.metrics.sanity import SANITY
 from .atlas import Atlas, open_atlas
 from .run_status import field, totals_lines
+from .summary_text import verdicts
 from .wording import counted, duration
 
 
@@ -48,10 +50,18 @@ class RunResult:
         """The store, for tables, maps and SQL."""
         return open_atlas(self.out)
 
+    def verdicts(self) -> list[str]:
+        """What floors and the sanity check say, a sentence each; empty where the run has neither."""
+        atlas = self.open()
+        if not {"floors", SANITY}.intersection(atlas.schema.names):
+            return []
+        return verdicts(atlas.summary(resamples=1).to_pylist())
+
     def summary(self) -> str:
         """For people, ready to print."""
         state = "complete" if self.shards_done or self.retried else "was complete already, nothing to do"
         lines = [f"{self.out}: {state}", *totals_lines(self.status)]
+        lines += [field("", sentence) for sentence in self.verdicts()]
         if self.retried:
             lines.append(field("retried", f"{counted(self.retried, 'error row')}, of which {self.recovered} ok now"))
         if self.shards_done:
