@@ -25,6 +25,11 @@ def shown(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def shortened(text: str, longest: int) -> str:
+    """The text, cut to `longest` characters of which the last three are then dots."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
 def harmless(text: str, *, lines: bool = True) -> str:
     """A text for a terminal: what a terminal would obey instead of showing is written as `\\x1b`.
 

@@ -23,6 +23,7 @@ from .colour import to_rgb
 from .geometry import Geometry
 from .orientation import read_orientation, upright_image
 from .pillow_remarks import silence_pillow
+from .png_check import check_png
 from .ports import SampleReader
 from .preprocess import Preprocess
 from .shards import Sample
@@ -135,6 +136,8 @@ def _open(data: bytes) -> Image.Image:
             continue
         try:
             image = factory(io.BytesIO(data), "")
+            if name == "PNG":
+                check_png(data)
         except Exception as error:  # drivers raise nearly anything for bytes that they do not take
             damage = f"it begins like a {name} file but is damaged or cut short ({_reason(error)})"
             continue

@@ -14,8 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_INTEGER = re.compile(r"[+-]?\d+(\.0+)?")
+from ..wording import shortened
+
+_INTEGER = re.compile(r"[+-]?\d{1,15}(\.0+)?")
+"""So many digits a float holds exactly; a class index never has more."""
 _NAMED = 5
+_LONGEST = 40
+"""Characters of a label that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class ResolvedLabels:
         """One sentence for the user about what was not resolved; None when everything was."""
         if not self.unresolved:
             return None
-        named = ", ".join(repr(name) for name in list(self.unresolved)[:_NAMED])
+        named = ", ".join(repr(shortened(name, _LONGEST)) for name in list(self.unresolved)[:_NAMED])
         more = f" and {len(self.unresolved) - _NAMED} more" if len(self.unresolved) > _NAMED else ""
         return (
             f"{self.unresolved_rows} of {len(self.listing)} samples have a label that names no single class of the model "

@@ -89,6 +89,12 @@ def test_many_unresolved_labels_are_counted_not_listed() -> None:
     assert "('x0', 'x1', 'x10', 'x11', 'x12' and 15 more)" in text
 
 
+def test_a_label_of_hundreds_of_digits_is_no_class_and_not_shown_whole() -> None:
+    resolved = resolve(["9" * 400, "1"], num_classes=3)
+    assert resolved.listing["label"].to_pylist() == [None, 1]
+    assert f"('{'9' * 37}...')" in str(resolved.warning())
+
+
 def test_chunked_labels() -> None:
     column = pa.chunked_array([["b", "a"], ["c", "b"]])
     table = pa.table({"id": pa.chunked_array([["0", "1", "2", "3"]]), "label": column})

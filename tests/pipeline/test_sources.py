@@ -290,6 +290,7 @@ def test_manifest_refusals(tmp_path: Path) -> None:
     assert "as CSV" in refusal(file("a.csv", b"uri,label\nx,\xff\xfe\n"))
     assert "row 2 of" in refusal(file("a.jsonl", b'{"uri": "x"}\n{"uri": \n'))
     assert "must be a JSON object, it is '[1, 2]'" in refusal(file("a.jsonl", b"[1, 2]\n"))
+    assert "'uri' in row 2" in refusal(file("a.jsonl", b'{"uri": "x"}\n{"uri": "caf\\udce9.jpg"}\n'))
     assert "'label' in row 1" in refusal(file("a.jsonl", b'{"uri": "x", "label": [1]}\n'))
     assert "as Parquet" in refusal(file("a.parquet", b"no parquet"))
 

@@ -191,6 +191,21 @@ def test_truncated_files_are_errors(kind: str) -> None:
         assert failure(data[: len(data) * tenth // 10])
 
 
+def test_a_changed_byte_in_the_pixels_of_a_png_is_an_error() -> None:
+    data = saved(colourful(120, 80), "PNG")
+    first, last = data.index(b"IDAT") + 4, data.index(b"IEND") - 8
+    for place in range(first, last, 37):
+        changed = bytearray(data)
+        changed[place] ^= 0x10
+        assert "the checksum of its IDAT chunk is wrong" in failure(bytes(changed))
+    with pytest.raises(SampleError, match=r"the mask cannot be decoded: .* checksum") as caught:
+        decode_mask(bytes(changed))
+    assert caught.value.status == TRUTH_ERROR
+    header = bytearray(data)
+    header[data.index(b"IHDR") + 7] ^= 1
+    assert "bad header checksum" in failure(bytes(header))
+
+
 def png_of(width: int, height: int) -> bytes:
     """A PNG header that promises this size, with hardly any data."""
 
