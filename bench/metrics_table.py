@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from heatlas.engine.metrics import METRIC_PRESETS, METRICS
+from heatlas.engine.metrics.floors import FLOORS, floored
 from heatlas.engine.metrics.metric import Metric
 from heatlas.engine.metrics.sanity import RANDOM_MODEL_SPEARMAN
 
@@ -98,10 +99,24 @@ def page() -> str:
         "explanation per image. Adebayo et al., NeurIPS 2018.\n\nSays whether the map depends on what was learnt. A low value does "
         "not say that the map is right."
     )
+    parts.append(floors_section())
     parts.append("## What others mean by the name\n\n| here | there | difference |\n|---|---|---|\n" + "\n".join(
         f"| {ours} | {library} | {difference} |" for ours, library, difference in LIBRARIES
     ))  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def floors_section() -> str:
+    names = [metric.name for metric in floored(METRICS.values())]
+    lines = "\n".join(f"- `{name}`: {(draw.__doc__ or '').split(chr(10))[0]}" for name, draw in FLOORS.items())
+    return (
+        "## Floors\n\nWhat maps get that know nothing of the model, measured by the same forwards on the same images: on 32 of a run "
+        "(`--floors N`), the same ones in every run over the same ids, whatever the order or the workers. They stand in the column "
+        "`floors` of these rows (`floors.random.drop_pct`), so they are in no mean over a metric's own column.\n\n"
+        f"{lines}\n\nNot measured are metrics that ask a method for further maps or for its block maps: "
+        + ", ".join(f"`{name}`" for name in METRICS if name not in names)
+        + ".\n\n`heatlas summary OUT` prints them beside the scores; `heatlas.open(OUT).compare('random')` tests the difference in pairs."
+    )
 
 
 def preset_row(name: str, metrics: Iterable[str]) -> str:
