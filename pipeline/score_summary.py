@@ -161,4 +161,4 @@ def group_name(group: Any, by: str, class_names: Sequence[str]) -> str:
     if group is None:
         return "(none)"
     named = by != "status" and 0 <= group < len(class_names)
-    return class_names[group] if named else str(group)
+    return str(class_names[group]) if named else str(group)
