@@ -16,7 +16,7 @@ from pathlib import Path
 from fsspec import AbstractFileSystem
 
 from .commit import replace_file, says_changed
-from .location import is_local, locate
+from .location import bytes_of, is_local, locate
 from .retries import with_retries
 
 Change = Callable[[bytes], bytes | None]
@@ -74,13 +74,13 @@ def _locked(path: Path) -> Iterator[None]:
 def _swap_object(fs: AbstractFileSystem, path: str, change: Change) -> bool:
     fs.invalidate_cache()
     version = fs.info(path).get("ETag") if "s3" in fs.protocol else None
-    new = change(fs.cat_file(path))
+    new = change(bytes_of(fs, path))
     if new is None:
         return False
     try:
         fs.pipe_file(path, new, **({"IfMatch": version} if version else {}))
     except Exception as error:
         if says_changed(error):
-            raise ChangedMeanwhileError(errno.EAGAIN, "another writer replaced the file meanwhile", path) from error
+            raise ChangedMeanwhileError(errno.EAGAIN, "another writer replaced the file meanwhile", path) from None
         raise
     return True

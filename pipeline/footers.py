@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from ..engine.errors import StorageError
-from .location import child, is_local, locate
+from .location import bytes_of, child, is_local, locate
 from .part_names import MAPS, part_path, written_by
 from .retries import with_retries
 from .schema import metric_columns
@@ -50,12 +50,12 @@ def _metadata(fs: AbstractFileSystem, path: str, uri: str, size: int) -> Mapping
     try:
         return _parsed(with_retries(lambda: _bytes_from(fs, path, start), f"read {uri}"))
     except (StorageError, pa.ArrowException, OSError):
-        return _parsed(with_retries(lambda: fs.cat_file(path), f"read {uri}"))
+        return _parsed(with_retries(lambda: bytes_of(fs, path), f"read {uri}"))
 
 
 def _bytes_from(fs: AbstractFileSystem, path: str, start: int) -> bytes:
     if not is_local(fs):
-        return fs.cat_file(path, start=start)
+        return bytes_of(fs, path, start)
     with open(path, "rb") as file:
         file.seek(start)
         return file.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 from fsspec import AbstractFileSystem, available_protocols
 from fsspec.core import url_to_fs
@@ -33,6 +34,11 @@ def locate(uri: str | os.PathLike[str]) -> tuple[AbstractFileSystem, str]:
 def is_local(fs: AbstractFileSystem) -> bool:
     """Whether `fs` is a mounted file system (NFS included), where files can be linked and synced."""
     return isinstance(fs, LocalFileSystem)
+
+
+def bytes_of(fs: AbstractFileSystem, path: str, start: int | None = None) -> bytes:
+    """The whole file, or what follows its first `start` bytes."""
+    return cast(bytes, fs.cat_file(path) if start is None else fs.cat_file(path, start=start))
 
 
 def child(uri: str | os.PathLike[str], name: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..engine.errors import StorageError
 from ..engine.statuses import OK, STATUSES
-from .location import child, locate
+from .location import bytes_of, child, locate
 from .part_names import part_path
 from .retries import with_retries
 from .summaries import PartSummary, stored_summary, summarise
@@ -42,7 +42,7 @@ def check_part(out: str, index: int, planned: int) -> PartCheck:
     uri = child(out, part_path(index))
     fs, path = locate(uri)
     try:
-        data = with_retries(lambda: fs.cat_file(path), f"read {uri}")
+        data = with_retries(lambda: bytes_of(fs, path), f"read {uri}")
     except StorageError as error:
         return PartCheck(index, unreadable=str(error))
     try:

@@ -22,6 +22,8 @@ _PERMANENT = (
 )  # fmt: skip
 _PERMANENT_ERRNO = {errno.EROFS, errno.ENAMETOOLONG, errno.ENOSYS, errno.ELOOP}
 
+_PASSING_4XX = {408, 409, 425, 429}
+
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: 409, 5xx, timeouts, broken connections, a full disk.
@@ -30,7 +32,15 @@ def is_transient(error: BaseException) -> bool:
     """
     if not isinstance(error, Exception) or isinstance(error, _PERMANENT):
         return False
-    return getattr(error, "errno", None) not in _PERMANENT_ERRNO
+    return getattr(error, "errno", None) not in _PERMANENT_ERRNO and not _says_no(error)
+
+
+def _says_no(error: Exception) -> bool:
+    """An HTTP answer that will not change: 4xx but for timeouts, conflicts and throttling."""
+    for name in ("status", "status_code", "code"):
+        if isinstance(status := getattr(error, name, None), int):
+            return 400 <= status < 500 and status not in _PASSING_4XX
+    return False
 
 
 def with_retries(action: Callable[[], T], what: str) -> T:

@@ -10,9 +10,10 @@ from typing import cast
 
 from fsspec import AbstractFileSystem
 
-from ...engine.errors import SampleError, UsageError
+from ...engine.errors import SampleError, StorageError, UsageError
 from ...engine.statuses import READ_ERROR
-from ..location import locate
+from ..location import bytes_of, locate
+from ..retries import with_retries
 from .confinement import Confinement
 from .local_file import read_regular
 
@@ -39,7 +40,7 @@ class FsspecReader:
             if uri.startswith(("/", "file:///")):  # nothing in a local path means anything to fsspec, not even `::`
                 return read_regular(uri.removeprefix("file://"))
             fs, path = _locate(uri)
-            return cast(bytes, fs.cat_file(path))
+            return _fetched(fs, path)
         except Exception as error:  # each storage has errors of its own
             raise SampleError(READ_ERROR, f"cannot read {uri}: {_reason(error, uri)}") from error
 
@@ -48,7 +49,15 @@ def _read_confined(uri: str, confinement: Confinement) -> bytes:
     path = confinement.path_of(uri)
     if confinement.is_local:
         return read_regular(path, follow=False)
-    return cast(bytes, _locate(confinement.root)[0].cat_file(path))  # never a server that the uri names
+    return _fetched(_locate(confinement.root)[0], path)  # never a server that the uri names
+
+
+def _fetched(fs: AbstractFileSystem, path: str) -> bytes:
+    """The object, asked for again while the storage is busy or down for a moment: an error row stays longer than that."""
+    try:
+        return with_retries(lambda: bytes_of(fs, path), f"read {path}")
+    except StorageError as error:
+        raise error.__cause__ or error from None
 
 
 def _locate(uri: str) -> tuple[AbstractFileSystem, str]:

@@ -70,7 +70,12 @@ def program(*arguments: str) -> list[str]:
 
 def environment(folder: pathlib.Path, **more: str) -> dict[str, str]:
     """For a process of its own, with a tag by which `tagged` finds it and whatever it starts."""
-    fixed = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", TAG: uuid.uuid4().hex}
+    fixed = {
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        TAG: uuid.uuid4().hex,
+    }
     return {**os.environ, **fixed, **more}
 
 
@@ -80,7 +85,9 @@ def tagged(tag: str) -> dict[int, str]:
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"{TAG}={tag}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found[int(folder.name)] = (
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
     return found
 
 
