@@ -23,7 +23,9 @@ from .wording import counted
 
 READERS = 4
 """Files in memory at the same time."""
-REPEATED_SHOWN = 20
+NAMED = 20
+REPEATED = 1000
+"""Undone shards that are named, and repeated ids that are looked at."""
 Repair = Literal["resume", "delete", "look"]
 
 
@@ -85,7 +87,7 @@ def _plan_problems(facts: Mapping[str, Any]) -> Iterator[Problem]:
 def _missing(plan: Mapping[int, int], done: Mapping[int, int]) -> Iterator[Problem]:
     undone = sorted(plan.keys() - done.keys())
     if undone:
-        named = ", ".join(map(str, undone[:REPEATED_SHOWN])) + (" ..." if len(undone) > REPEATED_SHOWN else "")
+        named = ", ".join(map(str, undone[:NAMED])) + (" ..." if len(undone) > NAMED else "")
         yield Problem("maps", f"{counted(len(undone), 'shard')} of {len(plan)} not done: {named}", "resume")
 
 
@@ -121,14 +123,20 @@ def _repeated(out: str, parts: Sequence[PartCheck]) -> Iterator[Problem]:
     if all(before[1] < after[0] for before, after in itertools.pairwise(ranges)):
         return
     try:
-        found = repeated_ids(out, [part.index for part in parts], at_most=REPEATED_SHOWN)
+        found = repeated_ids(out, [part.index for part in parts], at_most=REPEATED)
     except StorageError as error:
         yield Problem("maps", f"the ids cannot be compared: {error}", "look")
         return
-    for identity, rows, names in found:
+    shared: dict[str, dict[str, list[str]]] = {}
+    for identity, _, names in found:
         for name in names if len(names) > 1 else []:
             others = ", ".join(one.rsplit("/", 1)[-1] for one in names if one != name)
-            yield Problem(part_path(part_index(name)), f"holds the id {identity!r}, one of {rows} rows, as does {others}", "delete")  # fmt: skip
+            shared.setdefault(name, {}).setdefault(others, []).append(identity)
+    for name, by_others in sorted(shared.items()):
+        for others, ids in by_others.items():
+            yield Problem(
+                part_path(part_index(name)), f"holds ids that {others} holds too, such as {ids[0]!r}", "delete"
+            )
 
 
 def _success_problems(out: str, totals: Mapping[str, Any], whole: bool) -> list[Problem]:
