@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .engine.sise import SISE, SISEResult
     from .pipeline.atlas import Atlas
     from .pipeline.atlas import open_atlas as open
+    from .pipeline.evaluate import evaluate_store
     from .pipeline.explain import explain_dataset
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "HeatlasError",
     "SISEResult",
     "block_layers",
+    "evaluate_store",
     "explain_dataset",
     "open",
 ]
@@ -38,6 +40,7 @@ _HOMES = {
     "HeatlasError": ("engine.errors", "HeatlasError"),
     "Atlas": ("pipeline.atlas", "Atlas"),
     "open": ("pipeline.atlas", "open_atlas"),
+    "evaluate_store": ("pipeline.evaluate", "evaluate_store"),
     "explain_dataset": ("pipeline.explain", "explain_dataset"),
 }
 

@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError
 from .. import __version__
 from ..engine.errors import HeatlasError
 from .cli_commands import demo, layers, show, status, verify
+from .cli_evaluate import evaluate
 from .cli_explain import explain
 from .cli_metrics import metrics, summary
 from .wording import harmless
@@ -33,7 +34,7 @@ def build_app() -> App:
         help_epilogue="Start with `heatlas demo --out demo-out`, or see `heatlas explain --help`.",
         suppress_keyboard_interrupt=False,
     )
-    for command in (explain, layers, metrics, show, status, summary, verify, demo):
+    for command in (explain, evaluate, layers, metrics, show, status, summary, verify, demo):
         app.command(command)
     return app
 

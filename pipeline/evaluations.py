@@ -29,7 +29,7 @@ KEYS = ("id", "target", "method")
 """Columns by which a row of an evaluation finds its row in the store."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Some metrics that were, or are being, added to a store."""
 

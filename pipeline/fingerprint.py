@@ -103,8 +103,11 @@ def _compare(out: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> No
         raise RunMismatchError(f"{out} has store version {stored.get('schema_version')}, this heatlas writes {SCHEMA_VERSION}; "
                                "choose another --out, or use the heatlas that wrote it")  # fmt: skip
     if lines := differences(stored["fingerprint"], ours):
+        added = (
+            "; `heatlas evaluate` adds metrics to a run" if any(one.startswith("  metrics:") for one in lines) else ""
+        )
         raise RunMismatchError(f"{out} belongs to another run, which differs in\n" + "\n".join(lines) +
-                               "\nchoose another --out, or restore the stored values; nothing was changed")  # fmt: skip
+                               f"\nchoose another --out, or restore the stored values{added}; nothing was changed")  # fmt: skip
 
 
 def differences(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..engine.statuses import RETRYABLE
+from .evaluation_status import evaluation_lines, evaluation_records
 from .fingerprint import read_run
 from .store import done_shards, read_success, row_totals
 from .wording import counted, duration, shown
@@ -21,7 +22,8 @@ def run_status(out: str) -> dict[str, Any]:
         JSON values: `out`, `complete`, `success` (whether `_SUCCESS` is there), `shards` (planned, done), `undone` (indices),
         `samples` (planned), `rows`, `statuses`, `causes` (status, error, rows, example), `retryable` (rows that `--retry-errors`
         would try again), `metrics` (name -> mean, count),
-        `forwards`, `seconds` of all workers together, `bytes`, `created`, `settings`.
+        `forwards`, `seconds` of all workers together, `bytes`, `evaluations` (what was added since, as `evaluation_records`),
+        `created`, `settings`.
 
     Raises:
         StorageError: If `out` is no run, or its files cannot be read.
@@ -41,6 +43,7 @@ def run_status(out: str) -> dict[str, Any]:
         **{key: totals[key] for key in ("rows", "statuses", "metrics", "forwards", "seconds", "bytes")},
         "causes": totals["causes"],
         "retryable": sum(count for status, count in totals["statuses"].items() if status in RETRYABLE),
+        "evaluations": evaluation_records(out, plan["shards"]),
         "created": run["created"],
         "settings": run["settings"],
     }
@@ -61,6 +64,7 @@ def status_text(status: dict[str, Any]) -> str:
         lines.append(field("undone", named + (f" and {more} more" if more > 0 else "")))
     if not (status["complete"] and status["success"]):
         lines.append(field("resume", "run the same `heatlas explain` command again"))
+    lines += [field(*line) for record in status["evaluations"] for line in evaluation_lines(record)]
     if status["retryable"]:
         rows = counted(status["retryable"], "error row")
         lines.append(field("retry", f"the same command with --retry-errors tries {rows} again"))
@@ -99,7 +103,7 @@ def totals_lines(status: dict[str, Any]) -> list[str]:
 
 
 def field(name: str, text: str) -> str:
-    return f"  {name:<10}{text}"
+    return f"  {name:<8}  {text}"
 
 
 def shortened(text: str | None) -> str:

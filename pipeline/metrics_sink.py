@@ -1,0 +1,37 @@
+"""Where workers put the metrics of a shard that was explained before: a part file of its own beside the run's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..workers.shards import Row, Shard
+from .commit import put, put_if_absent
+from .evaluations import KEYS
+from .location import child
+from .part_names import part_path
+from .schema import StoreLayout, rows_to_table, table_to_parquet
+from .summaries import with_summary
+
+
+@dataclass(frozen=True)
+class MetricsSink:
+    """Commits shards of an evaluation as Parquet files; picklable, so that it travels into actors."""
+
+    out: str
+    folder: str
+    """Of the evaluation, relative to `out`."""
+    layout: StoreLayout
+    """Without maps; its metrics are the evaluation's."""
+    renewed: frozenset[int] = frozenset()
+    """Shards whose file is there and is to be replaced, because it does not hold all rows."""
+
+    def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
+        """See `ShardSink.commit`."""
+        uri = child(self.out, part_path(shard.index, self.folder))
+        names = [*KEYS, "uri", "status", "error", *self.layout.metrics, "n_forwards", "seconds", "device"]
+        data = table_to_parquet(with_summary(rows_to_table(rows, self.layout).select(names)))
+        if shard.index not in self.renewed:
+            return put_if_absent(uri, data)
+        put(uri, data)
+        return True
