@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .outputs import logits_of
 from .precision import autocast_dtype
 from .scores import SOFTMAX, Score
+from .scoring_forward import ScoringForward, is_out_of_memory
 from .untouched import untouched
 
 Fill = Callable[[int, Tensor], object]
@@ -45,10 +46,22 @@ class Scorer:
         model: Classifier of `(batch, channel, height, width)`; used in eval mode and given back as it was.
         batch_size: Variants per forward, at least 1. Halved for good when the device runs out of memory.
         precision: "fp32", "bf16", "fp16" or "auto"; scores are float32 whatever it is.
+        fold_bn: Score with batch norms folded into convolutions, see `ScoringForward`.
+        compile: Score with the compiled model, see `ScoringForward`.
     """
 
-    def __init__(self, model: nn.Module, *, batch_size: int = 64, precision: str = "fp32", score: Score = SOFTMAX):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        batch_size: int = 64,
+        precision: str = "fp32",
+        score: Score = SOFTMAX,
+        fold_bn: bool = False,
+        compile: bool = False,
+    ):
         self.model = model
+        self.forward = ScoringForward(model, fold_bn=fold_bn, compile=compile)
         self.score = score
         self.batch_size = batch_size
         self.micro_batch = batch_size
@@ -97,6 +110,11 @@ class Scorer:
         """Forget everything queued; jobs in flight will never be done."""
         self._segments, self._filled = [], 0
 
+    def warm_up(self, like: Tensor) -> None:
+        """Score an empty batch, so that compiling, and what cannot be compiled, is over before the first image."""
+        inputs, targets = self._buffers(like)
+        self._forward(inputs, targets)
+
     def _buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
         shape = (self.batch_size, *like.shape)
         if (
@@ -118,7 +136,7 @@ class Scorer:
                     inputs.device.type, dtype=dtype, enabled=dtype is not None
                 ):  # fmt: skip
                     return torch.cat([
-                        self.score.value(logits_of(self.model(part)), labels)
+                        self.score.value(logits_of(self.forward(part)), labels)
                         for part, labels in zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True)
                     ])  # fmt: skip
             except RuntimeError as error:
@@ -127,8 +145,3 @@ class Scorer:
                 self.micro_batch = (self.micro_batch + 1) // 2
             if inputs.device.type == "cuda":
                 torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device's allocator refused, on an accelerator or on the CPU (which raises a bare RuntimeError)."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

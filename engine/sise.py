@@ -68,6 +68,8 @@ class SISE:
         batch_size: Masked inputs per forward, at least 1.
         precision: Of the masked forwards: "fp32", "bf16", "fp16" or "auto". The gradient pass runs in the model's own.
         keep_layers: Keep every V_l beside the map.
+        fold_bn: Score masks with batch norms folded into convolutions, where that is possible.
+        compile: Score masks with `torch.compile`, where that is possible.
 
     Raises:
         SettingsError: When an argument is out of its range.
@@ -82,6 +84,8 @@ class SISE:
         batch_size: int = 64,
         precision: str = "fp32",
         keep_layers: bool = False,
+        fold_bn: bool = False,
+        compile: bool = False,
     ):
         if not 0 <= mu < 1:
             raise SettingsError(f"mu must be in [0, 1), got {mu}: at 1 no map exceeds the largest")
@@ -93,7 +97,7 @@ class SISE:
         self.layers = layers
         self.mu = mu
         self.keep_layers = keep_layers
-        self.scorer = Scorer(model, batch_size=batch_size, precision=precision)
+        self.scorer = Scorer(model, batch_size=batch_size, precision=precision, fold_bn=fold_bn, compile=compile)
         self._plans: dict[torch.Size, BlockPlan] = {}
 
     def __call__(
