@@ -31,6 +31,7 @@ bench: $(TEST_STAMP)
 docs: $(TEST_STAMP)
 	$(BIN)/python -m bench.layers_table
 	$(BIN)/python -m bench.metrics_table
+	$(BIN)/python -m bench.bad_images_table
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

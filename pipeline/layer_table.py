@@ -9,6 +9,9 @@ from ..engine.errors import ModelError, SettingsError, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
+LARGEST = 4096
+"""Pixels; a network runs once on an input of this height and width, and larger ones do not fit into most machines."""
+
 
 def layer_records(model: str, size: int | None = None) -> dict[str, Any]:
     """Plan the model's layers.
@@ -28,8 +31,8 @@ def layer_records(model: str, size: int | None = None) -> dict[str, Any]:
 
     from ..engine.blocks import block_layers
 
-    if size is not None and size < 1:
-        raise SettingsError(f"--size must be at least 1 pixel, got {size}")
+    if size is not None and not 1 <= size <= LARGEST:
+        raise SettingsError(f"--size must be between 1 and {LARGEST} pixels, got {size}")
     module, channels, own_size = untrained(model) if is_bare_torchvision(model) else loaded(model)
     height, width = own_size if size is None else (size, size)
     plan = block_layers(module, torch.zeros(1, channels, height, width))

@@ -11,6 +11,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..engine.errors import UsageError, did_you_mean
 
+EMPTY = "an empty path names no place; give a local path or a URI such as s3://bucket/run"
+
 
 def locate(uri: str | os.PathLike[str]) -> tuple[AbstractFileSystem, str]:
     """The file system of `uri` and the path in it; a string without a scheme is a local path.
@@ -20,7 +22,7 @@ def locate(uri: str | os.PathLike[str]) -> tuple[AbstractFileSystem, str]:
     """
     text = os.fspath(uri)
     if not text:
-        raise UsageError("an empty path names no place; give a local path or a URI such as s3://bucket/run")
+        raise UsageError(EMPTY)
     try:
         return url_to_fs(text)
     except ImportError as error:
@@ -42,7 +44,13 @@ def bytes_of(fs: AbstractFileSystem, path: str, start: int | None = None) -> byt
 
 
 def child(uri: str | os.PathLike[str], name: str) -> str:
-    """The place called `name` (may contain `/`) below `uri`, written in the same way as `uri`."""
+    """The place called `name` (may contain `/`) below `uri`, written in the same way as `uri`.
+
+    Raises:
+        UsageError: For an empty `uri`, below which would be the root of the machine.
+    """
+    if not os.fspath(uri):
+        raise UsageError(EMPTY)
     return f"{os.fspath(uri).rstrip('/')}/{name}"
 
 

@@ -15,7 +15,7 @@ from ..workers.decode import decode
 from ..workers.preprocess import Preprocess
 from .atlas import Atlas, open_atlas
 from .commit import put
-from .location import child
+from .location import child, locate
 from .overlay import beside, file_name
 from .sources.reader import FsspecReader
 from .wording import shown
@@ -45,15 +45,21 @@ def show_overlays(
         Per sample, whether there is a picture now, and a line for the user: its path and what the network said, or why not.
 
     Raises:
-        UsageError: If `limit` is not positive, or the run stored no maps.
+        UsageError: If `limit` is not positive, `ids` is empty, `to` is no place, or the run stored no maps.
         StorageError: If the store cannot be read or pictures cannot be written.
     """
     if limit < 1:
         raise UsageError(f"--limit must be at least 1 picture, got {limit}")
+    if ids is not None and not ids:
+        raise UsageError(
+            "--id names no sample; give at least one id, or leave it out for pictures from all over the run"
+        )
+    if to is not None:
+        locate(to)
     atlas = open_atlas(out)
     preprocess = stored_preprocess(atlas.run)
     reader = FsspecReader(atlas.run["fingerprint"].get("data_root"))  # what confined the run confines its pictures
-    wanted = list(ids) if ids else [row[0] for row in atlas.sql(SPREAD.format(limit=int(limit))).fetchall()]
+    wanted = list(ids) if ids is not None else [row[0] for row in atlas.sql(SPREAD.format(limit=int(limit))).fetchall()]
     rows = {row["id"]: row for row in rows_of(atlas, wanted)}
     if not wanted:
         yield False, f"no row of {out} has a map; see `heatlas status {out}`"
@@ -66,7 +72,7 @@ def show_overlays(
         except SampleError as error:
             yield False, f"{shown(identity)}: no picture, {error.status}: {error}"
             continue
-        uri = child(to or child(out, FOLDER), file_name(identity))
+        uri = child(child(out, FOLDER) if to is None else to, file_name(identity))
         put(uri, picture)
         yield True, f"{uri}  {caption(row, atlas.class_names)}"
 

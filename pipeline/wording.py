@@ -21,8 +21,8 @@ def duration(seconds: float) -> str:
 
 
 def shown(text: str) -> str:
-    """An id or path as it is, or quoted when it holds characters that a terminal would obey instead of showing."""
-    return text if text.isprintable() else repr(text)
+    """An id or path as it is, or quoted when it is empty or holds characters that a terminal would obey instead of showing."""
+    return text if text and text.isprintable() else repr(text)
 
 
 def shortened(text: str, longest: int) -> str:

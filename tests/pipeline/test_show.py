@@ -130,7 +130,37 @@ def test_show_without_anything_to_draw_fails(store: pathlib.Path, capsys: pytest
     assert main(["show", str(store), "--id", "nope"]) == 1
     assert main(["show", str(store), "--limit", "0"]) == 2
     assert main(["show", str(store.parent / "nowhere")]) == 2
-    assert "is no heatlas run" in capsys.readouterr().err
+    assert main(["show", ""]) == main(["status", ""]) == 2
+    err = capsys.readouterr().err
+    assert "is no heatlas run" in err
+    assert err.count("an empty path names no place") == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "text"),
+    [
+        (["--id"], 2, "--id names no sample; give at least one id"),
+        (["--to", ""], 2, "an empty path names no place"),
+        (["--to", "nosuch://x"], 2, "Protocol not known: nosuch; give a local path"),
+        (["--limit", "-1"], 2, "--limit must be at least 1 picture, got -1"),
+        (["extra"], 2, "extra"),
+        (["--to", __file__, "--id", "a"], 1, f"cannot write {__file__}/a-"),
+    ],
+)
+def test_show_refuses_what_cannot_work(
+    more: list[str], code: int, text: str, store: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["show", str(store), *more]) == code
+    out, err = capsys.readouterr()
+    assert err.startswith("heatlas: error: ")
+    assert text in err
+    assert out == ""
+    assert not (store / "_show").exists()
+
+
+def test_an_id_is_no_sql(store: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["show", str(store), "--id", "x' OR 'a' = 'a", ""]) == 1
+    assert capsys.readouterr().out.splitlines() == [f"x' OR 'a' = 'a: not in {store}", f"'': not in {store}"]
 
 
 @pytest.mark.parametrize(

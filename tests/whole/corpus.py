@@ -110,7 +110,7 @@ def cut_short() -> list[Case]:
     for kind, begins in (("jpg", "JPEG"), ("png", "PNG")):
         data = saved(noisy(), begins)
         found += [
-            bad(group, f"cut-at-{percent:02}.{kind}", f"{begins}, the first {percent} % of its bytes", cut(data, percent), "damaged")
+            bad(group, f"cut-at-{percent:02}.{kind}", f"{begins}, the first {percent} % of its bytes", cut(data, percent), "image file is truncated")
             for percent in range(10, 100, 10)
         ]  # fmt: skip
     for kind in ("GIF", "WEBP", "TIFF", "BMP"):
@@ -130,10 +130,10 @@ def no_images() -> list[Case]:
         bad(group, "zeros.jpg", "4 kB of zero bytes", bytes(4096), "it begins with zero bytes"),
         bad(group, "noise.jpg", "random bytes", b"\x93\x01\x02\xfe" * 64, "unknown format, first bytes 93 01 02 fe"),
         bad(group, "drawing.png", "an SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is text that begins with"),
-        bad(group, "program.jpg", "PostScript, which would be run", b"%!PS-Adobe-3.0 EPSF-3.0\n", "it is text that begins with '%!PS"),
+        bad(group, "program.jpg", "PostScript, which is a program", b"%!PS-Adobe-3.0 EPSF-3.0\n", "it is text that begins with '%!PS"),
         bad(group, "lfs.png", "a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\n", "it is text that begins with 'version"),
         bad(group, "signature.jpg", "a JPEG's first three bytes, then text", b"\xff\xd8\xff no more", "begins like a JPEG file but is damaged"),
-        bad(group, "no-pixels.ppm", "0 x 0 pixels", b"P6 0 0 255\n", "PPM"),
+        bad(group, "no-pixels.ppm", "0 x 0 pixels", b"P6 0 0 255\n", "it begins like a PPM file but is damaged"),
     ]  # fmt: skip
 
 

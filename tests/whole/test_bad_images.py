@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -121,3 +122,15 @@ def test_what_is_printed_of_hostile_names_is_harmless(store: Path, capsys: pytes
     out, err = capsys.readouterr()
     assert all(line.isprintable() for line in (out + err).splitlines())
     assert r"'two\nlines': not in" in out
+
+
+def test_the_page_in_the_docs_says_what_this_corpus_says() -> None:
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("bad_images_table", root / "bench" / "bad_images_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    written = (root / "docs" / "bad-images.md").read_text(encoding="utf-8")
+    assert written == table.page(table.corpus()), "run `python -m bench.bad_images_table`"
+    assert all(line.isprintable() for line in written.splitlines())
