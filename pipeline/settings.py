@@ -127,6 +127,12 @@ class Settings(SettingsGroup):
         "fp32", description="Number format of the masked forward passes."
     )
     batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
+    fold_bn: bool = Field(
+        False, description="Score masks with batch norms folded into convolutions: faster, other last digits."
+    )
+    compile: bool = Field(
+        False, description="Score masks with torch.compile: faster, after a minute of compiling; other last digits."
+    )
     seed: NaturalInt = Field(0, description="Seed of everything random.")
     limit: PositiveInt | None = Field(None, description="Explain only the first samples of the sorted listing.")
 
@@ -142,7 +148,7 @@ class Settings(SettingsGroup):
     )
     cpus_per_worker: PositiveInt = Field(1, description="CPUs and threads of each worker.")
     address: str | None = Field(
-        None, description="Ray cluster to use, such as auto or ray://host:10001; none starts a local one."
+        None, description="Ray cluster to use, auto or HOST:6379, from one of its nodes; none starts a local one."
     )
     shard_size: Literal["auto"] | PositiveInt = Field(
         "auto", description="Images per shard, the unit of work and of resuming."

@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from ..engine.errors import RunError
+from ..engine.errors import RunError, UsageError
 from .shard_worker import ShardWorker
 
 LOCAL_OBJECT_STORE = 256 * 2**20
@@ -28,8 +28,14 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
         cpus: A local instance offers at least so many CPUs, so that workers asked for by number also start on a small machine.
 
     Raises:
+        UsageError: For Ray Client's addresses.
         RunError: When the cluster cannot be reached.
     """
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"address {address!r} is Ray Client's, which cannot stream from workers; run this command on a node of the cluster "
+            "with address 'auto', or submit it: ray job submit -- heatlas explain --address auto ..."
+        )
     # `uv run` would otherwise make Ray rebuild the driver's environment for every worker.
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     # Workers without a GPU are told to use the CPU; Ray's warning about hiding GPUs from them is noise.

@@ -141,7 +141,9 @@ def test_a_stopped_process_is_replaced_too(two_gpus, tmp_path):
 
 def test_workers_that_cannot_start_abort_with_the_cause(two_gpus, tmp_path):
     run = Run(tmp_path, [""] * 2, 1, build=failing_build)
-    with pytest.raises(WorkerStartError, match=r"^3 workers in a row could not start: the weights are missing; look elsewhere$"):
+    with pytest.raises(
+        WorkerStartError, match=r"^3 workers in a row could not start: the weights are missing; look elsewhere$"
+    ):
         run.call()
 
 
@@ -268,3 +270,13 @@ def test_python_path_has_what_the_driver_added(monkeypatch, tmp_path):
     paths = python_path().split(os.pathsep)
     assert paths[0] == str(tmp_path)
     assert not [path for path in paths if path.endswith("site-packages")]
+
+
+def test_ray_client_is_refused(two_gpus):
+    with (
+        pytest.raises(
+            UsageError, match=r"'ray://head:10001' is Ray Client's, which cannot stream.*with address 'auto'"
+        ),
+        ray_session("ray://head:10001"),
+    ):
+        pass
