@@ -70,8 +70,9 @@ def program(*arguments: str) -> list[str]:
 
 def environment(folder: pathlib.Path, **more: str) -> dict[str, str]:
     """For a process of its own, with a tag by which `tagged` finds it and whatever it starts."""
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     fixed = {
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": "1",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         TAG: uuid.uuid4().hex,
