@@ -41,6 +41,13 @@ def act(uri: str, stage: str) -> None:
 
                 node, gpus = ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
                 (Path(folder) / f"{node}_{os.getpid()}_{gpus}").touch()
+            case ["devour_once", path, size]:
+                if not Path(path).exists():
+                    Path(path).touch()
+                    meal = bytearray(int(size))
+                    for at in range(0, len(meal), 4096):
+                        meal[at] = 1
+                    time.sleep(60)
             case ["sleep", seconds]:
                 time.sleep(float(seconds))
             case ["sigkill_once" | "sigstop_once" as name, path]:
@@ -84,6 +91,7 @@ class FakeSession:
 class FakeEngine:
     num_classes = 10
     batch_size = 8
+    notes: tuple[str, ...] = ()
 
     def __init__(self, spec: WorkerSpec, reader):
         self.spec = spec
@@ -103,6 +111,10 @@ class FakeEngine:
 
     def usable(self) -> bool:
         return True
+
+
+class NotedEngine(FakeEngine):
+    notes = ("slower than asked for",)
 
 
 def failing_build(spec: WorkerSpec, reader):
