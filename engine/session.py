@@ -155,7 +155,7 @@ class ExplainSession:
         device = next((parameter.device for parameter in self.sise.model.parameters()), image.device)
         image = image.to(device, non_blocking=True)
         own = key if sample_seed is None else sample_seed
-        one = InFlight(key, image, None if truth is None else truth.to(device), label, own)
+        one = InFlight(key, image, None if truth is None else truth.to(device, non_blocking=True), label, own)
         if given is None:
             one.pending = self.sise.begin(image, target)
         else:

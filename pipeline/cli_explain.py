@@ -14,7 +14,9 @@ from .settings import leaves
 
 TITLES = {
     "What (each may stand in the --config file instead)": ("model", "data", "out", "data_root"),
-    "How to explain": ("method", "target", "metrics", "floors", "sanity", "precision", "batch_size", "seed", "limit"),
+    "How to explain": (
+        "method", "target", "metrics", "floors", "sanity", "precision", "batch_size", "fold_bn", "compile", "seed", "limit",
+    ),
     "How to run": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",
         "image_timeout", "start_timeout", "shard_retries", "retry_errors", "max_error_rate", "shared_fs",

@@ -256,6 +256,8 @@ def worker_spec(settings: Settings, model: ModelSpec, metrics: Sequence[str], li
         layers=settings.sise.layers,
         batch_size=settings.batch_size,
         precision=settings.precision,
+        fold_bn=settings.fold_bn,
+        compile=settings.compile,
         metrics=tuple(metrics),
         seed=settings.seed,
         floors_below=chosen_below(listing, settings.floors),

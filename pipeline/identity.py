@@ -48,6 +48,7 @@ def run_fingerprint(
         "seed": settings.seed,
         "store": settings.store.model_dump(),
         **({"data_root": data_root} if data_root else {}),
+        **{name: True for name in ("fold_bn", "compile") if getattr(settings, name)},
     }
 
 

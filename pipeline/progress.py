@@ -19,6 +19,7 @@ from ..workers.events import (
     ShardGivenUp,
     ShardProgress,
     WorkerLost,
+    WorkerNote,
     event_record,
 )
 from .event_log import EventLog
@@ -121,4 +122,6 @@ def announcement(event: RunEvent) -> str | None:
             return f"shard {event.shard} given up: {event.reason}"
         case RunStopping():
             return f"stopping: {event.reason}"
+        case WorkerNote():
+            return f"note: {event.text}"
     return None

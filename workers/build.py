@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
 
+from ..engine.scoring_forward import StandInWarning
 from ..engine.session import ExplainSession
 from ..engine.sise import SISE
 from .decode import Prepared, prepare
@@ -56,11 +58,18 @@ class SiseEngine:
         self._model = loaded.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_classes: int | None = loaded.num_classes
         self.device = f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
-        self.batch_size = spec.batch_size
+        self._batch_size = spec.batch_size
         self.session = self._new_session()
+        self.notes = self._warm_up() if spec.fold_bn or spec.compile else ()
+
+    @property
+    def batch_size(self) -> int:
+        return min(self._batch_size, self.session.sise.scorer.micro_batch)
 
     def prepare(self, sample: Sample, reader: SampleReader) -> Prepared:
         prepared = prepare(sample, reader, self._preprocess)
+        if self._torch_device.type == "cuda":  # pinned here, in a decoding thread, so that the copy need not wait
+            prepared = replace(prepared, image=prepared.image.pin_memory())
         return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
 
     def shrink(self) -> bool:
@@ -68,7 +77,7 @@ class SiseEngine:
             torch.cuda.empty_cache()
         if self.batch_size == 1:
             return False
-        self.batch_size //= 2
+        self._batch_size = self.batch_size // 2
         self.session = self._new_session()
         return True
 
@@ -79,9 +88,20 @@ class SiseEngine:
             return False
         return True
 
+    def _warm_up(self) -> tuple[str, ...]:
+        """Compile before the first image, while the patience for starts holds; what is not possible, for the user to read."""
+        empty = torch.zeros(self._preprocess.channels, *self._preprocess.size, device=self._torch_device)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.session.sise.scorer.warm_up(empty)
+        return tuple(str(one.message) for one in caught if issubclass(one.category, StandInWarning))
+
     def _new_session(self) -> ExplainSession:
         spec = self._spec
-        sise = SISE(self._model, layers=spec.layers, mu=spec.mu, batch_size=self.batch_size, precision=spec.precision)
+        sise = SISE(
+            self._model, layers=spec.layers, mu=spec.mu, batch_size=self._batch_size, precision=spec.precision,
+            fold_bn=spec.fold_bn, compile=spec.compile,
+        )  # fmt: skip
         return ExplainSession(
             sise, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below
         )

@@ -54,7 +54,14 @@ class Engine(Protocol):
         ...
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Masked images per forward, as the device's memory allows."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the engine could be built."""
+        ...
 
     def prepare(self, sample: Sample, reader: SampleReader) -> Prepared:
         """Read, decode and preprocess; called from several threads.

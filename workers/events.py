@@ -61,6 +61,13 @@ class WorkersChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerNote:
+    """What the user should know of how workers started; told once, whichever worker it came from."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStarted:
     """A worker got the shard. `careful`: one image at a time, because a worker died on this shard before."""
 
@@ -124,7 +131,7 @@ class RunStopping:
 
 
 RunEvent = (
-    WorkersChanged | ShardStarted | ShardProgress | ShardFinished | ShardGivenUp | WorkerLost | ImageQuarantined | RunStopping
+    WorkersChanged | WorkerNote | ShardStarted | ShardProgress | ShardFinished | ShardGivenUp | WorkerLost | ImageQuarantined | RunStopping
 )  # fmt: skip
 Listener = Callable[[RunEvent], None]
 

@@ -23,6 +23,7 @@ from .events import (
     ShardGivenUp,
     ShardProgress,
     ShardStarted,
+    WorkerNote,
     WorkersChanged,
 )
 from .interrupts import STOPPING, Interrupts
@@ -69,6 +70,8 @@ def explain_in_process(
         report = worker.start()
         if report.error:
             raise WorkerStartError(f"the worker could not start: {report.error}")
+        for text in report.notes:
+            on_event(WorkerNote(text))
         on_event(WorkersChanged(ready=1, pending=0))
         outcome = RunOutcome()
         told = _StoppingNews(interrupts, on_event)

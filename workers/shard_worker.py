@@ -36,6 +36,8 @@ class StartReport:
 
     device: str = ""
     error: str | None = None
+    notes: tuple[str, ...] = ()
+    """What the user should know of a start that went well."""
 
 
 class ShardWorker:
@@ -68,7 +70,7 @@ class ShardWorker:
     def start(self) -> StartReport:
         """Build the model."""
         try:
-            return StartReport(self.engine.device)
+            return StartReport(self.engine.device, notes=self.engine.notes)
         except Exception as error:
             return StartReport(error=describe(error))
 

@@ -25,6 +25,7 @@ from .events import (
     ShardProgress,
     ShardStarted,
     WorkerLost,
+    WorkerNote,
     WorkersChanged,
     Writing,
 )
@@ -136,6 +137,7 @@ class _Run:
         self._tell = on_event
         self._told_workers = (-1, -1)
         self._presses = 0
+        self._noted: set[str] = set()
         self._abort: signals.Abort | None = None
 
     def hear(self, signal: signals.Signal) -> None:
@@ -180,6 +182,8 @@ class _Run:
             case Hello():
                 self.hear(signals.Placed(worker))
             case StartReport(error=None):
+                for text in news.notes:
+                    self._note(text)
                 self.hear(signals.Ready(worker))
             case StartReport(error=text):
                 self._fleet.kill(worker)
@@ -227,6 +231,11 @@ class _Run:
                     self._abort = action
                 case signals.Finish():
                     pass
+
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self._tell(WorkerNote(text))
 
     def _lost(self, lost: signals.Lost) -> None:
         if lost.cause == "start":

@@ -21,6 +21,10 @@ class WorkerSpec:
     batch_size: int = 64
     """Masked images per forward pass, at least 1."""
     precision: str = "fp32"
+    fold_bn: bool = False
+    """Score masks with batch norms folded into convolutions."""
+    compile: bool = False
+    """Score masks with the compiled model."""
     metrics: tuple[str, ...] = ()
     seed: int = 0
     floors_below: int = 0

@@ -1,11 +1,19 @@
 import json
 import threading
 
+import pyarrow as pa
 import pytest
+import torch
+from heatlas.engine.block_plan import BlockPlan
 from heatlas.engine.errors import NoRunError, RunMismatchError, StorageError
 from heatlas.pipeline import fingerprint
 from heatlas.pipeline.commit import put
 from heatlas.pipeline.fingerprint import claim_run, read_run, versions
+from heatlas.pipeline.identity import run_fingerprint
+from heatlas.pipeline.settings import Settings
+from heatlas.workers.models import LoadedModel
+from heatlas.workers.preprocess import Preprocess
+from heatlas.workers.shards import Shard
 
 FACTS = {"plan_digest": "p1", "model": {"digest": "m1", "layers": ("a", "b")}, "seed": 0}
 SETTINGS = {"data": "/d", "workers": 2}
@@ -116,3 +124,17 @@ def test_versions_are_those_installed():
 
     assert set(versions()) == {"heatlas", "torch", "torchvision", "pillow", "python"}
     assert torch.__version__.startswith(versions()["torch"])
+
+
+@pytest.mark.parametrize("name", ["fold_bn", "compile"])
+def test_a_faster_forward_belongs_to_the_fingerprint_once_asked_for(name):
+    model = LoadedModel(torch.nn.Identity(), Preprocess((8, 8), "squash"), None, 3, "digest")
+    listing = pa.table({"id": ["a"], "uri": ["a"], "label": pa.nulls(1), "boxes": pa.nulls(1), "mask_uri": pa.nulls(1)})
+
+    def made(**changes):
+        settings = Settings(model="m:f", data="/d", out="/o", **changes)
+        return run_fingerprint(settings, ("drop_pct",), model, BlockPlan((), how="named"), listing, [Shard(0, 0, 1)])
+
+    assert name not in made()  # so that stores of before still resume
+    assert {**made(**{name: True}), name: None} == {**made(), name: None}
+    assert made(**{name: True})[name] is True

@@ -11,6 +11,7 @@ import pytest
 from fake_engine import (
     FailingSink,
     NoReader,
+    NotedEngine,
     PickleSink,
     build_fake,
     failing_build,
@@ -29,6 +30,7 @@ from heatlas.workers.events import (
     ShardProgress,
     ShardStarted,
     WorkerLost,
+    WorkerNote,
     WorkersChanged,
 )
 from heatlas.workers.supervisor import supervise
@@ -280,3 +282,9 @@ def test_ray_client_is_refused(two_gpus):
         ray_session("ray://head:10001"),
     ):
         pass
+
+
+def test_the_same_note_of_several_workers_is_told_once(two_gpus, tmp_path):
+    run = Run(tmp_path, [""] * 4, 1, workers=2, build=NotedEngine)
+    run.call()
+    assert [event.text for event in run.of(WorkerNote)] == ["slower than asked for"]

@@ -1,0 +1,94 @@
+"""The real engine of a worker: what it tells of its start, what it remembers of its memory, where images are pinned."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from fake_engine import NoReader, NotedEngine, PickleSink, fake_spec, make_shards
+from heatlas.workers import build
+from heatlas.workers.decode import Prepared
+from heatlas.workers.events import ShardDone, WorkerNote
+from heatlas.workers.in_process import explain_in_process
+from heatlas.workers.models import LoadedModel
+from heatlas.workers.preprocess import Preprocess
+from heatlas.workers.shard_worker import ShardWorker
+from torch import Tensor, nn
+
+
+class Plain(nn.Module):
+    """Cannot be traced, because it looks at its batch size: more than `fits` rows are too many."""
+
+    def __init__(self, fits: int = 64):
+        super().__init__()
+        self.low, self.high = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, stride=2)
+        self.head, self.fits = nn.Linear(8, 3), fits
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.head(self.high(self.low(x).relu()).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch):
+    """Lets the engine find this model and random images."""
+
+    def load(model: nn.Module) -> None:
+        found = LoadedModel(model.eval(), Preprocess((8, 8), "squash"), None, 3, "digest")
+        monkeypatch.setattr(build, "load_model", lambda spec, reader: found)
+        image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+        monkeypatch.setattr(build, "prepare", lambda sample, reader, preprocess: Prepared(image, None, 8, 8))
+
+    torch.manual_seed(0)
+    return load
+
+
+def test_what_could_not_be_built_is_told_once_at_the_start(loaded, tmp_path):
+    loaded(Plain())
+    shards, samples = make_shards(["", "", ""], 1)
+    events = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the note must come as an event and not on the worker's stderr
+        outcome = explain_in_process(
+            shards, lambda shard: samples[shard.index], fake_spec(fold_bn=True, batch_size=4), NoReader(),
+            PickleSink(tmp_path), on_event=events.append,
+        )  # fmt: skip
+    assert outcome.statuses == {"ok": 3}
+    [note] = [event.text for event in events if isinstance(event, WorkerNote)]
+    assert note.startswith("fold_bn is not possible for this model here (ValueError: torch.fx cannot follow")
+
+
+def test_nothing_is_warmed_up_when_nobody_asks(loaded):
+    loaded(Plain(fits=0))
+    assert build.build_engine(fake_spec(batch_size=4), NoReader()).notes == ()
+
+
+def test_the_micro_batch_that_fitted_is_recorded(loaded, tmp_path):
+    loaded(Plain(fits=3))
+    shards, samples = make_shards(["", ""], 2)
+    worker = ShardWorker(fake_spec(batch_size=8), NoReader(), PickleSink(tmp_path))
+    done = list(worker.run(shards[0], samples[0]))[-1]
+    assert isinstance(done, ShardDone)
+    assert done.statuses == {"ok": 2}
+    assert done.batch_size == worker.engine.batch_size == 2
+
+
+def test_images_for_a_gpu_are_pinned_where_they_are_decoded(loaded, monkeypatch):
+    loaded(Plain())
+    pinned: list[Tensor] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    engine = build.build_engine(fake_spec(batch_size=4), NoReader())
+    [sample] = make_shards([""], 1)[1][0]
+    engine.prepare(sample, NoReader())
+    assert pinned == []
+    engine._torch_device = torch.device("cuda")  # type: ignore[attr-defined]
+    prepared = engine.prepare(sample, NoReader())
+    assert len(pinned) == 1
+    assert pinned[0] is prepared.image
+
+
+def test_a_note_travels_in_the_start_report():
+    worker = ShardWorker(fake_spec(), NoReader(), None, NotedEngine)  # type: ignore[arg-type]
+    assert worker.start().notes == ("slower than asked for",)
