@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..engine.errors import DataError, RunMismatchError
+from ..engine.errors import DataError, RunMismatchError, StorageError
 from ..engine.statuses import OK, RETRYABLE
 from ..workers.build import build_engine
 from ..workers.outcome import RunOutcome
@@ -170,9 +170,13 @@ def evaluate_with(prepared: PreparedRun, one: Evaluation) -> RunOutcome:
 
 def samples_to_measure(prepared: PreparedRun, shard: Shard) -> list[Sample]:
     """The samples of a shard that have a map; the others have no metrics and are not touched."""
-    rows = read_part(prepared.settings.out, shard.index, ["id", "status"]).to_pylist()
+    samples = [replace(one, explained_in=shard.index) for one in samples_of(prepared.listing, shard)]
+    try:
+        rows = read_part(prepared.settings.out, shard.index, ["id", "status"]).to_pylist()
+    except StorageError:
+        return samples  # the worker meets the same error, and fails this shard only
     ok = {row["id"] for row in rows if row["status"] == OK}
-    return [replace(one, explained_in=shard.index) for one in samples_of(prepared.listing, shard) if one.id in ok]
+    return [one for one in samples if one.id in ok]
 
 
 def sink_of(prepared: PreparedRun, one: Evaluation, standing: Standing) -> MetricsSink:
