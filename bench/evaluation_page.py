@@ -1,0 +1,158 @@
+"""The page that `python -m bench.evaluation` writes: tables with intervals, and where SISE does not win, from paired tests."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from heatlas.engine.metrics import METRICS
+from heatlas.engine.statuses import OK
+from heatlas.pipeline.bootstrap import LEVEL, RESAMPLES, BucketSums
+from heatlas.pipeline.comparison import SIGNIFICANT, favoured, holm, row_of
+from heatlas.pipeline.summary_text import interval, number
+
+PAGE = Path(__file__).parent.parent / "docs" / "evaluation.md"
+HEADER = """<!-- Made by `python -m bench.evaluation`; do not edit, run it again. -->
+# Evaluation
+
+What SISE's maps get beside Grad-CAM's and beside maps that know nothing of the model, on real images with ground truth. The network is
+torchvision's MobileNetV2 with ImageNet weights, input 224 x 224; the class explained is the predicted one, the same for all methods.
+Every map goes through the same measuring code; every metric is defined in [metrics.md](metrics.md).
+
+- SISE: mu as given, otherwise defaults. Grad-CAM: captum's `LayerGradCam` at the last layer that SISE uses, positive part, bilinear to
+  the input's size, divided by its maximum. Random map: every pixel uniform. Centred Gaussian: sigma a quarter of each side.
+- Each number is the mean over images, in brackets its {level:.0f} % bootstrap interval ({resamples} resamples of images).
+- The best mean of a row is bold; whether one is better than another by more than chance is what the paired tests below a table say: Wilcoxon's signed-rank test per metric on the same images, Holm's correction over the metrics
+  of a comparison, level {significant}. In brackets the effect size: the matched-pairs rank-biserial correlation, positive where SISE's
+  value is larger. Few images show few differences: "no difference shown" is not "no difference".
+- `complexity_l1` depends on how maps are scaled (SISE's by the number of blocks, Grad-CAM's by its maximum): do not compare it here.
+- The images have no clear licence and are not part of the project; the commands need `../shared/data`.
+
+Measured on {machine}, {precision} forwards.
+"""
+NOT_COMPARABLE = {"complexity_l1"}
+"""Depends on the map's scale."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-image scores of several methods on one data set."""
+
+    title: str
+    asked: int
+    """Images that were asked for."""
+    by_method: dict[str, dict[str, dict[str, Any]]]
+    """Method -> id -> `status`, `forwards`, `values`."""
+    ids: list[str]
+
+    @property
+    def tried(self) -> list[str]:
+        """Images on which every method was tried."""
+        return [one for one in self.ids if all(one in found for found in self.by_method.values())]
+
+    @property
+    def common(self) -> list[str]:
+        """Images to which every method gave a map: means over different images would not compare."""
+        return [one for one in self.tried if all(found[one]["status"] == OK for found in self.by_method.values())]
+
+    def values(self, method: str, metric: str) -> np.ndarray:
+        """`(image,)` over the common images; NaN where the method has no such value."""
+        found = [self.by_method[method][one]["values"].get(metric) for one in self.common]
+        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that some method has, with a better end first."""
+        names = {name for found in self.by_method.values() for record in found.values() for name in record["values"]}
+        known = [name for name in METRICS if name in names]
+        return sorted(known, key=lambda name: METRICS[name].better == "neither")
+
+
+def page(scores: Sequence[Scores], precision: str) -> str:
+    head = HEADER.format(
+        level=100 * LEVEL, resamples=RESAMPLES, significant=SIGNIFICANT, machine=machine(), precision=precision
+    )
+    return head + "".join(section(one) for one in scores if one.common)
+
+
+def section(scores: Scores) -> str:
+    """One data set: what was run, the table, and the comparisons."""
+    tried, count = scores.tried, len(scores.common)
+    names = list(scores.by_method)
+    failed = {name: sum(scores.by_method[name][one]["status"] != OK for one in tried) for name in names}
+    causes = ", ".join(f"{name} to {many}" for name, many in failed.items() if many)
+    lines = [
+        f"\n## {scores.title}\n",
+        f"{len(tried)} images" + (f" of the {scores.asked} asked for." if len(tried) < scores.asked else "."),
+    ]
+    if causes:
+        lines.append(f"Without a map: {causes}. The table is over the {count} images to which every method gave one.")
+    lines += ["", "| metric | better | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    lines.append(
+        "| forwards for the map, per image | | " + " | ".join(f"{forwards(scores, name):,.0f}" for name in names) + " |"
+    )
+    lines += [row(scores, metric) for metric in scores.metrics]
+    ours = [name for name in names if name.startswith("SISE")]
+    lines.append("\n### Where SISE wins, and where it does not\n")
+    lines += [verdict(scores, one, rival) for one in ours for rival in names if rival not in ours]
+    return "\n".join(lines) + "\n"
+
+
+def row(scores: Scores, metric: str) -> str:
+    better = METRICS[metric].better
+    means, cells = [], []
+    for name in scores.by_method:
+        values = scores.values(name, metric)
+        sums = BucketSums.of(scores.common, values[:, None])
+        low, high = (None if np.isnan(end[0]) else float(end[0]) for end in sums.intervals())
+        means.append(float(sums.means[0]))
+        cells.append("-" if np.isnan(means[-1]) else f"{number(means[-1])} {interval(low, high)}".strip())
+    if better != "neither" and metric not in NOT_COMPARABLE and not np.isnan(means).all():
+        best = np.nanmax(means) if better == "higher" else np.nanmin(means)
+        cells = [f"**{cell}**" if mean == best else cell for cell, mean in zip(cells, means, strict=True)]
+    return f"| `{metric}` | {better} | " + " | ".join(cells) + " |"
+
+
+def forwards(scores: Scores, method: str) -> float:
+    return float(np.mean([scores.by_method[method][one]["forwards"] for one in scores.common]))
+
+
+def verdict(scores: Scores, ours: str, rival: str) -> str:
+    """In which metrics the one is better, worse, or not shown to differ."""
+    ids = np.array(scores.common, dtype=object)
+    rows = []
+    for metric in scores.metrics:
+        fact = {"better": METRICS[metric].better}
+        one, two = scores.values(ours, metric), scores.values(rival, metric)
+        if fact["better"] == "neither" or metric in NOT_COMPARABLE or not np.any(~np.isnan(one) & ~np.isnan(two)):
+            continue
+        rows.append(row_of(metric, fact, ids, one, two, 1, 0))
+    groups: dict[str, list[str]] = {"first": [], "second": [], "neither": []}
+    for one, p in zip(rows, holm([one["p"] for one in rows]), strict=True):
+        groups[favoured(one["effect"], p, one["better"])].append(f"`{one['metric']}` ({one['effect']:+.2f})")
+    said = [
+        ("better in", groups["first"]),
+        ("**worse in**", groups["second"]),
+        ("no difference shown in", groups["neither"]),
+    ]
+    parts = "; ".join(f"{text} {', '.join(named) if named else 'none'}" for text, named in said)
+    return f"- **{ours}** against {rival}: {parts}."
+
+
+def machine() -> str:
+    """The processor or accelerator that computes."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"a {os.cpu_count()}-core {processor()}, shared with other work"
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
