@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from .retries import with_retries
 
 METRICS_FOLDER = "metrics"
 CLAIM_FILE = "_evaluation.json"
+_NAME = re.compile(r"[0-9a-f]{12}")
 KEYS = ("id", "target", "method")
 """Columns by which a row of an evaluation finds its row in the store."""
 
@@ -54,7 +56,7 @@ def list_evaluations(out: str) -> list[Evaluation]:
     place = child(out, METRICS_FOLDER)
     fs, path = locate(place)
     names = with_retries(lambda: names_in(fs, path), f"list {place}")
-    found = [one for name in names if (one := read_evaluation(out, name)) is not None]
+    found = [one for name in names if _NAME.fullmatch(name) and (one := read_evaluation(out, name)) is not None]
     return sorted(found, key=lambda one: (one.created, one.name))
 
 
