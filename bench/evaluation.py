@@ -139,6 +139,8 @@ class ScoreFile:
             except ValueError:
                 continue  # cut short when the run was killed: its image is done again
             self.found[record["id"]] = record
+        if self.found:
+            self.path.write_text("".join(json.dumps(record) + "\n" for record in self.found.values()))
 
     def add(self, sample: Sample, one: Explained, forwards: int) -> None:
         record = {"id": sample.id, "status": one.status, "forwards": forwards, "values": one.metrics}

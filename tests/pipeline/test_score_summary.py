@@ -155,3 +155,21 @@ def test_the_sanity_check_is_a_plain_sentence(tmp_path: Path, capsys: pytest.Cap
     assert "hardly change when the weights are randomised, so they may show the image's edges" in sanity_sentence(
         0.8, 4
     )
+
+
+def test_every_reader_opens_floors_as_nested_values(out: Path, tmp_path: Path):
+    import duckdb
+    import pandas as pd
+    import polars as pl
+    from datasets import load_dataset
+
+    parts = str(out / "maps" / "part-*.parquet")
+    wanted = FLOORS[0]["random"]
+    frame = pd.read_parquet(out / "maps").set_index("id")
+    assert frame.loc["img-0000", "floors"]["random"] == wanted
+    assert frame.loc["img-0001", "floors"] is None
+    rows = pl.read_parquet(parts).select(pl.col("floors").struct.field("random").struct.field("drop_pct"))
+    assert rows["drop_pct"].drop_nulls().to_list() == [90.0, 70.0]
+    assert duckdb.sql(f"SELECT avg(floors.random.drop_pct) FROM '{parts}'").fetchall() == [(80.0,)]
+    loaded = load_dataset("parquet", data_files=parts, split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["floors"]["random"] for row in loaded if row["id"] == "img-0000"] == [wanted]
