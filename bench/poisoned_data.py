@@ -32,6 +32,7 @@ def write_images(folder: Path, count: int, poison: Mapping[str, int], seed: int 
         pixels[top : top + 10, left : left + 10, label] = 220
         if number in kind_at:
             pixels[:] = (255, 0, ORDERS[kind_at[number]])
+        pixels[0, 0] = (number // 200, number % 200, 0)
         name = f"{number:05d}.png"
         Image.fromarray(pixels).save(folder / name)
         lines.append((name, str(folder / name), label))
