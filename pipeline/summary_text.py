@@ -20,7 +20,7 @@ OTHER_AVERAGES = {
 }
 """What the literature averages otherwise."""
 HALF = 0.5
-"""Mean rank correlation from which the maps are said to hardly depend on the weights."""
+"""Mean rank correlation, of either sign, from which the maps are said to hardly depend on the weights."""
 
 
 def summary_text(out: str, statuses: Mapping[str, int], table: pa.Table, *, resamples: int, seed: int) -> str:
@@ -105,7 +105,7 @@ def is_better(one: float, other: float, better: str) -> bool:
 def sanity_sentence(mean: float, images: int) -> str:
     """What the correlation with the maps of a randomised model says."""
     says = "maps change when the weights are randomised"
-    if mean >= HALF:
+    if abs(mean) >= HALF:
         says = (
             "maps hardly change when the weights are randomised, so they may show the image's edges and not the model"
         )
