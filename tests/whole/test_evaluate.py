@@ -121,6 +121,16 @@ def test_further_explanations_are_made_with_the_run_s_settings(folder: pathlib.P
         assert np.nanmax(np.abs(added[name] - at_once[name])) <= 0.01, name
 
 
+def test_the_explained_class_is_the_one_that_is_measured(folder: pathlib.Path, tmp_path: pathlib.Path):
+    for name, metrics in (("later", "none"), ("at-once", "drop_pct")):
+        assert explain(folder, tmp_path / name, "--target", "label", "--metrics", metrics, "--limit", "6") == 0
+    assert evaluate(tmp_path / "later", "drop_pct") == 0
+    later, at_once = (heatlas.open(tmp_path / name).to_pandas() for name in ("later", "at-once"))
+    assert (later["target"] != later["prediction"]).any()
+    assert np.allclose(later["drop_pct"], at_once["drop_pct"], atol=0.1, equal_nan=True)
+    assert later["drop_pct"].nunique() > 1
+
+
 def test_rows_without_a_map_have_nulls_and_are_not_touched(calm: pathlib.Path):
     rows = heatlas.open(calm).to_pandas()
     assert list(rows.loc[rows["status"] != "ok", "id"]) == [BAD]

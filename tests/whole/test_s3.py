@@ -239,3 +239,15 @@ def test_a_missing_bucket_is_told_plainly(
     assert "no-such-bucket" in told
     assert "check that the bucket or folder exists" in told
     assert "Traceback" not in told
+
+
+def test_metrics_are_added_to_a_store_in_a_bucket(folder: pathlib.Path, out: str, tmp_path: pathlib.Path):
+    more = ("--limit", "6", "--metrics", "none", "--floors", "0", "--store.map-size", "input")
+    for place in (out, str(tmp_path / "local")):
+        assert main(command(folder / "images", place, *more)) == 0
+        assert main(["evaluate", place, "--metrics", "gini", "drop_pct", "--workers", "0"]) == 0
+    there, here = (heatlas.open(place) for place in (out, str(tmp_path / "local")))
+    assert there.table(["id", "gini", "drop_pct"]).equals(here.table(["id", "gini", "drop_pct"]))
+    assert there.sql("SELECT count(gini) FROM atlas").fetchall() == [(6,)]
+    [record] = run_status(out)["evaluations"]
+    assert record["complete"]
