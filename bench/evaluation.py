@@ -1,10 +1,11 @@
 """SISE, Grad-CAM and two floors by every metric on real images with boxes and masks; writes docs/evaluation.md.
 
-    python -m bench.evaluation [--images 300] [--metrics standard] [--mu 0 0.3 0.5] [--precision fp32] [--scores FOLDER] [--page-only]
+    python -m bench.evaluation [--images 300] [--metrics standard] [--mu 0 0.3 0.5] [--precision fp32] [--scores FOLDER]
+        [--compute imagenet_boxes magnetic_tile]
 
 Images are taken in the order of a digest of their names, a few at a time through every method, and every score is appended to a file
-at once: the same command continues after an interruption, a larger --images goes on from a smaller one, and --page-only writes
-the page from the images that all methods have so far.
+at once: the same command continues after an interruption, a larger --images goes on from a smaller one. The page is made from the images
+that all methods have so far; --compute with one data set lets two processes share the work, with none it only writes the page.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def evaluate(data_set: DataSet, arguments: argparse.Namespace) -> Scores:
     compared = methods(model, device, arguments)
     files = {one.name: ScoreFile(arguments.scores, data_set, one.name, facts(one, arguments)) for one in compared}
     samples = data_set.samples(arguments.images)
-    for few in () if arguments.page_only else batches(samples):
+    for few in batches(samples) if data_set.name in arguments.compute else ():
         for method in compared:
             measure(method, few, files[method.name], device)
         done = sum(all(sample.id in file.found for file in files.values()) for sample in samples)
@@ -196,7 +197,10 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--scores", type=Path, default=Path("bench-out"), help="where scores are kept")
-    parser.add_argument("--page-only", action="store_true", help="compute nothing")
+    names = [one.name for one in DATA_SETS]
+    parser.add_argument(
+        "--compute", nargs="*", default=names, choices=names, help="only these data sets; none: write the page only"
+    )
     arguments = parser.parse_args()
     if not DATA.exists():
         raise SystemExit(f"needs the evaluation data in {DATA}")
