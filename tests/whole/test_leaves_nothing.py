@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 from heatlas.pipeline.cli import main
@@ -76,7 +77,7 @@ class Run:
         self.out = out
         self.temporary = out.parent / "t"
         self.temporary.mkdir()
-        self.environment = environment(folder, TMPDIR=str(self.temporary), **settings)
+        self.environment = environment(folder, TMPDIR=str(self.temporary), RAY_TMPDIR="/tmp", **settings)
         self.process = subprocess.Popen(
             program(*command(images, out, *more)), env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -96,15 +97,14 @@ class Run:
         _, told = self.process.communicate(timeout=250)
         tag = self.environment[TAG]
         assert wait_until(lambda: not tagged(tag)), f"still alive: {tagged(tag)}"
-        left = {path.name for path in self.temporary.iterdir()} - {"ray"}  # Ray keeps its logs
-        assert left == set()
+        assert list(self.temporary.iterdir()) == []  # Ray's logs, which it keeps, are elsewhere
         assert temporaries(self.out) == []
         return self.process.returncode, told
 
     def close(self) -> None:
         for pid in tagged(self.environment[TAG]):
             os.kill(pid, signal.SIGKILL)
-        self.process.wait(60)
+        self.process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -143,8 +143,9 @@ def test_second_ctrl_c_stops_at_once(workers: str, start, tmp_path: pathlib.Path
     run = start("--workers", workers, HANG=str(tmp_path / "hangs"))
     run.until((tmp_path / "hangs").exists)
     run.ctrl_c()
-    lines = iter(run.process.stderr.readline, "")
-    assert any("interrupt again to stop at once" in line for line in lines) or workers == "0"
+    if workers == "1":  # in one process the hanging image keeps the news back
+        assert any("interrupt again to stop at once" in line for line in iter(run.process.stderr.readline, ""))
+    time.sleep(0.5)  # two signals at once may arrive as one
     run.ctrl_c()
     code, told = run.end()
     assert code == 130, told
