@@ -55,6 +55,12 @@ class FurtherMaps:
             )
         self._settle()
 
+    def advance(self) -> None:
+        """Queue what is next of those under a budget, and take in those that are scored."""
+        while sum(self._sise.advance(pending) for _, pending in self._pending):
+            pass
+        self._settle()
+
     def _settle(self) -> None:
         """Turn what is scored into maps at once, because a pending image keeps its feature maps in memory."""
         waiting = []

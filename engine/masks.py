@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+GRID = 28
+"""Side of the coarse grid on which masks are compared."""
+
 
 def average_gradients(gradient: Float[Tensor, "channel height width"]) -> Float[Tensor, " channel"]:
     """alpha_k, eq. 6: the sum over positions of dPsi / dA_k."""
@@ -60,3 +63,20 @@ def min_max(
     span = high - low
     scale = torch.where(span > 0, 1 / torch.where(span > 0, span, 1), 0)
     return (maps - low[:, None, None]) * scale[:, None, None]
+
+
+def coarse(
+    maps: Float[Tensor, "mask h w"], low: Float[Tensor, " mask"], high: Float[Tensor, " mask"]
+) -> Float[Tensor, "mask pixel"]:
+    """Attribution masks averaged to the coarse grid, in [0, 1], float64.
+
+    Args:
+        maps: Feature maps at their own resolution.
+        low: Minimum of each map upsampled to the input's size.
+        high: Its maximum.
+    """
+    side = (max(maps.shape[1], GRID), max(maps.shape[2], GRID))
+    averaged = F.adaptive_avg_pool2d(upsample(maps, side)[:, None], GRID)[:, 0].double()
+    span = (high - low).double()
+    scale = torch.where(span > 0, 1 / torch.where(span > 0, span, 1), 0)
+    return ((averaged - low.double()[:, None, None]) * scale[:, None, None]).clamp(0, 1).flatten(1)

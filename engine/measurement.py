@@ -82,6 +82,11 @@ class Measurement:
         jobs = (*self._own.values(), *self._shared.values())
         return all(job.done for job in jobs) and all(maps.done for maps in self._further.values())
 
+    def advance(self) -> None:
+        """Queue what the further explanations need next, and make maps of what is scored."""
+        for maps in self._further.values():
+            maps.advance()
+
     @property
     def n_forwards(self) -> int:
         """Forwards spent on it, probes shared with another measurement apart."""

@@ -43,6 +43,8 @@ class Explained:
     """Wall time since the image before left, so that the sum over images is the session's time."""
     floors: dict[str, dict[str, float | None]] | None = None
     """The metrics of each floor's map; None for an image that is not in the sample."""
+    surrogate_error: float | None = None
+    """Expected RMS error of the map, by the surrogate itself; None where every mask was scored."""
 
 
 @dataclass(eq=False)
@@ -76,6 +78,11 @@ class InFlight:
     def done(self) -> bool:
         """Whether nothing of it is left in the scorer."""
         return all(one.done for one in self.measurements)
+
+    def advance(self) -> None:
+        """Queue what its further explanations need next."""
+        for one in self.measurements:
+            one.advance()
 
     @property
     def n_forwards(self) -> int:
@@ -178,9 +185,13 @@ class ExplainSession:
         self._probing.clear()
 
     def _advance(self) -> list[Explained]:
+        while sum(self.sise.advance(one.pending) for one in self._masking if one.pending is not None):
+            pass  # a round queued for one image may have filled the batch that another's was waiting for
         while self._masking and self._masking[0].explained:
             self._probing.append(self._masking[0])
             self._start_metrics(self._masking.popleft())
+        for one in self._probing:
+            one.advance()
         finished: list[Explained] = []
         while self._probing and self._probing[0].done:
             finished.append(self._leave(self._probing.popleft()))
@@ -219,6 +230,7 @@ class ExplainSession:
         return Explained(
             one.key, found.status, found.error, found.prediction, found.target, found.score, found.logit, heat, values,
             found.mask_counts, found.n_forwards + one.n_forwards, now - before, floors or None,
+            found.surrogate_error,
         )  # fmt: skip
 
     def _measure(self, one: InFlight, found: Explanation) -> dict[str, float | None]:

@@ -15,12 +15,17 @@ from torch import Tensor, nn
 
 from . import statuses
 from .blocks import BlockPlan, block_layers
+from .budget import EXACT, Budget, check_budget, masks_allowed
+from .budgeted import BudgetedMasks
 from .capture import capture
 from .errors import ModelError, SettingsError, TargetError
 from .fusion import fuse
-from .masks import average_gradients, extremes, min_max, select_maps, upsample, upsampled_sums
+from .layer_masks import LayerMasks
+from .masks import average_gradients, extremes, min_max
 from .precision import PRECISIONS
-from .scorer import Job, Scorer
+from .scorer import Scorer
+
+MASK_NOT_FINITE = (statuses.NON_FINITE, "the score of a mask is not finite")
 
 
 @dataclass(eq=False)
@@ -40,6 +45,8 @@ class Explanation:
     """Each V_l, min-maxed, low to high."""
     mask_counts: tuple[int, ...] = ()
     n_forwards: int = 1
+    surrogate_error: float | None = None
+    """Expected RMS error of the map, by the surrogate itself; None where every mask was scored."""
 
 
 @dataclass(eq=False)
@@ -70,6 +77,8 @@ class SISE:
         keep_layers: Keep every V_l beside the map.
         fold_bn: Score masks with batch norms folded into convolutions, where that is possible.
         compile: Score masks with `torch.compile`, where that is possible.
+        budget: Forwards per image: `exact` for all, `balanced` (25 %), `fast` (10 %), a number or a share in (0, 1]. The scores of
+            masks that it leaves out are predicted.
 
     Raises:
         SettingsError: When an argument is out of its range.
@@ -86,6 +95,7 @@ class SISE:
         keep_layers: bool = False,
         fold_bn: bool = False,
         compile: bool = False,
+        budget: Budget = EXACT,
     ):
         if not 0 <= mu < 1:
             raise SettingsError(f"mu must be in [0, 1), got {mu}: at 1 no map exceeds the largest")
@@ -97,6 +107,7 @@ class SISE:
         self.layers = layers
         self.mu = mu
         self.keep_layers = keep_layers
+        self.budget = check_budget(budget)
         self.scorer = Scorer(model, batch_size=batch_size, precision=precision, fold_bn=fold_bn, compile=compile)
         self._plans: dict[torch.Size, BlockPlan] = {}
 
@@ -128,7 +139,7 @@ class SISE:
         try:
             for image, target in zip(images, wanted, strict=True):
                 pending.append(self.begin(image, target))
-            self.scorer.flush()
+            self.finish(*pending)
         except BaseException:
             self.scorer.reset()
             raise
@@ -143,7 +154,7 @@ class SISE:
         return plan
 
     def begin(self, image: Float[Tensor, "channel height width"], target: int | None) -> Pending:
-        """Select the image's masks and queue them; `complete` it once `done`.
+        """Select the image's masks and queue them; `advance` it until it is `done`, then `complete` it.
 
         Raises:
             TargetError: When `target` is no class of the model.
@@ -153,8 +164,32 @@ class SISE:
             logits, layers = self.layer_masks(image, target)
         pending = Pending(image, logits, layers)
         if pending.failure is None:
-            self.scorer.submit(*(layer.job for layer in layers), like=image)
+            self._submit(pending)
         return pending
+
+    def _submit(self, pending: Pending) -> None:
+        masks = sum(layer.job.count for layer in pending.layers)
+        allowed = masks_allowed(self.budget, masks)
+        if allowed == masks:
+            self.scorer.submit(*(layer.job for layer in pending.layers), like=pending.image)
+            return
+        with torch.no_grad():
+            pending.budgeted = BudgetedMasks(pending.layers, allowed)
+            pending.budgeted.submit(self.scorer)
+
+    def advance(self, pending: Pending) -> bool:
+        """Take in what is scored of an image under a budget and queue its next round; whether there was something to do."""
+        if pending.budgeted is None or pending.done:
+            return False
+        with torch.no_grad():
+            return pending.budgeted.advance(self.scorer)
+
+    def finish(self, *pending: Pending) -> None:
+        """Score everything that is queued, round after round, until these images are done."""
+        while True:
+            self.scorer.flush()
+            if not sum(self.advance(one) for one in pending):
+                return
 
     def layer_masks(self, image: Tensor, target: int | None) -> tuple[Logits, list[LayerMasks]]:
         """One forward and one backward pass: the logits, and the kept maps of every layer (eqs. 6-8)."""
@@ -182,10 +217,11 @@ class SISE:
         logits, failure = pending.logits, pending.failure
         counts = tuple(layer.job.count for layer in pending.layers)
         found = Explanation(
-            statuses.OK, None, logits.prediction, logits.target, logits.score, logits.logit, mask_counts=counts
+            statuses.OK, None, logits.prediction, logits.target, logits.score, logits.logit, mask_counts=counts,
+            n_forwards=1 + pending.n_scored,
         )  # fmt: skip
         if failure is None:
-            found.n_forwards += sum(counts)
+            found.surrogate_error = pending.budgeted.error if pending.budgeted else None
             with torch.no_grad():
                 failure = self._aggregate(pending, found, self.keep_layers if keep_layers is None else keep_layers)
         if failure is not None:
@@ -195,7 +231,7 @@ class SISE:
     def _aggregate(self, pending: Pending, found: Explanation, keep_layers: bool) -> tuple[str, str] | None:
         raw = torch.stack([layer.weighted_sum() for layer in pending.layers])
         if not bool(raw.isfinite().all()):
-            return statuses.NON_FINITE, "the score of a mask is not finite"
+            return MASK_NOT_FINITE
         low, high = extremes(raw)
         constant = (high <= low).nonzero().flatten().tolist()
         if constant:
@@ -234,36 +270,6 @@ class Logits:
         return cls(True, prediction, chosen, float(score), float(logits[chosen]))
 
 
-class LayerMasks:
-    """The kept maps of one layer, which make masks just in time and never hold more than a batch's worth upsampled."""
-
-    def __init__(self, image: Tensor, maps: Tensor, alphas: Tensor, mu: float, target: int | None):
-        self.image = image
-        self.size = (image.shape[1], image.shape[2])
-        self.finite = bool(alphas.isfinite().all() and maps.isfinite().all())
-        self.maps = maps[select_maps(maps, alphas, mu)].contiguous() if self.finite else maps[:0]
-        self.low = self.maps.new_empty(len(self.maps))
-        self.job = Job(count=len(self.maps), target=-1 if target is None else target, fill=self.fill)
-
-    def fill(self, start: int, out: Tensor) -> None:
-        """`I * m` for the masks from `start` on: a plain product in network-input space."""
-        full = upsample(self.maps[start : start + len(out)], self.size)
-        low, high = extremes(full)
-        self.low[start : start + len(out)] = low
-        torch.mul(self.image, min_max(full, low, high)[:, None], out=out)
-
-    def weighted_sum(self) -> Float[Tensor, "height width"]:
-        """V_l of eq. 12 up to a positive factor and a constant, both of which min-max removes; float64.
-
-        With m = (U - low) / (high - low), U the upsampled map, m / sum(m) = (U - low) / (sum(U) - pixels * low); and as upsampling
-        is linear, the weighted maps are summed at the layer's own resolution and upsampled once.
-        """
-        mass = upsampled_sums(self.maps, self.size) - self.low.double() * (self.size[0] * self.size[1])
-        weights = torch.where(mass > 0, self.job.scores.double() / mass, 0)
-        total = torch.einsum("k,khw->hw", weights, self.maps.double())
-        return upsample(total[None], self.size)[0]
-
-
 class Pending:
     """An image whose masks are queued or scored."""
 
@@ -271,11 +277,29 @@ class Pending:
         self.image = image
         self.logits = logits
         self.layers = layers
-        self.failure = self._failure()
+        self.budgeted: BudgetedMasks | None = None
+        """Where the budget does not allow to score all."""
+        self._unfit = self._failure()
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """Status and text, where there is no map."""
+        if self.budgeted is not None and not self.budgeted.finite:
+            return MASK_NOT_FINITE
+        return self._unfit
 
     @property
     def done(self) -> bool:
-        return self.failure is not None or all(layer.job.done for layer in self.layers)
+        if self.failure is not None:
+            return True
+        return self.budgeted.done if self.budgeted else all(layer.job.done for layer in self.layers)
+
+    @property
+    def n_scored(self) -> int:
+        """Masks scored, once `done`."""
+        if self.budgeted is not None:
+            return self.budgeted.n_scored
+        return 0 if self._unfit else sum(layer.job.count for layer in self.layers)
 
     def _failure(self) -> tuple[str, str] | None:
         if not self.logits.finite:

@@ -77,7 +77,7 @@ class RandomModel:
         own = self._trained
         return SISE(
             randomised(own.model, self._seed), layers=own.layers,
-            mu=own.mu, batch_size=own.scorer.batch_size, precision=own.scorer.precision,
+            mu=own.mu, batch_size=own.scorer.batch_size, precision=own.scorer.precision, budget=own.budget,
         )  # fmt: skip
 
     def spearman(
@@ -91,7 +91,7 @@ class RandomModel:
         random = self.sise
         try:
             pending = random.begin(image, target)
-            random.scorer.flush()
+            random.finish(pending)
         except BaseException:
             random.scorer.reset()
             raise

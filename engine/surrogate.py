@@ -1,0 +1,173 @@
+"""Predicts the scores of masks that were not scored, and says which to score next.
+
+One Gaussian process over all masks of an image, whatever their layer: a mask is a point, its coordinates the mask averaged to a
+coarse grid, its value the margin logit(Psi). The kernel is rough (Matern 1/2) with a linear part; estimating its length or its kind for
+each image was measured to help nothing. Everything is float64 and a function of the arguments alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NOISE = 0.01
+"""Variance of what the kernel cannot express, relative to its own."""
+PROBABILITY_FLOOR = 1e-7
+"""Margins are taken of scores clamped to [this, 1 - this]."""
+JITTER = 1e-6
+"""Added to the diagonal so that rounding leaves the covariance positive."""
+NODES = 15
+
+
+LENGTH = 2.0
+"""Of the Matern kernel, in medians of the distance between two masks."""
+LINEAR = 0.3
+"""Variance of the linear part, relative to the Matern part's."""
+
+
+def prior_covariance(features: Float[Tensor, "mask feature"]) -> Float[Tensor, "mask mask"]:
+    """What the margins of masks have in common before any is known, up to a scale.
+
+    Args:
+        features: A row per mask.
+    """
+    products = features @ features.T
+    norms = products.diagonal()
+    distances = (norms[:, None] + norms - 2 * products).clamp(min=0).sqrt()
+    distances.fill_diagonal_(0)
+    apart = distances[distances > 0]
+    median = apart.median() if len(apart) else distances.new_ones(())
+    means = products.mean(dim=1)
+    centred = products - means[:, None] - means + means.mean()
+    spread = centred.diagonal().mean()
+    linear = centred / torch.where(spread > 0, spread, torch.inf)
+    return torch.exp(-distances / (median * LENGTH)) + LINEAR * linear
+
+
+class Posterior:
+    """What is known of every mask's margin once some are scored.
+
+    The mean before any score is a constant; it and the scale are the likeliest ones.
+
+    Args:
+        prior: Of all masks, see `prior_covariance`.
+        scored: Indices of the masks that are scored; may be none.
+        margins: Theirs.
+    """
+
+    def __init__(self, prior: Float[Tensor, "mask mask"], scored: Tensor, margins: Float[Tensor, " scored"]):
+        self.prior = prior
+        """In units of `scale`."""
+        self.reduction = self.prior.new_zeros(len(scored), len(self.prior))
+        """`(scored, mask)`: the posterior covariance is `prior - reduction.T @ reduction`."""
+        self.scale = self.prior.new_ones(())
+        """Variance that one unit of covariance stands for."""
+        self.mean = self.prior.new_zeros(len(self.prior))
+        if len(scored):
+            covariance = self.prior[scored][:, scored]
+            covariance.diagonal().add_(NOISE)
+            factor = torch.linalg.cholesky(covariance)
+            ones = torch.cholesky_solve(torch.ones_like(margins)[:, None], factor)[:, 0]
+            level = (ones @ margins) / ones.sum()
+            weights = torch.cholesky_solve((margins - level)[:, None], factor)[:, 0]
+            across = self.prior[scored]
+            self.reduction = torch.linalg.solve_triangular(factor, across, upper=False)
+            self.scale = (((margins - level) @ weights) / len(margins)).clamp(min=1e-12)
+            self.mean = level + across.T @ weights
+
+    @property
+    def variance(self) -> Float[Tensor, " mask"]:
+        """Of every margin."""
+        left = self.prior.diagonal() - self.reduction.square().sum(dim=0)
+        return self.scale * left.clamp(min=0)
+
+    def times(self, vector: Tensor) -> Tensor:
+        """Posterior covariance times a vector, in units of `scale`."""
+        return self.prior @ vector - self.reduction.T @ (self.reduction @ vector)
+
+    def column(self, mask: int) -> Tensor:
+        """One column of the posterior covariance, in units of `scale`."""
+        return self.prior[:, mask] - self.reduction.T @ self.reduction[:, mask]
+
+    def seen_through(self, views: Float[Tensor, "mask pixel"], masks: slice) -> Float[Tensor, "pixel mask"]:
+        """`views[masks].T @ covariance[masks]`: how what these masks add up to varies with every mask."""
+        own = views[masks]
+        return own.T @ self.prior[masks] - (own.T @ self.reduction[:, masks].T) @ self.reduction
+
+    def draws(self, count: int) -> Float[Tensor, "draw mask"]:
+        """Margins of all masks together, drawn from the posterior; always the same ones."""
+        covariance = self.prior - self.reduction.T @ self.reduction
+        covariance.diagonal().add_(JITTER)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64).to(self.mean.device)
+        return self.mean + self.scale.sqrt() * noise @ torch.linalg.cholesky(covariance).T
+
+
+def margin(scores: Tensor) -> Tensor:
+    """logit(Psi)."""
+    return scores.double().clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR).logit()
+
+
+def probabilities(
+    mean: Float[Tensor, " mask"], variance: Float[Tensor, " mask"]
+) -> tuple[Float[Tensor, " mask"], Float[Tensor, " mask"]]:
+    """Mean and variance of sigmoid(z), z normal, by Gauss-Hermite quadrature.
+
+    The map is linear in the probability, not in the margin, and sigmoid(mean) is not its mean.
+    """
+    nodes, weights = hermite(mean.device)
+    values = torch.sigmoid(mean[:, None] + variance.sqrt()[:, None] * nodes)
+    expected = values @ weights
+    return expected, (values - expected[:, None]).square() @ weights
+
+
+def hermite(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and weights for means over the standard normal distribution (Golub and Welsch)."""
+    steps = torch.arange(1, NODES, dtype=torch.float64).sqrt()
+    nodes, vectors = torch.linalg.eigh(steps.diag(1) + steps.diag(-1))
+    return nodes.to(device), vectors[0].square().to(device)
+
+
+def a_optimal(
+    posterior: Posterior,
+    views: Float[Tensor, "mask pixel"],
+    layers: Sequence[slice],
+    count: int,
+    taken: Sequence[int] = (),
+) -> list[int]:
+    """The next masks to score: greedily those that lower the summed variance of the layers' maps most.
+
+    Scoring mask k lowers it by (C G C)_kk / (C_kk + noise), C the posterior covariance, G the inner products of the views within
+    a layer. Both change with each choice by rank 1, so that a choice costs two products of a matrix and a vector.
+
+    Args:
+        posterior: What is known now.
+        views: What a unit of each mask's margin adds to its layer's map, pixels weighted by the root of their importance.
+        layers: The masks of each layer.
+        count: How many; at most those that are not taken.
+        taken: Masks that are scored already.
+    """
+    drop = sum(posterior.seen_through(views, masks).square().sum(dim=0) for masks in layers)
+    left = posterior.prior.diagonal() - posterior.reduction.square().sum(dim=0)
+    if isinstance(drop, int):
+        return []
+    open_ = torch.ones(len(left), dtype=torch.bool, device=left.device)
+    open_[list(taken)] = False
+    chosen: list[int] = []
+    removed = posterior.prior.new_zeros(count, len(left))
+    for step in range(min(count, int(open_.sum()))):
+        gain = torch.where(open_, drop / (left.clamp(min=0) + NOISE), -torch.inf)
+        best = int(gain.argmax())
+        chosen.append(best)
+        open_[best] = False
+        before = removed[:step]
+        column = (posterior.column(best) - before.T @ before[:, best]) / (left[best].clamp(min=0) + NOISE).sqrt()
+        weighed = torch.cat([views[masks] @ (views[masks].T @ column[masks]) for masks in layers])
+        moved = posterior.times(weighed) - before.T @ (before @ weighed)
+        drop = (drop - 2 * column * moved + (column @ weighed) * column.square()).clamp(min=0)
+        left = left - column.square()
+        removed[step] = column
+    return chosen
