@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from heatlas.engine.metrics import METRICS, spelt_out
+from heatlas.engine.metrics import METRICS, rank_pixels, spelt_out, top_share
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.engine.sise import SISE, Explanation
 from heatlas.engine.statuses import OK
@@ -79,6 +79,11 @@ def table(made: Sequence[Explained], read_back: dict[str, list[Explained]]) -> s
         f"{len(ok)} maps; pixels that share their value with another: "
         + ", ".join(f"{name} {shared([made[place].map for place in ok], keep):.0%}" for name, keep in {"float32": lambda heat: heat, **KEPT}.items()),
         "",
+        "Pixels of the top 15 % that change, per image: " + ", ".join(
+            f"{name} {min(counts)} to {max(counts)}" for name, found in read_back.items()
+            for counts in [[changed(made[place].map, found[place].map) for place in ok]]
+        ),
+        "",
         f"| metric | mean | {' | '.join(f'{name}: mean off by | at most' for name in KEPT)} |",
         "|---|---|" + "---|---|" * len(KEPT),
     ]  # fmt: skip
@@ -92,6 +97,16 @@ def table(made: Sequence[Explained], read_back: dict[str, list[Explained]]) -> s
             cells += [f"{np.nanmean(off):.1g}", f"{np.nanmax(off):.1g}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def changed(one: Tensor | None, other: Tensor | None) -> int:
+    """How many pixels of the top 15 % of one map are not in that of the other."""
+    if one is None or other is None:
+        return 0
+    first, second = (
+        top_share(rank_pixels(heat[None]), 0.15, (heat.shape[0], heat.shape[1]))[0] for heat in (one, other)
+    )
+    return int((first & ~second).sum())
 
 
 def shared(maps: Sequence[Tensor | None], keep: Callable[[Tensor], Tensor]) -> float:
