@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..engine.errors import UsageError, did_you_mean
-from ..engine.metrics.floors import FLOORS
+from ..engine.floor_names import FLOOR_NAMES
 from .bootstrap import RESAMPLES, BucketSums, check_bootstrap
 from .query import quoted
 from .schema import metric_columns
@@ -126,9 +126,9 @@ def common_metrics(first: Atlas, second: Atlas | str, wanted: Sequence[str] | No
     """
     ours = metric_columns(first.schema.names)
     if isinstance(second, str):
-        if second not in FLOORS:
+        if second not in FLOOR_NAMES:
             raise UsageError(
-                f"unknown floor {second!r}{did_you_mean(second, FLOORS)}; give {', '.join(FLOORS)} or a run"
+                f"unknown floor {second!r}{did_you_mean(second, FLOOR_NAMES)}; give {', '.join(FLOOR_NAMES)} or a run"
             )
         both = floored_columns(first.schema)
         lacking = "has no floors of it; run with --floors above 0"

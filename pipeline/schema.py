@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ..engine.errors import SettingsError
-from ..engine.metrics.floors import FLOORS
+from ..engine.floor_names import FLOOR_NAMES
 from ..engine.statuses import OK
 from ..workers.shards import Row
 
@@ -90,7 +90,7 @@ class StoreLayout:
     def floors_type(self) -> pa.DataType:
         """Struct of floors, each a struct of metrics: beside the scores in the same row, and in no mean over a metric's column."""
         values = pa.struct([(name, pa.float64()) for name in self.floors])
-        return pa.struct([(name, values) for name in FLOORS])
+        return pa.struct([(name, values) for name in FLOOR_NAMES])
 
     def _metadata(self) -> dict[bytes, bytes]:
         (height, width), (input_height, input_width) = self.map_shape, self.input_size

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..engine.errors import UsageError, did_you_mean
-from ..engine.metrics.floors import FLOORS
+from ..engine.floor_names import FLOOR_NAMES
 from .bootstrap import BUCKETS, RESAMPLES, BucketSums, check_bootstrap
 from .query import quoted
 from .schema import metric_columns
@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
         ("group", pa.string()), ("rows", pa.int64()), ("metric", pa.string()), ("definition", pa.string()),
         ("unit", pa.string()), ("better", pa.string()), ("n", pa.int64()), ("mean", pa.float64()), ("low", pa.float64()),
         ("high", pa.float64()), ("floor_n", pa.int64()), ("floor_own", pa.float64()),
-        *((f"{floor}{part}", pa.float64()) for floor in FLOORS for part in ("", "_low", "_high")),
+        *((f"{floor}{part}", pa.float64()) for floor in FLOOR_NAMES for part in ("", "_low", "_high")),
     ]
 )  # fmt: skip
 
@@ -74,7 +74,9 @@ def columns_of(metrics: Sequence[str], floored: Sequence[str]) -> dict[str, str]
     """SQL of every number that is averaged, by a name for it: each metric, and for the images with floors each map's."""
     own = {name: quoted(name) for name in metrics}
     same = {f"own:{name}": f"CASE WHEN floors IS NOT NULL THEN {quoted(name)} END" for name in floored}
-    of_floors = {f"{floor}:{name}": f"floors.{quoted(floor)}.{quoted(name)}" for floor in FLOORS for name in floored}
+    of_floors = {
+        f"{floor}:{name}": f"floors.{quoted(floor)}.{quoted(name)}" for floor in FLOOR_NAMES for name in floored
+    }
     return {**own, **same, **of_floors}
 
 
@@ -145,7 +147,7 @@ def records(
         one |= numbers[name]
         if name in floored:
             one |= {"floor_n": numbers[f"own:{name}"]["n"], "floor_own": numbers[f"own:{name}"]["mean"]}
-            for floor in FLOORS:
+            for floor in FLOOR_NAMES:
                 of_floor = numbers[f"{floor}:{name}"]
                 one |= {floor: of_floor["mean"], f"{floor}_low": of_floor["low"], f"{floor}_high": of_floor["high"]}
         found.append(one)

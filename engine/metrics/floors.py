@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..draws import sample_generator
+from ..floor_names import FLOOR_NAMES
 from .metric import Metric
 
 SIGMA = 0.25
@@ -41,7 +42,9 @@ def gaussian_map(size: tuple[int, int], *, seed: int = 0, sample: int = 0) -> Fl
     return torch.exp(-(down[:, None] ** 2 + across[None, :] ** 2) / 2)
 
 
-FLOORS: dict[str, Callable[..., Float[Tensor, "height width"]]] = {"random": random_map, "gaussian": gaussian_map}
+FLOORS: dict[str, Callable[..., Float[Tensor, "height width"]]] = dict(
+    zip(FLOOR_NAMES, (random_map, gaussian_map), strict=True)
+)
 """The floors by name: `(size, seed=, sample=)` -> map in [0, 1]."""
 
 
