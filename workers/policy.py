@@ -121,11 +121,19 @@ class Policy:
         """Shard by worker."""
         return {name: one.task.shard.index for name, one in self._workers.items() if one.task}
 
+    def shard_of(self, worker: int) -> int | None:
+        """The shard that the worker has."""
+        one = self._workers.get(worker)
+        return one.task.shard.index if one and one.task else None
+
     def handle(self, signal: Signal, now: float) -> list[Action]:
         """Take in what happened. Signals of workers that are written off change nothing."""
         if self.ended:
             return []
-        return self._settle(self._react(signal, now), now)
+        actions = self._react(signal, now)
+        if isinstance(signal, Alive | WriteBegun):  # one per image: looking through all workers each time would be the driver's limit
+            return actions
+        return self._settle(actions, now)
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass: watchdog, and retries whose backoff is over. To be called about once a second."""

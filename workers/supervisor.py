@@ -177,7 +177,7 @@ class _Run:
         return self.outcome
 
     def _take_in(self, worker: int, news: News) -> None:
-        shard = self.policy.in_flight.get(worker)
+        shard = self.policy.shard_of(worker)
         match news:
             case Hello():
                 self.hear(signals.Placed(worker))
