@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -171,7 +172,7 @@ def repair_lines(
 ) -> list[str]:
     """The commands that repair what is wrong, in order; none if nothing is, or nothing that a command could do."""
     repairs = {one.repair for one in problems}
-    lines = [f"heatlas verify {out} --delete-damaged"] if "delete" in repairs and not deleted else []
+    lines = [f"heatlas verify {shlex.quote(out)} --delete-damaged"] if "delete" in repairs and not deleted else []
     return [*lines, explain_command(settings)] if repairs & {"resume", "delete"} else lines
 
 

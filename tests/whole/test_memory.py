@@ -65,9 +65,9 @@ def growth(samples: np.ndarray, after: int) -> float:
 
 @pytest.mark.timeout(900)
 def test_memory_stays_flat_in_a_short_run(tmp_path: pathlib.Path):
-    """A kept 32x32 float image, map and picture would be 20 kB an image; a bound on 200 images must leave room for the allocator."""
+    """A kept 32x32 float image, map and picture would be 20 kB an image; over 200 images the allocator needs some room."""
     samples = watch(tmp_path, 300, 0)
-    assert growth(samples, 100) < 60_000, samples.tolist()
+    assert growth(samples, 100) < 15_000, samples.tolist()
 
 
 @pytest.mark.soak
