@@ -253,6 +253,7 @@ def worker_spec(settings: Settings, model: ModelSpec, metrics: Sequence[str], li
         model=model,
         target=settings.target,
         mu=settings.sise.mu,
+        budget=settings.budget,
         layers=settings.sise.layers,
         batch_size=settings.batch_size,
         precision=settings.precision,

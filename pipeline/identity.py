@@ -42,6 +42,7 @@ def run_fingerprint(
         "metrics": [METRICS[name].definition for name in metrics],
         "floors": settings.floors,
         "sanity": settings.sanity,
+        "budget": settings.budget,
         "precision": settings.precision,
         "batch_size": settings.batch_size,
         "threads": settings.cpus_per_worker,
@@ -66,7 +67,12 @@ def store_layout(
         "layers": [asdict(layer) for layer in blocks],
         "layers_found": blocks.how,
         "preprocess": asdict(model.preprocess),
-        "settings": {"mu": settings.sise.mu, "target": settings.target, "precision": settings.precision},
+        "settings": {
+            "mu": settings.sise.mu,
+            "target": settings.target,
+            "budget": settings.budget,
+            "precision": settings.precision,
+        },
         "versions": versions(),
     }
     columns = (*metrics, *([SANITY] if settings.sanity else []))

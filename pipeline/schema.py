@@ -33,7 +33,7 @@ _BEFORE_MAPS: tuple[tuple[str, pa.DataType], ...] = (
     ("error", pa.string()), ("height", pa.int32()), ("width", pa.int32()),
 )  # fmt: skip
 _AFTER_METRICS: tuple[tuple[str, pa.DataType], ...] = (
-    ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()),
+    ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()), ("surrogate_error", pa.float64()),
     ("seconds", pa.float64()), ("device", pa.string()),
 )  # fmt: skip
 RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)) | {"map", "map_png", "floors"}
@@ -152,7 +152,7 @@ def _plain_column(name: str, rows: Sequence[Row], layout: StoreLayout) -> list[A
             return [sum(row.mask_counts) for row in rows]
         case "error":  # texts of the operating system may hold file names that are not UTF-8
             return [None if row.error is None else row.error.encode("utf-8", "replace").decode() for row in rows]
-        case "score" | "logit":
+        case "score" | "logit" | "surrogate_error":
             return [_finite(getattr(row, name)) for row in rows]
         case _:
             return [getattr(row, name) for row in rows]

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ..engine.budget import LEAST_FORWARDS
+
 PositiveInt = Annotated[int, Field(ge=1)]
 NaturalInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -25,6 +27,14 @@ def _height_and_width(value: Any) -> Any:
 def _whole_number(value: Any) -> Any:
     """Flags come as text, which a choice among numbers does not convert by itself."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _number_or_share(value: Any) -> Any:
+    """A whole number is a number of forwards, also where it is 1, which would otherwise pass as the share of all."""
+    whole = _whole_number(value)
+    if isinstance(whole, int) and not isinstance(whole, bool) and whole < LEAST_FORWARDS:
+        raise ValueError("too few forwards")
+    return whole
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
@@ -132,6 +142,15 @@ class Settings(SettingsGroup):
     )
     compile: bool = Field(
         False, description="Score masks with torch.compile: faster, after a minute of compiling; other last digits."
+    )
+    budget: Annotated[
+        Literal["exact", "balanced", "fast"]
+        | Annotated[int, Field(ge=LEAST_FORWARDS)]
+        | Annotated[float, Field(gt=0, le=1)],
+        BeforeValidator(_number_or_share),
+    ] = Field(
+        "exact",
+        description="Forward passes per image: exact (all), balanced (25 %), fast (10 %), a number or a share of all; what is left out is predicted.",
     )
     seed: NaturalInt = Field(0, description="Seed of everything random.")
     limit: PositiveInt | None = Field(None, description="Explain only the first samples of the sorted listing.")

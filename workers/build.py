@@ -100,7 +100,7 @@ class SiseEngine:
         spec = self._spec
         sise = SISE(
             self._model, layers=spec.layers, mu=spec.mu, batch_size=self._batch_size, precision=spec.precision,
-            fold_bn=spec.fold_bn, compile=spec.compile,
+            fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget,
         )  # fmt: skip
         return ExplainSession(
             sise, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below

@@ -241,6 +241,7 @@ class ShardAttempt:
             metrics=dict(one.metrics),
             mask_counts=one.mask_counts,
             n_forwards=one.n_forwards,
+            surrogate_error=one.surrogate_error,
             seconds=one.seconds,
             device=self.engine.device,
             floors=one.floors,

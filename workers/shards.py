@@ -61,5 +61,7 @@ class Row:
     """Forward passes spent on this row, padding not counted."""
     seconds: float = 0.0
     device: str = ""
+    surrogate_error: float | None = None
+    """Expected RMS error of the map where the budget left masks out; None where all were scored."""
     floors: dict[str, dict[str, float | None]] | None = None
     """Metrics of maps that know nothing of the model, by floor; None for a row that is not in the sample."""

@@ -17,6 +17,8 @@ class WorkerSpec:
     target: int | Literal["predicted", "label"] = "predicted"
     """The class to explain: a class index for all images, the predicted class, or the sample's own label."""
     mu: float = 0.0
+    budget: str | int | float = "exact"
+    """Forward passes per image, see `engine.budget`."""
     layers: tuple[str, ...] | None = None
     batch_size: int = 64
     """Masked images per forward pass, at least 1."""

@@ -49,6 +49,14 @@ def test_everything_that_preprocess_knows_can_be_set():
     assert (found.interpolation, found.channels) == ("lanczos", 1)
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("fast", "fast"), ("120", 120), (120, 120), ("0.2", 0.2), (0.2, 0.2), ("1.0", 1.0)]
+)
+def test_a_budget_is_a_name_a_number_or_a_share(written: object, meant: object):
+    found = load_settings({**REQUIRED, "budget": written}).budget
+    assert (found, type(found)) == (meant, type(meant))
+
+
 def test_paths_are_accepted_as_text():
     assert load_settings({**REQUIRED, "out": pathlib.Path("a/b")}).out == os.path.join("a", "b")
 
@@ -60,6 +68,13 @@ def test_paths_are_accepted_as_text():
         ({"sise.mu": float("nan")}, "setting sise.mu = nan is not allowed: it must be a number in [0, 1)"),
         ({"workers": -1}, "setting workers = -1 is not allowed: it must be 'auto' or a whole number of at least 0"),
         ({"gpus_per_worker": 0}, "setting gpus_per_worker = 0 is not allowed: it must be a number in (0, 1]"),
+        (
+            {"budget": "fats"},
+            "setting budget = 'fats' is not allowed: it must be 'exact' or 'balanced' or 'fast' or a whole number of at least 9 or a number in (0, 1]; did you mean 'fast'?",
+        ),
+        ({"budget": "1"}, "setting budget = '1' is not allowed: it must be 'exact' or 'balanced' or 'fast' or a whole"),
+        ({"budget": 1.5}, "or a whole number of at least 9 or a number in (0, 1]"),
+        ({"budget": True}, "setting budget = True is not allowed"),
         ({"limit": True}, "setting limit = True is not allowed: it must be a whole number of at least 1 or none"),
         ({"target": "lable"}, "'predicted' or 'label' or a whole number of at least 0; did you mean 'label'?"),
         (
