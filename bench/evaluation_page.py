@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,12 @@ Every map goes through the same measuring code; every metric is defined in [metr
 
 - SISE: mu as given, otherwise defaults. Grad-CAM: captum's `LayerGradCam` at the last layer that SISE uses, positive part, bilinear to
   the input's size, divided by its maximum. Random map: every pixel uniform. Centred Gaussian: sigma a quarter of each side.
-- Each number is the mean over images, in brackets its {level:.0f} % bootstrap interval ({resamples} resamples of images).
-- The best mean of a row is bold; whether one is better than another by more than chance is what the paired tests below a table say: Wilcoxon's signed-rank test per metric on the same images, Holm's correction over the metrics
-  of a comparison, level {significant}. In brackets the effect size: the matched-pairs rank-biserial correlation, positive where SISE's
-  value is larger. Few images show few differences: "no difference shown" is not "no difference".
+- Each number is the mean over the images to which the method gave a map, in brackets its {level:.0f} % bootstrap interval ({resamples}
+  resamples of images). The best mean of a row is bold.
+- Whether one is better than another by more than chance is what the paired tests below a table say: Wilcoxon's signed-rank test per metric
+  over the images that both have, Holm's correction over the metrics of a comparison, level {significant}. In brackets the effect size: the
+  matched-pairs rank-biserial correlation, positive where SISE's value is larger. Few images show few differences: "no difference
+  shown" is not "no difference".
 - `complexity_l1` depends on how maps are scaled (SISE's by the number of blocks, Grad-CAM's by its maximum): do not compare it here.
 - The images have no clear licence and are not part of the project; the commands need `../shared/data`.
 
@@ -56,15 +59,14 @@ class Scores:
         """Images on which every method was tried."""
         return [one for one in self.ids if all(one in found for found in self.by_method.values())]
 
-    @property
-    def common(self) -> list[str]:
-        """Images to which every method gave a map: means over different images would not compare."""
-        return [one for one in self.tried if all(found[one]["status"] == OK for found in self.by_method.values())]
-
     def values(self, method: str, metric: str) -> np.ndarray:
-        """`(image,)` over the common images; NaN where the method has no such value."""
-        found = [self.by_method[method][one]["values"].get(metric) for one in self.common]
+        """`(image,)` over the images that were tried; NaN where the method gave no map, or the map has no such value."""
+        found = [self.by_method[method][one]["values"].get(metric) for one in self.tried]
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+
+    def without_map(self, method: str) -> Counter[str]:
+        """Images to which the method gave no map, by status."""
+        return Counter(status for one in self.tried if (status := self.by_method[method][one]["status"]) != OK)
 
     @property
     def metrics(self) -> list[str]:
@@ -78,22 +80,22 @@ def page(scores: Sequence[Scores], precision: str) -> str:
     head = HEADER.format(
         level=100 * LEVEL, resamples=RESAMPLES, significant=SIGNIFICANT, machine=machine(), precision=precision
     )
-    return head + "".join(section(one) for one in scores if one.common)
+    return head + "".join(section(one) for one in scores if one.tried)
 
 
 def section(scores: Scores) -> str:
     """One data set: what was run, the table, and the comparisons."""
-    tried, count = scores.tried, len(scores.common)
-    names = list(scores.by_method)
-    failed = {name: sum(scores.by_method[name][one]["status"] != OK for one in tried) for name in names}
-    causes = ", ".join(f"{name} to {many}" for name, many in failed.items() if many)
-    lines = [
-        f"\n## {scores.title}\n",
-        f"{len(tried)} images" + (f" of the {scores.asked} asked for." if len(tried) < scores.asked else "."),
-    ]
-    if causes:
-        lines.append(f"Without a map: {causes}. The table is over the {count} images to which every method gave one.")
+    tried, names = scores.tried, list(scores.by_method)
+    missing = {name: scores.without_map(name) for name in names}
+    few = f" of the {scores.asked} asked for" if len(tried) < scores.asked else ""
+    lines = [f"\n## {scores.title}\n", f"{len(tried)} images{few}."]
+    for name, statuses in missing.items():
+        if statuses:
+            causes = ", ".join(f"{status} {many}" for status, many in statuses.most_common())
+            lines.append(f"{name} gave {statuses.total()} of them no map ({causes}).")
     lines += ["", "| metric | better | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    with_map = (str(len(tried) - missing[name].total()) for name in names)
+    lines.append("| images with a map | | " + " | ".join(with_map) + " |")
     lines.append(
         "| forwards for the map, per image | | " + " | ".join(f"{forwards(scores, name):,.0f}" for name in names) + " |"
     )
@@ -109,7 +111,7 @@ def row(scores: Scores, metric: str) -> str:
     means, cells = [], []
     for name in scores.by_method:
         values = scores.values(name, metric)
-        sums = BucketSums.of(scores.common, values[:, None])
+        sums = BucketSums.of(scores.tried, values[:, None])
         low, high = (None if np.isnan(end[0]) else float(end[0]) for end in sums.intervals())
         means.append(float(sums.means[0]))
         cells.append("-" if np.isnan(means[-1]) else f"{number(means[-1])} {interval(low, high)}".strip())
@@ -120,12 +122,12 @@ def row(scores: Scores, metric: str) -> str:
 
 
 def forwards(scores: Scores, method: str) -> float:
-    return float(np.mean([scores.by_method[method][one]["forwards"] for one in scores.common]))
+    return float(np.mean([scores.by_method[method][one]["forwards"] for one in scores.tried]))
 
 
 def verdict(scores: Scores, ours: str, rival: str) -> str:
     """In which metrics the one is better, worse, or not shown to differ."""
-    ids = np.array(scores.common, dtype=object)
+    ids = np.array(scores.tried, dtype=object)
     rows = []
     for metric in scores.metrics:
         fact = {"better": METRICS[metric].better}
