@@ -36,7 +36,8 @@ def watch(tmp_path: pathlib.Path, images: int, workers: int) -> np.ndarray:
     def sample() -> bool:
         done = len(list((out / "maps").glob("part-*.parquet"))) if (out / "maps").exists() else 0
         pid = worker_of(run.pid, settings[TAG]) if workers else run.pid
-        if done and pid and (not samples or samples[-1][0] != done * SHARD):
+        # after the last part the run counts its rows, with libraries that it had not loaded before
+        if 0 < done * SHARD < images and pid and (not samples or samples[-1][0] != done * SHARD):
             try:
                 samples.append((done * SHARD, resident(pid)))
             except (FileNotFoundError, ProcessLookupError):

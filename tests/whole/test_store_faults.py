@@ -168,7 +168,9 @@ def test_a_zombie_that_commits_late_changes_nothing(folder: pathlib.Path, tmp_pa
     finally:
         zombie.kill()
         zombie.wait()
-    assert [name.startswith("maps/.part-000000.parquet.") for name in held] == [True], "it froze with a part in its hands"
+    assert [name.startswith("maps/.part-000000.parquet.") for name in held] == [True], (
+        "it froze with a part in its hands"
+    )
     assert zombie.returncode == 0, told
     assert files(out) == before
     assert logical_digest(str(out)) == digest == logical_digest(str(folder / "calm"))
