@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from .shard_worker import ShardWorker
 
 LOCAL_OBJECT_STORE = 256 * 2**20
 """Bytes; rows go straight to storage, so nothing big ever needs the object store."""
+
+KNOCK_SECONDS = 10.0
 
 
 @contextmanager
@@ -45,6 +48,7 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    refuse_silence(address)
     local: dict[str, Any] = {}
     if address == "local":
         local = {"object_store_memory": LOCAL_OBJECT_STORE, "num_cpus": max(len(os.sched_getaffinity(0)), ceil(cpus))}
@@ -58,6 +62,23 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def refuse_silence(address: str) -> None:
+    """Knock at HOST:PORT; Ray itself would wait for minutes [measured] where nothing listens.
+
+    Raises:
+        RunError: When nobody opens.
+    """
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"cannot connect to Ray at {address!r}: {error}; start it there (ray start --head), or use address 'local' for a private instance"
+        ) from error
 
 
 def actor_class(*, gpus: float, cpus: float) -> Any:

@@ -60,7 +60,7 @@ class Cluster:
         if local_paths and self._machines > 1:
             raise UsageError(
                 f"the cluster has {self._machines} nodes but {', '.join(map(repr, local_paths))} is local to one; use a "
-                "shared location such as s3://..., or set shared_fs if the path is the same file system on every node"
+                "shared location such as s3://..., or set shared_fs (--shared-fs) if the path is the same file system on every node"
             )
 
     def _look(self) -> None:

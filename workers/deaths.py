@@ -42,6 +42,8 @@ _NODE_LOST = re.compile(
     r"node (has )?(died|been (drained|terminated|preempted))|node is dead|node was (terminated|lost)", re.I
 )
 
+_TELLING = re.compile(r"exit detail|\b\w*(Error|Exception)\b")
+
 
 def verdict_of(error: BaseException) -> Verdict:
     """What `error`, raised by `ray.get` on a call of an actor, says; an unknown Ray error never blames an image."""
@@ -61,7 +63,7 @@ def _node_lost(error: BaseException) -> bool:
 def death_text(error: BaseException) -> str:
     """The first telling line of Ray's long message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = next((line for line in lines if "exit detail" in line.lower() or "error" in line.lower()), None)
+    telling = next((line for line in lines if _TELLING.search(line)), None)
     text = lines[0] if lines else type(error).__name__
     if telling and telling != text:
         text = f"{text} {telling}"

@@ -38,7 +38,12 @@ def test_every_exception_of_ray_is_accounted_for():
 
 def test_deaths_are_no_one_class_tree():
     """Why they are listed: no base class short of RayError covers them."""
-    kinds = [exceptions.RayActorError, exceptions.NodeDiedError, exceptions.WorkerCrashedError, exceptions.OutOfMemoryError]
+    kinds = [
+        exceptions.RayActorError,
+        exceptions.NodeDiedError,
+        exceptions.WorkerCrashedError,
+        exceptions.OutOfMemoryError,
+    ]
     assert not any(issubclass(one, other) for one in kinds for other in kinds if one is not other)
 
 
@@ -66,6 +71,11 @@ def died(text: str) -> exceptions.ActorDiedError:
 )
 def test_verdicts(error, verdict):
     assert verdict_of(error) == verdict
+
+
+def test_text_of_a_memory_kill_is_its_first_line():
+    first = "1 worker(s) were killed due to the node running low on memory. It had 7.00GB of 23.54GB."
+    assert death_text(exceptions.OutOfMemoryError(f"{first}\n- objects errored: 0")) == first
 
 
 def test_text_is_short():
