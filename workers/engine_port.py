@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from .shards import Sample
 from .worker_spec import WorkerSpec
 
 
+@runtime_checkable
 class Session(Protocol):
     """Explains a stream of images, several in flight; see `engine.session.ExplainSession`."""
 
@@ -41,6 +42,7 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A loaded model with its preprocessing and a session."""
 
