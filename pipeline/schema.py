@@ -161,9 +161,7 @@ def _plain_column(name: str, rows: Sequence[Row], layout: StoreLayout) -> list[A
 def _floors_value(row: Row, layout: StoreLayout) -> dict[str, dict[str, float | None]] | None:
     if row.floors is None or row.status != OK:
         return None
-    return {
-        floor: {name: _finite(values.get(name)) for name in layout.floors} for floor, values in row.floors.items()
-    }
+    return {floor: {name: _finite(values.get(name)) for name in layout.floors} for floor, values in row.floors.items()}
 
 
 def _finite(value: float | None) -> float | None:

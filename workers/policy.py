@@ -131,7 +131,9 @@ class Policy:
         if self.ended:
             return []
         actions = self._react(signal, now)
-        if isinstance(signal, Alive | WriteBegun):  # one per image: looking through all workers each time would be the driver's limit
+        if isinstance(
+            signal, Alive | WriteBegun
+        ):  # one per image: looking through all workers each time would be the driver's limit
             return actions
         return self._settle(actions, now)
 

@@ -139,7 +139,10 @@ class ShardAttempt:
         if self.target != "label":
             return int(self.target)
         if sample.label is None:
-            raise SampleError(statuses.LABEL_ERROR, "the sample has no label, or one that names no class of the model, but the target is 'label'")
+            raise SampleError(
+                statuses.LABEL_ERROR,
+                "the sample has no label, or one that names no class of the model, but the target is 'label'",
+            )
         classes = self.engine.num_classes
         if sample.label < 0 or (classes is not None and sample.label >= classes):
             allowed = "0 or more" if classes is None else f"between 0 and {classes - 1}"

@@ -117,7 +117,9 @@ def _texts(values: list, name: str, origin: str) -> pa.ChunkedArray:
         if isinstance(value, (dict, list)):
             raise DataError(f"{name!r} in row {row} of {origin} must be text or a number, it is {value!r}")
         if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            raise DataError(f"{name!r} in row {row} of {origin} is no Unicode text, it has half of a surrogate pair: {value!r}")
+            raise DataError(
+                f"{name!r} in row {row} of {origin} is no Unicode text, it has half of a surrogate pair: {value!r}"
+            )
     texts = [value if value is None or isinstance(value, str) else str(value) for value in values]
     return pa.chunked_array([pa.array(texts, pa.string())])
 

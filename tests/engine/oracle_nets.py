@@ -40,7 +40,13 @@ ARCHITECTURES = {
     "resnet50": Architecture(zoo.resnet50, ("relu", "layer1", "layer2", "layer3", "layer4"), (64, 64), 0.7, 0),
     "densenet121": Architecture(
         zoo.densenet121,
-        ("features.relu0", "features.transition1.conv", "features.transition2.conv", "features.transition3.conv", "relu"),
+        (
+            "features.relu0",
+            "features.transition1.conv",
+            "features.transition2.conv",
+            "features.transition3.conv",
+            "relu",
+        ),
         (64, 64),
         0.7,
         2,

@@ -65,7 +65,9 @@ class ReferenceMap:
 def taps_of(model: nn.Module, layers: Sequence[str], dtype: torch.dtype = torch.float64) -> tuple[nn.Module, str]:
     """A copy of the model in `dtype` that returns the layers' activations and its output, and the output's name."""
     twin = copy.deepcopy(model).to(dtype).eval()
-    for module in twin.modules():  # an activation that a later layer overwrites would not be the activation of that layer
+    for (
+        module
+    ) in twin.modules():  # an activation that a later layer overwrites would not be the activation of that layer
         if hasattr(module, "inplace"):
             module.inplace = False
     output = get_graph_node_names(twin)[1][-1]
@@ -152,7 +154,9 @@ def mask_of(feature_map: np.ndarray, height: int, width: int) -> np.ndarray | No
 # ------------------------------------------------------------------------------------------------ scoring, eqs. 10 to 12
 
 
-def layer_map(taps: nn.Module, output: str, image: Tensor, target: int, masks: list[np.ndarray], chunk: int) -> np.ndarray:
+def layer_map(
+    taps: nn.Module, output: str, image: Tensor, target: int, masks: list[np.ndarray], chunk: int
+) -> np.ndarray:
     """V_l: the mean over the masks m of Psi(I * m) * m / sum(m), not normalised yet."""
     total = np.zeros(masks[0].shape)
     for start in range(0, len(masks), chunk):

@@ -57,7 +57,9 @@ class LowAndHigh(nn.Module):
         return self.head(self.high(self.low(images)).sum(dim=(2, 3)))
 
 
-def both(model: nn.Module, layers: tuple[str, ...], image: list, mu: float = 0.0) -> list[tuple[np.ndarray, list[int], float, str]]:
+def both(
+    model: nn.Module, layers: tuple[str, ...], image: list, mu: float = 0.0
+) -> list[tuple[np.ndarray, list[int], float, str]]:
     """(map, mask counts, score, status) for class 0, from the engine and from the oracle."""
     images = torch.tensor([image])
     mine = SISE(model, layers=layers, mu=mu)(images, [0])
@@ -123,7 +125,9 @@ def test_a_constant_map_sets_beta_but_makes_no_mask():
 def test_fusion_by_hand_end_to_end():
     """I = (0 1 2 4 / 1 3 0 2): V_1 = I / 4; the means 1.25 and 2 give V_2 = (0 .25 .75 1) in both rows, whose Otsu split
     is between .25 and .75; S / 2 = (V_1 + V_2) / 2 in the two right columns, 0 elsewhere. Margin / ln 2 = 3.25 - .25: 8/9."""
-    for heat, counts, score, _ in both(LowAndHigh(-0.25), LowAndHigh.layers, [[[0.0, 1.0, 2.0, 4.0], [1.0, 3.0, 0.0, 2.0]]]):
+    for heat, counts, score, _ in both(
+        LowAndHigh(-0.25), LowAndHigh.layers, [[[0.0, 1.0, 2.0, 4.0], [1.0, 3.0, 0.0, 2.0]]]
+    ):
         assert counts == [1, 1]
         assert score == pytest.approx(8 / 9, abs=1e-6)
         np.testing.assert_allclose(heat, [[0, 0, 0.625, 1], [0, 0, 0.375, 0.75]], atol=1e-6)
@@ -209,7 +213,11 @@ def test_otsu_equals_skimage_bit_for_bit_on_random_maps(seed: int, count: int, k
 @example([0.0, 0.5, 1.0], None)
 def test_otsu_equals_skimage_on_maps_of_few_values(palette: list[float], data: st.DataObject | None):
     """Ties everywhere: between pixels, on the edges of bins, and between thresholds of equal variance."""
-    picks = [*range(len(palette))] if data is None else data.draw(st.lists(st.integers(0, len(palette) - 1), min_size=2, max_size=80))
+    picks = (
+        [*range(len(palette))]
+        if data is None
+        else data.draw(st.lists(st.integers(0, len(palette) - 1), min_size=2, max_size=80))
+    )
     assert_equals_skimage(np.array([[palette[pick] for pick in picks]]))
 
 
@@ -226,7 +234,11 @@ def test_otsu_equals_skimage_where_every_pixel_lies_on_the_edge_of_a_bin(steps: 
     assert_equals_skimage(np.array([[0.0, 1.0, *(step / 256 for step in steps)]]))
 
 
-@given(st.floats(-5, 5), st.floats(0.01, 10), st.lists(st.tuples(st.integers(0, 256), st.integers(-1, 1)), min_size=2, max_size=200))
+@given(
+    st.floats(-5, 5),
+    st.floats(0.01, 10),
+    st.lists(st.tuples(st.integers(0, 256), st.integers(-1, 1)), min_size=2, max_size=200),
+)
 @settings(max_examples=300, deadline=None)
 def test_otsu_equals_skimage_one_bit_beside_the_edges_of_bins(low: float, width: float, picks: list[tuple[int, int]]):
     edges = np.linspace(low, low + width, 257)

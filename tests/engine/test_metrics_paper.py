@@ -118,7 +118,9 @@ def test_a_session_s_metrics_equal_the_oracle_on_its_maps():
             "miou": reference.miou(heat, inside), "bbox": reference.bbox(heat, inside),
         }  # fmt: skip
         assert one.metrics == pytest.approx(expected, abs=1e-2)
-        assert {name: one.metrics[name] for name in LOCAL} == pytest.approx({name: expected[name] for name in LOCAL}, abs=1e-5)
+        assert {name: one.metrics[name] for name in LOCAL} == pytest.approx(
+            {name: expected[name] for name in LOCAL}, abs=1e-5
+        )
 
 
 # -------------------------------------------------------------------------------------------------------------------- by hand
@@ -166,7 +168,10 @@ def test_drop_and_increase_by_hand():
 
 
 def test_no_change_is_neither_a_drop_nor_an_increase():
-    assert faithfulness(Total(0.0), torch.zeros(1, 4, 5), tied_maps(1, 0)[0, :4, :5], 0) == {"drop_pct": 0.0, "increase": 0.0}
+    assert faithfulness(Total(0.0), torch.zeros(1, 4, 5), tied_maps(1, 0)[0, :4, :5], 0) == {
+        "drop_pct": 0.0,
+        "increase": 0.0,
+    }
 
 
 def test_a_target_without_probability_has_no_drop():
@@ -258,7 +263,9 @@ def test_localisation_does_not_depend_on_the_batch(rows: list[int]):
     assert localise(maps[rows], truth[rows]) == {name: [values[row] for row in rows] for name, values in whole.items()}
 
 
-@pytest.mark.parametrize(("batch_size", "order"), [(1, [0, 1, 2, 3]), (2, [3, 1, 0, 2]), (7, [2, 0, 3, 1]), (64, [3, 2, 1, 0])])
+@pytest.mark.parametrize(
+    ("batch_size", "order"), [(1, [0, 1, 2, 3]), (2, [3, 1, 0, 2]), (7, [2, 0, 3, 1]), (64, [3, 2, 1, 0])]
+)
 def test_a_session_s_metrics_do_not_depend_on_the_batch(batch_size: int, order: list[int]):
     whole, other = explained(64, [0, 1, 2, 3]), explained(batch_size, order)
     assert sorted(other) == sorted(whole)

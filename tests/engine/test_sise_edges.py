@@ -205,7 +205,9 @@ class Wrapped(nn.Module):
 
     layers = ("net.relu1", "net.relu3")
 
-    def __init__(self, before: Callable[[Tensor], Tensor] = lambda x: x, after: Callable[[Tensor], Tensor] = lambda x: x):
+    def __init__(
+        self, before: Callable[[Tensor], Tensor] = lambda x: x, after: Callable[[Tensor], Tensor] = lambda x: x
+    ):
         super().__init__()
         self.net, self.before, self.after = three_blocks(27), before, after
 
@@ -350,7 +352,13 @@ def state_of(model: nn.Module) -> dict[str, object]:
         state[f"{name}.forward"] = vars(module).get("forward")
         state[f"{name}.attributes"] = sorted(vars(module))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        state[f"{name}.layout"] = (tensor.data_ptr(), tensor.stride(), tensor.dtype, tensor.requires_grad, tensor.is_leaf)
+        state[f"{name}.layout"] = (
+            tensor.data_ptr(),
+            tensor.stride(),
+            tensor.dtype,
+            tensor.requires_grad,
+            tensor.is_leaf,
+        )
         state[f"{name}.grad"] = None if tensor.grad is None else (id(tensor.grad), tensor.grad.tolist())
         state[f"{name}.version"] = tensor._version
         state[f"{name}.values"] = tensor.tolist()

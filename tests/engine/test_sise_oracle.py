@@ -26,7 +26,13 @@ SELECTION_GAP = 1e-5
 
 
 def assert_agrees(
-    model: nn.Module, names: tuple[str, ...], images: Tensor, targets: list[int] | None = None, *, mu: float = 0.0, **settings
+    model: nn.Module,
+    names: tuple[str, ...],
+    images: Tensor,
+    targets: list[int] | None = None,
+    *,
+    mu: float = 0.0,
+    **settings,
 ) -> None:
     """SISE's every output equals the oracle's, image by image."""
     result = SISE(model, mu=mu, keep_layers=True, **settings)(images, targets)
@@ -72,7 +78,9 @@ def case(name: str) -> tuple[nn.Module, Tensor, ReferenceMap]:
 def test_architecture_equals_the_oracle(name: str):
     """The algorithm, on layers that the engine has to find by itself, with forwards in float64."""
     model, images, oracle = case(name)
-    result = SISE(copy.deepcopy(model).double(), mu=ARCHITECTURES[name].mu, batch_size=32, keep_layers=True)(images.double())
+    result = SISE(copy.deepcopy(model).double(), mu=ARCHITECTURES[name].mu, batch_size=32, keep_layers=True)(
+        images.double()
+    )
     assert min(oracle.mask_counts) >= 1
     assert_row_equals(result, 0, oracle, EXACT_TOLERANCE)
 
@@ -142,7 +150,9 @@ def test_frozen_parameters_equal_the_oracle():
 def test_a_float64_model_equals_the_oracle_much_more_closely():
     model = three_blocks(9).double()
     image = images_like(1, 3, (24, 24), seed=12).double()
-    assert_row_equals(SISE(model, keep_layers=True)(image), 0, reference.sise(model, ThreeBlocks.layers, image[0]), EXACT_TOLERANCE)
+    assert_row_equals(
+        SISE(model, keep_layers=True)(image), 0, reference.sise(model, ThreeBlocks.layers, image[0]), EXACT_TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,8 +9,8 @@ from heatlas.engine.errors import NoRunError, StorageError, UsageError
 from heatlas.pipeline.atlas import open_atlas
 from heatlas.pipeline.commit import put
 from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.schema import StoreLayout, area_average, rows_to_table, table_to_parquet
 from heatlas.pipeline.part_names import part_path
+from heatlas.pipeline.schema import StoreLayout, area_average, rows_to_table, table_to_parquet
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from heatlas.engine.metrics.presets import METRIC_PRESETS
 from heatlas.engine.statuses import STATUSES
 from heatlas.pipeline.schema import StoreLayout

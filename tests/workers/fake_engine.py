@@ -32,6 +32,13 @@ def act(uri: str, stage: str) -> None:
                 raise SampleError("decode_error", "not an image")
             case ["segfault"]:
                 ctypes.string_at(0)
+            case ["abort"]:
+                os.abort()
+            case ["broken_device_once", path]:
+                if not Path(path).exists():
+                    Path(path).touch()
+                    FakeEngine.broken = True
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
             case ["hang"]:
                 time.sleep(3600)
             case ["pid", path]:
@@ -89,6 +96,7 @@ class FakeSession:
 
 
 class FakeEngine:
+    broken = False
     num_classes = 10
     batch_size = 8
     notes: tuple[str, ...] = ()
@@ -110,7 +118,7 @@ class FakeEngine:
         return True
 
     def usable(self) -> bool:
-        return True
+        return not self.broken
 
 
 class NotedEngine(FakeEngine):

@@ -157,7 +157,10 @@ def test_labels_as_targets(tmp_path):
     bench.run()
     assert bench.statuses == ["ok", "label_error", "label_error", "label_error"]
     assert bench.rows[0].target == 3
-    assert bench.rows[1].error == "the sample has no label, or one that names no class of the model, but the target is 'label'"
+    assert (
+        bench.rows[1].error
+        == "the sample has no label, or one that names no class of the model, but the target is 'label'"
+    )
     assert bench.rows[2].error == "label 10 is no class of the model; it must be between 0 and 9"
 
 

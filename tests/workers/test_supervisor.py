@@ -105,8 +105,9 @@ def test_half_a_gpu_each_makes_four_workers(two_gpus, tmp_path):
     assert max(event.ready + event.pending for event in run.of(WorkersChanged)) == 4
 
 
-def test_a_killer_image_is_quarantined_and_nobody_else(two_gpus, tmp_path):
-    run = Run(tmp_path, ["", "", "", "decode:segfault", "", ""], 6)
+@pytest.mark.parametrize("killer", ["decode:segfault", "push:abort"])
+def test_a_killer_image_is_quarantined_and_nobody_else(two_gpus, tmp_path, killer):
+    run = Run(tmp_path, ["", "", "", killer, "", ""], 6)
     outcome = run.call()
     assert outcome.quarantined == ["s3"]
     assert outcome.deaths == 3
@@ -124,6 +125,15 @@ def test_a_killed_worker_costs_one_shard_and_blames_nobody(two_gpus, tmp_path):
     assert outcome.quarantined == []
     assert [event.shard for event in run.of(ShardStarted)] == [0, 1, 1, 2]
     assert outcome.statuses == {"ok": 9}
+
+
+def test_a_broken_device_costs_its_worker_and_no_row(two_gpus, tmp_path):
+    """A sticky fault fails every later image of its process, so the process goes; a new one finds the device in order."""
+    run = Run(tmp_path, ["", "", f"push:broken_device_once={tmp_path / 'mark'}", "", ""], 5)
+    outcome = run.call()
+    assert outcome.statuses == {"ok": 5}
+    assert outcome.quarantined == []
+    assert [event.kind for event in run.of(WorkerLost)] == ["crash"]
 
 
 def test_a_hanging_image_is_killed_and_quarantined(two_gpus, tmp_path):
