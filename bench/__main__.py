@@ -9,9 +9,10 @@ from pathlib import Path
 
 
 def measurements() -> dict[str, str]:
-    """First line of the docstring of every measurement, by name."""
-    files = sorted(Path(__file__).parent.glob("[a-z]*.py"))
-    texts = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in files}
+    """First line of the docstring of every module here that is a command, by name."""
+    files = {path.stem: path.read_text() for path in sorted(Path(__file__).parent.glob("[a-z]*.py"))}
+    commands = {name: text for name, text in files.items() if '\nif __name__ == "__main__":' in text}
+    texts = {name: ast.get_docstring(ast.parse(text)) or "" for name, text in commands.items()}
     return {name: text.split("\n")[0] for name, text in texts.items()}
 
 
