@@ -36,7 +36,7 @@ from .processes import busy_workers, kill
 ROOT = Path(__file__).parent.parent
 SHARD = 4
 SLOWLY = 0.5
-TIMEOUT = 6.0
+TIMEOUT = 12.0
 TRIES = 5
 MARGIN = 3 * 2**30
 """Bytes above what the machine uses now at which Ray's memory monitor kills."""
