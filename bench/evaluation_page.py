@@ -29,7 +29,8 @@ Every map goes through the same measuring code; every metric is defined in [metr
 - SISE: mu as given, otherwise defaults. Grad-CAM: captum's `LayerGradCam` at the last layer that SISE uses, positive part, bilinear to
   the input's size, divided by its maximum. Random map: every pixel uniform. Centred Gaussian: sigma a quarter of each side.
 - Each number is the mean over the images to which the method gave a map, in brackets its {level:.0f} % bootstrap interval ({resamples}
-  resamples of images). The best mean of a row is bold.
+  resamples of images). The best mean of a row is bold, among the methods that gave every image a map: the images that a method
+  leaves out may be the hard ones.
 - Whether one is better than another by more than chance is what the paired tests below a table say: Wilcoxon's signed-rank test per metric
   over the images that both have, Holm's correction over the metrics of a comparison, level {significant}. In brackets the effect size: the
   matched-pairs rank-biserial correlation, positive where SISE's value is larger. Few images show few differences: "no difference
@@ -115,9 +116,10 @@ def row(scores: Scores, metric: str) -> str:
         low, high = (None if np.isnan(end[0]) else float(end[0]) for end in sums.intervals())
         means.append(float(sums.means[0]))
         cells.append("-" if np.isnan(means[-1]) else f"{number(means[-1])} {interval(low, high)}".strip())
-    if better != "neither" and metric not in NOT_COMPARABLE and not np.isnan(means).all():
-        best = np.nanmax(means) if better == "higher" else np.nanmin(means)
-        cells = [f"**{cell}**" if mean == best else cell for cell, mean in zip(cells, means, strict=True)]
+    judged = [np.nan if scores.without_map(name) else mean for name, mean in zip(scores.by_method, means, strict=True)]
+    if better != "neither" and metric not in NOT_COMPARABLE and not np.isnan(judged).all():
+        best = np.nanmax(judged) if better == "higher" else np.nanmin(judged)
+        cells = [f"**{cell}**" if mean == best else cell for cell, mean in zip(cells, judged, strict=True)]
     return f"| `{metric}` | {better} | " + " | ".join(cells) + " |"
 
 
