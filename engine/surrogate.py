@@ -1,8 +1,8 @@
 """Predicts the scores of masks that were not scored, and says which to score next.
 
 One Gaussian process over all masks of an image, whatever their layer: a mask is a point, its coordinates the mask averaged to a
-coarse grid, its value the margin logit(Psi). The kernel is rough (Matern 1/2) with a linear part; estimating its length or its kind for
-each image was measured to help nothing. Everything is float64 and a function of the arguments alone.
+coarse grid, its value the margin logit(Psi). The kernel is rough (Matern 1/2) with a linear part; choosing its length or its kind for
+each image gained nothing (docs/budget.md). Everything is float64 and a function of the arguments alone.
 """
 
 from __future__ import annotations

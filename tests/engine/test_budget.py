@@ -127,7 +127,7 @@ def test_a_score_that_is_no_number_is_a_status(model: nn.Module, images: Tensor)
 
 @pytest.mark.skipif(not WEIGHTS.exists(), reason=f"needs the evaluation data in {DATA} (see its README)")
 def test_maps_of_photographs_stay_near():
-    """Means over 300 images are in docs/budget.md; a single image must not be lost."""
+    """Means over more images are in docs/budget.md; a single image must not be lost."""
     network = mobilenet_v2()
     network.load_state_dict(load_file(WEIGHTS))
     network.eval()
