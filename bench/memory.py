@@ -58,7 +58,7 @@ def in_a_process(batch_size: int, mu: float, images: int, precision: str) -> dic
 
 def lines(found: dict[str, Any]) -> list[str]:
     rows = []
-    for key, one in found.items():
+    for key, one in sorted(found.items(), key=lambda item: (int(item[0].split()[0]), item[1]["masks"])):
         batch, _, images, precision = key.split()
         device = [] if one["device"] is None else [f"{one['device']:.0f}"]
         rows.append([batch, images, one["masks"], precision, f"{one['plain']:.0f}", f"{one['engine']:.0f}", f"{one['engine'] - one['plain']:+.0f}", *device])  # fmt: skip
@@ -99,9 +99,7 @@ def main() -> None:
     records = Records("memory", fresh=arguments.fresh)
     few, middle = min(arguments.images), sorted(arguments.batch_sizes)[len(arguments.batch_sizes) // 2]
     cells = [(batch, max(arguments.mus), few) for batch in arguments.batch_sizes]
-    cells += [(middle, mu, few) for mu in arguments.mus] + [
-        (middle, max(arguments.mus), many) for many in arguments.images
-    ]
+    cells += [(middle, mu, images) for images in arguments.images for mu in arguments.mus]
     for batch, mu, images in dict.fromkeys(cells):
         key = f"{batch} {mu:g} {images} {arguments.precision}"
         if key not in records:

@@ -126,10 +126,12 @@ def over_ray(actors: int, shards: int, images: int) -> dict[str, float]:
     def hear(event: RunEvent) -> None:
         times.setdefault(type(event), []).append(time.perf_counter())
 
-    supervise(
+    outcome = supervise(
         plan, lambda shard: samples, WorkerSpec(model=None, device="cpu"),  # type: ignore[arg-type]
         NoStorage(), NoStorage(), workers=actors, build=SleepingEngine, on_event=hear,  # type: ignore[arg-type]
     )  # fmt: skip
+    if outcome.undone:
+        raise SystemExit(f"{len(outcome.undone)} shards were not done: {outcome.undone[0]}")
     seconds = times[ShardFinished][-1] - times[ShardStarted][0]
     return {"shards_per_second": shards / seconds, "events_per_second": shards * (images + 2) / seconds,
             "sleep_share": shards * images * 0.005 / actors / seconds}  # fmt: skip
