@@ -183,7 +183,7 @@ def test_a_second_driver_was_first(two_gpus, tmp_path):
 
 def test_breaker(two_gpus, tmp_path):
     run = Run(tmp_path, ["decode:sample_error"] * 30, 30, max_error_rate=0.5)
-    with pytest.raises(TooManyErrorsError, match=r"30 of the last 30 images failed.*s0: decode_error: not an image"):
+    with pytest.raises(TooManyErrorsError, match=r"30 of the last 30 images failed.*'s0': decode_error: not an image"):
         run.call()
     assert not run.sink.path(0).exists()
 
