@@ -77,6 +77,7 @@ def measure(name: str, precision: str, device: str, batch_size: int, images: int
     batch = torch.stack([pictures[0]] * batch_size).to(memory_format=torch.channels_last)
     sise.plan(pictures[0])
     sise.scorer.warm_up(pictures[0])
+    sise.layer_masks(pictures[0], None)  # the first backward pass of a process costs more than those of a run
     forward(model, batch, precision)
     beside = Beside(sise, batch)
     session = ExplainSession(sise)

@@ -2,4 +2,6 @@
 
 import signal
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a child process gets the default back only if it is not ignored here
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a child process gets the default back only if it is not ignored here
