@@ -64,8 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     """24 images and the store of a calm run over them, with the slow model."""
     folder = tmp_path_factory.mktemp("leaves")
     draw_all(folder / "images", COUNT)
-    with importable_factory(folder):
-        (folder / "tiny_net.py").write_text(SLOW)
+    with importable_factory(folder, SLOW):
         assert main(command(folder / "images", folder / "calm")) == 0
         yield folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pathlib
 import sys
@@ -45,14 +46,17 @@ def draw_all(images: pathlib.Path, count: int) -> None:
 
 
 @contextlib.contextmanager
-def importable_factory(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """`tiny_net:model` is importable meanwhile, here and in processes with `environment(folder)`."""
-    (folder / "tiny_net.py").write_text(FACTORY)
+def importable_factory(folder: pathlib.Path, source: str = FACTORY) -> Iterator[pathlib.Path]:
+    """`tiny_net:model` is this `source` meanwhile, here and in processes with `environment(folder)`, whatever an earlier test imported."""
+    (folder / "tiny_net.py").write_text(source)
     sys.path.insert(0, str(folder))
+    sys.modules.pop("tiny_net", None)
+    importlib.invalidate_caches()
     try:
         yield folder
     finally:
         sys.path.remove(str(folder))
+        sys.modules.pop("tiny_net", None)
 
 
 def command(images: object, out: object, *more: str) -> list[str]:
