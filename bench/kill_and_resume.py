@@ -33,6 +33,7 @@ def command(out: Path, arguments: argparse.Namespace) -> list[str]:
         "--columns.id", "file", "--columns.uri", "file", "--columns.boxes", "boxes_xyxy",
         "--preprocess.size", "224", "--preprocess.resize", "squash", "--workers", "2",
         "--precision", arguments.precision, "--sise.mu", str(arguments.mu), "--limit", str(arguments.limit),
+        "--store.map-size", "input",  # so that `heatlas evaluate` can measure more afterwards
     ]  # fmt: skip
 
 
