@@ -1,0 +1,1 @@
+"""Explanation methods: the contract that each keeps, and the registry in which they are found."""
