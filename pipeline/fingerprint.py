@@ -81,7 +81,12 @@ def read_run(out: str) -> dict[str, Any]:
 
 def _read_if_there(out: str) -> dict[str, Any] | None:
     uri, remedy = child(out, RUN_FILE), "choose another --out, or delete the directory if nothing in it matters"
-    run = read_object(uri, remedy)
+    try:
+        run = read_object(uri, remedy)
+    except StorageError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            raise NoRunError(f"{out} is a file, or lies below one; give a directory") from error
+        raise
     if run is not None and not (isinstance(run.get("fingerprint"), dict) and isinstance(run.get("settings"), dict)):
         raise StorageError(f"{uri} is damaged (its fingerprint and settings are not objects); {remedy}")
     return run

@@ -54,7 +54,12 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
         local = {"object_store_memory": LOCAL_OBJECT_STORE, "num_cpus": max(len(os.sched_getaffinity(0)), ceil(cpus))}
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        if "AF_UNIX" in str(error):
+            raise UsageError(
+                "the folder for temporary files has too long a path for Ray's sockets, which may have 107 bytes; set RAY_TMPDIR to a "
+                f"short one, such as RAY_TMPDIR=/tmp ({error})"
+            ) from error
         raise RunError(
             f"cannot connect to Ray at {address!r}: {error}; use address 'local' for a private instance"
         ) from error

@@ -138,3 +138,13 @@ def test_a_faster_forward_belongs_to_the_fingerprint_once_asked_for(name):
     assert name not in made()  # so that stores of before still resume
     assert {**made(**{name: True}), name: None} == {**made(), name: None}
     assert made(**{name: True})[name] is True
+
+
+def test_a_plain_file_is_no_place_for_a_run(tmp_path):
+    plain = tmp_path / "plain.txt"
+    plain.write_text("a file")
+    with pytest.raises(NoRunError, match="is a file, or lies below one; give a directory"):
+        read_run(str(plain))
+    with pytest.raises(NoRunError, match="is a file, or lies below one; give a directory"):
+        claim_run(str(plain), {}, {})
+    assert plain.read_text() == "a file"

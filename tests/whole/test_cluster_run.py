@@ -102,3 +102,15 @@ def test_workers_that_cannot_start_end_the_run_with_the_cause(folder: pathlib.Pa
     )
     assert "Traceback" not in failed.stderr
     assert not done_shards(str(tmp_path / "out"))
+
+
+def test_a_temporary_folder_too_long_for_sockets(
+    folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    failed = explain(folder, *command(folder / "images", tmp_path / "out", "--workers", "1"))
+    assert failed.returncode == 2
+    assert "set RAY_TMPDIR to a short one, such as RAY_TMPDIR=/tmp" in failed.stderr
+    assert "Traceback" not in failed.stderr
