@@ -171,7 +171,7 @@ def _maps(world: World, random: np.random.Generator, images: Columns, sound: np.
     centre = np.where(sound[:, None], images["object"], random.uniform(0.1, 0.9, (count, 2)))
     width = np.where(sound, random.uniform(0.10, 0.18, count), random.uniform(0.25, 0.5, count))
     marked = kind == "shortcut"
-    centre[marked] = (0.93, 0.08) + random.normal(0, 0.015, (int(marked.sum()), 2))
+    centre[marked] = np.array((0.93, 0.08)) + random.normal(0, 0.015, (int(marked.sum()), 2))
     width[marked] = random.uniform(0.06, 0.09, int(marked.sum()))
     place = (np.arange(size) + 0.5) / size
     distance = np.hypot(
