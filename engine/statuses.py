@@ -9,6 +9,8 @@ LABEL_ERROR = "label_error"
 """The sample's label or target names no class of the model."""
 TRUTH_ERROR = "truth_error"
 """The sample's ground truth cannot be used: a box outside the image, inverted or NaN; a mask of another size or unreadable."""
+NO_TARGET = "no_target"
+"""The rule that chooses targets chose none for this image: no class is above the threshold."""
 NO_EVIDENCE = "no_evidence"
 """A block layer kept no feature map (no alpha_k > mu * beta), so there is nothing to aggregate."""
 CONSTANT_MAP = "constant_map"
@@ -23,8 +25,8 @@ QUARANTINED = "quarantined"
 """The image was alive at three consecutive deaths of its worker and was taken out."""
 
 STATUSES = (
-    OK, DECODE_ERROR, READ_ERROR, LABEL_ERROR, TRUTH_ERROR, NO_EVIDENCE, CONSTANT_MAP, NON_FINITE, EXPLAIN_ERROR,
-    OUT_OF_MEMORY, QUARANTINED,
+    OK, DECODE_ERROR, READ_ERROR, LABEL_ERROR, TRUTH_ERROR, NO_TARGET, NO_EVIDENCE, CONSTANT_MAP, NON_FINITE,
+    EXPLAIN_ERROR, OUT_OF_MEMORY, QUARANTINED,
 )  # fmt: skip
 
 RETRYABLE = frozenset({READ_ERROR, DECODE_ERROR, TRUTH_ERROR, EXPLAIN_ERROR, OUT_OF_MEMORY, QUARANTINED})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class Sample:
     """PNG whose non-zero pixels are the ground truth; the size of the stored file."""
     explained_in: int | None = None
     """Shard in which the explanation to measure is stored; None where it is yet to be explained."""
+    extra: tuple[tuple[str, Any], ...] = ()
+    """Further columns of the manifest, by name; plain values."""
 
 
 @dataclass(frozen=True, slots=True)
