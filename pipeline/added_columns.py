@@ -46,7 +46,7 @@ class AddedColumns:
 
     def extended(self, stored: pa.Schema) -> pa.Schema:
         """The schema with the added columns behind the run's own metrics, and their meaning in its metadata."""
-        own = metric_columns(stored.names)
+        own = metric_columns(stored)
         place = stored.get_field_index(own[-1]) + 1 if own else stored.get_field_index("mask_counts")
         facts = read_metadata(stored)
         for column, one in self.owners.items():

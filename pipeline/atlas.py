@@ -89,7 +89,7 @@ class Atlas:
     def __repr__(self) -> str:
         statuses = ", ".join(f"{count} {status}" for status, count in self.statuses().items())
         maps = "maps {height}x{width}".format(**self.metadata["map"]) if "map" in self.metadata else "no maps"
-        metrics = ", ".join(metric_columns(self.schema.names)) or "no metrics"
+        metrics = ", ".join(metric_columns(self.schema)) or "no metrics"
         return f"<Atlas {self.uri}: {len(self)} rows ({statuses}), {maps}, {metrics}>"
 
     def statuses(self) -> dict[str, int]:

@@ -124,7 +124,7 @@ def common_metrics(first: Atlas, second: Atlas | str, wanted: Sequence[str] | No
     Raises:
         UsageError: Naming what one of them lacks.
     """
-    ours = metric_columns(first.schema.names)
+    ours = metric_columns(first.schema)
     if isinstance(second, str):
         if second not in FLOOR_NAMES:
             raise UsageError(
@@ -137,7 +137,7 @@ def common_metrics(first: Atlas, second: Atlas | str, wanted: Sequence[str] | No
             {name: fact.get("definition") for name, fact in one.metadata.get("metrics", {}).items()}
             for one in (first, second)
         ]
-        theirs = metric_columns(second.schema.names)
+        theirs = metric_columns(second.schema)
         both = [name for name in ours if name in theirs and definitions[0].get(name) == definitions[1].get(name)]
         lacking = f"or {second.uri} does not have it, or they define it differently"
     if wanted is None and not both:

@@ -69,6 +69,6 @@ def _from_rows(fs: AbstractFileSystem, path: str) -> PartSummary:
     """For files of other writers: their rows without maps."""
     with fs.open(path, "rb") as file:
         part = pq.ParquetFile(file)
-        names = part.schema_arrow.names
-        wanted = [name for name in names if name in SUMMARY_COLUMNS or name in metric_columns(names)]
+        names = SUMMARY_COLUMNS.union(metric_columns(part.schema_arrow))
+        wanted = [name for name in part.schema_arrow.names if name in names]
         return summarise(part.read(columns=wanted), digest=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,6 +36,9 @@ _AFTER_METRICS: tuple[tuple[str, pa.DataType], ...] = (
     ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()), ("surrogate_error", pa.float64()),
     ("seconds", pa.float64()), ("device", pa.string()),
 )  # fmt: skip
+EXTRA_TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+"""What a column of the data set's own may be, by the name that the files' metadata gives it."""
+EXTRA_KEY = "extra_columns"
 RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)) | {"map", "map_png", "floors"}
 
 
@@ -48,6 +51,8 @@ class StoreLayout:
     method: str = "sise"
     metrics: tuple[str, ...] = ()
     """Metric columns, in this order."""
+    extra: tuple[tuple[str, str], ...] = ()
+    """Columns of the data set's own, behind all others: name and type, one of `EXTRA_TYPES`."""
     floors: tuple[str, ...] = ()
     """Metrics that the column `floors` holds of maps that know nothing; none: no such column."""
     map_size: int | Literal["input"] = 56
@@ -84,7 +89,10 @@ class StoreLayout:
         pngs = [("map_png", _PNG_TYPE)] if self.with_png else []
         metrics = [(name, pa.float64()) for name in self.metrics]
         floors = [("floors", self.floors_type)] if self.floors else []
-        return pa.schema([*_BEFORE_MAPS, *maps, *pngs, *metrics, *floors, *_AFTER_METRICS], metadata=self._metadata())
+        extra = [(name, EXTRA_TYPES[kind]) for name, kind in self.extra]
+        return pa.schema(
+            [*_BEFORE_MAPS, *maps, *pngs, *metrics, *floors, *_AFTER_METRICS, *extra], metadata=self._metadata()
+        )
 
     @property
     def floors_type(self) -> pa.DataType:
@@ -100,6 +108,8 @@ class StoreLayout:
                             "reduction": "area average of the map at input resolution"}  # fmt: skip
         if self.with_png:
             facts["map_png"] = {"height": input_height, "width": input_width, "value_range": [0, 255]}
+        if self.extra:
+            facts[EXTRA_KEY] = dict(self.extra)
         found = {METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
         if self.with_png:  # what makes Hugging Face datasets decode the column
             found[b"huggingface"] = json.dumps({"info": {"features": {"map_png": {"_type": "Image"}}}}).encode()
@@ -111,9 +121,15 @@ def read_metadata(schema: pa.Schema) -> dict[str, Any]:
     return json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
 
 
-def metric_columns(names: Iterable[str]) -> list[str]:
+def metric_columns(schema: pa.Schema) -> list[str]:
     """Those of a store's columns that are metrics, in stored order."""
-    return [name for name in names if name not in RESERVED]
+    extra = extra_columns(schema)
+    return [name for name in schema.names if name not in RESERVED and name not in extra]
+
+
+def extra_columns(schema: pa.Schema) -> dict[str, str]:
+    """Those of a store's columns that came with the data set: name and type."""
+    return read_metadata(schema).get(EXTRA_KEY, {})
 
 
 def rows_to_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
@@ -131,6 +147,8 @@ def rows_to_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
     for name in layout.metrics:
         columns[name] = [_finite(row.metrics.get(name)) if row.status == OK else None for row in rows]
     arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    for place, (name, kind) in enumerate(layout.extra):
+        arrays[name] = pa.array([_extra_value(row, place, name) for row in rows], EXTRA_TYPES[kind])
     if layout.floors:
         arrays["floors"] = pa.array([_floors_value(row, layout) for row in rows], layout.floors_type)
     if layout.with_map:
@@ -156,6 +174,14 @@ def _plain_column(name: str, rows: Sequence[Row], layout: StoreLayout) -> list[A
             return [_finite(getattr(row, name)) for row in rows]
         case _:
             return [getattr(row, name) for row in rows]
+
+
+def _extra_value(row: Row, place: int, name: str) -> Any:
+    """Every sample of a run carries all extra columns in the layout's order."""
+    given, value = row.sample.extra[place]
+    if given != name:
+        raise ValueError(f"the sample {row.sample.id!r} has {given!r} where the layout has {name!r}")
+    return value
 
 
 def _floors_value(row: Row, layout: StoreLayout) -> dict[str, dict[str, float | None]] | None:

@@ -50,7 +50,7 @@ def score_summary(atlas: Atlas, by: str | None = None, *, resamples: int = RESAM
     if by is not None and by not in GROUPS:
         raise UsageError(f"cannot split by {by!r}{did_you_mean(by, GROUPS)}; choose {', '.join(GROUPS)}")
     check_bootstrap(resamples, seed)
-    metrics, floored = metric_columns(atlas.schema.names), floored_columns(atlas.schema)
+    metrics, floored = metric_columns(atlas.schema), floored_columns(atlas.schema)
     rows = group_rows(atlas, by)
     sums = bucket_sums(atlas, by, columns_of(metrics, floored))
     facts = atlas.metadata.get("metrics", {})

@@ -42,7 +42,7 @@ def summarise(table: pa.Table, *, digest: bool = True) -> PartSummary:
     """The totals of a part from its rows; without `digest` the columns without maps suffice."""
     rows = table.select([name for name in table.column_names if name in SUMMARY_COLUMNS]).to_pylist()
     values = {
-        name: [one for one in table[name].to_pylist() if one is not None] for name in metric_columns(table.column_names)
+        name: [one for one in table[name].to_pylist() if one is not None] for name in metric_columns(table.schema)
     }
     return PartSummary(
         rows=len(rows),

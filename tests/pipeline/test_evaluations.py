@@ -166,7 +166,7 @@ def test_rows_get_their_values_whatever_the_order_in_the_files(place, make_store
 def test_columns_stand_behind_the_run_s_metrics_with_their_meaning(place, make_store, make_row):
     add(place, make_store(place), make_row=make_row)
     atlas = open_atlas(place)
-    assert list(schema.metric_columns(atlas.schema.names)) == ["drop_pct", "ebpg", "gini", "road"]
+    assert list(schema.metric_columns(atlas.schema)) == ["drop_pct", "ebpg", "gini", "road"]
     assert atlas.schema.names == atlas.sql("SELECT * FROM atlas LIMIT 0").columns
     assert atlas.table().schema.names == atlas.schema.names
     assert atlas.metadata["metrics"]["road"] == FACTS["road"]

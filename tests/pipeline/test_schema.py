@@ -197,7 +197,7 @@ def test_row_groups_hold_a_few_megabytes():
 
 
 def test_metric_columns_are_the_rest(layout):
-    assert metric_columns(layout.schema().names) == ["drop_pct", "ebpg"]
+    assert metric_columns(layout.schema()) == ["drop_pct", "ebpg"]
 
 
 def test_no_rows_make_an_empty_file(layout):

@@ -61,7 +61,7 @@ def test_floors_of_the_chosen_images_only(calm: Path):
 def test_floors_are_in_no_mean_and_no_count(calm: Path):
     atlas = heatlas.open(calm)
     assert len(atlas) == IMAGES
-    assert "floors" not in metric_columns(atlas.schema.names)
+    assert "floors" not in metric_columns(atlas.schema)
     [(own, random)] = atlas.sql(
         "SELECT avg(drop_pct), avg(floors.random.drop_pct) FROM atlas WHERE floors IS NOT NULL"
     ).fetchall()
