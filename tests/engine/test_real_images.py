@@ -71,6 +71,7 @@ def truth_of(row: dict[str, str]) -> Tensor:
     return inside
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mu", [MU, pytest.param(0.0, marks=pytest.mark.soak)])
 def test_maps_and_metrics_of_photographs_equal_the_oracle(model: nn.Module, mu: float):
     rows = samples()
