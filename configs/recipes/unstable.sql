@@ -1,0 +1,18 @@
+-- The explanation is not to be relied on: changes of the image that nobody sees change the map.
+-- needs: max_sensitivity
+-- param deviations = 4     Robust deviations above the run's median, from which on a map counts as unstable.
+-- param least = 0.2        Relative change of the map that is stable whatever the others do.
+WITH seen AS (
+    SELECT * FROM atlas WHERE status = 'ok' AND max_sensitivity IS NOT NULL
+), usual AS (
+    SELECT method, median(max_sensitivity) AS usual, 1.4826 * mad(max_sensitivity) AS deviation FROM seen GROUP BY method
+), judged AS (
+    SELECT *, (max_sensitivity - usual) / nullif(deviation, 0) AS deviations FROM seen JOIN usual USING (method)
+)
+SELECT id, target, method, label_name AS label, prediction_name AS prediction, score, max_sensitivity, usual AS usual_sensitivity,
+    deviations,
+    format('an invisible change of the image moves the map by {:.0f} % of its size, where {:.0f} % are usual ({:.1f} robust deviations)',
+           100 * max_sensitivity, 100 * usual, deviations) AS reason,
+    1 - $deviations / deviations / 2 AS priority
+FROM judged
+WHERE max_sensitivity >= $least AND deviations >= $deviations

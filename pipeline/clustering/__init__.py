@@ -1,0 +1,1 @@
+"""Groups of explanations: what a class is recognised by, found in its maps."""
