@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from ..engine.errors import StorageError
-from .location import bytes_of, child, is_local, locate
-from .part_names import MAPS, part_path, written_by
+from .location import bytes_of, is_local, locate
+from .part_files import DoneShards, PartFile
+from .part_names import MAPS, written_by
 from .retries import with_retries
 from .schema import metric_columns
-from .summaries import SUMMARY_COLUMNS, PartSummary, stored_summary, summarise
+from .summaries import SUMMARY_COLUMNS, PartSummary, stored_summaries, stored_summary, summarise
 
 TAIL = 32 * 2**10
 """Bytes that hold nearly every footer: schema, metadata and a few row groups."""
@@ -23,34 +24,58 @@ READERS = 16
 """Files read at the same time; object stores answer one request in tens of milliseconds."""
 
 
-def part_summaries(out: str, done: Mapping[int, int], folder: str = MAPS) -> dict[int, PartSummary]:
-    """The totals of the parts `done` of `folder` (index -> bytes, as listed), by index.
+def part_summaries(out: str, done: DoneShards, folder: str = MAPS) -> dict[int, PartSummary]:
+    """The totals of the committed shards `done` of `folder`, by index.
 
     Raises:
         StorageError: Naming the first file that cannot be read.
     """
     with ThreadPoolExecutor(READERS, thread_name_prefix="footer") as pool:
-        return dict(zip(done, pool.map(lambda one: _summary(out, folder, *one), done.items()), strict=True))
+        found = pool.map(lambda file: file_summaries(out, file), done.files)
+        return {index: one for file, parts in zip(done.files, found, strict=True)
+                for index, one in zip(file.shards, parts, strict=True)}  # fmt: skip
 
 
-def _summary(out: str, folder: str, index: int, size: int) -> PartSummary:
-    uri = child(out, part_path(index, folder))
+def file_summaries(out: str, file: PartFile) -> list[PartSummary]:
+    """The totals of every shard in a file, in order.
+
+    Raises:
+        StorageError: If the file cannot be read; from a FileNotFoundError where there is none.
+    """
+    uri = file.uri(out)
     fs, path = locate(uri)
     try:
-        found = stored_summary(_metadata(fs, path, uri, size))
-        return found or _from_rows(fs, path)
+        metadata = _metadata(fs, path, uri, file.size)
+        if file.first == file.last:
+            one = stored_summary(metadata)
+            return [one or _from_rows(fs, path)]
+        several = stored_summaries(metadata)
+        if several is None or len(several) != len(file.shards):
+            raise pa.ArrowInvalid("its footer does not list the shards that its name says")
+        return several
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {uri}: {error}; `heatlas verify {out}` finds all damaged files, or delete that file "
-                           f"and run the same `{written_by(folder)}` command again, which recomputes only its shard") from error  # fmt: skip
+                           f"and run the same `{written_by(file.folder)}` command again, which recomputes only its shard") from error  # fmt: skip
 
 
 def _metadata(fs: AbstractFileSystem, path: str, uri: str, size: int) -> Mapping[bytes, bytes] | None:
-    """The file's metadata from its tail; from the whole file where the footer is longer, or the file was replaced meanwhile."""
-    start = max(0, size - TAIL)
+    """The file's metadata from its tail; from the whole file where that fails, or the file was replaced meanwhile."""
+
+    def tail(length: int) -> bytes:
+        return with_retries(lambda: _bytes_from(fs, path, max(0, size - length)), f"read {uri}")
+
     try:
-        return _parsed(with_retries(lambda: _bytes_from(fs, path, start), f"read {uri}"))
+        data = tail(TAIL)
+        if (needed := _footer_length(data)) > len(data):
+            data = tail(needed)
+        return _parsed(data)
     except (StorageError, pa.ArrowException, OSError):
         return _parsed(with_retries(lambda: bytes_of(fs, path), f"read {uri}"))
+
+
+def _footer_length(data: bytes) -> int:
+    """What the last eight bytes of a Parquet file say: the length of the metadata before them, themselves included."""
+    return int.from_bytes(data[-8:-4], "little") + 8
 
 
 def _bytes_from(fs: AbstractFileSystem, path: str, start: int) -> bytes:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..workers.shards import Row, Shard
-from .commit import put, put_if_absent
+from .commit import put_if_absent
 from .evaluations import KEYS
 from .location import child
 from .part_names import part_path
 from .schema import StoreLayout, rows_to_table, table_to_parquet
+from .shard_rows import change_shard
 from .summaries import with_summary
 
 
@@ -28,10 +29,10 @@ class MetricsSink:
 
     def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
         """See `ShardSink.commit`."""
-        uri = child(self.out, part_path(shard.index, self.folder))
         names = [*KEYS, "uri", "status", "error", *self.layout.metrics, "n_forwards", "seconds", "device"]
-        data = table_to_parquet(with_summary(rows_to_table(rows, self.layout).select(names)))
-        if shard.index not in self.renewed:
-            return put_if_absent(uri, data)
-        put(uri, data)
-        return True
+        table = rows_to_table(rows, self.layout).select(names)
+        if shard.index in self.renewed:
+            return change_shard(self.out, shard.index, lambda stored: table, self.folder)
+        return put_if_absent(
+            child(self.out, part_path(shard.index, self.folder)), table_to_parquet(with_summary(table))
+        )

@@ -1,10 +1,10 @@
-"""One part file, read as a whole and held against the plan and against what it says of itself."""
+"""One file of a store, read as a whole and held against the plan and against what it says of itself."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 
 from ..engine.errors import StorageError
 from ..engine.statuses import OK, STATUSES
-from .location import bytes_of, child, locate
-from .part_names import part_path
+from .location import bytes_of, locate
+from .part_files import PartFile
+from .part_rows import shard_tables
 from .retries import with_retries
-from .summaries import PartSummary, stored_summary, summarise
+from .summaries import PartSummary, stored_summaries, stored_summary, summarise
 
 SHOWN = 3
 
@@ -25,44 +26,57 @@ SHOWN = 3
 class PartCheck:
     """What was found in one file."""
 
-    index: int
+    file: PartFile
     problems: tuple[str, ...] = ()
     """What is wrong with its content; deleting and recomputing it repairs that."""
     unreadable: str | None = None
     """The storage did not give it, so nothing is known of its content."""
-    summary: PartSummary | None = None
-    """Made anew from its rows; None if they cannot be read."""
+    summaries: tuple[PartSummary, ...] = ()
+    """Of every shard in it, made anew from its rows; empty if they cannot be read."""
     schema: pa.Schema | None = None
     ids: tuple[str, str] | None = None
     """The smallest and the largest."""
 
 
-def check_part(out: str, index: int, planned: int) -> PartCheck:
-    """Read the part `index`, which should hold `planned` samples; problems are returned, not raised."""
-    uri = child(out, part_path(index))
+def check_part(out: str, file: PartFile, planned: Mapping[int, int]) -> PartCheck:
+    """Read a file whose shards should hold `planned` samples each; problems are returned, not raised."""
+    uri = file.uri(out)
     fs, path = locate(uri)
     try:
         data = with_retries(lambda: bytes_of(fs, path), f"read {uri}")
     except StorageError as error:
-        return PartCheck(index, unreadable=str(error))
+        return PartCheck(file, unreadable=str(error))
+    summaries: list[PartSummary] = []
+    problems: list[str] = []
+    limits: list[str] = []
     try:
-        table = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read()
-        table.validate(full=True)
-        summary = summarise(table)
-        problems = tuple(_problems(table, summary, planned))
-        limits = pc.min_max(table["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
+        opened = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        says = _says(opened, file)
+        for place, (shard, table) in enumerate(shard_tables(opened, file)):
+            table.validate(full=True)
+            summaries.append(summarise(table))
+            where = "" if file.first == file.last else f"shard {shard} "
+            problems += [f"{where}{one}" for one in _problems(table, summaries[-1], says[place], planned[shard])]
+            ends = pc.min_max(table["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
+            limits += [one for one in ends.values() if one is not None]
     except Exception as error:  # damaged bytes may fail anywhere in the decoders, with any error
-        return PartCheck(index, (f"cannot be decoded: {type(error).__name__}: {error}",))
-    ids = (limits["min"], limits["max"]) if limits["min"] is not None else None
-    return PartCheck(index, problems, None, summary, table.schema, ids)
+        return PartCheck(file, (f"cannot be decoded: {type(error).__name__}: {error}",))
+    ids = (min(limits), max(limits)) if limits else None
+    return PartCheck(file, tuple(problems), None, tuple(summaries), opened.schema_arrow, ids)
 
 
-def _problems(table: pa.Table, summary: PartSummary, planned: int) -> Iterator[str]:
+def _says(opened: pq.ParquetFile, file: PartFile) -> Sequence[PartSummary | None]:
+    """What the footer says of every shard."""
+    if file.first == file.last:
+        return [stored_summary(opened.schema_arrow.metadata)]
+    return stored_summaries(opened.schema_arrow.metadata) or [None] * len(file.shards)
+
+
+def _problems(table: pa.Table, summary: PartSummary, says: PartSummary | None, planned: int) -> Iterator[str]:
     if summary.samples != planned:
         yield f"holds {summary.samples} samples, planned were {planned}"
     if summary.rows != summary.samples and (twice := _repeated(table)):
         yield f"holds {twice}"
-    says = stored_summary(table.schema.metadata)
     if says is not None and says != summary:
         what = (
             "other content than its digest says"

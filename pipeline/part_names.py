@@ -1,16 +1,13 @@
-"""The names in a store: which file is whose. A part's name is a function of its shard alone."""
+"""The names in a store: which file is whose. A part's name is a function of its shard alone, a merged file's of its first and last."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-
-from ..engine.errors import StorageError
-from .location import child
 
 MAPS = "maps"
 SUCCESS = "_SUCCESS"
 PART = re.compile(r"part-(\d{6,})\.parquet")
+MERGED = re.compile(r"parts-(\d{6,})-(\d{6,})\.parquet")
 
 
 def part_path(index: int, folder: str = MAPS) -> str:
@@ -18,17 +15,12 @@ def part_path(index: int, folder: str = MAPS) -> str:
     return f"{folder}/part-{index:06d}.parquet"
 
 
-def part_uris(out: str, indices: Sequence[int], folder: str = MAPS) -> list[str]:
-    """The full places of some parts."""
-    return [child(out, part_path(index, folder)) for index in indices]
+def merged_path(first: int, last: int, folder: str = MAPS) -> str:
+    """Where `heatlas compact` puts the shards `first` to `last` together.
 
-
-def part_index(path: str) -> int:
-    """The shard of a part file; the inverse of `part_path` for any path or URI that ends in one."""
-    match = PART.fullmatch(path.rsplit("/", 1)[-1])
-    if match is None:
-        raise StorageError(f"{path!r} is no part file; parts are called {part_path(42)}")
-    return int(match[1])
+    It sorts behind every part, so a listing in order, page by page, that misses a part which was merged meanwhile sees this file.
+    """
+    return f"{folder}/parts-{first:06d}-{last:06d}.parquet"
 
 
 def written_by(folder: str) -> str:

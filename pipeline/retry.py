@@ -6,25 +6,21 @@ wrote it. Each file is replaced in one atomic step, so a retry that is killed ha
 
 from __future__ import annotations
 
-import io
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ..engine.errors import StorageError
 from ..engine.statuses import OK, RETRYABLE
 from ..workers.shards import Row, Sample, Shard
-from .exchange import exchange
+from .evaluations import KEYS
 from .footers import part_summaries
-from .location import child
-from .part_names import part_path
 from .plan import samples_of
-from .schema import StoreLayout, rows_to_table, table_to_parquet
+from .schema import StoreLayout, rows_to_table
+from .shard_rows import change_shard
 from .store import done_shards, read_part
-from .summaries import with_summary
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,8 @@ class Retry:
     """As planned, for their indices."""
     samples: dict[int, list[Sample]]
     """By shard; those with an error row."""
+    rows: int = 0
+    """Error rows of all these samples."""
 
     def __len__(self) -> int:
         return sum(map(len, self.samples.values()))
@@ -49,18 +47,20 @@ def plan_retry(out: str, plan: Sequence[Shard], listing: pa.Table, leave: Collec
         listing: All samples, labels resolved.
         leave: Shards to leave alone, such as those of a moment ago.
     """
-    done = done_shards(out)
-    summaries = part_summaries(out, {shard.index: done[shard.index] for shard in plan if shard.index in done})
+    summaries = part_summaries(out, done_shards(out))
     failed = {index for index, one in summaries.items() if RETRYABLE & one.statuses.keys()} - set(leave)
-    samples = {shard.index: failed_samples(out, shard, listing) for shard in plan if shard.index in failed}
-    return Retry([shard for shard in plan if shard.index in samples], samples)
+    rows = {index: failed_rows(out, index) for index in sorted(failed)}
+    shards = [shard for shard in plan if shard.index in rows]
+    samples = {
+        shard.index: [one for one in samples_of(listing, shard) if one.id in rows[shard.index]] for shard in shards
+    }
+    return Retry(shards, samples, sum(count for found in rows.values() for count in found.values()))
 
 
-def failed_samples(out: str, shard: Shard, listing: pa.Table) -> list[Sample]:
-    """The samples of one finished shard whose row may come out otherwise."""
-    rows = read_part(out, shard.index, ["id", "status"]).to_pylist()
-    failed = {row["id"] for row in rows if row["status"] in RETRYABLE}
-    return [sample for sample in samples_of(listing, shard) if sample.id in failed]
+def failed_rows(out: str, index: int) -> dict[str, int]:
+    """Ids of one finished shard with the number of their rows that may come out otherwise."""
+    rows = read_part(out, index, ["id", "status"]).to_pylist()
+    return Counter(row["id"] for row in rows if row["status"] in RETRYABLE)
 
 
 @dataclass(frozen=True)
@@ -79,29 +79,39 @@ class RetrySink:
         Raises:
             StorageError: When storage fails, or the file is damaged; it is then as it was.
         """
-        uri = child(self.out, part_path(shard.index))
         new = rows_to_table(rows, self.layout)
-
-        def change(stored: bytes) -> bytes | None:
-            try:
-                merged = merge(pq.ParquetFile(io.BytesIO(stored), page_checksum_verification=True).read(), new)
-            except (OSError, pa.ArrowException) as error:
-                raise StorageError(f"cannot read {uri}: {error}; see `heatlas verify {self.out}`") from error
-            return None if merged is None else table_to_parquet(with_summary(merged))
-
-        return exchange(uri, change)
+        return change_shard(self.out, shard.index, lambda stored: merge(stored, new))
 
 
 def merge(stored: pa.Table, new: pa.Table) -> pa.Table | None:
-    """The stored rows in their order, those that are not `ok` replaced by the new rows of the same id; None if there are none."""
-    place = {identity: len(stored) + number for number, identity in enumerate(new["id"].to_pylist())}
-    failed = pc.not_equal(stored["status"], OK).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
-    old = list(range(len(stored)))
-    wanted = [place.get(identity, row) if bad else row
-              for row, identity, bad in zip(old, stored["id"].to_pylist(), failed, strict=True)]  # fmt: skip
+    """The stored rows in their order, error rows of an id that was computed again replaced by its new rows; None if there are none.
+
+    A target that is `ok` in the store keeps that row; the id's other new rows stand where its first error row stood.
+    """
+    good = {key for key, fine in zip(_keys(stored), _is_ok(stored), strict=True) if fine}
+    fresh: dict[str, list[int]] = {}
+    for number, key in enumerate(_keys(new)):
+        rows = fresh.setdefault(key[0], [])
+        if key not in good:
+            rows.append(len(stored) + number)
+    old, wanted, placed = list(range(len(stored))), [], set()
+    for row, (key, fine) in enumerate(zip(_keys(stored), _is_ok(stored), strict=True)):
+        if fine or key[0] not in fresh:
+            wanted.append(row)
+        elif key[0] not in placed:
+            placed.add(key[0])
+            wanted += fresh[key[0]]
     if wanted == old:
         return None
     same_schema = new.select(stored.column_names).cast(stored.schema)
     return (
         pa.concat_tables([stored, same_schema]).take(pa.array(wanted)).replace_schema_metadata(stored.schema.metadata)
     )
+
+
+def _keys(table: pa.Table) -> list[tuple[str, int | None, str]]:
+    return list(zip(*(table[name].to_pylist() for name in KEYS), strict=True))
+
+
+def _is_ok(table: pa.Table) -> list[bool]:
+    return pc.equal(table["status"], OK).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]

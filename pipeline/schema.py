@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -217,12 +217,12 @@ def area_average(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     Returns:
         float64, in the range of `values`.
     """
-    rows, columns = (_area_weights(size, fewer) for size, fewer in zip(values.shape, shape, strict=True))
+    rows, columns = (area_weights(size, fewer) for size, fewer in zip(values.shape, shape, strict=True))
     reduced = rows @ values.astype(np.float64) @ columns.T
     return reduced.clip(values.min(), values.max())  # rounding must not leave the range
 
 
-def _area_weights(size: int, reduced: int) -> np.ndarray:
+def area_weights(size: int, reduced: int) -> np.ndarray:
     """`(reduced, size)`: the share of each old pixel in each new one; rows sum to 1."""
     edges = np.arange(reduced + 1) * size / reduced
     pixels = np.arange(size)
@@ -240,11 +240,24 @@ def _png_value(one: np.ndarray | None) -> dict[str, Any] | None:
 
 def table_to_parquet(table: pa.Table) -> bytes:
     """The bytes of a Parquet file: zstd, plain maps (DuckDB refuses BYTE_STREAM_SPLIT on float16), row groups of a few MB."""
-    per_row = max(1, table.nbytes // max(1, len(table)))
+    return tables_to_parquet([table], table.schema)
+
+
+def tables_to_parquet(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes:
+    """As `table_to_parquet`, of several tables behind each other; row groups do not end where a table ends."""
     buffer = io.BytesIO()
-    pq.write_table(
-        table, buffer, compression="zstd", use_byte_stream_split=False, write_page_checksum=True,
+    with pq.ParquetWriter(
+        buffer, schema, compression="zstd", use_byte_stream_split=False, write_page_checksum=True, write_page_index=True,
         use_dictionary=["method", "status", "device"],  # pyright: ignore[reportArgumentType]  (a list is documented)
-        row_group_size=max(1, ROW_GROUP_BYTES // per_row), write_page_index=True,
-    )  # fmt: skip
+    ) as writer:  # fmt: skip
+        held = schema.empty_table()
+        for table in tables:
+            held = pa.concat_tables([held, table.replace_schema_metadata(schema.metadata)])
+            per_group = max(1, ROW_GROUP_BYTES * len(held) // max(1, held.nbytes))
+            whole = len(held) // per_group * per_group
+            if whole:
+                writer.write_table(held.slice(0, whole), row_group_size=per_group)
+                held = held.slice(whole)
+        if len(held):
+            writer.write_table(held)
     return buffer.getvalue()

@@ -2,19 +2,18 @@
 
 out/_run.json                     see fingerprint.py
 out/maps/part-000042.parquet      one file per shard, named by the shard alone
+out/maps/parts-000000-000063.parquet   several shards merged by `heatlas compact`, see part_files.py
 out/_SUCCESS                      last, with totals
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..engine.errors import ShardsUndoneError, StorageError
 from ..workers.shards import Row, Shard
@@ -23,7 +22,9 @@ from .digests import combined, row_digests
 from .footers import part_summaries
 from .json_file import read_object
 from .location import child, locate, sizes_in
-from .part_names import MAPS, PART, SUCCESS, part_path, part_uris, written_by
+from .part_files import DoneShards, PartFile, listed
+from .part_names import MAPS, SUCCESS, part_path
+from .part_rows import open_file, read_range, shard_ranges
 from .query import PARTS, connect_parts, reading_parts
 from .retries import with_retries
 from .schema import StoreLayout, rows_to_table, table_to_parquet
@@ -46,8 +47,10 @@ class ParquetSink:
         return put_if_absent(child(self.out, part_path(shard.index)), data)
 
 
-def done_shards(out: str, folder: str = MAPS) -> dict[int, int]:
-    """Index and file size in bytes of every committed shard, in order, by one listing. A directory not there has none.
+def done_shards(out: str, folder: str = MAPS) -> DoneShards:
+    """Index and size in bytes of every committed shard, in order, by one listing. A directory not there has none.
+
+    A shard in a merged file has its share of that file's size.
 
     Args:
         out: The run's directory.
@@ -58,9 +61,12 @@ def done_shards(out: str, folder: str = MAPS) -> dict[int, int]:
     """
     place = child(out, folder)
     fs, path = locate(place)
-    sizes = with_retries(lambda: sizes_in(fs, path), f"list {place}")
-    found = ((PART.fullmatch(name), size) for name, size in sizes.items())
-    return dict(sorted((int(match[1]), size) for match, size in found if match))
+    return listed(with_retries(lambda: sizes_in(fs, path), f"list {place}"), folder)
+
+
+def file_of(out: str, index: int, folder: str = MAPS) -> PartFile:
+    """The file that holds a shard; the shard's own part, also if there is none."""
+    return done_shards(out, folder).file_of(index) or PartFile(index, index, folder=folder)
 
 
 def read_part(out: str, index: int, columns: Sequence[str] | None = None, folder: str = MAPS) -> pa.Table:
@@ -69,41 +75,27 @@ def read_part(out: str, index: int, columns: Sequence[str] | None = None, folder
     Raises:
         StorageError: If the file is missing or damaged.
     """
-    with open_part(out, index, folder) as file:
-        return file.read(columns=None if columns is None else list(columns))
+    file = file_of(out, index, folder)
+    with open_file(out, file) as opened:
+        return read_range(opened, *shard_ranges(opened, file)[index], columns)
 
 
-def read_part_schema(out: str, index: int) -> pa.Schema:
-    """Columns and metadata of one committed shard, from its footer.
-
-    Raises:
-        StorageError: If the file is missing or damaged.
-    """
-    with open_part(out, index) as file:
-        return file.schema_arrow
-
-
-@contextlib.contextmanager
-def open_part(out: str, index: int, folder: str = MAPS) -> Iterator[pq.ParquetFile]:
-    """One committed shard, to read from.
+def read_file_schema(out: str, file: PartFile) -> pa.Schema:
+    """Columns and metadata of a file, from its footer.
 
     Raises:
         StorageError: If the file is missing or damaged.
     """
-    uri = child(out, part_path(index, folder))
-    fs, path = locate(uri)
-    try:
-        with fs.open(path, "rb") as file:
-            yield pq.ParquetFile(file)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {uri}: {error}; delete that file and run the same `{written_by(folder)}` command again, "
-                           "which recomputes only its shard") from error  # fmt: skip
+    with open_file(out, file) as opened:
+        return opened.schema_arrow
 
 
 def part_tables(out: str, columns: Sequence[str] | None = None, folder: str = MAPS) -> Iterator[pa.Table]:
-    """The committed shards one after the other, so that never more than one is in memory."""
-    for index in done_shards(out, folder):
-        yield read_part(out, index, columns, folder)
+    """The committed rows, a few MB of them in memory at a time: in stored order, parts one after the other."""
+    for file in done_shards(out, folder).files:
+        with open_file(out, file) as opened:
+            for group in range(opened.num_row_groups):
+                yield opened.read_row_group(group, columns=None if columns is None else list(columns))
 
 
 def logical_digest(out: str, folder: str = MAPS) -> str:
@@ -126,7 +118,7 @@ def read_success(out: str) -> dict[str, Any] | None:
     return read_object(child(out, SUCCESS), "delete it and run the same command again")
 
 
-def row_totals(out: str, done: Mapping[int, int] | None = None, folder: str = MAPS) -> dict[str, Any]:
+def row_totals(out: str, done: DoneShards | None = None, folder: str = MAPS) -> dict[str, Any]:
     """What is stored so far, from the footers of the parts.
 
     Args:
@@ -160,19 +152,25 @@ def check_complete(out: str, plan: Sequence[Shard]) -> dict[str, Any]:
     summaries = part_summaries(out, done)
     for index, summary in summaries.items():
         if summary.samples != planned[index]:
-            raise StorageError(f"{child(out, part_path(index))} holds {summary.samples} samples, planned were {planned[index]}; "
+            raise StorageError(f"{holder(out, done, index)} holds {summary.samples} samples, planned were {planned[index]}; "
                                "delete that file and run the same command again")  # fmt: skip
-    for identity, rows, names in repeated_ids(out, list(done), at_most=1):
+    for identity, rows, names in repeated_ids(out, done.files, at_most=1):
         raise StorageError(f"the id {identity!r} is stored {rows} times, in {', '.join(names)}; "
                            "delete these files and run the same command again")  # fmt: skip
     return {**added_up(summaries.values()), "bytes": sum(done.values())}
 
 
-def repeated_ids(out: str, parts: Sequence[int], at_most: int) -> list[tuple[str, int, list[str]]]:
-    """Ids that lie in several parts, or several times with the same target and method: id, rows, names of the files."""
-    if not parts:
+def holder(out: str, done: DoneShards, index: int) -> str:
+    """The full place of the file that holds a committed shard, and which shard in it, for messages."""
+    file = done.file_of(index) or PartFile(index, index)
+    return file.uri(out) if file.first == file.last else f"{file.uri(out)} (shard {index})"
+
+
+def repeated_ids(out: str, files: Sequence[PartFile], at_most: int) -> list[tuple[str, int, list[str]]]:
+    """Ids that lie in several files, or several times with the same target and method: id, rows, names of the files."""
+    if not files:
         return []
-    with connect_parts(part_uris(out, parts)) as database, reading_parts(out):
+    with connect_parts([file.uri(out) for file in files]) as database, reading_parts(out):
         found = database.execute(
             f"SELECT id, count(*), list(DISTINCT filename) FROM {PARTS} GROUP BY id "
             "HAVING count(DISTINCT filename) > 1 OR count(*) > count(DISTINCT (target, method)) "

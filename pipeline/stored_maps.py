@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from ..engine.errors import StorageError
 from ..engine.sise import Explanation
 from ..workers.shards import Sample
-from .part_names import part_path
+from .part_rows import groups_with, open_file, shard_ranges
 from .schema import read_metadata
-from .store import open_part
+from .store import file_of
 
 COLUMNS = ["id", "status", "error", "prediction", "target", "score", "logit", "map"]
 
@@ -31,47 +32,54 @@ class StoredMaps:
     def __init__(self, out: str):
         self.out = out
         self._lock = threading.Lock()
-        self._group: dict[str, dict[str, Any]] = {}
+        self._group: dict[str, list[dict[str, Any]]] = {}
         self._part: int | None = None
         self._shape = (0, 0)
 
     def __reduce__(self) -> tuple[type[StoredMaps], tuple[str]]:
         return StoredMaps, (self.out,)
 
-    def of(self, sample: Sample) -> Explanation:
+    def of(self, sample: Sample) -> list[Explanation]:
         """See `StoredExplanations.of`; the map is float32, with float16's 11 bits."""
         with self._lock:
             if self._part != sample.explained_in or sample.id not in self._group:
                 self._load(sample)
-            row, shape = self._group[sample.id], self._shape
-        heat = row["map"]
-        return Explanation(
-            row["status"], row["error"], row["prediction"], row["target"], row["score"], row["logit"],
-            map=None if heat is None else torch.from_numpy(heat.astype(np.float32).reshape(shape)),
-        )  # fmt: skip
+            rows, shape = self._group[sample.id], self._shape
+        return [
+            Explanation(
+                row["status"], row["error"], row["prediction"], row["target"], row["score"], row["logit"],
+                map=torch.from_numpy(row["map"].astype(np.float32).reshape(shape)),
+            ) for row in rows
+        ]  # fmt: skip
 
     def _load(self, sample: Sample) -> None:
-        """Take the row group that holds the sample into memory."""
+        """Take the row groups that hold the sample into memory: its rows stand together, but a border may run between them."""
         part = sample.explained_in
         if part is None:
             raise StorageError(f"nobody said in which shard of {self.out} the explanation of {sample.id!r} is stored")
-        with open_part(self.out, part) as file:
-            for group in range(file.num_row_groups):
-                if sample.id in file.read_row_group(group, columns=["id"])["id"].to_pylist():
-                    self._group = _rows(file.read_row_group(group, columns=COLUMNS))
-                    facts = read_metadata(file.schema_arrow)["map"]
-                    self._part, self._shape = part, (facts["height"], facts["width"])
-                    return
-        raise StorageError(f"{self.out}/{part_path(part)} has no row of {sample.id!r} any more; run the command again")
+        file = file_of(self.out, part)
+        with open_file(self.out, file) as opened:
+            groups = groups_with(opened, *shard_ranges(opened, file)[part])
+            ids = {group: opened.read_row_group(group, columns=["id"])["id"].to_pylist() for group in groups}
+            if holding := [group for group in groups if sample.id in ids[group]]:
+                elsewhere = {one for group in groups if group not in holding for one in ids[group]}
+                self._group = _rows(opened.read_row_groups(holding, columns=COLUMNS), elsewhere)
+                facts = read_metadata(opened.schema_arrow)["map"]
+                self._part, self._shape = part, (facts["height"], facts["width"])
+                return
+        raise StorageError(f"{file.uri(self.out)} has no row of {sample.id!r} any more; run the command again")
 
 
-def _rows(table: pa.Table) -> dict[str, dict[str, Any]]:
-    """The rows by id, maps as flat float16 arrays."""
+def _rows(table: pa.Table, incomplete: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows that have a map by id, maps as flat float16 arrays; without ids that have rows in other row groups too."""
     column = table["map"].combine_chunks()
     side = column.type.list_size
     values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, side)  # without the values under nulls
     maps = iter(values)
-    rows = table.drop_columns(["map"]).to_pylist()
-    for row, there in zip(rows, column.is_valid().to_pylist(), strict=True):
-        row["map"] = next(maps) if there else None
-    return {row["id"]: row for row in rows}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row, there in zip(table.drop_columns(["map"]).to_pylist(), column.is_valid().to_pylist(), strict=True):
+        if there:
+            row["map"] = next(maps)
+            if row["id"] not in incomplete:
+                found.setdefault(row["id"], []).append(row)
+    return found

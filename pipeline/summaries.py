@@ -16,6 +16,8 @@ from .digests import NUMBERS, combined, row_digests
 from .schema import metric_columns
 
 SUMMARY_KEY = b"heatlas_part"
+MERGED_KEY = b"heatlas_parts"
+"""In a merged file: the totals of every part in it, in order; the parts' rows follow each other in the same order."""
 LONGEST_CAUSE = 300
 SUMMARY_COLUMNS = frozenset({"id", "uri", "status", "error", "n_forwards", "seconds"})
 """Besides the metrics, what a summary is made of (its digest aside, which takes every column)."""
@@ -65,16 +67,35 @@ def with_summary(table: pa.Table) -> pa.Table:
 def stored_summary(metadata: Mapping[bytes, bytes] | None) -> PartSummary | None:
     """The totals in a file's metadata; None if it has none, or none that this version can read."""
     try:
-        facts = json.loads((metadata or {})[SUMMARY_KEY])
-        facts["metrics"] = {name: (total, count) for name, (total, count) in facts["metrics"].items()}
-        return PartSummary(**facts)
-    except (KeyError, TypeError, ValueError):
+        return _summary_of(json.loads((metadata or {})[SUMMARY_KEY]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _summary_of(facts: dict[str, Any]) -> PartSummary:
+    return PartSummary(
+        **{**facts, "metrics": {name: (total, count) for name, (total, count) in facts["metrics"].items()}}
+    )
+
+
+def with_summaries(schema: pa.Schema, summaries: Iterable[PartSummary]) -> pa.Schema:
+    """The schema of a file that holds several parts, one after the other."""
+    facts = json.dumps([asdict(one) for one in summaries], sort_keys=True).encode()
+    return schema.with_metadata({**(without_summary(schema).metadata or {}), MERGED_KEY: facts})
+
+
+def stored_summaries(metadata: Mapping[bytes, bytes] | None) -> list[PartSummary] | None:
+    """The totals of the parts in a merged file's metadata; None if it has none, or none that this version can read."""
+    try:
+        return [_summary_of(facts) for facts in json.loads((metadata or {})[MERGED_KEY])]
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 
 def without_summary(schema: pa.Schema) -> pa.Schema:
     """The schema that all parts of a run share."""
-    return schema.with_metadata({key: value for key, value in (schema.metadata or {}).items() if key != SUMMARY_KEY})
+    own = (SUMMARY_KEY, MERGED_KEY)
+    return schema.with_metadata({key: value for key, value in (schema.metadata or {}).items() if key not in own})
 
 
 def added_up(summaries: Iterable[PartSummary]) -> dict[str, Any]:

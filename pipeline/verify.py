@@ -16,8 +16,9 @@ from .commit import remove
 from .fingerprint import read_run
 from .location import child
 from .part_check import PartCheck, check_part
-from .part_names import SUCCESS, part_index, part_path
-from .plan import cut, plan_digest
+from .part_files import DoneShards, PartFile
+from .part_names import MAPS, SUCCESS
+from .plan import plan_digest, planned_shards
 from .store import done_shards, read_success, repeated_ids
 from .summaries import added_up, without_summary
 from .wording import counted
@@ -27,7 +28,7 @@ READERS = 4
 NAMED = 20
 REPEATED = 1000
 """Undone shards that are named, and repeated ids that are looked at."""
-Repair = Literal["resume", "delete", "look"]
+Repair = Literal["resume", "delete", "compact", "look"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Problem:
     """File or folder, relative to the run's directory."""
     text: str
     repair: Repair
-    """`resume`: the run's own command; `delete`: that file goes first; `look`: nothing that a command could do."""
+    """`resume`: the run's own command; `delete`: that file goes first; `compact`: `heatlas compact`; `look`: nothing that a command
+    could do."""
 
 
 def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
@@ -59,13 +61,15 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
     """
     run = read_run(out)
     facts = run["fingerprint"]["plan"]
-    plan = {shard.index: len(shard) for shard in cut(facts["samples"], facts["shards"])}
+    plan = {shard.index: len(shard) for shard in planned_shards(facts)}
     done = done_shards(out)
     with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
-        parts = list(pool.map(lambda index: check_part(out, index, plan[index]), (one for one in done if one in plan)))
-    totals = {**added_up(part.summary for part in parts if part.summary), "bytes": sum(done.values())}
+        parts = list(
+            pool.map(lambda file: check_part(out, file, plan), (one for one in done.files if in_plan(one, plan)))
+        )
+    totals = {**added_up(one for part in parts for one in part.summaries), "bytes": sum(done.values())}
     problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts)]
-    problems += _success_problems(out, totals, whole=not problems)
+    problems += _success_problems(out, totals, whole=all(one.repair == "compact" for one in problems))
     deleted = _delete(out, problems) if delete_damaged else []
     return {
         "out": out,
@@ -79,8 +83,13 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
     }
 
 
+def in_plan(file: PartFile, plan: Mapping[int, int]) -> bool:
+    """Whether the plan has every shard of a file."""
+    return all(index in plan for index in file.shards)
+
+
 def _plan_problems(facts: Mapping[str, Any]) -> Iterator[Problem]:
-    shards = cut(facts["samples"], facts["shards"])
+    shards = planned_shards(facts)
     if "listing" in facts and plan_digest(facts["listing"], shards) != facts["digest"]:
         yield Problem("_run.json", "its plan does not agree with the plan's digest, so somebody changed it", "look")
 
@@ -93,21 +102,22 @@ def _missing(plan: Mapping[int, int], done: Mapping[int, int]) -> Iterator[Probl
 
 
 def _part_problems(
-    out: str, plan: Mapping[int, int], done: Mapping[int, int], parts: Sequence[PartCheck]
+    out: str, plan: Mapping[int, int], done: DoneShards, parts: Sequence[PartCheck]
 ) -> Iterator[Problem]:
-    for index in sorted(done.keys() - plan.keys()):
-        yield Problem(part_path(index), f"does not belong to the plan, which has {len(plan)} shards", "delete")
+    for file in done.files:
+        if not in_plan(file, plan):
+            yield Problem(file.path, f"does not belong to the plan, which has {len(plan)} shards", "delete")
+    for file in done.left_over:
+        yield Problem(file.path, "is left over: its shard is in a merged file, so readers of all files see its rows twice", "compact")  # fmt: skip
     usual = _usual_schema(parts)
     for part in parts:
         for text in part.problems:
-            yield Problem(part_path(part.index), text, "delete")
+            yield Problem(part.file.path, text, "delete")
         if part.unreadable:
-            yield Problem(part_path(part.index), part.unreadable, "look")
+            yield Problem(part.file.path, part.unreadable, "look")
         if part.schema is not None and not without_summary(part.schema).equals(usual, check_metadata=True):
-            yield Problem(
-                part_path(part.index), "has other columns or another origin than the rest of the run", "delete"
-            )
-    yield from _repeated(out, [part for part in parts if part.summary])
+            yield Problem(part.file.path, "has other columns or another origin than the rest of the run", "delete")
+    yield from _repeated(out, [part for part in parts if part.summaries])
 
 
 def _usual_schema(parts: Sequence[PartCheck]) -> Any:
@@ -124,7 +134,7 @@ def _repeated(out: str, parts: Sequence[PartCheck]) -> Iterator[Problem]:
     if all(before[1] < after[0] for before, after in itertools.pairwise(ranges)):
         return
     try:
-        found = repeated_ids(out, [part.index for part in parts], at_most=REPEATED)
+        found = repeated_ids(out, [part.file for part in parts], at_most=REPEATED)
     except StorageError as error:
         yield Problem("maps", f"the ids cannot be compared: {error}", "look")
         return
@@ -136,7 +146,7 @@ def _repeated(out: str, parts: Sequence[PartCheck]) -> Iterator[Problem]:
     for name, by_others in sorted(shared.items()):
         for others, ids in by_others.items():
             yield Problem(
-                part_path(part_index(name)), f"holds ids that {others} holds too, such as {ids[0]!r}", "delete"
+                f"{MAPS}/{name.rsplit('/', 1)[-1]}", f"holds ids that {others} holds too, such as {ids[0]!r}", "delete"
             )
 
 
@@ -153,7 +163,10 @@ def _success_problems(out: str, totals: Mapping[str, Any], whole: bool) -> list[
         )
     if not whole:
         return [Problem(SUCCESS, "says that the run is complete, which it is not", "resume")]
-    wrong = [name for name in says if name in totals and says[name] is not None and says[name] != totals[name]]
+    logical = [
+        name for name in says if name in totals and name != "bytes"
+    ]  # a compact that was cut short changed the bytes
+    wrong = [name for name in logical if says[name] is not None and says[name] != totals[name]]
     if wrong:
         shown = ", ".join(f"{name} {says[name]!r} instead of {totals[name]!r}" for name in wrong[:3])
         return [Problem(SUCCESS, f"says {shown}", "resume")]
@@ -173,7 +186,8 @@ def repair_lines(
     """The commands that repair what is wrong, in order; none if nothing is, or nothing that a command could do."""
     repairs = {one.repair for one in problems}
     lines = [f"heatlas verify {shlex.quote(out)} --delete-damaged"] if "delete" in repairs and not deleted else []
-    return [*lines, explain_command(settings)] if repairs & {"resume", "delete"} else lines
+    lines += [explain_command(settings)] if repairs & {"resume", "delete"} else []
+    return [*lines, f"heatlas compact {shlex.quote(out)}"] if "compact" in repairs else lines
 
 
 def verify_text(found: Mapping[str, Any]) -> str:

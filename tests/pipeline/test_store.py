@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.engine.errors import ShardsUndoneError, StorageError
 from heatlas.pipeline.commit import put
-from heatlas.pipeline.part_names import part_index, part_path
+from heatlas.pipeline.part_names import part_path
 from heatlas.pipeline.schema import rows_to_table, table_to_parquet
 from heatlas.pipeline.store import (
     ParquetSink,
@@ -35,7 +35,6 @@ def overwrite(out, index, rows, layout):
 def test_part_names_depend_on_the_shard_alone():
     assert part_path(42) == "maps/part-000042.parquet"
     assert part_path(1_234_567) == "maps/part-1234567.parquet"
-    assert part_index(f"s3://bucket/{part_path(42)}") == 42
 
 
 def test_commits_show_in_one_listing(place, make_store, monkeypatch):

@@ -19,7 +19,7 @@ from heatlas.pipeline.cli_explain import typed
 from heatlas.pipeline.command_line import explain_command
 from heatlas.pipeline.commit import put
 from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.footers import part_summaries
+from heatlas.pipeline.footers import file_summaries
 from heatlas.pipeline.part_names import part_path
 from heatlas.pipeline.plan import plan_digest, plan_shards
 from heatlas.pipeline.resolve import load_settings
@@ -334,9 +334,9 @@ def test_a_footer_longer_than_usual_and_a_file_that_grew_are_read(run):
     table = pq.read_table(path)
     long = table.replace_schema_metadata({**table.schema.metadata, b"long": b"x" * 100_000})
     path.write_bytes(table_to_parquet(long))
-    sizes = done_shards(str(run))
-    assert part_summaries(str(run), {1: sizes[1]}) == part_summaries(str(run), {1: sizes[1] * 3})
-    assert part_summaries(str(run), {1: 10})[1] == stored_summary(table.schema.metadata)
+    file = done_shards(str(run)).file_of(1)
+    for size in (file.size, file.size * 3, 10):
+        assert file_summaries(str(run), replace(file, size=size)) == [stored_summary(table.schema.metadata)]
 
 
 def test_a_damaged_footer_names_the_file_and_verify(run):

@@ -1,0 +1,68 @@
+"""The rows of one committed shard replaced where they lie: in its own part, or in the merged file that holds it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..engine.errors import StorageError
+from .exchange import exchange
+from .part_files import PartFile
+from .part_names import MAPS
+from .part_rows import shard_tables
+from .schema import table_to_parquet, tables_to_parquet
+from .store import file_of
+from .summaries import PartSummary, stored_summaries, summarise, with_summaries, with_summary
+
+Change = Callable[[pa.Table], pa.Table | None]
+LOOKS = 5
+"""Times that a file may go from under us, because it was merged into another one."""
+
+
+def change_shard(out: str, index: int, change: Change, folder: str = MAPS) -> bool:
+    """Replace the rows of a shard by what `change` makes of them, in one atomic step.
+
+    Args:
+        out: The run's directory.
+        index: A committed shard.
+        change: Gets the rows, gives the new ones, or None to leave them. May be called again.
+        folder: Where in `out` the parts lie.
+
+    Returns:
+        Whether something was written.
+
+    Raises:
+        StorageError: When storage fails, or the file is damaged; it is then as it was.
+    """
+    for look in range(LOOKS):
+        file = file_of(out, index, folder)
+        try:
+            return exchange(file.uri(out), lambda data, file=file: _changed(out, file, index, change, data))
+        except StorageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError) or look == LOOKS - 1:
+                raise
+    raise AssertionError  # the last look returns or raises
+
+
+def _changed(out: str, file: PartFile, index: int, change: Change, data: bytes) -> bytes | None:
+    try:
+        opened = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        tables = dict(shard_tables(opened, file))
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"cannot read {file.uri(out)}: {error}; see `heatlas verify {out}`") from error
+    new = change(tables[index])
+    if new is None:
+        return None
+    if file.first == file.last:
+        return table_to_parquet(with_summary(new))
+    summaries = dict(zip(file.shards, stored_summaries(opened.schema_arrow.metadata) or (), strict=True))
+    return merged_bytes({**tables, index: new}, {**summaries, index: summarise(new)})
+
+
+def merged_bytes(tables: dict[int, pa.Table], summaries: dict[int, PartSummary]) -> bytes:
+    """The bytes of a merged file: rows and totals by shard, in order of the shards."""
+    first = next(iter(tables.values()))
+    return tables_to_parquet(tables.values(), with_summaries(first.schema, summaries.values()))
