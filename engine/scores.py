@@ -19,6 +19,8 @@ class Score:
     """(logits `(batch, class)`, targets `(batch,)`) -> Psi `(batch,)` in [0, 1], float32 or float64."""
     margin: Callable[[Tensor, Tensor], Tensor]
     """Like `value`, but an increasing function of it whose gradient does not vanish when Psi saturates."""
+    ranking: Callable[[Tensor], Tensor]
+    """Output for one image -> one number per class `(class,)`, the larger the more the model sees of it; the largest is predicted."""
 
 
 def softmax_probability(
@@ -35,4 +37,24 @@ def softmax_margin(logits: Float[Tensor, "batch class"], targets: Int[Tensor, " 
     return logits.gather(1, targets[:, None]).squeeze(1) - others.logsumexp(dim=1)
 
 
-SOFTMAX = Score("softmax", softmax_probability, softmax_margin)
+def sigmoid_probability(
+    logits: Float[Tensor, "batch class"], targets: Int[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """Probability of the target in a model whose classes do not exclude each other, in [0, 1], in float32 at least."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.gather(1, targets[:, None]).squeeze(1).sigmoid()
+
+
+def target_logit(logits: Float[Tensor, "batch class"], targets: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """`z_c`, which is the sigmoid's margin: dPsi = Psi (1 - Psi) dz_c."""
+    return logits.gather(1, targets[:, None]).squeeze(1)
+
+
+def own_logits(logits: Float[Tensor, "1 class"]) -> Float[Tensor, " class"]:
+    """A classifier's ranking: its logits, which rank as the probabilities do."""
+    return logits[0]
+
+
+SOFTMAX = Score("softmax", softmax_probability, softmax_margin, own_logits)
+SIGMOID = Score("sigmoid", sigmoid_probability, target_logit, own_logits)
+SCORES = {score.name: score for score in (SOFTMAX, SIGMOID)}

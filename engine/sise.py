@@ -24,6 +24,7 @@ from .layer_masks import LayerMasks
 from .masks import average_gradients, extremes, min_max
 from .precision import PRECISIONS
 from .scorer import Scorer
+from .scores import SOFTMAX, Score
 
 MASK_NOT_FINITE = (statuses.NON_FINITE, "the score of a mask is not finite")
 
@@ -79,6 +80,7 @@ class SISE:
         compile: Score masks with `torch.compile`, where that is possible.
         budget: Forwards per image: `exact` for all, `balanced` (25 %), `fast` (10 %), a number or a share in (0, 1]. The scores of
             masks that it leaves out are predicted.
+        score: What confidence in a class means, for the selection of maps and for the scores of masks.
 
     Raises:
         SettingsError: When an argument is out of its range.
@@ -96,6 +98,7 @@ class SISE:
         fold_bn: bool = False,
         compile: bool = False,
         budget: Budget = EXACT,
+        score: Score = SOFTMAX,
     ):
         if not 0 <= mu < 1:
             raise SettingsError(f"mu must be in [0, 1), got {mu}: at 1 no map exceeds the largest")
@@ -108,7 +111,9 @@ class SISE:
         self.mu = mu
         self.keep_layers = keep_layers
         self.budget = check_budget(budget)
-        self.scorer = Scorer(model, batch_size=batch_size, precision=precision, fold_bn=fold_bn, compile=compile)
+        self.scorer = Scorer(
+            model, batch_size=batch_size, precision=precision, score=score, fold_bn=fold_bn, compile=compile
+        )
         self._plans: dict[torch.Size, BlockPlan] = {}
 
     def __call__(

@@ -15,7 +15,7 @@ from .settings import leaves
 TITLES = {
     "What (each may stand in the --config file instead)": ("model", "data", "out", "data_root"),
     "How to explain": (
-        "method", "target", "metrics", "floors", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed", "limit",
+        "method", "target", "score", "metrics", "floors", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed", "limit",
     ),
     "How to run": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",

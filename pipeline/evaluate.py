@@ -14,6 +14,7 @@ from ..engine.statuses import OK, RETRYABLE
 from ..workers.build import build_engine
 from ..workers.outcome import RunOutcome
 from ..workers.shards import Sample, Shard
+from ..workers.targets import PREDICTED
 from .commit import remove, sweep_temporaries
 from .dispatch import work_through
 from .evaluation_result import EvaluationResult
@@ -159,7 +160,7 @@ def evaluate_with(prepared: PreparedRun, one: Evaluation) -> RunOutcome:
         say(standing.headline(out, list(one.metrics)))
         outcome = work_through(
             settings, todo, lambda shard: samples_to_measure(prepared, shard),
-            replace(prepared.spec, metrics=tuple(one.metrics), target="predicted", floors_below=0, sanity_below=0),
+            replace(prepared.spec, metrics=tuple(one.metrics), target=PREDICTED, floors_below=0, sanity_below=0),
             prepared.reader, sink_of(prepared, one, standing), standing.tally,
             max_error_rate=settings.max_error_rate, build=partial(build_engine, stored=StoredMaps(out)),
         )  # fmt: skip
@@ -201,6 +202,8 @@ class Standing:
 
     with_map: dict[int, int]
     """Rows that have a map, by stored shard."""
+    images: dict[int, int]
+    """Images that have one, at most."""
     there: frozenset[int]
     """Shards that have a file."""
     undone: frozenset[int]
@@ -216,13 +219,15 @@ class Standing:
             again: Whether files with rows that may come out otherwise another time are to be replaced. Files that lack rows
                 always are: error rows of the run may have become `ok` since.
         """
-        with_map = {index: one.statuses.get(OK, 0) for index, one in part_summaries(out, done_shards(out)).items()}
+        stored = part_summaries(out, done_shards(out))
+        with_map = {index: one.statuses.get(OK, 0) for index, one in stored.items()}
+        images = {index: min(with_map[index], one.samples) for index, one in stored.items()}
         parts = part_summaries(out, done_shards(out, folder), folder)
         whole = {
             index for index, one in parts.items()
             if one.rows == with_map.get(index, one.rows) and not (again and RETRYABLE & one.statuses.keys())
         }  # fmt: skip
-        return cls(with_map, frozenset(parts), frozenset(with_map.keys() - whole))
+        return cls(with_map, images, frozenset(parts), frozenset(with_map.keys() - whole))
 
     @property
     def renewed(self) -> frozenset[int]:
@@ -231,8 +236,8 @@ class Standing:
 
     @property
     def tally(self) -> Tally:
-        images = sum(self.with_map.values())
-        return Tally(images=images, before=images - sum(self.with_map[index] for index in self.undone))
+        images = sum(self.images.values())
+        return Tally(images=images, before=images - sum(self.images[index] for index in self.undone))
 
     def headline(self, out: str, names: Sequence[str]) -> str:
         images = sum(self.with_map[index] for index in self.undone)

@@ -14,7 +14,7 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ..engine.block_plan import BlockPlan
-from ..engine.errors import DataError, ShardsUndoneError, TargetError, UsageError
+from ..engine.errors import DataError, ShardsUndoneError, UsageError
 from ..engine.measurement import find_metric
 from ..engine.metrics import spelt_out
 from ..engine.sise import SISE
@@ -23,6 +23,7 @@ from ..workers.models import LoadedModel, ModelSpec, load_model
 from ..workers.outcome import RunOutcome
 from ..workers.ports import ShardSink
 from ..workers.shards import Sample, Shard
+from ..workers.targets import TargetRule
 from ..workers.worker_spec import WorkerSpec
 from .commit import remove
 from .dispatch import work_through
@@ -39,10 +40,11 @@ from .sampling import chosen_below
 from .settings import Settings, describe
 from .sources import list_samples
 from .sources.confinement import check_data_root
-from .sources.labels import ResolvedLabels, resolve_labels
+from .sources.labels import resolve_labels
 from .sources.reader import FsspecReader
-from .store import ParquetSink, check_complete, done_shards, write_success
+from .store import ParquetSink, check_complete, done_shards, row_totals, write_success
 from .tally import Tally
+from .target_rule import target_rule
 from .wording import counted, harmless
 
 UNDONE_SHOWN = 5
@@ -89,27 +91,45 @@ def explain_settings(settings: Settings) -> RunResult:
         say(f"{run.headline(todo)}; writing {settings.out}")
         outcome = run.work(todo)
     refuse_undone(outcome, settings.out)
-    again = retried(run, outcome.done) if settings.retry_errors else None
+    again = retried(run, outcome.done) if settings.retry_errors else Retried()
     write_success(settings.out, check_complete(settings.out, run.shards))
     seconds = time.monotonic() - begun
-    deaths = outcome.deaths + (again.deaths if again else 0)
+    deaths = outcome.deaths + again.deaths
     result = RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths,
-                       retried=again and again.rows, recovered=again.statuses[OK] if again else 0)  # fmt: skip
+                       retried=again.rows if settings.retry_errors else None, recovered=again.recovered)  # fmt: skip
     print(harmless(result.summary()))
     return result
 
 
-def retried(run: PreparedRun, just_done: Sequence[int]) -> RunOutcome:
+@dataclass(frozen=True)
+class Retried:
+    """What became of error rows."""
+
+    rows: int = 0
+    """That were computed again."""
+    recovered: int = 0
+    """Error rows that are no more."""
+    deaths: int = 0
+
+
+def retried(run: PreparedRun, just_done: Sequence[int]) -> Retried:
     """Compute the error rows of earlier runs once more; while that goes on the store does not say that it is complete."""
     out = run.settings.out
     retry = plan_retry(out, run.shards, run.listing, leave=just_done)
     if not retry.shards:
-        return RunOutcome()
+        return Retried()
     remove(child(out, SUCCESS))
-    say(f"{counted(len(retry), 'error row')} in {counted(len(retry.shards), 'shard')} once more; writing {out}")
+    failed = not_ok(out)
+    say(f"{counted(retry.rows, 'error row')} in {counted(len(retry.shards), 'shard')} once more; writing {out}")
     outcome = run.again(retry)
     refuse_undone(outcome, out)
-    return outcome
+    return Retried(retry.rows, max(0, failed - not_ok(out)), outcome.deaths)
+
+
+def not_ok(out: str) -> int:
+    """Error rows of all kinds in the store."""
+    statuses = row_totals(out)["statuses"]
+    return sum(statuses.values()) - statuses.get(OK, 0)
 
 
 @dataclass(frozen=True)
@@ -176,17 +196,20 @@ def prepare_run(settings: Settings) -> PreparedRun:
     model = load_model(model_spec, FsspecReader())
     blocks = planned_blocks(model, settings)
     labels = resolve_labels(listing, model.class_names, model.num_classes)
-    check_target(settings, labels, model.num_classes)
+    rule = target_rule(settings, labels, model.num_classes)
+    score = resolved_score(settings, rule)
+    if warning := labels.warning():
+        say(f"note: {warning}")
     size = default_shard_size(len(listing)) if settings.shard_size == "auto" else settings.shard_size
     shards = plan_shards(len(listing), size)
     return PreparedRun(
         settings=settings,
         listing=labels.listing,
         shards=shards,
-        fingerprint=run_fingerprint(settings, metrics, model, blocks, labels.listing, shards, data_root),
-        spec=worker_spec(settings, model_spec, metrics, labels.listing),
+        fingerprint=run_fingerprint(settings, metrics, model, blocks, labels.listing, shards, data_root, score),
+        spec=worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
         reader=FsspecReader(data_root, remote_weights(settings.model)),
-        sink=ParquetSink(settings.out, store_layout(settings, metrics, model, blocks, labels.class_names)),
+        sink=ParquetSink(settings.out, store_layout(settings, metrics, model, blocks, labels.class_names, score)),
         layer_count=len(blocks),
     )
 
@@ -230,28 +253,13 @@ def remote_weights(model: str) -> str | None:
     return weights if "://" in weights else None
 
 
-def check_target(settings: Settings, labels: ResolvedLabels, num_classes: int) -> None:
-    """Refuse a class that the model does not have, and labels as targets where none names a class; warn about some.
-
-    Raises:
-        TargetError: With the range.
-    """
-    target = settings.target
-    if isinstance(target, int) and target >= num_classes:
-        raise TargetError(
-            f"target {target} is no class of {settings.model}: it has {num_classes}, from 0 to {num_classes - 1}"
-        )
-    if target == "label" and labels.listing["label"].null_count == len(labels.listing):
-        why = labels.warning() or "no sample has a label"
-        raise TargetError(f"the target is 'label', but {why}; or explain the predicted class with --target predicted")
-    if warning := labels.warning():
-        say(f"note: {warning}")
-
-
-def worker_spec(settings: Settings, model: ModelSpec, metrics: Sequence[str], listing: pa.Table) -> WorkerSpec:
+def worker_spec(
+    settings: Settings, model: ModelSpec, metrics: Sequence[str], listing: pa.Table, rule: TargetRule, score: str
+) -> WorkerSpec:
     return WorkerSpec(
         model=model,
-        target=settings.target,
+        target=rule,
+        score=score,
         mu=settings.sise.mu,
         budget=settings.budget,
         layers=settings.sise.layers,
@@ -266,6 +274,13 @@ def worker_spec(settings: Settings, model: ModelSpec, metrics: Sequence[str], li
         threads=settings.cpus_per_worker,
         device=settings.device,
     )
+
+
+def resolved_score(settings: Settings, rule: TargetRule) -> str:
+    """`auto` is softmax, but where several classes may be true at once."""
+    if settings.score != "auto":
+        return settings.score
+    return "sigmoid" if rule.kind == "above" else "softmax"
 
 
 def refuse_undone(outcome: RunOutcome, out: str) -> None:

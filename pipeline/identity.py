@@ -28,6 +28,7 @@ def run_fingerprint(
     listing: pa.Table,
     shards: Sequence[Shard],
     data_root: str | None = None,
+    score: str = "softmax",
 ) -> dict[str, Any]:
     """Everything that changes a row. Not in it: how many workers there are and where they run, patience, and `out`."""
     samples = listing_digest(listing)
@@ -50,6 +51,7 @@ def run_fingerprint(
         "store": settings.store.model_dump(),
         **({"data_root": data_root} if data_root else {}),
         **{name: True for name in ("fold_bn", "compile") if getattr(settings, name)},
+        **({"score": score} if score != "softmax" else {}),
     }
 
 
@@ -59,6 +61,7 @@ def store_layout(
     model: LoadedModel,
     blocks: BlockPlan,
     class_names: Sequence[str] | None,
+    score: str = "softmax",
 ) -> StoreLayout:
     """The files' columns, and metadata by which they can be understood without this program."""
     provenance = {
@@ -70,6 +73,7 @@ def store_layout(
         "settings": {
             "mu": settings.sise.mu,
             "target": settings.target,
+            "score": score,
             "budget": settings.budget,
             "precision": settings.precision,
         },

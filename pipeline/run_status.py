@@ -20,7 +20,7 @@ def run_status(out: str) -> dict[str, Any]:
 
     Returns:
         JSON values: `out`, `complete`, `success` (whether `_SUCCESS` is there), `shards` (planned, done), `undone` (indices),
-        `samples` (planned), `rows`, `statuses`, `causes` (status, error, rows, example), `retryable` (rows that `--retry-errors`
+        `samples` (planned), `samples_done`, `rows`, `statuses`, `causes` (status, error, rows, example), `retryable` (rows that `--retry-errors`
         would try again), `metrics` (name -> mean, count),
         `forwards`, `seconds` of all workers together, `bytes`, `evaluations` (what was added since, as `evaluation_records`),
         `created`, `settings`.
@@ -40,6 +40,7 @@ def run_status(out: str) -> dict[str, Any]:
         "shards": {"planned": plan["shards"], "done": plan["shards"] - len(undone)},
         "undone": undone,
         "samples": plan["samples"],
+        "samples_done": totals["samples"],
         **{key: totals[key] for key in ("rows", "statuses", "metrics", "forwards", "seconds", "bytes")},
         "causes": totals["causes"],
         "retryable": sum(count for status, count in totals["statuses"].items() if status in RETRYABLE),
@@ -74,7 +75,7 @@ def status_text(status: dict[str, Any]) -> str:
 def totals_lines(status: dict[str, Any]) -> list[str]:
     """Rows, errors by status and cause, mean metrics and forwards, one fact a line."""
     statuses = sorted(status["statuses"].items(), key=lambda item: (item[0] != "ok", item[0]))
-    lines = [field("rows", f"{status['rows']} of {counted(status['samples'], 'sample')}")]
+    lines = [field("rows", rows_text(status))]
     if statuses:
         lines.append(field("status", ", ".join(f"{name} {count}" for name, count in statuses)))
     for cause in status["causes"][:CAUSES_SHOWN]:
@@ -100,6 +101,13 @@ def totals_lines(status: dict[str, Any]) -> list[str]:
             )
         )
     return lines
+
+
+def rows_text(status: dict[str, Any]) -> str:
+    """`200 of 300 samples`; where samples have several targets `500, of 200 of 300 samples`."""
+    planned = counted(status["samples"], "sample")
+    several = f", of {status['samples_done']}" if status["rows"] != status["samples_done"] else ""
+    return f"{status['rows']}{several} of {planned}"
 
 
 def field(name: str, text: str) -> str:

@@ -29,6 +29,12 @@ def _whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _classes_as_text(value: Any) -> Any:
+    """A list of classes is written like on the command line; a single index is a number."""
+    listed = isinstance(value, list | tuple) and value and all(isinstance(one, int | str) for one in value)
+    return _whole_number(",".join(map(str, value)) if listed else value)
+
+
 def _number_or_share(value: Any) -> Any:
     """A whole number is a number of forwards, also where it is 1, which would otherwise pass as the share of all."""
     whole = _whole_number(value)
@@ -120,8 +126,13 @@ class Settings(SettingsGroup):
     )
 
     method: Literal["sise"] = Field("sise", description="Explanation method.")
-    target: Literal["predicted", "label"] | NaturalInt = Field(
-        "predicted", description="Class to explain: the predicted one, the sample's label, or a class index."
+    target: Annotated[NaturalInt | str, BeforeValidator(_classes_as_text)] = Field(
+        "predicted",
+        description="Classes to explain: predicted, label, both, top:K, above:P (sigmoid), column:NAME, or indices or names with commas.",
+    )
+    score: Literal["auto", "softmax", "sigmoid"] = Field(
+        "auto",
+        description="Confidence in a class: softmax, or sigmoid for multi-label models, which auto takes for above:P.",
     )
     metrics: Names = Field(
         ("paper",), description="Metrics to compute: presets (`paper`, `standard`, `full`) or names; `none` for none."

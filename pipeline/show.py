@@ -24,7 +24,8 @@ FOLDER = "_show"
 COLUMNS = ("id", "uri", "label", "prediction", "target", "score", "status", "error")
 SPREAD = """
     SELECT id FROM (
-        SELECT id, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS total FROM atlas WHERE status = 'ok'
+        SELECT id, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS total
+        FROM (SELECT DISTINCT id FROM atlas WHERE status = 'ok')
     ) WHERE place * {limit} // total <> (place - 1) * {limit} // total OR place = 0 OR total <= {limit} ORDER BY id
 """
 """Ids evenly spread over the store, so that every class folder gets its share."""
@@ -42,7 +43,7 @@ def show_overlays(
         to: Directory or URI for the pictures, by default `_show` in `out`.
 
     Yields:
-        Per sample, whether there is a picture now, and a line for the user: its path and what the network said, or why not.
+        Per row of a sample, whether there is a picture now, and a line for the user: its path and what the network said, or why not.
 
     Raises:
         UsageError: If `limit` is not positive, `ids` is empty, `to` is no place, or the run stored no maps.
@@ -60,21 +61,25 @@ def show_overlays(
     preprocess = stored_preprocess(atlas.run)
     reader = FsspecReader(atlas.run["fingerprint"].get("data_root"))  # what confined the run confines its pictures
     wanted = list(ids) if ids is not None else [row[0] for row in atlas.sql(SPREAD.format(limit=int(limit))).fetchall()]
-    rows = {row["id"]: row for row in rows_of(atlas, wanted)}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in rows_of(atlas, wanted):
+        rows.setdefault(row["id"], []).append(row)
     if not wanted:
         yield False, f"no row of {out} has a map; see `heatlas status {out}`"
     for identity in wanted:
-        if (row := rows.get(identity)) is None:
+        if identity not in rows:
             yield False, f"{shown(identity)}: not in {out}"
-            continue
-        try:
-            picture = draw(row, preprocess, reader)
-        except SampleError as error:
-            yield False, f"{shown(identity)}: no picture, {error.status}: {error}"
-            continue
-        uri = child(child(out, FOLDER) if to is None else to, file_name(identity))
-        put(uri, picture)
-        yield True, f"{uri}  {caption(row, atlas.class_names)}"
+        several = len(rows.get(identity, ())) > 1
+        for row in rows.get(identity, ()):
+            try:
+                picture = draw(row, preprocess, reader)
+            except SampleError as error:
+                yield False, f"{shown(identity)}: no picture, {error.status}: {error}"
+                continue
+            suffix = f"-{row['target']}.png" if several else ".png"
+            uri = child(child(out, FOLDER) if to is None else to, file_name(identity, suffix))
+            put(uri, picture)
+            yield True, f"{uri}  {caption(row, atlas.class_names)}"
 
 
 def stored_preprocess(run: Mapping[str, Any]) -> Preprocess:

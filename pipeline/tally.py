@@ -26,8 +26,10 @@ class Tally:
     """Images in the whole plan."""
     before: int = 0
     """Images that were committed before this run."""
+    done: int = 0
+    """Images committed in this run."""
     rows: int = 0
-    """Rows committed in this run."""
+    """Their rows."""
     statuses: Counter[str] = field(default_factory=Counter)
     lost_races: int = 0
     """Shards that another writer committed first."""
@@ -56,6 +58,7 @@ class Tally:
             case ShardFinished():
                 self._open.pop(event.shard, None)
                 self.shards += 1
+                self.done += event.done.images
                 self.rows += event.done.rows
                 self.statuses.update(event.done.statuses)
                 self.lost_races += not event.done.first
@@ -72,7 +75,7 @@ class Tally:
     @property
     def finished(self) -> int:
         """Images with a row, those of earlier runs and of shards in work included."""
-        return min(self.images, self.before + self.rows + sum(self._open.values()))
+        return min(self.images, self.before + self.done + sum(self._open.values()))
 
     @property
     def errors(self) -> int:

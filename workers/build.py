@@ -6,7 +6,10 @@ import warnings
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from ..engine.class_ranking import class_ranking
+from ..engine.scores import SCORES
 from ..engine.scoring_forward import StandInWarning
 from ..engine.session import ExplainSession
 from ..engine.sise import SISE
@@ -72,6 +75,9 @@ class SiseEngine:
             prepared = replace(prepared, image=prepared.image.pin_memory())
         return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
 
+    def rank_classes(self, image: Tensor) -> Tensor:
+        return class_ranking(self._model, self.session.sise.scorer.score, image.to(self._torch_device)).cpu()
+
     def shrink(self) -> bool:
         if self._torch_device.type == "cuda":
             torch.cuda.empty_cache()
@@ -100,7 +106,7 @@ class SiseEngine:
         spec = self._spec
         sise = SISE(
             self._model, layers=spec.layers, mu=spec.mu, batch_size=self._batch_size, precision=spec.precision,
-            fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget,
+            fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget, score=SCORES[spec.score],
         )  # fmt: skip
         return ExplainSession(
             sise, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below

@@ -8,6 +8,7 @@ the one thing of the whole process that is touched is that Pillow's remarks on d
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,8 @@ class Prepared:
     height: int
     """Pixels of the upright image, before preprocessing."""
     width: int
-    given: Explanation | None = None
-    """What is to be measured; None where the sample is yet to be explained."""
+    given: Sequence[Explanation] | None = None
+    """What is to be measured, one for each target; None where the sample is yet to be explained."""
 
 
 def prepare(sample: Sample, reader: SampleReader, preprocess: Preprocess) -> Prepared:

@@ -73,6 +73,10 @@ class Engine(Protocol):
         """
         ...
 
+    def rank_classes(self, image: Tensor) -> Tensor:
+        """One forward pass: what the model sees in a prepared image, `(class,)` on the CPU; see `engine.scores`."""
+        ...
+
     def shrink(self) -> bool:
         """Halve the micro-batch after the device ran out of memory; False if it is 1 already."""
         ...

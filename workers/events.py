@@ -30,6 +30,8 @@ class ShardDone:
     """The shard is committed, by this worker or by one that was first."""
 
     rows: int
+    images: int
+    """Samples of the shard; there may be several rows of each."""
     first: bool
     """False if another writer had committed the shard before."""
     statuses: dict[str, int] = field(default_factory=dict)

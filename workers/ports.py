@@ -29,8 +29,9 @@ class SampleReader(Protocol):
 class StoredExplanations(Protocol):
     """What an earlier run said of its samples."""
 
-    def of(self, sample: Sample) -> Explanation:
-        """The explanation of a sample whose `explained_in` is set, its map at network-input resolution. Called from several threads.
+    def of(self, sample: Sample) -> Sequence[Explanation]:
+        """The explanations that have a map, of a sample whose `explained_in` is set, one for each target, at network-input
+        resolution. Called from several threads.
 
         Raises:
             StorageError: When it is not there or cannot be read.

@@ -1,4 +1,4 @@
-"""One attempt at a shard: images in order, decoded ahead, pushed through the engine, a row for every one of them.
+"""One attempt at a shard: images in order, decoded ahead, pushed through the engine, a row for every target of each.
 
 Every image is announced before anything touches it, also before a thread decodes it: if the process dies, the last
 announcement names the suspects. With `ahead=0` there is only ever one.
@@ -11,7 +11,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..engine import statuses
 from ..engine.errors import RunError, SampleError
@@ -22,6 +22,7 @@ from .events import ImagesAlive
 from .faults import DEVICE_FAULT_EXIT, describe, is_out_of_memory, may_be_device_fault
 from .ports import SampleReader
 from .shards import Row, Sample
+from .targets import PREDICTED, TargetRule, targets_of
 
 Target = int | None
 QUARANTINE_TEXT = "taken out: it was being worked on at three consecutive deaths of its worker process"
@@ -36,6 +37,24 @@ class Failure:
     again: bool = False
 
 
+@dataclass(slots=True)
+class InWork:
+    """A decoded image on its way to its rows."""
+
+    prepared: Prepared
+    targets: tuple[Target, ...] | None = None
+    """The classes to explain; None until it is settled which."""
+    asked: int = 0
+    """Forward passes spent on settling that."""
+    rows: dict[int, Row] = field(default_factory=dict)
+    """By place among the targets."""
+
+    @property
+    def left(self) -> list[int]:
+        """Places of the targets that have no row."""
+        return [place for place in range(len(self.targets or ())) if place not in self.rows]
+
+
 class ShardAttempt:
     """Turns the samples of one shard into rows.
 
@@ -43,7 +62,7 @@ class ShardAttempt:
         engine: The model with its session, which must be empty.
         reader: Bytes by uri.
         samples: All samples of the shard; a position is an index into them.
-        target: As in `WorkerSpec.target`.
+        target: Which classes of each image are explained.
         quarantine: Positions that get an error row and are not touched.
         exit_process: Called when the device is broken; a new process is the only cure.
     """
@@ -54,7 +73,7 @@ class ShardAttempt:
         reader: SampleReader,
         samples: Sequence[Sample],
         *,
-        target: int | str,
+        target: TargetRule = PREDICTED,
         quarantine: Collection[int] = (),
         exit_process: Callable[[int], object] = os._exit,
     ):
@@ -63,15 +82,15 @@ class ShardAttempt:
         self.samples = samples
         self.target = target
         self.exit_process = exit_process
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[int, list[Row]] = {}
         self._alive: dict[int, None] = {}
-        self._in_flight: dict[int, tuple[Prepared, Target]] = {}
+        self._in_flight: dict[int, InWork] = {}
         for position in quarantine:
-            self._settle(position, self._failed(position, statuses.QUARANTINED, QUARANTINE_TEXT))
+            self._settle(position, [self._failed(position, statuses.QUARANTINED, QUARANTINE_TEXT)])
 
     @property
     def rows(self) -> list[Row]:
-        """All rows by position.
+        """All rows, by position and then in the order of the image's targets.
 
         Raises:
             RuntimeError: If the engine lost an image.
@@ -79,7 +98,7 @@ class ShardAttempt:
         lost = [sample.id for position, sample in enumerate(self.samples) if position not in self._rows]
         if lost:
             raise RuntimeError(f"the engine returned no result for {lost}")
-        return [self._rows[position] for position in range(len(self.samples))]
+        return [row for position in range(len(self.samples)) for row in self._rows[position]]
 
     def work(self, ahead: int) -> Iterator[ImagesAlive]:
         """Explain everything, announcing each image first.
@@ -96,16 +115,16 @@ class ShardAttempt:
     def _one_by_one(self, todo: deque[int]) -> Iterator[ImagesAlive]:
         for position in todo:
             yield self._announce(position)
-            ready: Future[tuple[Prepared, Target]] = Future()
+            ready: Future[Prepared] = Future()
             try:
                 ready.set_result(self._prepare(position))
             except Exception as error:
                 ready.set_exception(error)
             yield from self._take(position, ready)
-            yield from self._step(self.engine.session.finish)
+            yield from self._step(self._finish)
 
     def _ahead(self, todo: deque[int], ahead: int) -> Iterator[ImagesAlive]:
-        decoding: deque[tuple[int, Future[tuple[Prepared, Target]]]] = deque()
+        decoding: deque[tuple[int, Future[Prepared]]] = deque()
         pool = ThreadPoolExecutor(ahead, thread_name_prefix="decode")
         try:
             while todo or decoding:
@@ -116,7 +135,7 @@ class ShardAttempt:
                 yield from self._take(*decoding.popleft())
             if self._in_flight:
                 yield self._heartbeat()
-            yield from self._step(self.engine.session.finish)
+            yield from self._step(self._finish)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -128,80 +147,107 @@ class ShardAttempt:
     def _heartbeat(self) -> ImagesAlive:
         return ImagesAlive(tuple(self._alive), len(self._rows))
 
-    def _prepare(self, position: int) -> tuple[Prepared, Target]:
+    def _prepare(self, position: int) -> Prepared:
         sample = self.samples[position]
-        target = self._target_of(sample)
-        return self.engine.prepare(sample, self.reader), target
+        if not self.target.asks_model:  # before the image is read, because there may be nothing to explain
+            targets_of(self.target, sample, None, self.engine.num_classes)
+        return self.engine.prepare(sample, self.reader)
 
-    def _target_of(self, sample: Sample) -> Target:
-        if self.target == "predicted":
-            return None
-        if self.target != "label":
-            return int(self.target)
-        if sample.label is None:
-            raise SampleError(
-                statuses.LABEL_ERROR,
-                "the sample has no label, or one that names no class of the model, but the target is 'label'",
-            )
-        classes = self.engine.num_classes
-        if sample.label < 0 or (classes is not None and sample.label >= classes):
-            allowed = "0 or more" if classes is None else f"between 0 and {classes - 1}"
-            raise SampleError(
-                statuses.LABEL_ERROR, f"label {sample.label} is no class of the model; it must be {allowed}"
-            )
-        return sample.label
-
-    def _take(self, position: int, ready: Future[tuple[Prepared, Target]]) -> Iterator[ImagesAlive]:
+    def _take(self, position: int, ready: Future[Prepared]) -> Iterator[ImagesAlive]:
         try:
-            prepared, target = ready.result()
+            prepared = ready.result()
         except SampleError as error:
-            self._settle(position, self._failed(position, error.status, error.text))
+            self._settle(position, [self._failed(position, error.status, error.text)])
         except RunError:
             raise  # the store's fault and not the image's
         except Exception as error:
-            self._settle(position, self._failed(position, statuses.DECODE_ERROR, describe(error)))
+            self._settle(position, [self._failed(position, statuses.DECODE_ERROR, describe(error))])
         else:
-            self._in_flight[position] = prepared, target
-            yield from self._step(lambda: self._push(position))
+            self._in_flight[position] = InWork(prepared)
+            yield from self._step(lambda: self._enter(position))
 
-    def _push(self, position: int) -> Sequence[Explained]:
-        prepared, target = self._in_flight[position]
-        sample = self.samples[position]
+    def _enter(self, position: int) -> None:
+        """Push an image for each of its targets."""
+        if self._settle_targets(position):
+            for place in self._in_flight[position].left:
+                self._collect(self._push(position, place))
+
+    def _settle_targets(self, position: int) -> bool:
+        """Find out which classes are to be explained; False if there are none, and the image has its row."""
+        one, sample = self._in_flight[position], self.samples[position]
+        if one.targets is not None:
+            return True
+        if one.prepared.given is not None:
+            one.targets = tuple(given.target for given in one.prepared.given)
+            return True
+        seen = None
+        if self.target.asks_model:
+            seen = self.engine.rank_classes(one.prepared.image)
+            one.asked = 1
+        try:
+            one.targets = targets_of(self.target, sample, seen, self.engine.num_classes)
+        except SampleError as error:
+            row = self._failed(position, error.status, error.text)
+            row.n_forwards = one.asked
+            row.prediction = None if seen is None else int(seen.argmax())
+            self._settle(position, [row])
+            return False
+        return True
+
+    def _push(self, position: int, place: int) -> Sequence[Explained]:
+        one, sample = self._in_flight[position], self.samples[position]
+        targets, given = one.targets or (), one.prepared.given
         return self.engine.session.push(
-            position,
-            prepared.image,
-            target=target,
-            truth=prepared.truth,
+            position + place * len(self.samples),
+            one.prepared.image,
+            target=targets[place],
+            truth=one.prepared.truth,
             label=sample.label,
             sample_seed=seed_of(sample.id),
-            given=prepared.given,
+            given=None if given is None else given[place],
         )
 
-    def _step(self, call: Callable[[], Sequence[Explained]]) -> Iterator[ImagesAlive]:
+    def _step(self, call: Callable[[], None]) -> Iterator[ImagesAlive]:
         """Do a step in which several images share batches; if it raises, find out whose fault it was."""
         failure = self._try(call)
         if failure is None:
             return
         suspects = list(self._in_flight)
-        if len(suspects) == 1 and not failure.again:
-            return self._settle(suspects[0], self._failed(suspects[0], failure.status, failure.text))
+        if len(suspects) == 1 and not failure.again and len(self._in_flight[suspects[0]].left) <= 1:
+            return self._give_up(suspects[0], failure)
         for position in suspects:
             yield self._announce(position)
             self._alone(position)
 
     def _alone(self, position: int) -> None:
-        """Explain one image with nothing else in flight, with less and less memory if need be."""
-        while True:
-            failure = self._try(lambda: [*self._push(position), *self.engine.session.finish()])
-            if failure is None:
-                return None
-            if not failure.again:
-                return self._settle(position, self._failed(position, failure.status, failure.text))
+        """Explain one image with nothing else in flight, target by target, with less and less memory if need be."""
+        while (one := self._in_flight.get(position)) is not None:
+            before = one.left, one.targets
+            failure = self._try(lambda: self._next_target(position))
+            if failure is not None and not failure.again:
+                self._give_up(position, failure)
+            elif failure is None and position in self._in_flight and before == (one.left, one.targets):
+                return  # the engine lost it, which `rows` tells
 
-    def _try(self, call: Callable[[], Sequence[Explained]]) -> Failure | None:
-        """Settle what `call` returns. Gives a failure as text: the exception's frames would hold the device's memory."""
+    def _next_target(self, position: int) -> None:
+        if self._settle_targets(position):
+            place = self._in_flight[position].left[0]
+            self._collect([*self._push(position, place), *self.engine.session.finish()])
+
+    def _give_up(self, position: int, failure: Failure) -> None:
+        """An error row for the target that was being explained, or for the image where it has none yet."""
+        one = self._in_flight[position]
+        row = self._failed(position, failure.status, failure.text)
+        row.n_forwards = one.asked
+        if not one.left:
+            return self._settle(position, [row])
+        row.target = (one.targets or ())[one.left[0]]
+        return self._add(position, one.left[0], row)
+
+    def _try(self, call: Callable[[], None]) -> Failure | None:
+        """Do it. Gives a failure as text: the exception's frames would hold the device's memory."""
         try:
-            self._collect(call())
+            call()
         except Exception as error:
             no_memory = is_out_of_memory(error)
             if not no_memory and may_be_device_fault(error) and not self.engine.usable():
@@ -214,28 +260,39 @@ class ShardAttempt:
             failure.again = self.engine.shrink()
         return failure
 
+    def _finish(self) -> None:
+        self._collect(self.engine.session.finish())
+
     def _collect(self, found: Sequence[Explained]) -> None:
         for one in found:
-            self._settle(one.key, self._explained(one))
+            place, position = divmod(one.key, len(self.samples))
+            self._add(position, place, self._explained(position, one, place))
 
-    def _settle(self, position: int, row: Row) -> None:
-        self._rows[position] = row
+    def _add(self, position: int, place: int, row: Row) -> None:
+        """Note the row of one target; with the last of them the image is finished."""
+        one = self._in_flight[position]
+        one.rows[place] = row
+        if not one.left:
+            self._settle(position, [one.rows[number] for number in sorted(one.rows)])
+
+    def _settle(self, position: int, rows: list[Row]) -> None:
+        self._rows[position] = rows
         self._alive.pop(position, None)
         self._in_flight.pop(position, None)
 
     def _failed(self, position: int, status: str, error: str) -> Row:
-        size = self._in_flight.get(position)
-        height, width = (size[0].height, size[0].width) if size else (None, None)
+        one = self._in_flight.get(position)
+        height, width = (one.prepared.height, one.prepared.width) if one else (None, None)
         return Row(self.samples[position], status, error, height=height, width=width, device=self.engine.device)
 
-    def _explained(self, one: Explained) -> Row:
-        prepared, _ = self._in_flight[one.key]
+    def _explained(self, position: int, one: Explained, place: int) -> Row:
+        work = self._in_flight[position]
         return Row(
-            sample=self.samples[one.key],
+            sample=self.samples[position],
             status=one.status,
             error=one.error,
-            height=prepared.height,
-            width=prepared.width,
+            height=work.prepared.height,
+            width=work.prepared.width,
             prediction=one.prediction,
             target=one.target,
             score=one.score,
@@ -243,7 +300,7 @@ class ShardAttempt:
             map=None if one.map is None else one.map.numpy(),
             metrics=dict(one.metrics),
             mask_counts=one.mask_counts,
-            n_forwards=one.n_forwards,
+            n_forwards=one.n_forwards + (work.asked if place == 0 else 0),
             surrogate_error=one.surrogate_error,
             seconds=one.seconds,
             device=self.engine.device,

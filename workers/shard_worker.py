@@ -113,7 +113,7 @@ class ShardWorker:
             self._refuse_nonsense(rows)
             yield Writing()
             first = self.sink.commit(shard, rows)
-            yield summary(rows, first, time.perf_counter() - begun, self.engine.batch_size)
+            yield summary(rows, len(samples), first, time.perf_counter() - begun, self.engine.batch_size)
         except TooManyErrorsError as error:
             yield ShardFailed("too_many_errors", str(error))
         except Exception as error:
@@ -127,7 +127,7 @@ class ShardWorker:
         raise TooManyErrorsError(self._breaker.reason() + last)
 
 
-def summary(rows: Sequence[Row], first: bool, seconds: float, batch_size: int) -> ShardDone:
+def summary(rows: Sequence[Row], images: int, first: bool, seconds: float, batch_size: int) -> ShardDone:
     """Totals of a committed shard."""
     sums: dict[str, tuple[float, int]] = {}
     for row in rows:
@@ -136,6 +136,6 @@ def summary(rows: Sequence[Row], first: bool, seconds: float, batch_size: int) -
                 total, count = sums.get(name, (0.0, 0))
                 sums[name] = total + float(value), count + 1
     return ShardDone(
-        rows=len(rows), first=first, statuses=count_statuses(rows), forwards=sum(row.n_forwards for row in rows),
+        rows=len(rows), images=images, first=first, statuses=count_statuses(rows), forwards=sum(row.n_forwards for row in rows),
         seconds=seconds, metric_sums=sums, batch_size=batch_size,
     )  # fmt: skip

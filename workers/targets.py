@@ -82,7 +82,9 @@ def parse_target(
     return _classes([written] if written in names else written.split(","), names, num_classes)
 
 
-def targets_of(rule: TargetRule, sample: Sample, seen: Float[Tensor, " class"] | None, num_classes: int | None) -> tuple[int | None, ...]:
+def targets_of(
+    rule: TargetRule, sample: Sample, seen: Float[Tensor, " class"] | None, num_classes: int | None
+) -> tuple[int | None, ...]:
     """The classes of one image to explain, each once; None stands for the predicted class, whatever it turns out to be.
 
     Args:
@@ -182,7 +184,9 @@ def _with_argument(kind: str, argument: str, names: tuple[str, ...], num_classes
     except ValueError:
         threshold = float("nan")
     if not 0 < threshold < 1:
-        raise TargetError(f"target 'above:{argument}' must be above:P with a probability P in (0, 1), such as above:0.5")
+        raise TargetError(
+            f"target 'above:{argument}' must be above:P with a probability P in (0, 1), such as above:0.5"
+        )
     return TargetRule("above", threshold=threshold)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from .targets import PREDICTED, TargetRule
+
 if TYPE_CHECKING:
     from .models import ModelSpec
 
@@ -14,8 +16,10 @@ class WorkerSpec:
     """Model, method and limits of a run, the same for all of its workers."""
 
     model: ModelSpec
-    target: int | Literal["predicted", "label"] = "predicted"
-    """The class to explain: a class index for all images, the predicted class, or the sample's own label."""
+    target: TargetRule = PREDICTED
+    """Which classes of each image are explained."""
+    score: str = "softmax"
+    """Of `engine.scores.SCORES`: what confidence in a class means."""
     mu: float = 0.0
     budget: str | int | float = "exact"
     """Forward passes per image, see `engine.budget`."""

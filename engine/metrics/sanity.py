@@ -77,7 +77,7 @@ class RandomModel:
         own = self._trained
         return SISE(
             randomised(own.model, self._seed), layers=own.layers,
-            mu=own.mu, batch_size=own.scorer.batch_size, precision=own.scorer.precision, budget=own.budget,
+            mu=own.mu, batch_size=own.scorer.batch_size, precision=own.scorer.precision, budget=own.budget, score=own.scorer.score,
         )  # fmt: skip
 
     def spearman(

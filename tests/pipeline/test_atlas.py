@@ -109,8 +109,12 @@ def test_ids_with_several_rows_are_named(tmp_path, make_row, layout):
     claim_run(str(tmp_path), {}, {})
     rows = [make_row(1), dataclasses.replace(make_row(1), target=2), make_row(2)]
     put(f"{tmp_path}/{part_path(0)}", table_to_parquet(rows_to_table(rows, layout)))
-    with pytest.raises(UsageError, match=r"1 of the ids have several rows.*: 'img-0001'"):
-        open_atlas(tmp_path).maps(["img-0001", "img-0002"])
+    atlas = open_atlas(tmp_path)
+    with pytest.raises(UsageError, match=r"1 of the ids have several rows.*choose one with target=CLASS.*: 'img-0001'"):
+        atlas.maps(["img-0001", "img-0002"])
+    assert len(atlas.maps(["img-0001"], target=2)) == 1
+    with pytest.raises(UsageError, match="have no row for the target 77"):
+        atlas.maps(["img-0001"], target=77)
 
 
 def test_a_store_without_maps_says_so(tmp_path, make_store):

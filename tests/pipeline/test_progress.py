@@ -28,7 +28,9 @@ DIED = WorkerLost(worker=1, kind="died", text="SIGSEGV", shard=4, alive=("a", "b
 
 
 def finished(shard: int, first: bool = True, **statuses: int) -> ShardFinished:
-    return ShardFinished(shard, 0, ShardDone(rows=sum(statuses.values()), first=first, statuses=statuses))
+    return ShardFinished(
+        shard, 0, ShardDone(rows=sum(statuses.values()), images=sum(statuses.values()), first=first, statuses=statuses)
+    )
 
 
 class Terminal(io.StringIO):

@@ -76,7 +76,8 @@ def test_paths_are_accepted_as_text():
         ({"budget": 1.5}, "or a whole number of at least 9 or a number in (0, 1]"),
         ({"budget": True}, "setting budget = True is not allowed"),
         ({"limit": True}, "setting limit = True is not allowed: it must be a whole number of at least 1 or none"),
-        ({"target": "lable"}, "'predicted' or 'label' or a whole number of at least 0; did you mean 'label'?"),
+        ({"target": 1.5}, "setting target = 1.5 is not allowed: it must be a whole number of at least 0 or text"),
+        ({"score": "sigmod"}, "did you mean 'sigmoid'?"),
         (
             {"batchsize": 3},
             "unknown setting 'batchsize'; did you mean 'batch_size'? (`heatlas explain --help` lists all settings)",

@@ -220,7 +220,9 @@ def test_settings_that_change_no_row_may_change(change: list[str], place: pathli
         (["--model", "tiny_cnn:without_blocks"], "no spatial hierarchy"),
         (["--model", "tiny_cnn:broken"], "no such file: weights.bin"),
         (["--data", "nowhere"], "there is no file or folder nowhere"),
-        (["--target", "3"], "target 3 is no class of tiny_cnn:model: it has 3, from 0 to 2"),
+        (["--target", "3"], "target 3 is no class of the model, which has 3, from 0 to 2"),
+        (["--target", "lable"], "target 'lable' is neither a class of the model nor a rule; did you mean 'label'?"),
+        (["--target", "column:claimed"], "the data set has no further column 'claimed'; it has none"),
         (["--metrics", "ebpq"], "unknown metric 'ebpq'; did you mean 'ebpg'?"),
         (["--sise.layers", "5", "77"], "77"),
         (

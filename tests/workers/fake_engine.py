@@ -111,6 +111,13 @@ class FakeEngine:
         image = torch.tensor(list(sample.uri.encode()), dtype=torch.float32).reshape(1, 1, -1)
         return Prepared(image, None, 4, 6)
 
+    def rank_classes(self, image: torch.Tensor) -> torch.Tensor:
+        """Class 1 before class 4 before the others, which are below a sigmoid of 0.5."""
+        act(bytes(image.to(torch.uint8).flatten().tolist()).decode(), "rank")
+        ranking = torch.full((10,), -1.0)
+        ranking[1], ranking[4] = 3.0, 2.0
+        return ranking
+
     def shrink(self) -> bool:
         if self.batch_size == 1:
             return False

@@ -25,13 +25,13 @@ class Stored:
     def __init__(self):
         self.asked = []
 
-    def of(self, sample: Sample) -> Explanation:
+    def of(self, sample: Sample) -> list[Explanation]:
         self.asked.append((sample.id, sample.explained_in))
-        return Explanation("ok", None, 1, 2, 0.25, 0.5, map=torch.arange(64.0).reshape(8, 8) / 63)
+        return [Explanation("ok", None, 1, 2, 0.25, 0.5, map=torch.arange(64.0).reshape(8, 8) / 63)]
 
 
 class Damaged:
-    def of(self, sample: Sample) -> Explanation:
+    def of(self, sample: Sample) -> list[Explanation]:
         raise StorageError("the part is damaged")
 
 

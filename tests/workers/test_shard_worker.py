@@ -12,6 +12,7 @@ from heatlas.workers.breaker import Breaker
 from heatlas.workers.events import ImagesAlive, ShardDone, ShardFailed, Writing
 from heatlas.workers.faults import DEVICE_FAULT_EXIT, describe, is_out_of_memory, may_be_device_fault
 from heatlas.workers.shard_worker import ShardWorker
+from heatlas.workers.targets import parse_target
 
 
 class Bench:
@@ -151,7 +152,7 @@ def test_a_lost_image_is_never_silent(tmp_path):
 
 
 def test_labels_as_targets(tmp_path):
-    bench = Bench(tmp_path, [""] * 4, target="label")
+    bench = Bench(tmp_path, [""] * 4, target=parse_target("label"))
     for sample, label in zip(bench.samples, [3, None, 10, -1], strict=True):
         object.__setattr__(sample, "label", label)
     bench.run()
@@ -165,7 +166,7 @@ def test_labels_as_targets(tmp_path):
 
 
 def test_one_target_for_all(tmp_path):
-    bench = Bench(tmp_path, [""] * 2, target=7)
+    bench = Bench(tmp_path, [""] * 2, target=parse_target(7))
     bench.run()
     assert [row.target for row in bench.rows] == [7, 7]
 

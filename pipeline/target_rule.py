@@ -1,0 +1,38 @@
+"""The target setting against what the model and the data set have."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from ..engine.errors import TargetError, did_you_mean
+from ..workers.targets import TargetRule, parse_target
+from .settings import Settings
+from .sources.labels import ResolvedLabels
+from .sources.listing import LISTING
+
+
+def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) -> TargetRule:
+    """The rule, every part of it checked.
+
+    Raises:
+        TargetError: For a class that the model does not have, labels or a column that the data set does not have, a rule that does
+            not go with the score.
+    """
+    rule = parse_target(settings.target, labels.class_names, num_classes)
+    if rule.uses_labels and labels.listing["label"].null_count == len(labels.listing):
+        why = labels.warning() or "no sample has a label"
+        raise TargetError(
+            f"the target is {settings.target!r}, but {why}; or explain the predicted class with --target predicted"
+        )
+    if rule.kind == "column":
+        _check_column(rule, labels.listing)
+    return rule
+
+
+def _check_column(rule: TargetRule, listing: pa.Table) -> None:
+    there = [name for name in listing.column_names if name not in LISTING.names]
+    if rule.column not in there:
+        raise TargetError(
+            f"target 'column:{rule.column}': the data set has no further column {rule.column!r}"
+            f"{did_you_mean(rule.column, there)}; it has {', '.join(there) or 'none'}"
+        )
