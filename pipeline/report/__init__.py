@@ -1,0 +1,1 @@
+"""`heatlas report`: a run as one HTML page for people."""

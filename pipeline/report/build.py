@@ -1,0 +1,165 @@
+"""The report from a store to a file: asks, draws, renders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...engine.errors import UsageError
+from ...engine.statuses import OK
+from ..atlas import Atlas, open_atlas
+from ..commit import put
+from ..location import child, is_local, locate
+from ..pages.document import render
+from ..pages.pictures import Pictures
+from ..summary_text import verdicts
+from ..wording import harmless
+from . import plain_words
+from .cards import Card, CardMaker
+from .classes import SHOWN, class_columns, class_facts, most_suspicious, suspicion_rule
+from .distributions import distributions
+from .galleries import Cause, Gallery, error_causes, galleries
+from .mean_maps import PER_CLASS, mean_maps
+from .provenance import provenance
+from .rows import ReportRows
+from .scores import run_scores, wilson
+from .tables import row_table
+
+REPORT_FILE = "report.html"
+GALLERY = 8
+MOST_GALLERY = 200
+PICTURE_BYTES = 6_000_000
+"""What pictures may take; the rest of a page is bounded by its tables and comes to less than 2 MB."""
+CLASSES_WITH_MAP = 60
+CAUSES = 20
+FAILED_CARDS = 12
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    uri: str
+    size: int
+    """Bytes."""
+    pictures: int
+    unread: int
+    """Images that could not be read any more."""
+    notes: list[str] = field(default_factory=list)
+
+
+def write_report(
+    out: str | os.PathLike[str] | Atlas,
+    to: str | os.PathLike[str] | None = None,
+    *,
+    gallery: int = GALLERY,
+    method: str | None = None,
+) -> Report:
+    """Write the report of a run as one HTML file.
+
+    Args:
+        out: Directory or URI of a run's store, or the store opened.
+        to: File or URI of the page; by default `report.html` in the store.
+        gallery: Pictures per gallery, 1 to 200; the page stays below 8 MB whatever it is.
+        method: Whose rows, where the store has several; by default the method with the most.
+
+    Raises:
+        UsageError: For a gallery out of range, a method that the store does not have, or a `to` that is no place for a file.
+        StorageError: If the store cannot be read or the page cannot be written.
+    """
+    if not 1 <= gallery <= MOST_GALLERY:
+        raise UsageError(
+            f"gallery must be from 1 to {MOST_GALLERY} pictures, got {gallery}; leave it out for {GALLERY}"
+        )
+    atlas = out if isinstance(out, Atlas) else open_atlas(out)
+    uri = child(atlas.uri, REPORT_FILE) if to is None else file_place(to)
+    rows = ReportRows.of(atlas, method)
+    pictures = Pictures(PICTURE_BYTES)
+    cards = CardMaker(rows, pictures)
+    page = render(Path(__file__).parent, "report.html", **content(rows, cards, pictures, gallery))
+    put(uri, page)
+    return Report(uri, len(page), len(pictures.stored), cards.unread)
+
+
+def file_place(to: str | os.PathLike[str]) -> str:
+    """The place for the page.
+
+    Raises:
+        UsageError: If it is no place, or a folder.
+    """
+    uri = os.fspath(to)
+    fs, path = locate(uri)
+    if uri.endswith("/") or (is_local(fs) and os.path.isdir(path)):
+        raise UsageError(
+            f"--to {uri} is a folder; give the page a file name in it, such as {uri.rstrip('/')}/{REPORT_FILE}"
+        )
+    return uri
+
+
+def content(rows: ReportRows, cards: CardMaker, pictures: Pictures, gallery: int) -> dict[str, Any]:
+    """Everything that the template shows."""
+    scores = run_scores(rows)
+    rule = suspicion_rule(rows, scores)
+    classes = class_facts(rows, rule)
+    suspect = most_suspicious(classes)
+    found = galleries(rows, rule, gallery)
+    causes, cause_count = error_causes(rows, CAUSES)
+    shown = [row for one in found for row in one.rows]
+    failed = [row for cause in causes for row in cause.examples][:FAILED_CARDS]
+    cards.fetch([*shown, *failed, *(row for one in found for row in one.pairs.values())])
+    with_map = classes[:CLASSES_WITH_MAP]
+    means = mean_maps(rows, [one.index for one in with_map])
+    heats = {
+        label: (pictures.heat(("mean", label), scaled(heat), 112), count) for label, (heat, count) in means.items()
+    }
+    provenance_ = provenance(rows)
+    return {
+        "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,
+        "plots": distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
+        "class_columns": class_columns(rows), "class_heats": heats, "per_class": PER_CLASS, "suspect": suspect,
+        "galleries": [(one, gallery_cards(one, cards)) for one in found], "gallery": gallery,
+        "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,
+        "table": row_table(rows, [*shown, *failed]), "totals": totals(rows), "cards": cards, "sentences": sentences(scores),
+        "floors_any": any(one["floor_n"] for one in scores.values()), "settings_text": harmless(provenance_.settings),
+        "ok_rows": rows.one(f"SELECT count(*) AS n FROM rows WHERE status = '{OK}'")["n"],
+    }  # fmt: skip
+
+
+def scaled(heat: Any) -> Any:
+    """The map to its own peak, as it is shown."""
+    peak = heat.max()
+    return heat / peak if peak > 0 else heat
+
+
+def gallery_cards(one: Gallery, cards: CardMaker) -> list[Card]:
+    return [cards.card(row, one.shown, second=one.pairs.get(row["id"])) for row in one.rows]
+
+
+def failed_cards(cause: Cause, failed: Sequence[dict[str, Any]], cards: CardMaker) -> list[Card]:
+    """Cards of the examples that still can be seen."""
+    made = [cards.card(row, why=" ") for row in cause.examples if row in failed]
+    return [one for one in made if one.image is not None]
+
+
+def totals(rows: ReportRows) -> dict[str, Any]:
+    """Counts over the images."""
+    found = rows.one(
+        f"SELECT count(*) AS images, count(*) FILTER (status = '{OK}') AS ok, count(*) FILTER (label IS NOT NULL) AS labelled, "
+        "count(*) FILTER (prediction IS NOT NULL AND label IS NOT NULL) AS answered, "
+        'count(*) FILTER (prediction = label) AS "right", count(DISTINCT label) AS classes FROM rows WHERE main'
+    )
+    answered = found["answered"]
+    found["accuracy"] = found["right"] / answered if answered else None
+    found["interval"] = wilson(found["right"], answered)
+    return found
+
+
+def sentences(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the floors and the sanity check say, in the words of `heatlas summary`."""
+    return verdicts(scores.values())

@@ -1,0 +1,175 @@
+"""From chosen rows to cards: the image, its map, and what the network said, each read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from ...engine.errors import HeatlasError, SampleError
+from ...workers.decode import decode
+from ...workers.preprocess import Preprocess
+from ..pages.pictures import Pictures, Stored
+from ..pages.texts import clipped, figure
+from ..show import heat_of, stored_preprocess
+from ..sources.reader import FsspecReader
+from ..wording import harmless
+from .plain_words import name_of
+from .rows import ReportRows
+
+READERS = 8
+GIVEN_UP = 12
+"""Images that could not be read, with none that could, after which no more are tried."""
+Key = tuple[str, int | None]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One row as a page shows it."""
+
+    id: str
+    says: str
+    """`octagon` or `disc, labelled octagon`."""
+    right: bool | None
+    score: float | None
+    image: Stored | None
+    heat: Stored | None
+    second: Stored | None
+    """The map for the label, where the first one is for the prediction."""
+    missing: str
+    """Why there is no image; empty where there is."""
+    facts: list[tuple[str, str]]
+    why: str
+    alt: str
+
+
+class CardMaker:
+    """Makes cards; reads the store once for all of them, and each image once.
+
+    Args:
+        rows: The rows of the report.
+        pictures: Where pictures are kept.
+    """
+
+    def __init__(self, rows: ReportRows, pictures: Pictures):
+        self._rows = rows
+        self._pictures = pictures
+        self._shape = rows.atlas.metadata.get("map", {})
+        self._details: dict[Key, dict[str, Any]] = {}
+        self._views: dict[str, Image.Image | str] = {}
+        self.preprocess = _preprocess(rows.atlas.run)
+        self.unread = 0
+        """Images that were wanted and cannot be read."""
+        self.read = 0
+
+    def fetch(self, wanted: Iterable[Mapping[str, Any]]) -> None:
+        """Read the maps and images of these rows."""
+        kind = next((name for name in ("map_png", "map") if name in self._rows.atlas.schema.names), None)
+        keys = [key for key in dict.fromkeys(key_of(one) for one in wanted) if key not in self._details]
+        columns = ["uri", "error", "seconds", "n_forwards", *([kind] if kind else [])]
+        found = self._rows.details(keys, columns)
+        for row in found.values():
+            row["heat"] = heat_of(row.pop(kind), self._shape) if kind else None
+        self._details |= found
+        uris = {row["id"]: row["uri"] for row in found.values() if row["id"] not in self._views}
+        self._views |= self._read_views(uris)
+
+    def _read_views(self, uris: Mapping[str, str]) -> dict[str, Image.Image | str]:
+        if self.preprocess is None:
+            return dict.fromkeys(uris, "the run does not say how images were prepared")
+        reader = FsspecReader(self._rows.atlas.run["fingerprint"].get("data_root"))
+        found: dict[str, Image.Image | str] = {}
+        todo = list(uris.items())
+        with ThreadPoolExecutor(READERS) as pool:
+            for start in range(0, len(todo), READERS):
+                some = todo[start : start + READERS]
+                if self.unread >= GIVEN_UP and not self.read:  # the place is gone: asking on would only wait for it
+                    found |= {one: "not tried, because none before could be read" for one, _ in some}
+                    self.unread += len(some)
+                    continue
+                views = pool.map(lambda uri: view(uri, reader, self.preprocess), [uri for _, uri in some])
+                for (identity, _), seen in zip(some, views, strict=True):
+                    found[identity] = seen
+                    self.read += isinstance(seen, Image.Image)
+                    self.unread += isinstance(seen, str)
+        return found
+
+    def card(
+        self,
+        row: Mapping[str, Any],
+        metrics: Sequence[str] = (),
+        *,
+        why: str = "",
+        second: Mapping[str, Any] | None = None,
+    ) -> Card:
+        """The card of a row that was fetched."""
+        detail = self._details.get(key_of(row), {})
+        seen = self._views.get(row["id"], "not read")
+        image = None if isinstance(seen, str) else self._pictures.image(("image", row["id"]), seen)
+        says, right = self._says(row)
+        missing = seen if isinstance(seen, str) else "" if image else "left out to keep this page small"
+        return Card(
+            id=row["id"], says=says, right=right, score=row["score"], image=image, heat=self._heat(row),
+            second=None if second is None else self._heat(second), missing=missing,
+            facts=[(name_of(name), figure(row[name])) for name in metrics if row.get(name) is not None],
+            why=why or _failure(row, detail), alt=self._alt(row, says, image is not None),
+        )  # fmt: skip
+
+    def view_of(self, identity: str) -> Image.Image | None:
+        """The image as the network sees it; None where it cannot be read."""
+        seen = self._views.get(identity)
+        return seen if isinstance(seen, Image.Image) else None
+
+    def uri_of(self, row: Mapping[str, Any]) -> str:
+        return self._details[key_of(row)]["uri"]
+
+    def _heat(self, row: Mapping[str, Any]) -> Stored | None:
+        heat = self._details.get(key_of(row), {}).get("heat")
+        return None if heat is None else self._pictures.heat(("heat", *key_of(row)), heat)
+
+    def _says(self, row: Mapping[str, Any]) -> tuple[str, bool | None]:
+        prediction, label = row["prediction"], row["label"]
+        if prediction is None:
+            return (f"labelled {self._rows.class_name(label)}" if label is not None else "no prediction"), None
+        name = self._rows.class_name(prediction)
+        if label is None or label == prediction:
+            return name, None if label is None else True
+        return f"{name}, labelled {self._rows.class_name(label)}", False
+
+    def _alt(self, row: Mapping[str, Any], says: str, with_image: bool) -> str:
+        what = "Image, and the map over it" if with_image else "Map"
+        plain = clipped(harmless(f"{what}: {row['id']}, {says}", lines=False), 240)
+        return (
+            plain
+            if row["status"] == "ok"
+            else clipped(harmless(f"Image {row['id']}, no map: {row['status']}", lines=False), 240)
+        )
+
+
+def key_of(row: Mapping[str, Any]) -> Key:
+    return row["id"], row["target"]
+
+
+def view(uri: str, reader: FsspecReader, preprocess: Preprocess | None) -> Image.Image | str:
+    """The image as the network sees it, or why it cannot be shown."""
+    try:
+        image = decode(reader.read(uri))
+        return image if preprocess is None else preprocess.view(image)
+    except SampleError as error:
+        return error.text
+
+
+def _preprocess(run: Mapping[str, Any]) -> Preprocess | None:
+    try:
+        return stored_preprocess(run)
+    except (KeyError, TypeError, HeatlasError):
+        return None
+
+
+def _failure(row: Mapping[str, Any], detail: Mapping[str, Any]) -> str:
+    if row["status"] == "ok":
+        return ""
+    return f"{row['status']}: {detail.get('error') or 'no text'}"

@@ -1,0 +1,71 @@
+"""What each metric asks, in a sentence for people who have never heard of it; and which questions belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+WORDS: dict[str, tuple[str, str]] = {
+    "ebpg": ("Mass on the object", "Share of the map's mass that lies on the marked object. 1: all of it."),
+    "miou": ("Overlap with the object", "How well the strongest fifth of the map covers the object: shared area over joint area."),
+    "bbox": ("Object found", "As many of the strongest pixels as the object has: the share of them that lies on it."),
+    "pointing_hit": ("Peak on the object", "Whether the map's strongest point lies on the object, or within 15 pixels of it."),
+    "relevance_rank_accuracy": ("Object found (rank accuracy)", "As many of the strongest pixels as the object has: the share of them that lies on it."),
+    "drop_pct": ("Confidence lost", "Percent of the probability that is lost when only the strongest 15 % of the image stay visible. 0: the map kept all that matters."),
+    "increase": ("Confidence gained: how often", "Whether the network is surer with only the strongest 15 % of the image visible."),
+    "average_gain_pct": ("Confidence gained: how much", "How much surer the network gets, in percent of what it could, with only the strongest 15 % visible."),
+    "insertion_auc": ("Evidence added first", "Mean probability while the image is revealed, strongest pixels first. High: what the map marks is enough."),
+    "deletion_auc": ("Evidence removed first", "Mean probability while the image is blanked, strongest pixels first. Low: what the map marks is needed."),
+    "road": ("Removal, filled in (ROAD)", "How much more the strongest pixels matter than the weakest, removed without leaving holes."),
+    "adcc": ("Coherency, complexity and drop in one", "Harmonic mean of three scores; 1 is a stable, small map that keeps the prediction."),
+    "coherency": ("Same map for the marked part", "Whether the map stays the same when only the marked part is shown. 1: the same."),
+    "complexity_l1": ("Area lit", "Mean of the map: how much of the image it lights up."),
+    "max_sensitivity": ("Change under tiny noise", "The largest relative change of the map under noise that no eye sees. 0: none."),
+    "infidelity": ("Wrong about what squares matter", "Error when the map predicts how much a hidden square lowers the probability. 0: none."),
+    "entropy": ("Spread of the mass (entropy)", "High: mass everywhere. Low: mass in one place."),
+    "gini": ("Concentration (Gini)", "0: the same everywhere. Near 1: all mass in one point."),
+    "border_share": ("Mass at the border", "Share of the map's mass in the outer tenth of the image on each side. An even map has 0.36 there."),
+    "centroid_x": ("Centre, left to right", "0 is the left edge, 0.5 the middle, 1 the right edge."),
+    "centroid_y": ("Centre, top to bottom", "0 is the top edge, 0.5 the middle, 1 the bottom edge."),
+    "spread": ("Distance from the centre", "How far the mass lies from its own centre, in image diagonals."),
+    "n_components": ("Separate spots", "Number of separate strong regions."),
+    "top_area": ("Size of the strong part", "Share of the image above the map's own threshold."),
+    "layer_agreement": ("Blocks agree", "Whether the network's blocks point to the same places. 1: the same order of pixels in all."),
+    "label_overlap": ("Label and prediction: same place", "Where the prediction is wrong: how much the evidence for the label and for the prediction overlap."),
+    "random_model_spearman": ("Map of a randomised network", "Rank correlation with the map after all weights were drawn anew. Near 0: the maps depend on what was learned."),
+}  # fmt: skip
+
+LOCALISATION = ("ebpg", "bbox", "miou", "pointing_hit", "relevance_rank_accuracy")
+FAITHFULNESS = (
+    "drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road", "adcc", "coherency", "infidelity",
+    "max_sensitivity", "random_model_spearman",
+)  # fmt: skip
+GROUPS = (
+    ("On the object?", "Where the data set marks the object, these say whether the map lies on it.", LOCALISATION),
+    ("Does the map show what the network uses?", "These hide or reveal what the map marks and watch the network's answer, or ask whether the map can be relied on.", FAITHFULNESS),
+)  # fmt: skip
+SHAPES = (
+    "What do the maps look like?",
+    "Shapes and places, to sort and search by; what is good here depends on the images.",
+)
+BETTER = {"higher": "higher is better", "lower": "lower is better"}
+
+
+def name_of(metric: str) -> str:
+    """A short name for people; the column's own where nobody wrote one."""
+    return WORDS[metric][0] if metric in WORDS else metric
+
+
+def sentence_of(metric: str, fact: Mapping[str, Any]) -> str:
+    """What it asks; for a metric of others the first line of its formula."""
+    if metric in WORDS:
+        return WORDS[metric][1]
+    return str(fact.get("formula") or fact.get("definition") or "").strip().partition("\n")[0]
+
+
+def grouped(metrics: tuple[str, ...]) -> list[tuple[str, str, list[str]]]:
+    """Title, sentence and metrics of every group that has some, in the groups' order."""
+    known = {name for _, _, names in GROUPS for name in names}
+    found = [(title, text, [name for name in names if name in metrics]) for title, text, names in GROUPS]
+    found.append((*SHAPES, [name for name in metrics if name not in known]))
+    return [one for one in found if one[2]]

@@ -1,0 +1,132 @@
+"""The rows that a report is about, without their maps, as one table to ask in SQL.
+
+Read from the store once: a run of a million images has thousands of files, and a report asks dozens of questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from ...engine.errors import UsageError, did_you_mean
+from ...engine.statuses import OK
+from ..atlas import Atlas
+from ..query import PARTS, quoted
+from ..schema import metric_columns
+from ..score_summary import floored_columns
+
+PLAIN = ("id", "label", "prediction", "target", "score", "status")
+BLOCK = 256
+"""Rows of a file that are read together where maps are sampled."""
+
+
+@dataclass(frozen=True)
+class ReportRows:
+    """One method's rows; where an image has several targets, `main` marks the one row that stands for it."""
+
+    connection: duckdb.DuckDBPyConnection
+    atlas: Atlas
+    method: str
+    others: Mapping[str, int]
+    """Rows of the store's other methods."""
+    metrics: tuple[str, ...]
+    """Those that at least one row has, in stored order."""
+    floored: tuple[str, ...]
+    total: int
+    images: int
+
+    @classmethod
+    def of(cls, atlas: Atlas, method: str | None = None) -> ReportRows:
+        """Read them.
+
+        Args:
+            atlas: The store.
+            method: Whose rows; None for the method with the most.
+
+        Raises:
+            UsageError: If the store has no row of that method.
+        """
+        counts = dict(atlas.sql("SELECT method, count(*) FROM atlas GROUP BY method ORDER BY 2 DESC, 1").fetchall())
+        if method is not None and method not in counts:
+            raise UsageError(f"{atlas.uri} has no row of the method {method!r}{did_you_mean(method, counts)}; it has "
+                             f"{', '.join(map(str, counts))}")  # fmt: skip
+        chosen = next(iter(counts)) if method is None else method
+        metrics = [one for one in metric_columns(atlas.schema.names) if atlas.schema.field(one).type == pa.float64()]
+        floored = floored_columns(atlas.schema)
+        connection = duckdb.connect()
+        connection.register("stored", _read(atlas, chosen, metrics, with_floors=bool(floored)))
+        connection.execute(_main_rows(connection))
+        present = _present(connection, metrics)
+        [(total, images)] = connection.execute("SELECT count(*), count(*) FILTER (main) FROM rows").fetchall()
+        others = {str(name): count for name, count in counts.items() if name != chosen}
+        return cls(connection, atlas, str(chosen), others, tuple(present), tuple(floored), total, images)
+
+    def ask(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Rows of the answer, by column name. The table is called `rows`."""
+        cursor = self.connection.execute(query, list(parameters))
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def one(self, query: str, parameters: Sequence[Any] = ()) -> dict[str, Any]:
+        """The only row of the answer."""
+        [row] = self.ask(query, parameters)
+        return row
+
+    def fact(self, metric: str) -> dict[str, Any]:
+        """What the store says of a metric: definition, unit, better end, formula, range."""
+        return dict(self.atlas.metadata.get("metrics", {}).get(metric, {}))
+
+    def class_name(self, index: int | None) -> str:
+        """As people call it; empty for none."""
+        names = self.atlas.class_names
+        if index is None:
+            return ""
+        return str(names[index]) if 0 <= index < len(names) else f"class {index}"
+
+    def details(
+        self, keys: Sequence[tuple[str, int | None]], columns: Sequence[str]
+    ) -> dict[tuple[str, Any], dict[str, Any]]:
+        """Stored columns of some rows, by (id, target)."""
+        if not keys:
+            return {}
+        names = list(dict.fromkeys(["id", "target", "method", *columns]))
+        ids = ", ".join(literal(one) for one in sorted({key[0] for key in keys}))
+        found = self.atlas.table(names, where=f"id IN ({ids}) AND method = {literal(self.method)}").to_pylist()
+        wanted = set(keys)
+        return {key: row for row in found if (key := (row["id"], row["target"])) in wanted}
+
+
+def _read(atlas: Atlas, method: str, metrics: Sequence[str], *, with_floors: bool) -> pa.Table:
+    columns = [*PLAIN, *metrics, *(["floors"] if with_floors else [])]
+    return atlas.sql(
+        f"SELECT {', '.join(map(quoted, columns))}, md5_number_lower(id) AS draw, "
+        f"md5_number_lower(parse_filename(filename)) AS file, file_row_number // {BLOCK} AS block, file_row_number AS place "
+        f"FROM {PARTS} WHERE method = {literal(method)}"
+    ).to_arrow_table()
+
+
+def _main_rows(connection: duckdb.DuckDBPyConnection) -> str:
+    """The view `rows`: `stored` and which row stands for its image, the one that explains the prediction if there is one."""
+    [(several,)] = connection.execute("SELECT count(*) > count(DISTINCT id) FROM stored").fetchall()
+    if not several:
+        return "CREATE VIEW rows AS SELECT *, true AS main FROM stored"
+    return (
+        "CREATE TABLE rows AS SELECT *, row_number() OVER (PARTITION BY id ORDER BY coalesce(target = prediction, false) DESC, "
+        "target NULLS LAST) = 1 AS main FROM stored"
+    )
+
+
+def _present(connection: duckdb.DuckDBPyConnection, metrics: Sequence[str]) -> list[str]:
+    if not metrics:
+        return []
+    counts = ", ".join(f"count({quoted(one)})" for one in metrics)
+    [found] = connection.execute(f"SELECT {counts} FROM stored WHERE status = '{OK}'").fetchall()
+    return [name for name, count in zip(metrics, found, strict=True) if count]
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
