@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,22 +14,27 @@ from ..engine.errors import StorageError, UsageError, did_you_mean
 from ..engine.statuses import OK
 from .added_columns import AddedColumns
 from .comparison import compare_scores
+from .curation.queue import run_recipes
 from .evaluations import KEYS
 from .fingerprint import read_run
-from .part_names import part_index, part_uris
+from .part_files import DoneShards, PartFile
+from .part_rows import open_file, read_rows
 from .query import PARTS, STORED, asking, connect_parts, reading_parts
 from .schema import metric_columns, read_metadata
 from .score_summary import score_summary
-from .store import done_shards, read_part, read_part_schema
+from .store import done_shards, read_file_schema
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
+    from .clustering.cluster import Clusters
+
 _NAMED = 5
 """How many ids a message names before it only counts them."""
-Place = tuple[int, int]
-"""Part and row in it."""
+Place = tuple[PartFile, int]
+"""File and row in it."""
+Found = TypeVar("Found")
 
 
 def open_atlas(uri: str | os.PathLike[str]) -> Atlas:
@@ -47,7 +52,7 @@ def open_atlas(uri: str | os.PathLike[str]) -> Atlas:
     if not done:
         raise StorageError(f"{out} has no finished shard yet; wait for the run, or continue it with the same "
                            "`heatlas explain` command")  # fmt: skip
-    return Atlas(out, run, list(done))
+    return Atlas(out, run, done)
 
 
 class Atlas:
@@ -57,25 +62,54 @@ class Atlas:
     bring what they return into memory, so name the columns or ids you need when the data set is large.
     """
 
-    def __init__(self, uri: str, run: Mapping[str, Any], parts: Sequence[int]):
+    def __init__(self, uri: str, run: Mapping[str, Any], done: DoneShards):
         self.uri = uri
         self.run = run
         """What produced the rows: `settings` as resolved, `fingerprint` (digests, `versions`), `created`, `schema_version`."""
-        self.parts = tuple(parts)
-        stored = read_part_schema(uri, self.parts[0])
-        self._added = AddedColumns.of(uri, stored, self.parts)
-        self.schema = self._added.extended(stored)
-        """Columns of the run's files and, behind their metrics, those that `heatlas evaluate` added."""
-        self.metadata = read_metadata(self.schema)
-        """What the files say of themselves: size and value range of maps, metric definitions, class names, provenance."""
+        self.parts = tuple(done)
+        """Shards whose rows these are."""
+        self._use(done)
         names = self.class_names
         self._classes = pa.table(
             {"index": pa.array(range(len(names)), pa.int32()), "name": pa.array(names, pa.string())}
         )
-        self._database = connect_parts(
-            part_uris(uri, self.parts), columns=self.schema.names, joined=self._added.joins(), keys=KEYS
-        )
         self._database.register("classes", self._classes)
+
+    def _use(self, done: DoneShards) -> None:
+        """Read from these files from now on."""
+        self.files = tuple(done.files_with(self.parts))
+        """Where the rows lie, in order: parts, or what `heatlas compact` made of them."""
+        self._by_name = {file.name: file for file in self.files}
+        stored = read_file_schema(self.uri, self.files[0])
+        self._added = AddedColumns.of(self.uri, stored, self.parts)
+        self.schema = self._added.extended(stored)
+        """Columns of the run's files and, behind their metrics, those that `heatlas evaluate` added."""
+        self.metadata = read_metadata(self.schema)
+        """What the files say of themselves: size and value range of maps, metric definitions, class names, provenance."""
+        self._database = connect_parts(
+            [file.uri(self.uri) for file in self.files],
+            columns=self.schema.names,
+            joined=self._added.joins(),
+            keys=KEYS,
+        )
+
+    def _follow(self) -> bool:
+        """Find the rows again where `heatlas compact` has put them since; False if they lie where they lay."""
+        done = done_shards(self.uri)
+        if done.files_with(self.parts) == list(self.files) or not done.keys() >= set(self.parts):
+            return False
+        self._use(done)
+        self._database.register("classes", self._classes)
+        return True
+
+    def _steadily(self, read: Callable[[], Found]) -> Found:
+        """What `read` gives, once more if files went away meanwhile because they were merged."""
+        try:
+            return read()
+        except StorageError:
+            if not self._follow():
+                raise
+            return read()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -94,10 +128,14 @@ class Atlas:
 
     def statuses(self) -> dict[str, int]:
         """Rows by status, the most frequent first."""
-        with reading_parts(self.uri):
-            return dict(self._database.execute(
-                f"SELECT status, count(*) FROM {STORED} GROUP BY status ORDER BY count(*) DESC, status"
-            ).fetchall())  # fmt: skip
+
+        def count() -> dict[str, int]:
+            with reading_parts(self.uri):
+                return dict(self._database.execute(
+                    f"SELECT status, count(*) FROM {STORED} GROUP BY status ORDER BY count(*) DESC, status"
+                ).fetchall())  # fmt: skip
+
+        return self._steadily(count)
 
     def table(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """Rows as an Arrow table with the stored types, in stored order.
@@ -111,10 +149,7 @@ class Atlas:
             StorageError: If a part cannot be read.
         """
         names = self.schema.names if columns is None else self._known(columns)
-        if where is None:
-            tables = [self._added.read(part, names) for part in self.parts]
-        else:
-            tables = [self._added.read(part, names).take(rows) for part, rows in self._rows_where(where).items()]
+        tables = self._steadily(lambda: list(self._tables(names, where)))
         # unifies nothing: all parts of a run have one schema
         return pa.concat_tables([pa.schema([self.schema.field(name) for name in names]).empty_table(), *tables]).select(
             names
@@ -134,8 +169,13 @@ class Atlas:
         Raises:
             UsageError: If DuckDB refuses the query, or it is not one that returns rows.
         """
-        with asking(query):
-            relation = self._database.sql(query)
+        self._follow()  # the relation reads when it is run, and then cannot look for its files again
+
+        def ask() -> duckdb.DuckDBPyRelation:
+            with asking(query):
+                return self._database.sql(query)
+
+        relation = self._steadily(ask)
         if relation is None:
             raise UsageError(f"the statement {query!r} returns no rows; ask with SELECT")
         return relation
@@ -147,6 +187,19 @@ class Atlas:
     def compare(self, other: Atlas | str, metrics: Sequence[str] | None = None, **options: Any) -> pa.Table:
         """Paired tests against another run over the same ids, or a floor of this one; see `compare_scores`, which this is."""
         return compare_scores(self, other, metrics, **options)
+
+    def curate(self, recipes: Sequence[str] | None = None, **options: Any) -> pa.Table:
+        """What is to be looked at, ranked and with reasons, as one table; options and errors as `run_recipes`, which this is.
+
+        Recipes that cannot run on this store are left out; the table's metadata `heatlas_curation` says which and why.
+        """
+        return run_recipes(self, recipes, **options).table()
+
+    def cluster(self, **options: Any) -> Clusters:
+        """Groups of alike maps in every class; options and errors as `cluster_maps`, which this is."""
+        from .clustering.cluster import cluster_maps  # here, because scikit-learn takes a second to import
+
+        return cluster_maps(self, **options)
 
     def maps(self, ids: Iterable[str] | None = None, *, target: int | None = None) -> np.ndarray:
         """Maps as one array.
@@ -168,18 +221,45 @@ class Atlas:
             )
         height, width = self.metadata["map"]["height"], self.metadata["map"]["width"]
         if ids is None:
-            found = [_map_values(read_part(self.uri, part, ["map"])["map"]) for part in self.parts]
-            return np.concatenate(found).reshape(-1, height, width).astype(np.float32)
-        wanted = [ids] if isinstance(ids, str) else list(ids)
-        places = self._places_of(wanted, target)
-        by_part: dict[int, list[int]] = defaultdict(list)
-        for position, one in enumerate(wanted):
-            by_part[places[one][0]].append(position)
-        result = np.empty((len(wanted), height * width), dtype=np.float32)
-        for part, positions in by_part.items():
-            rows = [places[wanted[position]][1] for position in positions]
-            result[positions] = _map_values(read_part(self.uri, part, ["map"])["map"].take(pa.array(rows)))
-        return result.reshape(-1, height, width)
+            values = self._steadily(lambda: [_map_values(one["map"]) for one in self._tables(["map"])])
+        else:
+            wanted = [ids] if isinstance(ids, str) else list(ids)
+            values = self._steadily(lambda: [self._maps_of(wanted, target)])
+        return np.concatenate([np.empty((0, height * width), np.float32), *values]).reshape(-1, height, width)
+
+    def _maps_of(self, ids: Sequence[str], target: int | None) -> np.ndarray:
+        places = self._places_of(ids, target)
+        by_file: dict[PartFile, list[int]] = defaultdict(list)
+        for position, one in enumerate(ids):
+            by_file[places[one][0]].append(position)
+        found, order = [], []
+        for file, positions in by_file.items():
+            rows = [places[ids[position]][1] for position in positions]
+            with open_file(self.uri, file) as opened:
+                found.append(_map_values(read_rows(opened, rows, ["map"])["map"]))
+            order += positions
+        return (
+            np.concatenate(found)[np.argsort(order)]
+            if found
+            else np.empty((0, self.schema.field("map").type.list_size))
+        )
+
+    def batches(self, columns: Sequence[str] | None = None, where: str | None = None) -> Iterator[pa.Table]:
+        """As `table`, but in pieces of a few MB one after the other, for stores that do not fit in memory."""
+        names = self.schema.names if columns is None else self._known(columns)
+        yield from self._tables(names, where)
+
+    def _tables(self, names: Sequence[str], where: str | None = None) -> Iterator[pa.Table]:
+        if where is None:
+            for file in self.files:
+                yield from self._added.tables(file, names)
+        else:
+            for file, rows in self._rows_where(where).items():
+                yield from self._added.tables(file, names, rows)
+
+    def _file(self, name: str) -> PartFile:
+        """The file that DuckDB calls so."""
+        return self._by_name[name.rsplit("/", 1)[-1]]
 
     def _known(self, columns: Sequence[str]) -> list[str]:
         names = [columns] if isinstance(columns, str) else list(columns)
@@ -189,12 +269,12 @@ class Atlas:
                 raise UsageError(f"unknown column {name!r}{hint}; the columns are {', '.join(self.schema.names)}")
         return names
 
-    def _rows_where(self, where: str) -> dict[int, list[int]]:
+    def _rows_where(self, where: str) -> dict[PartFile, list[int]]:
         with asking(where):
             found = self._database.execute(f"SELECT filename, file_row_number FROM {PARTS} WHERE ({where})").fetchall()
-        rows: dict[int, list[int]] = defaultdict(list)
-        for part, row in sorted((part_index(name), row) for name, row in found):
-            rows[part].append(row)
+        rows: dict[PartFile, list[int]] = defaultdict(list)
+        for file, row in sorted((self._file(name), row) for name, row in found):
+            rows[file].append(row)
         return rows
 
     def _places_of(self, ids: Sequence[str], target: int | None) -> dict[str, Place]:
@@ -210,7 +290,7 @@ class Atlas:
                 {"target": target},
             ).fetchall()
         self._database.unregister("heatlas_wanted")
-        places = {one: (part_index(name), row) for one, name, row, _, _ in found}
+        places = {one: (self._file(name), row) for one, name, row, _, _ in found}
         self._refuse(
             "are not in this store" if target is None else f"have no row for the target {target} in this store",
             [repr(one) for one in ids if one not in places],

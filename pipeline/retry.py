@@ -6,27 +6,21 @@ wrote it. Each file is replaced in one atomic step, so a retry that is killed ha
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ..engine.errors import StorageError
 from ..engine.statuses import OK, RETRYABLE
 from ..workers.shards import Row, Sample, Shard
 from .evaluations import KEYS
-from .exchange import exchange
 from .footers import part_summaries
-from .location import child
-from .part_names import part_path
 from .plan import samples_of
-from .schema import StoreLayout, rows_to_table, table_to_parquet
+from .schema import StoreLayout, rows_to_table
+from .shard_rows import change_shard
 from .store import done_shards, read_part
-from .summaries import with_summary
 
 
 @dataclass(frozen=True)
@@ -53,8 +47,7 @@ def plan_retry(out: str, plan: Sequence[Shard], listing: pa.Table, leave: Collec
         listing: All samples, labels resolved.
         leave: Shards to leave alone, such as those of a moment ago.
     """
-    done = done_shards(out)
-    summaries = part_summaries(out, {shard.index: done[shard.index] for shard in plan if shard.index in done})
+    summaries = part_summaries(out, done_shards(out))
     failed = {index for index, one in summaries.items() if RETRYABLE & one.statuses.keys()} - set(leave)
     rows = {index: failed_rows(out, index) for index in sorted(failed)}
     shards = [shard for shard in plan if shard.index in rows]
@@ -86,17 +79,8 @@ class RetrySink:
         Raises:
             StorageError: When storage fails, or the file is damaged; it is then as it was.
         """
-        uri = child(self.out, part_path(shard.index))
         new = rows_to_table(rows, self.layout)
-
-        def change(stored: bytes) -> bytes | None:
-            try:
-                merged = merge(pq.ParquetFile(io.BytesIO(stored), page_checksum_verification=True).read(), new)
-            except (OSError, pa.ArrowException) as error:
-                raise StorageError(f"cannot read {uri}: {error}; see `heatlas verify {self.out}`") from error
-            return None if merged is None else table_to_parquet(with_summary(merged))
-
-        return exchange(uri, change)
+        return change_shard(self.out, shard.index, lambda stored: merge(stored, new))
 
 
 def merge(stored: pa.Table, new: pa.Table) -> pa.Table | None:

@@ -13,9 +13,9 @@ import torch
 from ..engine.errors import StorageError
 from ..engine.sise import Explanation
 from ..workers.shards import Sample
-from .part_names import part_path
+from .part_rows import groups_with, open_file, shard_ranges
 from .schema import read_metadata
-from .store import open_part
+from .store import file_of
 
 COLUMNS = ["id", "status", "error", "prediction", "target", "score", "logit", "map"]
 
@@ -57,19 +57,17 @@ class StoredMaps:
         part = sample.explained_in
         if part is None:
             raise StorageError(f"nobody said in which shard of {self.out} the explanation of {sample.id!r} is stored")
-        with open_part(self.out, part) as file:
-            ids = {
-                group: set(file.read_row_group(group, columns=["id"])["id"].to_pylist())
-                for group in range(file.num_row_groups)
-            }
-            groups = [group for group, there in ids.items() if sample.id in there]
-            if groups:
-                elsewhere = {one for group, there in ids.items() if group not in groups for one in there}
-                self._group = _rows(file.read_row_groups(groups, columns=COLUMNS), elsewhere)
-                facts = read_metadata(file.schema_arrow)["map"]
+        file = file_of(self.out, part)
+        with open_file(self.out, file) as opened:
+            groups = groups_with(opened, *shard_ranges(opened, file)[part])
+            ids = {group: opened.read_row_group(group, columns=["id"])["id"].to_pylist() for group in groups}
+            if holding := [group for group in groups if sample.id in ids[group]]:
+                elsewhere = {one for group in groups if group not in holding for one in ids[group]}
+                self._group = _rows(opened.read_row_groups(holding, columns=COLUMNS), elsewhere)
+                facts = read_metadata(opened.schema_arrow)["map"]
                 self._part, self._shape = part, (facts["height"], facts["width"])
                 return
-        raise StorageError(f"{self.out}/{part_path(part)} has no row of {sample.id!r} any more; run the command again")
+        raise StorageError(f"{file.uri(self.out)} has no row of {sample.id!r} any more; run the command again")
 
 
 def _rows(table: pa.Table, incomplete: Collection[str]) -> dict[str, list[dict[str, Any]]]:
