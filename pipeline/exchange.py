@@ -45,6 +45,35 @@ def exchange(uri: str, change: Change) -> bool:
     return with_retries(swap, f"replace {uri}")
 
 
+def withdraw(uri: str, last_look: Callable[[bytes], None]) -> None:
+    """Delete the file at `uri` after a look at what is in it; it need not be there.
+
+    Local and NFS: under the lock that `exchange` takes, so nothing is written between the look and the end. Object stores: at once
+    behind each other.
+
+    Args:
+        uri: The file.
+        last_look: Gets its bytes; an error raised there leaves the file. May be called again.
+
+    Raises:
+        StorageError: When it still fails after retries.
+    """
+    fs, path = locate(uri)
+
+    def look_and_delete() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if is_local(fs):
+                with _locked(Path(path)):
+                    last_look(Path(path).read_bytes())
+                    Path(path).unlink()
+            else:
+                fs.invalidate_cache()
+                last_look(bytes_of(fs, path))
+                fs.rm_file(path)
+
+    with_retries(look_and_delete, f"delete {uri}")
+
+
 def _swap_local(path: Path, change: Change) -> bool:
     with _locked(path):
         new = change(path.read_bytes())
