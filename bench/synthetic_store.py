@@ -180,7 +180,7 @@ def _maps(world: World, random: np.random.Generator, images: Columns, sound: np.
     maps = np.exp(-0.5 * (distance / width[:, None, None]) ** 2)
     ring = np.exp(-0.5 * ((np.hypot(*np.meshgrid(place - 0.5, place - 0.5)) - 0.45) / 0.05) ** 2)
     maps[kind == "outlier"] = ring
-    maps = maps * random.uniform(0.6, 0.95, count)[:, None, None] + random.uniform(0, 0.05, maps.shape)
+    maps = maps * random.uniform(0.6, 0.95, count)[:, None, None] + random.uniform(0, 0.01, maps.shape)
     twins = np.flatnonzero((kind == "duplicate") & (np.arange(count) > 0))
     maps[twins] = maps[twins - 1]
     return maps.astype(np.float16).astype(np.float64)

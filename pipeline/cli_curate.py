@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..engine.errors import UsageError
-from .cli_commands import Out
 from .wording import harmless
 
 
 def curate(
-    out: Annotated[str | None, Parameter(help=Out.__metadata__[0].help)] = None,
+    out: Annotated[str | None, Parameter(help="Directory or URI of a run's store.")] = None,
     /,
     *,
     to: Annotated[
