@@ -15,10 +15,14 @@ from cyclopts import App, CycloptsError
 
 from .. import __version__
 from ..engine.errors import HeatlasError
+from .cli_cluster import cluster
 from .cli_commands import demo, layers, show, status, verify
+from .cli_compact import compact
+from .cli_curate import curate
 from .cli_evaluate import evaluate
 from .cli_explain import explain
 from .cli_metrics import metrics, summary
+from .cli_report import report
 from .wording import harmless
 
 USAGE_ERROR = 2
@@ -34,7 +38,7 @@ def build_app() -> App:
         help_epilogue="Start with `heatlas demo --out demo-out`, or see `heatlas explain --help`.",
         suppress_keyboard_interrupt=False,
     )
-    for command in (explain, evaluate, layers, metrics, show, status, summary, verify, demo):
+    for command in (explain, evaluate, curate, cluster, report, compact, layers, metrics, show, status, summary, verify, demo):
         app.command(command)
     return app
 
