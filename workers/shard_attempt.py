@@ -238,11 +238,12 @@ class ShardAttempt:
         """An error row for the target that was being explained, or for the image where it has none yet."""
         one = self._in_flight[position]
         row = self._failed(position, failure.status, failure.text)
-        row.n_forwards = one.asked
-        if not one.left:
+        place = next(iter(one.left), None)
+        row.n_forwards = 0 if place else one.asked
+        if place is None:
             return self._settle(position, [row])
-        row.target = (one.targets or ())[one.left[0]]
-        return self._add(position, one.left[0], row)
+        row.target = (one.targets or ())[place]
+        return self._add(position, place, row)
 
     def _try(self, call: Callable[[], None]) -> Failure | None:
         """Do it. Gives a failure as text: the exception's frames would hold the device's memory."""

@@ -1,0 +1,138 @@
+"""Several targets per image, from the command to every reader of the store."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+
+import heatlas
+import numpy as np
+import pytest
+from heatlas.engine.errors import UsageError
+from heatlas.pipeline.cli import main
+from heatlas.pipeline.store import logical_digest
+from tiny_run import command, draw, draw_all, importable_factory
+
+COUNT = 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    with importable_factory(tmp_path_factory.mktemp("targets")) as folder:
+        draw_all(folder / "images", COUNT)
+        assert main(command(folder / "images", folder / "plain")) == 0
+        assert main(command(folder / "images", folder / "both", "--target", "both", "--store.map-size", "input")) == 0
+        yield folder
+
+
+def frame(out: pathlib.Path):
+    return heatlas.open(out).to_pandas(
+        ["id", "label", "prediction", "target", "status", "score", "n_forwards", "drop_pct"]
+    )
+
+
+def test_both_has_the_rows_of_either(folder: pathlib.Path, tmp_path: pathlib.Path):
+    assert main(command(folder / "images", tmp_path / "label", "--target", "label")) == 0
+    both, plain, label = frame(folder / "both"), frame(folder / "plain"), frame(tmp_path / "label")
+    assert (plain["target"] == plain["prediction"]).all()
+    assert (label["target"] == label["label"]).all()
+    differ = int((plain["prediction"] != plain["label"]).sum())
+    assert 0 < differ < COUNT
+    assert len(both) == COUNT + differ
+    for single in (plain, label):
+        merged = single.merge(both, on=["id", "target"], suffixes=("", "_both"))
+        assert len(merged) == COUNT
+        assert (merged["score"] == merged["score_both"]).all()
+        assert (merged["drop_pct"].fillna(-1) == merged["drop_pct_both"].fillna(-1)).all()
+        asked = merged["n_forwards_both"] - merged["n_forwards"]
+        assert set(asked) <= {0, 1}
+
+
+def test_the_content_does_not_depend_on_workers(folder: pathlib.Path, tmp_path: pathlib.Path):
+    argv = command(
+        folder / "images", tmp_path / "out", "--target", "both", "--store.map-size", "input", "--workers", "2"
+    )
+    assert main(argv) == 0
+    assert logical_digest(str(tmp_path / "out")) == logical_digest(str(folder / "both"))
+
+
+def test_status_and_verify_count_samples_and_rows(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    out, rows = folder / "both", len(frame(folder / "both"))
+    assert main(["verify", str(out)]) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+    assert main(["status", str(out)]) == 0
+    assert f"  rows      {rows}, of {COUNT} of {COUNT} samples\n" in capsys.readouterr().out
+    assert main(["status", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["samples_done"], found["samples"]) == (rows, COUNT, COUNT)
+    assert main(command(folder / "images", out, "--target", "both", "--store.map-size", "input")) == 0
+    assert "was complete already" in capsys.readouterr().out
+
+
+def test_maps_and_pictures_of_each_target(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    atlas, rows = heatlas.open(folder / "both"), frame(folder / "both")
+    twice = rows[rows.duplicated("id")].iloc[0]
+    with pytest.raises(UsageError, match="have several rows, one per target; choose one with target=CLASS"):
+        atlas.maps([twice["id"]])
+    one, other = (atlas.maps([twice["id"]], target=int(twice[name])) for name in ("prediction", "label"))
+    assert not np.array_equal(one, other)
+    capsys.readouterr()
+    assert main(["show", str(folder / "both"), "--id", twice["id"], "--to", str(tmp_path)]) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 2
+    assert [name.rsplit("-", 1)[1] for name in names] == sorted(
+        f"{twice[name]}.png" for name in ("prediction", "label")
+    )
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_metrics_are_added_to_every_row(folder: pathlib.Path, tmp_path: pathlib.Path):
+    out = tmp_path / "both"
+    shutil.copytree(folder / "both", out)
+    assert main(["evaluate", str(out), "--metrics", "increase,average_gain_pct", "--workers", "0"]) == 0
+    added = heatlas.open(out).to_pandas(["id", "target", "score", "drop_pct", "average_gain_pct"])
+    assert added["average_gain_pct"].notna().all()
+    assert len(added) == len(frame(out))
+    assert ((added["drop_pct"] > 0) <= (added["average_gain_pct"] == 0)).all(), "of the same target"
+    assert main(["verify", str(out)]) == 0
+
+
+def test_error_rows_of_several_targets_are_tried_again(folder: pathlib.Path, tmp_path: pathlib.Path, capsys):
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(folder / "images", images)
+    broken = sorted(images.rglob("*.png"))[-1]
+    number = int(broken.stem)
+    broken.write_text("not yet uploaded")
+    argv = command(images, out, "--target", "top:2", "--metrics", "none")
+    assert main(argv) == 0
+    assert len(frame_of(out)) == 2 * COUNT - 1
+    draw(broken, number)
+    capsys.readouterr()
+    assert main([*argv, "--retry-errors"]) == 0
+    printed, told = capsys.readouterr()
+    assert "1 error row in 1 shard once more" in told
+    assert "retried   1 error row, of which 1 ok now" in printed
+    calm = tmp_path / "calm"
+    assert main(command(folder / "images", calm, "--target", "top:2", "--metrics", "none")) == 0
+    assert frame_of(out).equals(frame_of(calm))
+    assert main(["verify", str(out)]) == 0
+
+
+def frame_of(out: pathlib.Path):
+    return heatlas.open(out).to_pandas(["id", "target", "status", "score", "n_forwards"])
+
+
+def test_every_class_above_the_limit(folder: pathlib.Path, tmp_path: pathlib.Path):
+    out = tmp_path / "out"
+    assert main(command(folder / "images", out, "--target", "above:0.5", "--metrics", "none")) == 0
+    rows = heatlas.open(out).to_pandas(["id", "target", "status", "score", "logit", "prediction", "error"])
+    fine, none = rows[rows["status"] == "ok"], rows[rows["status"] == "no_target"]
+    assert len(fine) + len(none) == len(rows)
+    assert (fine["score"] > 0.5).all()
+    assert np.allclose(fine["score"], 1 / (1 + np.exp(-fine["logit"])), atol=1e-6)
+    assert none["prediction"].notna().all()
+    run = json.loads((out / "_run.json").read_text())
+    assert run["fingerprint"]["score"] == "sigmoid"
