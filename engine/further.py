@@ -5,30 +5,34 @@ They go through the same explainer and the same packed scorer as the image itsel
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from . import statuses
 from .errors import TargetError
+from .explainer import Explainer
 from .metrics import Explains, Subject
-from .sise import SISE, Pending
 
 
 class FurtherMaps:
     """The explanations that one `Explains` asks for, in flight or done.
 
     Args:
-        sise: Explains and scores them.
+        explainer: Explains them, by the image's own draws.
         wanted: What to explain.
         subject: The image whose own map stands in where its own image and target are asked for.
     """
 
-    def __init__(self, sise: SISE, wanted: Explains, subject: Subject):
+    def __init__(self, explainer: Explainer, wanted: Explains, subject: Subject):
         self.n_forwards = 0
-        self._sise = sise
+        self.n_backwards = 0
+        self._explainer = explainer
+        self._seed = subject.sample
         self._maps = torch.full((wanted.count, *subject.map.shape), torch.nan, device=subject.map.device)
-        self._pending: list[tuple[int, Pending]] = []
+        self._pending: list[tuple[int, Any]] = []
         for place, (image, target) in enumerate(wanted.make(subject)):
             if image is subject.image and target == subject.target:
                 self._maps[place] = subject.map
@@ -48,7 +52,7 @@ class FurtherMaps:
 
     def _begin(self, place: int, image: Tensor, target: int) -> None:
         try:
-            self._pending.append((place, self._sise.begin(image, target)))
+            self._pending.append((place, self._explainer.begin(image, target, self._seed)))
         except TargetError:
             self.n_forwards += (
                 1  # a label that is no class of the model: the map stays NaN, so the metric is not defined
@@ -57,7 +61,7 @@ class FurtherMaps:
 
     def advance(self) -> None:
         """Queue what is next of those under a budget, and take in those that are scored."""
-        while sum(self._sise.advance(pending) for _, pending in self._pending):
+        while sum(self._explainer.advance(pending) for _, pending in self._pending):
             pass
         self._settle()
 
@@ -71,8 +75,9 @@ class FurtherMaps:
                 waiting.append((place, pending))
         self._pending = waiting
 
-    def _take(self, place: int, pending: Pending) -> None:
-        found = self._sise.complete(pending, keep_layers=False)
+    def _take(self, place: int, pending: Any) -> None:
+        found = self._explainer.complete(pending, keep_layers=False)
         self.n_forwards += found.n_forwards
+        self.n_backwards += found.n_backwards
         if found.status == statuses.OK and found.map is not None:
             self._maps[place] = found.map

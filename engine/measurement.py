@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .errors import SettingsError, did_you_mean
+from .explainer import Explainer
 from .further import FurtherMaps
 from .metrics import METRIC_PRESETS, METRICS, Evidence, Explains, Metric, Probe, Subject
 from .scorer import Job
-from .sise import SISE
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,23 @@ class Measurement:
     """The metrics of one map, in flight or done. Making it queues the probes and begins the further explanations.
 
     Args:
-        sise: Its scorer scores the probes; it makes the further explanations.
+        explainer: Its scorer scores the probes; it makes the further explanations.
         wanted: What to measure.
         subject: The image and its map.
         scored: Probes by name that need no second scoring, because they do not depend on the map.
     """
 
-    def __init__(self, sise: SISE, wanted: MetricSet, subject: Subject, scored: Mapping[str, Job] | None = None):
+    def __init__(
+        self, explainer: Explainer, wanted: MetricSet, subject: Subject, scored: Mapping[str, Job] | None = None
+    ):
         self._wanted = wanted
         self._subject = subject
         self._notes: dict[str, Tensor] = {}
         self._shared = {probe.name: scored[probe.name] for probe in wanted.probes if scored and probe.name in scored}
         self._own = {probe.name: self._job(probe) for probe in wanted.probes if probe.name not in self._shared}
         if self._own:
-            sise.scorer.submit(*self._own.values(), like=subject.image)
-        self._further = {one.name: FurtherMaps(sise, one, subject) for one in wanted.explains}
+            explainer.scorer.submit(*self._own.values(), like=subject.image)
+        self._further = {one.name: FurtherMaps(explainer, one, subject) for one in wanted.explains}
 
     @property
     def done(self) -> bool:
@@ -91,6 +93,11 @@ class Measurement:
     def n_forwards(self) -> int:
         """Forwards spent on it, probes shared with another measurement apart."""
         return sum(job.count for job in self._own.values()) + sum(maps.n_forwards for maps in self._further.values())
+
+    @property
+    def n_backwards(self) -> int:
+        """Backwards spent on it."""
+        return sum(maps.n_backwards for maps in self._further.values())
 
     @property
     def of_image(self) -> dict[str, Job]:

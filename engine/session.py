@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from . import statuses
 from .errors import SettingsError
+from .explainer import Explainer
+from .explanation import Explanation
 from .measurement import Measurement, MetricSet
 from .metrics import Subject, rank_pixels
 from .metrics.floors import FLOORS, floored
 from .metrics.sanity import SANITY, RandomModel
-from .sise import SISE, Explanation, Pending
 
 
 @dataclass(eq=False)
@@ -34,7 +36,7 @@ class Explained:
     score: float | None
     logit: float | None
     map: Float[Tensor, "height width"] | None
-    """S / B, in [0, 1], float32, on the CPU."""
+    """In [0, 1], float32, on the CPU."""
     metrics: dict[str, float | None]
     """Every metric of the session; None where it is not defined for the image."""
     mask_counts: tuple[int, ...]
@@ -45,6 +47,9 @@ class Explained:
     """The metrics of each floor's map; None for an image that is not in the sample."""
     surrogate_error: float | None = None
     """Expected RMS error of the map, by the surrogate itself; None where every mask was scored."""
+    n_backwards: int = 0
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else the method gives, on the CPU."""
 
 
 @dataclass(eq=False)
@@ -56,17 +61,17 @@ class InFlight:
     truth: Tensor | None
     label: int | None
     sample_seed: int
-    pending: Pending | None = None
-    """Its masks; None where its map was given."""
+    pending: Any = None
+    """What the explainer began; None where its map was given."""
     explanation: Explanation | None = None
     measured: Measurement | None = None
     floors: dict[str, Measurement] = field(default_factory=dict)
     sanity: dict[str, float | None] = field(default_factory=dict)
-    sanity_forwards: int = 0
+    sanity_passes: tuple[int, int] = (0, 0)
 
     @property
     def explained(self) -> bool:
-        """Whether none of its masks is left in the scorer."""
+        """Whether the explainer is done with it."""
         return self.pending is None or self.pending.done
 
     @property
@@ -87,14 +92,19 @@ class InFlight:
     @property
     def n_forwards(self) -> int:
         """Forwards spent on metrics."""
-        return sum(one.n_forwards for one in self.measurements) + self.sanity_forwards
+        return sum(one.n_forwards for one in self.measurements) + self.sanity_passes[0]
+
+    @property
+    def n_backwards(self) -> int:
+        """Backwards spent on metrics."""
+        return sum(one.n_backwards for one in self.measurements) + self.sanity_passes[1]
 
 
 class ExplainSession:
     """Explains images one after another with shared batches.
 
     Args:
-        sise: The explainer; its scorer also scores the metrics' probes.
+        explainer: Its scorer also scores the metrics' probes.
         metrics: Names from `METRICS`; a metric that needs ground truth is None for images without.
         seed: Of the metrics' random draws, at least 0; with each image's own seed it fixes them.
         floors_below: Images whose own seed is less get the metrics of a random map and of a centred Gaussian beside their own.
@@ -106,7 +116,7 @@ class ExplainSession:
 
     def __init__(
         self,
-        sise: SISE,
+        explainer: Explainer,
         metrics: Sequence[str] = (),
         *,
         seed: int = 0,
@@ -115,14 +125,14 @@ class ExplainSession:
     ):
         if seed < 0:
             raise SettingsError(f"seed must be at least 0, got {seed}")
-        self.sise = sise
+        self.explainer = explainer
         self.seed = seed
         self.metrics = MetricSet.of(metrics)
         self._floored = MetricSet(floored(self.metrics.metrics))
         self._floors_below = floors_below
         self._sanity_below = sanity_below
-        self._random = RandomModel(sise, seed)
-        self._keep_layers = sise.keep_layers or self.metrics.layers
+        self._random = RandomModel(explainer, seed)
+        self._keep_layers = explainer.keep_layers or self.metrics.layers
         self._masking: deque[InFlight] = deque()
         self._probing: deque[InFlight] = deque()
         self._left = time.perf_counter()
@@ -159,14 +169,14 @@ class ExplainSession:
             TargetError: When `target` is no class of the model; nothing was taken in.
             ValueError: When the given map does not have the image's size; nothing was taken in.
         """
-        device = next((parameter.device for parameter in self.sise.model.parameters()), image.device)
+        device = next((parameter.device for parameter in self.explainer.model.parameters()), image.device)
         image = image.to(device, non_blocking=True)
         own = key if sample_seed is None else sample_seed
         one = InFlight(key, image, None if truth is None else truth.to(device, non_blocking=True), label, own)
         if given is None:
-            one.pending = self.sise.begin(image, target)
+            one.pending = self.explainer.begin(image, target, own)
         else:
-            one.explanation = replace(given, map=fitting(given.map, image), n_forwards=0)
+            one.explanation = replace(given, map=fitting(given.map, image), n_forwards=0, n_backwards=0)
         self._masking.append(one)
         return self._advance()
 
@@ -174,18 +184,18 @@ class ExplainSession:
         """Score what is queued and return every image still in flight."""
         finished: list[Explained] = []
         while self._masking or self._probing:
-            self.sise.scorer.flush()
+            self.explainer.flush()
             finished += self._advance()
         return finished
 
     def reset(self) -> None:
         """Forget everything in flight."""
-        self.sise.scorer.reset()
+        self.explainer.reset()
         self._masking.clear()
         self._probing.clear()
 
     def _advance(self) -> list[Explained]:
-        while sum(self.sise.advance(one.pending) for one in self._masking if one.pending is not None):
+        while sum(self.explainer.advance(one.pending) for one in self._masking if one.pending is not None):
             pass  # a round queued for one image may have filled the batch that another's was waiting for
         while self._masking and self._masking[0].explained:
             self._probing.append(self._masking[0])
@@ -199,24 +209,26 @@ class ExplainSession:
 
     def _start_metrics(self, one: InFlight) -> None:
         if one.pending is not None:
-            one.explanation = self.sise.complete(one.pending, keep_layers=self._keep_layers)
+            one.explanation = self.explainer.complete(one.pending, keep_layers=self._keep_layers)
         found = one.explanation
         if found is None or found.map is None or found.target is None or found.prediction is None:
             return
         subject = Subject(
             one.image, found.map, rank_pixels(found.map[None])[0], found.target, found.prediction, one.label, self.seed, one.sample_seed
         )  # fmt: skip
-        one.measured = Measurement(self.sise, self.metrics, subject)
+        one.measured = Measurement(self.explainer, self.metrics, subject)
         if one.sample_seed < self._floors_below:
             one.floors = {name: self._floor(name, subject, one.measured) for name in FLOORS}
         if one.sample_seed < self._sanity_below:
-            one.sanity[SANITY], one.sanity_forwards = self._random.spearman(one.image, found.map, found.target)
+            one.sanity[SANITY], one.sanity_passes = self._random.spearman(
+                one.image, found.map, found.target, one.sample_seed
+            )
 
     def _floor(self, name: str, subject: Subject, own: Measurement) -> Measurement:
         size = (subject.map.shape[0], subject.map.shape[1])
         heat = FLOORS[name](size, seed=self.seed, sample=subject.sample).to(subject.map)
         floor = replace(subject, map=heat, order=rank_pixels(heat[None])[0])
-        return Measurement(self.sise, self._floored, floor, own.of_image)
+        return Measurement(self.explainer, self._floored, floor, own.of_image)
 
     def _leave(self, one: InFlight) -> Explained:
         found = one.explanation
@@ -230,7 +242,7 @@ class ExplainSession:
         return Explained(
             one.key, found.status, found.error, found.prediction, found.target, found.score, found.logit, heat, values,
             found.mask_counts, found.n_forwards + one.n_forwards, now - before, floors or None,
-            found.surrogate_error,
+            found.surrogate_error, found.n_backwards + one.n_backwards, {name: extra.cpu() for name, extra in found.extras.items()},
         )  # fmt: skip
 
     def _measure(self, one: InFlight, found: Explanation) -> dict[str, float | None]:

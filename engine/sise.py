@@ -19,6 +19,8 @@ from .budget import EXACT, Budget, check_budget, masks_allowed
 from .budgeted import BudgetedMasks
 from .capture import capture
 from .errors import ModelError, SettingsError, TargetError
+from .explainer import finish
+from .explanation import Explanation, Logits
 from .fusion import fuse
 from .layer_masks import LayerMasks
 from .masks import average_gradients, extremes, min_max
@@ -27,27 +29,6 @@ from .scorer import Scorer
 from .scores import SOFTMAX, Score
 
 MASK_NOT_FINITE = (statuses.NON_FINITE, "the score of a mask is not finite")
-
-
-@dataclass(eq=False)
-class Explanation:
-    """What one image's explanation came to. `map` and `layer_maps` are None unless `status` is `ok`."""
-
-    status: str
-    error: str | None
-    prediction: int | None
-    target: int | None
-    score: float | None
-    """Softmax probability of the target, in [0, 1]."""
-    logit: float | None
-    map: Float[Tensor, "height width"] | None = None
-    """S / B, in [0, 1], float32."""
-    layer_maps: Float[Tensor, "layer height width"] | None = None
-    """Each V_l, min-maxed, low to high."""
-    mask_counts: tuple[int, ...] = ()
-    n_forwards: int = 1
-    surrogate_error: float | None = None
-    """Expected RMS error of the map, by the surrogate itself; None where every mask was scored."""
 
 
 @dataclass(eq=False)
@@ -146,7 +127,7 @@ class SISE:
                 pending.append(self.begin(image, target))
             self.finish(*pending)
         except BaseException:
-            self.scorer.reset()
+            self.reset()
             raise
         explanations = [self.complete(one, keep_layers=keep) for one in pending]
         return stack(explanations, self.plan(images[0]), images, keep)
@@ -158,8 +139,8 @@ class SISE:
             plan = self._plans[image.shape] = block_layers(self.model, image[None], layers=self.layers)
         return plan
 
-    def begin(self, image: Float[Tensor, "channel height width"], target: int | None) -> Pending:
-        """Select the image's masks and queue them; `advance` it until it is `done`, then `complete` it.
+    def begin(self, image: Float[Tensor, "channel height width"], target: int | None, seed: int = 0) -> Pending:
+        """Select the image's masks and queue them; `advance` it until it is `done`, then `complete` it. Draws nothing by `seed`.
 
         Raises:
             TargetError: When `target` is no class of the model.
@@ -189,12 +170,25 @@ class SISE:
         with torch.no_grad():
             return pending.budgeted.advance(self.scorer)
 
+    def flush(self) -> None:
+        """Score what is queued."""
+        self.scorer.flush()
+
     def finish(self, *pending: Pending) -> None:
         """Score everything that is queued, round after round, until these images are done."""
-        while True:
-            self.scorer.flush()
-            if not sum(self.advance(one) for one in pending):
-                return
+        finish(self, *pending)
+
+    def reset(self) -> None:
+        """Forget everything in flight."""
+        self.scorer.reset()
+
+    def over(self, model: nn.Module) -> SISE:
+        """The same settings and layers over another model, which is scored as it is."""
+        scorer = self.scorer
+        return SISE(
+            model, layers=self.layers, mu=self.mu, batch_size=scorer.batch_size, precision=scorer.precision,
+            budget=self.budget, score=scorer.score,
+        )  # fmt: skip
 
     def layer_masks(self, image: Tensor, target: int | None) -> tuple[Logits, list[LayerMasks]]:
         """One forward and one backward pass: the logits, and the kept maps of every layer (eqs. 6-8)."""
@@ -204,7 +198,7 @@ class SISE:
                 raise ModelError(
                     f"the model returns {tuple(raw.shape)} for one image; SISE needs (1, class) logits with at least 2 classes"
                 )
-            logits = Logits.of(raw.detach()[0], target, self.scorer)
+            logits = Logits.of(raw.detach()[0], target, self.scorer.score)
             if not logits.finite:
                 return logits, []
             labels = torch.tensor([logits.target], device=raw.device)
@@ -221,10 +215,8 @@ class SISE:
         """Aggregate a pending image whose masks have all been scored (eqs. 10-12, Fig. 5)."""
         logits, failure = pending.logits, pending.failure
         counts = tuple(layer.job.count for layer in pending.layers)
-        found = Explanation(
-            statuses.OK, None, logits.prediction, logits.target, logits.score, logits.logit, mask_counts=counts,
-            n_forwards=1 + pending.n_scored,
-        )  # fmt: skip
+        found = logits.explanation(statuses.OK, None)
+        found.mask_counts, found.n_forwards, found.n_backwards = counts, 1 + pending.n_scored, int(logits.finite)
         if failure is None:
             found.surrogate_error = pending.budgeted.error if pending.budgeted else None
             with torch.no_grad():
@@ -251,28 +243,6 @@ class SISE:
         found.map = (fused / len(raw)).float()
         found.layer_maps = layer_maps.float() if keep_layers else None
         return None
-
-
-@dataclass(frozen=True)
-class Logits:
-    """The unmasked image's output, on the host."""
-
-    finite: bool
-    prediction: int | None
-    target: int | None
-    score: float | None
-    logit: float | None
-
-    @classmethod
-    def of(cls, logits: Float[Tensor, " class"], target: int | None, scorer: Scorer) -> Logits:
-        if target is not None and not 0 <= target < len(logits):
-            raise TargetError(f"target must be a class index from 0 to {len(logits) - 1}, got {target}")
-        if not bool(logits.isfinite().all()):
-            return cls(False, None, target, None, None)
-        prediction = int(logits.argmax())
-        chosen = prediction if target is None else target
-        score = scorer.score.value(logits[None], torch.tensor([chosen], device=logits.device))
-        return cls(True, prediction, chosen, float(score), float(logits[chosen]))
 
 
 class Pending:

@@ -67,7 +67,7 @@ class SiseEngine:
 
     @property
     def batch_size(self) -> int:
-        return min(self._batch_size, self.session.sise.scorer.micro_batch)
+        return min(self._batch_size, self.session.explainer.scorer.micro_batch)
 
     def prepare(self, sample: Sample, reader: SampleReader) -> Prepared:
         prepared = prepare(sample, reader, self._preprocess)
@@ -76,7 +76,7 @@ class SiseEngine:
         return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
 
     def rank_classes(self, image: Tensor) -> Tensor:
-        return class_ranking(self._model, self.session.sise.scorer.score, image.to(self._torch_device)).cpu()
+        return class_ranking(self._model, self.session.explainer.scorer.score, image.to(self._torch_device)).cpu()
 
     def shrink(self) -> bool:
         if self._torch_device.type == "cuda":
@@ -99,7 +99,7 @@ class SiseEngine:
         empty = torch.zeros(self._preprocess.channels, *self._preprocess.size, device=self._torch_device)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            self.session.sise.scorer.warm_up(empty)
+            self.session.explainer.scorer.warm_up(empty)
         return tuple(str(one.message) for one in caught if issubclass(one.category, StandInWarning))
 
     def _new_session(self) -> ExplainSession:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..draws import sample_generator
+from ..explainer import Explainer, finish
 from ..sise import SISE
 from ..statuses import OK
 from .metric import Evidence, Metric
@@ -63,43 +64,44 @@ class RandomModel:
     """The same explainer over the randomised model, made when first asked for, since it takes the model's memory again.
 
     Args:
-        sise: Explains the trained model.
+        explainer: Explains the trained model.
         seed: Of the random weights, at least 0.
     """
 
-    def __init__(self, sise: SISE, seed: int = 0):
-        self._trained = sise
+    def __init__(self, explainer: Explainer, seed: int = 0):
+        self._trained = explainer
         self._seed = seed
 
     @cached_property
-    def sise(self) -> SISE:
+    def explainer(self) -> Explainer:
         """Explains the randomised model with the same settings and layers."""
-        own = self._trained
-        return SISE(
-            randomised(own.model, self._seed), layers=own.layers,
-            mu=own.mu, batch_size=own.scorer.batch_size, precision=own.scorer.precision, budget=own.budget, score=own.scorer.score,
-        )  # fmt: skip
+        return self._trained.over(randomised(self._trained.model, self._seed))
 
     def spearman(
-        self, image: Float[Tensor, "channel height width"], heat: Float[Tensor, "height width"], target: int
-    ) -> tuple[float | None, int]:
-        """`random_model_spearman` of an image whose map is there already, and the forwards spent.
+        self,
+        image: Float[Tensor, "channel height width"],
+        heat: Float[Tensor, "height width"],
+        target: int,
+        sample: int = 0,
+    ) -> tuple[float | None, tuple[int, int]]:
+        """`random_model_spearman` of an image whose map is there already, and the forwards and backwards spent.
 
         Returns:
             None in place of the correlation where the randomised model gives the image no map.
         """
-        random = self.sise
+        random = self.explainer
         try:
-            pending = random.begin(image, target)
-            random.finish(pending)
+            pending = random.begin(image, target, sample)
+            finish(random, pending)
         except BaseException:
-            random.scorer.reset()
+            random.reset()
             raise
         found = random.complete(pending, keep_layers=False)
+        passes = found.n_forwards, found.n_backwards
         if found.map is None:
-            return None, found.n_forwards
+            return None, passes
         value = float(spearman(heat.flatten()[None], found.map.flatten()[None]))
-        return (None if value != value else value), found.n_forwards
+        return (None if value != value else value), passes
 
 
 def random_model_spearman(
@@ -123,7 +125,7 @@ def random_model_spearman(
         NaN where either model gives the image no map.
     """
     own = sise(images, targets)
-    random = RandomModel(sise, seed).sise
+    random = sise.over(randomised(sise.model, seed))
     explained = [one == OK for one in own.statuses]
     values = torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device)
     if any(explained):
