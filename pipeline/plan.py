@@ -1,7 +1,8 @@
-"""The plan of a run: which samples form which shard. A pure function of the sorted listing and one number, the shard size;
-it does not know of workers, so any number of them produces the same files.
+"""The plan of a run: which samples form which shard. A pure function of the listing and one number, the shard size; it does
+not know of workers, so any number of them produces the same files.
 
-A *listing* is an Arrow table sorted by `id`, one row per sample: `id`, `uri`, `label` (class index), `boxes`, `mask_uri`.
+A *listing* is an Arrow table, one row per sample: `id`, `uri`, `label` (class index), `boxes`, `mask_uri`, and the data set's
+own columns with `EXTRA` before their names; sorted by `id`, but for sources that are read faster as they are stored.
 It stays columnar, because ten million Python objects would not fit.
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,8 @@ from ..workers.shards import Sample, Shard
 
 SHARDS_WANTED = 64
 LARGEST_SHARD = 256
+EXTRA = "extra:"
+"""Before the names of the data set's own columns."""
 _DIGEST_ROWS = 65536
 """Rows hashed together; fixed, so that the digest does not depend on how the table is chunked."""
 
@@ -51,6 +55,28 @@ def cut(sample_count: int, count: int) -> list[Shard]:
     return [Shard(index, start, stop) for index, (start, stop) in enumerate(itertools.pairwise(edges))]
 
 
+def cut_containers(containers: pa.ChunkedArray) -> list[Shard]:
+    """Shards that each lie in one container: a container is one, unless it has more than `LARGEST_SHARD` samples and is cut.
+
+    Args:
+        containers: For every sample of the listing the file that it lies in; those of a file stand together.
+    """
+    lengths = pc.run_end_encode(containers.combine_chunks()).run_ends.to_numpy()
+    shards: list[Shard] = []
+    for first, last in itertools.pairwise((0, *map(int, lengths))):
+        pieces = cut(last - first, -(-(last - first) // LARGEST_SHARD))
+        shards += [Shard(len(shards) + one.index, first + one.start, first + one.stop) for one in pieces]
+    return shards
+
+
+def planned_shards(facts: Mapping[str, Any]) -> list[Shard]:
+    """The shards of a stored plan: `samples`, `shards` and, where they are not of equal size, `sizes`."""
+    if "sizes" not in facts:
+        return cut(facts["samples"], facts["shards"])
+    edges = list(itertools.accumulate(facts["sizes"], initial=0))
+    return [Shard(index, start, stop) for index, (start, stop) in enumerate(itertools.pairwise(edges))]
+
+
 def plan_digest(listing_sha256: str, shards: Sequence[Shard]) -> str:
     """Sha256 (hex) that two plans share if and only if they store the same samples in the same shards."""
     edges = np.array([(shard.index, shard.start, shard.stop) for shard in shards], dtype="<i8")
@@ -74,7 +100,8 @@ def samples_of(listing: pa.Table, shard: Shard) -> list[Sample]:
 
 def _sample(row: dict) -> Sample:
     boxes = tuple(tuple(box) for box in row.get("boxes") or ())
-    return Sample(row["id"], row["uri"], row["label"], boxes, row.get("mask_uri"))
+    extra = tuple((name.removeprefix(EXTRA), value) for name, value in row.items() if name.startswith(EXTRA))
+    return Sample(row["id"], row["uri"], row["label"], boxes, row.get("mask_uri"), extra=extra)
 
 
 def check_unique_ids(listing: pa.Table) -> None:

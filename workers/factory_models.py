@@ -42,7 +42,7 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> tuple[nn.Modu
     """
     spec, _, weights = spec.partition("@")
     module_name, _, name = spec.partition(":")
-    factory = _attribute(_imported(module_name), name, module_name)
+    factory = attribute_of(imported(module_name), name, module_name)
     if not callable(factory) or isinstance(factory, nn.Module):
         raise ModelError(f"{spec} is {_kind(factory)}, not a function to call; write one that returns the model")
     try:
@@ -58,7 +58,7 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> tuple[nn.Modu
     return model, _preprocess(model, spec), _class_names(model, spec)
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as `python -m` does; a console script does not see the user's folder
     try:
@@ -73,7 +73,7 @@ def _imported(name: str) -> ModuleType:
         raise ModelError(f"importing {name} failed: {type(error).__name__}: {error}") from error
 
 
-def _attribute(module: ModuleType, name: str, module_name: str) -> Any:
+def attribute_of(module: ModuleType, name: str, module_name: str) -> Any:
     if hasattr(module, name):
         return getattr(module, name)
     hint = did_you_mean(name, (known for known in dir(module) if not known.startswith("_")))

@@ -7,38 +7,33 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from ...engine.errors import DataError, UsageError
-from ..location import locate
-from .folder import list_folder
-from .manifest import MANIFEST_SUFFIXES, list_manifest
+from ...engine.errors import DataError
+from .detection import named
+from .options import Listed, SourceOptions
+from .registry import SOURCES
+
+
+def list_source(data: str, options: SourceOptions) -> Listed:
+    """All samples at `data`, with the data set's own columns if they are wanted, and what the source knows of its classes.
+
+    Raises:
+        DataError: When there is nothing at `data`, nothing in it, its kind is not clear, or an id is there twice.
+    """
+    found = named(data, options)
+    if options.rows == "annotation" and not found.source.annotated:
+        able = ", ".join(f"{name}:" for name, source in SOURCES.items() if source.annotated)
+        raise DataError(f"{data} ({found.source.what}) has no annotated objects; --rows annotation is for {able}")
+    return found.source.listed(found.data, options)
 
 
 def list_samples(data: str, columns: Mapping[str, str] | None = None) -> pa.Table:
-    """All samples at `data`, sorted by id: `id, uri, label` (as written)`, boxes, mask_uri`.
+    """All samples at `data`: `id, uri, label` (as written)`, boxes, mask_uri`, without the data set's own columns.
 
     Args:
-        data: Image folder or manifest (`.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`); local path or fsspec URI.
-        columns: For manifests: the file's names of the columns `id, uri, label, boxes, mask`, where they differ.
+        data: What `--data` takes: a path or fsspec URI, or one with a prefix such as `coco:`.
+        columns: The data set's names of the columns `id, uri, image, label, boxes, mask`, where they differ.
 
     Raises:
-        DataError: When there is nothing at `data`, nothing in it, or an id is there twice.
+        DataError: As `list_source`.
     """
-    origin = os.fspath(data)
-    try:
-        fs, path = locate(os.path.expanduser(origin))
-        is_folder, is_file = fs.isdir(path), fs.isfile(path)
-    except UsageError as error:
-        raise DataError(str(error)) from error
-    except Exception as error:  # each storage has errors of its own
-        raise DataError(f"cannot reach {origin}: {type(error).__name__}: {error}") from error
-    if is_folder:
-        return list_folder(fs, path, origin)
-    if not is_file:
-        raise DataError(f"there is no file or folder {origin}; give an image folder or a manifest")
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in MANIFEST_SUFFIXES:
-        raise DataError(
-            f"{origin} is neither a folder nor a manifest: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}; "
-            "for images give the folder that contains them"
-        )
-    return list_manifest(fs, path, origin, columns)
+    return list_source(os.fspath(data), SourceOptions(columns=dict(columns or {}))).listing

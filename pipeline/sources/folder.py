@@ -3,7 +3,8 @@
 Ids are paths relative to the root with `/` between the parts. Images directly in the root have no label; hidden files and
 folders (name begins with a dot) are skipped. Symbolic links are followed, except back into a folder that contains them.
 A name that is not UTF-8 is listed with its odd bytes written as `\\xNN`; such a file cannot be read and becomes an error
-row, instead of going missing silently.
+row, instead of going missing silently. A pattern such as `photos/*/front/*.jpg` lists what it matches, by the same rules; its root
+is the folder before the first wildcard.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from fsspec import AbstractFileSystem
 from ...engine.errors import DataError
 from ..location import is_local
 from .listing import make_listing
+from .options import Listed, SourceOptions
+from .place import Place, find
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -25,30 +28,34 @@ IMAGE_SUFFIXES = frozenset(
 """Files that count as images, upper or lower case."""
 
 
-def list_folder(fs: AbstractFileSystem, root: str, origin: str) -> pa.Table:
-    """The listing of all images below `root`.
+def list_folder(data: str, options: SourceOptions) -> Listed:
+    """The listing of all images below a folder, or of those that a pattern names.
 
     Raises:
         DataError: When there is no image, or a folder cannot be listed.
     """
-    root = root.rstrip("/")
+    place = find(data)
+    root, fs = place.base, place.fs
     try:
-        ids = [name for name in _relative_paths(fs, root) if _is_image(name)]
+        ids = [name for name in _names(place) if is_image(name)]
     except OSError as error:
-        raise DataError(
-            f"cannot list {error.filename or origin}: {error.strerror or error}; make it readable"
-        ) from error
+        raise DataError(f"cannot list {error.filename or data}: {error.strerror or error}; make it readable") from error
     if not ids:
-        raise DataError(f"{origin} contains no images; files count as images with {' '.join(sorted(IMAGE_SUFFIXES))}")
+        raise DataError(f"{data} contains no images; files count as images with {' '.join(sorted(IMAGE_SUFFIXES))}")
     prefix = root if is_local(fs) else fs.unstrip_protocol(root).rstrip("/")
-    return make_listing(
-        {
-            "id": pa.array(ids, pa.string()),
-            "uri": pa.array([f"{prefix}/{name}" for name in ids], pa.string()),
-            "label": pa.array([name.split("/", 1)[0] if "/" in name else None for name in ids], pa.string()),
-        },
-        origin,
-    )
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "uri": pa.array([f"{prefix}/{name}" for name in ids], pa.string()),
+        "label": pa.array([name.split("/", 1)[0] if "/" in name else None for name in ids], pa.string()),
+    }
+    return Listed(make_listing(columns, data))
+
+
+def _names(place: Place) -> Iterator[str]:
+    """Paths relative to the base."""
+    if place.is_folder:
+        return _relative_paths(place.fs, place.base)
+    return (_printable(place.relative(path)) for path in place.paths)
 
 
 def _relative_paths(fs: AbstractFileSystem, root: str) -> Iterator[str]:
@@ -81,7 +88,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file counts as an image, by its path alone."""
     hidden = name.startswith(".") or "/." in name
     return not hidden and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 

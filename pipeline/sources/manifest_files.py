@@ -1,6 +1,6 @@
-"""Reads the wanted columns of a CSV, TSV, JSONL or Parquet file into Arrow; what they mean is not known here.
+"""Reads the columns of a CSV, TSV, JSONL or Parquet file into Arrow; what they mean is not known here.
 
-CSV and JSON lines give text and, for boxes, whatever JSON says. Row numbers in messages count from 1, a header not counted.
+CSV and JSON lines give text and, for boxes, whatever JSON says. Columns of the file's own come in plain types. Row numbers in messages count from 1, a header not counted.
 """
 
 # pyarrow.compute makes its functions at import, where pyright cannot see them
@@ -11,7 +11,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,18 +21,22 @@ import pyarrow.parquet as pq
 
 from ...engine.errors import DataError
 from .columns import present_columns
-from .listing import BOXES
+from .listing import BOXES, typed
+from .plain_values import is_binary, plain_array, plain_column
 
 Columns = dict[str, pa.ChunkedArray]
+Read = tuple[Columns, Columns]
+"""By our names those that are ours; by the file's names all others, if they are wanted."""
 
 
-def read_delimited(data: bytes, mapping: Mapping[str, str], origin: str) -> Columns:
-    """The columns of a CSV (or, ending in `.tsv`, tab-separated) file, all as text; boxes parsed from JSON text."""
+def read_delimited(data: bytes, mapping: Mapping[str, str], origin: str, others: bool = False) -> Read:
+    """The columns of a CSV (or, ending in `.tsv`, tab-separated) file; ours as text, boxes parsed from JSON text."""
     delimiter = "\t" if origin.lower().endswith(".tsv") else ","
     first_line = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", errors="replace", newline="")
     header = next(csv.reader(first_line, delimiter=delimiter), [])
     present = present_columns(mapping, header, origin)
-    wanted = list(dict.fromkeys(present.values()))
+    rest = others_in(header, present, others)
+    wanted = list(dict.fromkeys([*present.values(), *rest]))
     try:
         table = pyarrow.csv.read_csv(
             io.BytesIO(data),
@@ -45,27 +50,31 @@ def read_delimited(data: bytes, mapping: Mapping[str, str], origin: str) -> Colu
         )
     except pa.ArrowInvalid as error:
         raise DataError(f"cannot read {origin} as CSV: {error}") from error
-    return {ours: _boxes(table[name], origin) if ours == "boxes" else table[name] for ours, name in present.items()}
+    found = {ours: _boxes(table[name], origin) if ours == "boxes" else table[name] for ours, name in present.items()}
+    return found, {name: typed(table[name]) for name in rest}
 
 
-def read_json_lines(data: bytes, mapping: Mapping[str, str], origin: str) -> Columns:
+def read_json_lines(data: bytes, mapping: Mapping[str, str], origin: str, others: bool = False) -> Read:
     """The columns of a file with one JSON object per line; a column is there if any row has it."""
     rows = [_json_object(line, number, origin) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
-    header = dict.fromkeys(name for row in rows for name in row)
-    present = present_columns(mapping, list(header), origin)
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    present = present_columns(mapping, header, origin)
     columns = {}
     for ours, name in present.items():
         values = [row.get(name) for row in rows]
         columns[ours] = _boxes_array(values, origin) if ours == "boxes" else _texts(values, name, origin)
-    return columns
+    rest = others_in(header, present, others)
+    return columns, {name: pa.chunked_array([plain_array([row.get(name) for row in rows])]) for name in rest}
 
 
-def read_parquet(data: bytes, mapping: Mapping[str, str], origin: str) -> Columns:
+def read_parquet(data: bytes, mapping: Mapping[str, str], origin: str, others: bool = False) -> Read:
     """The columns of a Parquet file; ids and labels of any plain type become text."""
     try:
         file = pq.ParquetFile(io.BytesIO(data))
         present = present_columns(mapping, file.schema_arrow.names, origin)
-        table = file.read(columns=list(dict.fromkeys(present.values())))
+        schema = file.schema_arrow
+        rest = [name for name in others_in(schema.names, present, others) if not is_binary(schema.field(name).type)]
+        table = file.read(columns=list(dict.fromkeys([*present.values(), *rest])))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"cannot read {origin} as Parquet: {error}") from error
     columns = {}
@@ -76,10 +85,10 @@ def read_parquet(data: bytes, mapping: Mapping[str, str], origin: str) -> Column
             raise DataError(
                 f"column {name!r} of {origin} is {table[name].type}, which cannot be {ours}: {error}"
             ) from error
-    return columns
+    return columns, {name: plain_column(table[name]) for name in rest}
 
 
-READERS: dict[str, Callable[[bytes, Mapping[str, str], str], Columns]] = {
+READERS: dict[str, Callable[[bytes, Mapping[str, str], str, bool], Read]] = {
     ".csv": read_delimited,
     ".tsv": read_delimited,
     ".jsonl": read_json_lines,
@@ -87,6 +96,12 @@ READERS: dict[str, Callable[[bytes, Mapping[str, str], str], Columns]] = {
     ".parquet": read_parquet,
 }
 """Manifest formats by suffix."""
+
+
+def others_in(header: Iterable[str], present: Mapping[str, str], wanted: bool) -> list[str]:
+    """Columns that are none of ours; of those with the same name none, for which of them is meant nobody knows."""
+    taken, count = set(present.values()), Counter(header)
+    return [name for name in count if wanted and name and name not in taken and count[name] == 1]
 
 
 def _parquet_column(column: pa.ChunkedArray, ours: str, origin: str) -> pa.ChunkedArray:

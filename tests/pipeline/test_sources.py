@@ -129,7 +129,8 @@ def test_folder_refusals(tmp_path: Path, memory: str) -> None:
         f"{tmp_path}/data contains no images; files count as images with .avif"
     )
     assert (
-        refusal(tmp_path / "gone") == f"there is no file or folder {tmp_path}/gone; give an image folder or a manifest"
+        refusal(tmp_path / "gone")
+        == f"there is no file or folder {tmp_path}/gone; give an image folder, a manifest, or another source of docs/data.md"
     )
     assert "is neither a folder nor a manifest: a manifest ends in .csv, .tsv, .jsonl" in refusal(
         tmp_path / "photo.jpg"

@@ -1,0 +1,38 @@
+"""What a source is asked for, besides the place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How to read a data set."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Names in the data set by our names, where they differ: see `columns.MANIFEST_COLUMNS`."""
+    extra: bool = False
+    """Whether columns that are none of ours are wanted too."""
+    rows: Literal["image", "annotation"] = "image"
+    """For sources with annotated objects: one row per image, or one per object."""
+    images: str | None = None
+    """Folder of the images, where a source looks for it elsewhere than beside its file."""
+    data_root: str | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A source's answer."""
+
+    listing: pa.Table
+    """As `listing.make_listing` makes it."""
+    class_names: tuple[str, ...] | None = None
+    """The data set's classes in its own order, where it knows them."""
+    container_shards: bool = False
+    """Whether a file of many samples (a tar) is a natural shard."""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
