@@ -1,0 +1,88 @@
+"""A layer's feature maps and how the target's logit changes with them: what every CAM is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..block_plan import BlockPlan
+from ..blocks import block_layers
+from ..capture import capture
+from ..errors import ModelError
+
+Choose = Callable[[BlockPlan], BlockPlan]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMaps:
+    """Of one layer for a batch of images; float32 at least."""
+
+    maps: Float[Tensor, "batch channel height width"]
+    gradients: Float[Tensor, "batch channel height width"]
+    """Of the target's logit."""
+
+
+class LayerGradients:
+    """Reads the same layers of a model for images of any size; one forward and one backward pass for a batch.
+
+    Args:
+        model: A classifier with `(batch, class)` logits.
+        layers: Names of the layers, or None to choose.
+        choose: Picks from the plan of all block layers.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str] | None, choose: Choose = lambda plan: plan):
+        self.model = model
+        self._layers = layers
+        self._choose = choose
+        self._plans: dict[torch.Size, BlockPlan] = {}
+
+    def plan(self, images: Float[Tensor, "batch channel height width"]) -> BlockPlan:
+        """The layers for images of this shape, found once per shape.
+
+        Raises:
+            NoBlocksError: When the model has no spatial hierarchy and no layer is named.
+            ModelError: When a named layer is not one of the model's.
+        """
+        shape = images.shape[1:]
+        if shape not in self._plans:
+            found = block_layers(self.model, images[:1], layers=self._layers)
+            self._plans[shape] = found if self._layers else self._choose(found)
+        return self._plans[shape]
+
+    def __call__(
+        self, images: Float[Tensor, "batch channel height width"], targets: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch class"], list[LayerMaps]]:
+        """The logits, and every layer's maps and gradients, low to high."""
+        with torch.inference_mode(False), torch.enable_grad():
+            logits, activations = capture(self.model, self.plan(images), images)
+            score = target_logits(logits, targets)
+            gradients = torch.autograd.grad(
+                score.sum(), activations, allow_unused=True, materialize_grads=True
+            )  # a row's gradient is its own: no image of a batch reaches another's logits
+        return logits.detach(), [
+            LayerMaps(wide(maps.detach()), wide(gradient))
+            for maps, gradient in zip(activations, gradients, strict=True)
+        ]
+
+
+def target_logits(logits: Float[Tensor, "batch class"], targets: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """The logit of each row's target, float32 at least.
+
+    Raises:
+        ModelError: When the model does not return one row of logits per image.
+    """
+    if logits.ndim != 2 or len(logits) != len(targets):
+        raise ModelError(
+            f"the model returns {tuple(logits.shape)} for {len(targets)} images; the method needs (batch, class) logits"
+        )
+    return wide(logits.gather(1, targets.to(logits.device)[:, None])[:, 0])
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values if values.dtype == torch.float64 else values.float()

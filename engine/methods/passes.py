@@ -1,0 +1,34 @@
+"""Passes through the whole model, as methods make them: in eval mode, whatever context the caller is in, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..outputs import logits_of
+from ..untouched import untouched
+from .layer_gradients import wide
+
+
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Record gradients, also under `torch.no_grad` or `torch.inference_mode`."""
+    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def plain(images: Tensor) -> Tensor:
+    """The images as a tensor that may take part in gradients."""
+    return images.clone() if images.is_inference() else images.detach()
+
+
+def logits_without_graph(
+    model: nn.Module, images: Float[Tensor, "batch channel height width"]
+) -> Float[Tensor, "batch class"]:
+    """One forward pass; float32 at least."""
+    with untouched(model), torch.no_grad():
+        return wide(logits_of(model(images)))
