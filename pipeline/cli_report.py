@@ -19,11 +19,14 @@ def report(
     method: Annotated[
         str | None, Parameter(help="Whose rows, where the store has several methods; by default the one with the most.")
     ] = None,
+    blocks: Annotated[
+        bool, Parameter(help="Load the run's model and recompute three images, to show how SISE arrived at their maps.")
+    ] = True,
 ) -> int:
     """Write the run as one HTML page: scores, classes, images worth a look, errors. It opens from disk and fetches nothing."""
     from .report.build import write_report
 
-    done = write_report(out, to, gallery=gallery, method=method)
+    done = write_report(out, to, gallery=gallery, method=method, blocks=blocks)
     print(harmless(f"{done.uri}  ({done.size / 1e6:.1f} MB, {counted(done.pictures, 'picture')})", lines=False))
     if done.unread:
         print(f"note: {counted(done.unread, 'image')} could not be read any more; their maps stand alone")

@@ -14,7 +14,7 @@
 
   const themeButton = () => {
     const button = document.getElementById("theme");
-    const tell = () => { button.textContent = `Theme: ${theme}`; };
+    const tell = () => { button.lastElementChild.textContent = theme; };
     button.hidden = false;
     tell();
     button.addEventListener("click", () => {

@@ -20,8 +20,10 @@ from ..pages.pictures import Pictures
 from ..summary_text import verdicts
 from ..wording import harmless
 from . import plain_words
+from .arrival import Arrivals, arrivals, wanted_rows
 from .cards import Card, CardMaker
 from .classes import SHOWN, class_columns, class_facts, most_suspicious, suspicion_rule
+from .derived import derived, with_cards
 from .distributions import distributions
 from .galleries import Cause, Gallery, error_causes, galleries
 from .mean_maps import PER_CLASS, mean_maps
@@ -38,6 +40,7 @@ PICTURE_BYTES = 6_000_000
 CLASSES_WITH_MAP = 60
 CAUSES = 20
 FAILED_CARDS = 12
+ARRIVALS = 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def write_report(
     *,
     gallery: int = GALLERY,
     method: str | None = None,
+    blocks: bool = True,
 ) -> Report:
     """Write the report of a run as one HTML file.
 
@@ -67,6 +71,7 @@ def write_report(
         to: File or URI of the page; by default `report.html` in the store.
         gallery: Pictures per gallery, 1 to 200; the page stays below 8 MB whatever it is.
         method: Whose rows, where the store has several; by default the method with the most.
+        blocks: Load the run's model and recompute three images, to show how SISE arrived at their maps.
 
     Raises:
         UsageError: For a gallery out of range, a method that the store does not have, or a `to` that is no place for a file.
@@ -81,7 +86,7 @@ def write_report(
     rows = ReportRows.of(atlas, method)
     pictures = Pictures(PICTURE_BYTES)
     cards = CardMaker(rows, pictures)
-    page = render(Path(__file__).parent, "report.html", **content(rows, cards, pictures, gallery))
+    page = render(Path(__file__).parent, "report.html", **content(rows, cards, pictures, gallery, blocks=blocks))
     put(uri, page)
     return Report(uri, len(page), len(pictures.stored), cards.unread)
 
@@ -101,7 +106,7 @@ def file_place(to: str | os.PathLike[str]) -> str:
     return uri
 
 
-def content(rows: ReportRows, cards: CardMaker, pictures: Pictures, gallery: int) -> dict[str, Any]:
+def content(rows: ReportRows, cards: CardMaker, pictures: Pictures, gallery: int, *, blocks: bool) -> dict[str, Any]:
     """Everything that the template shows."""
     scores = run_scores(rows)
     rule = suspicion_rule(rows, scores)
@@ -111,21 +116,26 @@ def content(rows: ReportRows, cards: CardMaker, pictures: Pictures, gallery: int
     causes, cause_count = error_causes(rows, CAUSES)
     shown = [row for one in found for row in one.rows]
     failed = [row for cause in causes for row in cause.examples][:FAILED_CARDS]
-    cards.fetch([*shown, *failed, *(row for one in found for row in one.pairs.values())])
+    beside = derived(rows, pictures, gallery)
+    cards.fetch([*shown, *failed, *(row for one in found for row in one.pairs.values()), *beside.wanted])
     with_map = classes[:CLASSES_WITH_MAP]
     means = mean_maps(rows, [one.index for one in with_map])
     heats = {
         label: (pictures.heat(("mean", label), scaled(heat), 112), count) for label, (heat, count) in means.items()
     }
     provenance_ = provenance(rows)
+    wanted = wanted_rows({one.key: one.rows for one in found}, ARRIVALS)
+    arrived = (
+        arrivals(rows, cards, pictures, wanted) if blocks else Arrivals(missing="Left out as asked for (--no-blocks).")
+    )
     return {
-        "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "beside": with_cards(beside, cards), "arrived": arrived, "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,
         "plots": distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
         "class_columns": class_columns(rows), "class_heats": heats, "per_class": PER_CLASS, "suspect": suspect,
         "galleries": [(one, gallery_cards(one, cards)) for one in found], "gallery": gallery,
         "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,
-        "table": row_table(rows, [*shown, *failed]), "totals": totals(rows), "cards": cards, "sentences": sentences(scores),
+        "table": row_table(rows, [*shown, *failed, *beside.wanted]), "totals": totals(rows), "cards": cards, "sentences": sentences(scores),
         "floors_any": any(one["floor_n"] for one in scores.values()), "settings_text": harmless(provenance_.settings),
         "ok_rows": rows.one(f"SELECT count(*) AS n FROM rows WHERE status = '{OK}'")["n"],
     }  # fmt: skip

@@ -69,7 +69,7 @@ class CardMaker:
         """Read the maps and images of these rows."""
         kind = next((name for name in ("map_png", "map") if name in self._rows.atlas.schema.names), None)
         keys = [key for key in dict.fromkeys(key_of(one) for one in wanted) if key not in self._details]
-        columns = ["uri", "error", "seconds", "n_forwards", *([kind] if kind else [])]
+        columns = ["uri", "error", "n_forwards", *([kind] if kind else [])]
         found = self._rows.details(keys, columns)
         for row in found.values():
             row["heat"] = heat_of(row.pop(kind), self._shape) if kind else None
@@ -123,8 +123,9 @@ class CardMaker:
         seen = self._views.get(identity)
         return seen if isinstance(seen, Image.Image) else None
 
-    def uri_of(self, row: Mapping[str, Any]) -> str:
-        return self._details[key_of(row)]["uri"]
+    def detail(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """`uri`, `error`, `n_forwards` and the map `heat` of a row that was fetched."""
+        return self._details[key_of(row)]
 
     def _heat(self, row: Mapping[str, Any]) -> Stored | None:
         heat = self._details.get(key_of(row), {}).get("heat")

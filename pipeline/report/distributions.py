@@ -58,8 +58,8 @@ def distributions(rows: ReportRows) -> dict[str, Distribution]:
         return {}
     axes = {name: axis(facts, rows.fact(name).get("range")) for name, facts in _extremes(rows).items()}
     counts = ", ".join(
-        f"histogram(least(greatest(floor(({quoted(name)} - {low!r}) / {(high - low)!r} * {bins}), 0), {bins - 1})::INTEGER), "
-        f"count(*) FILTER ({quoted(name)} < {low!r} OR {quoted(name)} > {high!r})"
+        f"histogram(least(greatest(floor(({quoted(name)} - {low!r}) / {(high - low)!r} * {bins}), 0), {bins - 1})::INTEGER) "
+        f"FILTER ({quoted(name)} IS NOT NULL), count(*) FILTER ({quoted(name)} < {low!r} OR {quoted(name)} > {high!r})"
         for name, (low, high, bins) in axes.items()
     )
     [found] = rows.connection.execute(f"SELECT {counts} FROM rows WHERE main").fetchall()

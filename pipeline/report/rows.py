@@ -55,7 +55,7 @@ class ReportRows:
             raise UsageError(f"{atlas.uri} has no row of the method {method!r}{did_you_mean(method, counts)}; it has "
                              f"{', '.join(map(str, counts))}")  # fmt: skip
         chosen = next(iter(counts)) if method is None else method
-        metrics = [one for one in metric_columns(atlas.schema.names) if atlas.schema.field(one).type == pa.float64()]
+        metrics = [one for one in metric_columns(atlas.schema) if atlas.schema.field(one).type == pa.float64()]
         floored = floored_columns(atlas.schema)
         connection = duckdb.connect()
         connection.register("stored", _read(atlas, chosen, metrics, with_floors=bool(floored)))

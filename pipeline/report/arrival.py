@@ -1,0 +1,176 @@
+"""How SISE arrived at some of the maps: recomputed with the run's own model, where that can be had."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...engine.errors import HeatlasError
+from ..pages.pictures import Pictures, Stored
+from ..schema import area_average
+from .cards import CardMaker, key_of
+from .rows import ReportRows
+
+SECONDS = 90.0
+"""No further image is begun after this, nor one that would not be done by then."""
+TRIED = 16
+"""Masked images in the forward by whose time the rest is estimated."""
+MASKS = 4
+SIDE = 160
+MASK_SIDE = 80
+
+
+@dataclass(frozen=True)
+class Step:
+    """One block of one image."""
+
+    layer: str
+    channels: int
+    kept: int
+    heat: Stored | None
+    masks: list[tuple[Stored | None, float]]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One image's way to its map."""
+
+    row: Mapping[str, Any]
+    image: Stored | None
+    steps: list[Step]
+    final: Stored | None
+    forwards: int
+    difference: float | None
+    """Mean difference from the stored map, in [0, 1]; None where that cannot be told."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What could be recomputed, and what not."""
+
+    images: list[Arrival] = field(default_factory=list)
+    missing: str = ""
+    """Why there are none, or fewer than wanted."""
+
+
+def arrivals(rows: ReportRows, cards: CardMaker, pictures: Pictures, wanted: Sequence[Mapping[str, Any]]) -> Arrivals:
+    """Recompute some images.
+
+    Args:
+        rows: The rows of the report.
+        cards: With the images of the rows wanted.
+        pictures: Where pictures are kept.
+        wanted: Rows with a map; each image once.
+    """
+    if rows.method != "sise":
+        return Arrivals(missing=f"The maps were made by {rows.method}, which has no blocks to show.")
+    seen = [(row, image) for row in wanted if (image := cards.view_of(row["id"])) is not None]
+    if not seen:
+        return Arrivals(missing="The images cannot be read any more, so nothing can be recomputed.")
+    try:
+        return _recomputed(rows, cards, pictures, seen)
+    except HeatlasError as error:
+        return Arrivals(missing=f"The run's model cannot be loaded here: {error}")
+    except Exception as error:  # a model from elsewhere may raise anything, and the page is worth having without it
+        return Arrivals(missing=f"The run's model failed here: {type(error).__name__}: {error}")
+
+
+def _recomputed(
+    rows: ReportRows, cards: CardMaker, pictures: Pictures, seen: Sequence[tuple[Mapping[str, Any], Image.Image]]
+) -> Arrivals:
+    import torch  # here, because a report without this section needs no torch
+
+    from ...engine.block_view import block_views
+    from ...engine.sise import SISE
+    from ...workers.models import ModelSpec, load_model
+    from ..sources.reader import FsspecReader
+
+    run = rows.atlas.run
+    settings, fingerprint = run["settings"], run["fingerprint"]
+    spec = ModelSpec(
+        spec=settings["model"], **{name: _plain(one) for name, one in settings.get("preprocess", {}).items()}
+    )
+    model = load_model(spec, FsspecReader())
+    if model.digest != fingerprint.get("model", {}).get("digest"):
+        return Arrivals(
+            missing="The model that the run names has other weights now, so its blocks would not be those of the maps."
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = model.module.to(device)
+    layers = settings.get("sise", {}).get("layers")
+    sise = SISE(
+        module, layers=layers, mu=settings["sise"]["mu"], batch_size=min(int(settings.get("batch_size", 64)), 64),
+        budget=settings.get("budget", "exact"),
+    )  # fmt: skip
+    begun, found = time.monotonic(), []
+    each = _seconds_per_forward(module, model.preprocess, device)
+    for row, image in seen:
+        forwards = cards.detail(row)["n_forwards"] or 0
+        if time.monotonic() - begun + each * forwards > SECONDS:
+            why = f"{forwards:,} forward passes would take about {each * forwards:,.0f} s here, and a report spends at most {SECONDS:.0f} s."
+            return Arrivals(
+                found, f"Not recomputed: {why}" if not found else f"Only {len(found)} of {len(seen)}: {why}"
+            )
+        explanation, views = block_views(sise, model.preprocess.tensor(image).to(device), row["target"], MASKS)
+        if explanation.map is None:
+            continue
+        key = key_of(row)
+        steps = [
+            Step(
+                one.layer, one.channels, one.kept, pictures.heat(("block", *key, one.layer), one.map.cpu().numpy(), SIDE),
+                [(_mask(pictures, (*key, one.layer, number), mask.cpu().numpy()), float(score))
+                 for number, (mask, score) in enumerate(zip(one.masks, one.scores, strict=True))],
+            )
+            for one in views
+        ]  # fmt: skip
+        heat = explanation.map.cpu().numpy()
+        final = pictures.heat(("arrived", *key), heat, SIDE)
+        found.append(Arrival(row, pictures.image(("image", row["id"]), image), steps, final, explanation.n_forwards,
+                             _difference(heat, cards.detail(row)["heat"])))  # fmt: skip
+    return Arrivals(found, "" if found else "None of the images gave a map when it was recomputed.")
+
+
+def _seconds_per_forward(module: Any, preprocess: Any, device: Any) -> float:
+    """Of one masked image, by trying a small batch twice."""
+    import torch
+
+    inputs = torch.zeros(TRIED, preprocess.channels, *preprocess.size, device=device)
+    with torch.no_grad():
+        module(inputs)
+        begun = time.monotonic()
+        module(inputs).sum().item()
+    return (time.monotonic() - begun) / TRIED
+
+
+def _mask(pictures: Pictures, key: tuple, mask: np.ndarray) -> Stored | None:
+    grey = Image.fromarray((mask.clip(0, 1) * 255).round().astype(np.uint8))
+    return pictures.image(("mask", *key), grey, MASK_SIDE)
+
+
+def _difference(heat: np.ndarray, stored: np.ndarray | None) -> float | None:
+    """Of the recomputed map from the stored one, at the smaller resolution of the two."""
+    if stored is None:
+        return None
+    reduced = area_average(heat, (stored.shape[0], stored.shape[1]))
+    return float(np.abs(reduced - stored).mean())
+
+
+def _plain(value: Any) -> Any:
+    """JSON's lists are tuples in settings."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def wanted_rows(galleries: Mapping[str, Sequence[Mapping[str, Any]]], limit: int) -> list[Mapping[str, Any]]:
+    """A few telling rows: one right for the wrong reason, one of the best, one wrong, and on."""
+    found: dict[str, Mapping[str, Any]] = {}
+    order = [galleries.get(name, []) for name in ("wrong-reason", "best", "sure-wrong", "border", "worst")]
+    for place in range(limit):
+        for rows in order:
+            if place < len(rows) and len(found) < limit:
+                found.setdefault(rows[place]["id"], rows[place])
+    return list(found.values())

@@ -1,0 +1,183 @@
+"""What other commands left beside the store, if they ran: clusters of maps and review queues. Bounded, and read as foreign tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..location import child, locate, names_in
+from ..pages.pictures import Pictures, Stored
+from .cards import Card, CardMaker
+from .rows import ReportRows
+
+CLUSTERS = "clusters"
+CURATION = "curation"
+SHOWN = 12
+"""Clusters with their pictures."""
+TYPICAL = 4
+QUEUES = 12
+LARGEST = 64_000_000
+"""Bytes of a file that is still read."""
+EVIDENCE = ("id", "target", "method", "recipe", "rank", "priority", "reason", "label", "prediction", "score")
+"""Columns of a queue that every row has; the others are evidence."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Maps that put their evidence in the same place."""
+
+    name: str
+    size: int
+    separation: float | None
+    reason: str
+    heat: Stored | None
+    members: list[dict[str, Any]]
+    cards: list[Card] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Rows that a recipe found worth a look, the most urgent first."""
+
+    name: str
+    count: int
+    rows: list[dict[str, Any]]
+    reasons: dict[str, str]
+    cards: list[Card] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Both, and what could not be read."""
+
+    clusters: list[Cluster]
+    cluster_count: int
+    queues: list[Queue]
+    notes: list[str]
+
+    @property
+    def wanted(self) -> list[dict[str, Any]]:
+        """All rows that are shown."""
+        return [
+            row
+            for one in (*self.clusters, *self.queues)
+            for row in (one.members if isinstance(one, Cluster) else one.rows)
+        ]
+
+
+def derived(rows: ReportRows, pictures: Pictures, limit: int) -> Derived:
+    """Read what is there."""
+    notes: list[str] = []
+    clusters, count = _guarded(lambda: _clusters(rows, pictures), ([], 0), "the clusters", notes)
+    queues = _guarded(lambda: _queues(rows, limit), [], "the review queues", notes)
+    return Derived(clusters, count, queues, notes)
+
+
+def with_cards(found: Derived, cards: CardMaker) -> Derived:
+    """The same, with a card for every row."""
+    clusters = [
+        Cluster(one.name, one.size, one.separation, one.reason, one.heat, one.members, [cards.card(row) for row in one.members])
+        for one in found.clusters
+    ]  # fmt: skip
+    queues = [
+        Queue(
+            one.name,
+            one.count,
+            one.rows,
+            one.reasons,
+            [cards.card(row, why=one.reasons[row["id"]]) for row in one.rows],
+        )
+        for one in found.queues
+    ]
+    return Derived(clusters, found.cluster_count, queues, found.notes)
+
+
+def _guarded(read: Callable[[], Any], nothing: Any, what: str, notes: list[str]) -> Any:
+    """Tables of other programs and versions may hold anything; the page is worth having without them."""
+    try:
+        return read()
+    except Exception as error:
+        notes.append(f"{what} could not be read: {type(error).__name__}: {error}")
+        return nothing
+
+
+def _clusters(rows: ReportRows, pictures: Pictures) -> tuple[list[Cluster], int]:
+    table = _read(rows, CLUSTERS, "clusters.parquet")
+    if table is None:
+        return [], 0
+    said = json.loads((table.schema.metadata or {}).get(b"heatlas_clusters", b"{}"))
+    if "method" in table.column_names:
+        table = table.filter(pc.equal(table["method"], rows.method))
+    found = []
+    for number, row in enumerate(table.slice(0, SHOWN).to_pylist()):
+        name = str(row.get("class_name") or rows.class_name(row["class"]))
+        ids = [str(one) for one in (row.get("members") or [])[:TYPICAL]]
+        heat = _mean_heat(row.get("mean_map"), said, pictures, number)
+        found.append(
+            Cluster(
+                name, int(row["size"]), row.get("separation"), str(row.get("reason") or ""), heat, _rows_of(rows, ids)
+            )
+        )
+    return found, len(table)
+
+
+def _mean_heat(values: Any, said: Mapping[str, Any], pictures: Pictures, number: int) -> Stored | None:
+    if not values:
+        return None
+    side = round(len(values) ** 0.5)
+    shape = (int(said.get("height", side)), int(said.get("width", side)))
+    heat = np.asarray(values, np.float32).reshape(shape)
+    peak = float(np.nanmax(heat))
+    return pictures.heat(("cluster", number), np.nan_to_num(heat / peak if peak > 0 else heat), 112)
+
+
+def _queues(rows: ReportRows, limit: int) -> list[Queue]:
+    fs, path = locate(child(rows.atlas.uri, CURATION))
+    names = [one for one in names_in(fs, path) if one.endswith(".parquet") and not one.startswith(".")]
+    found = []
+    for name in names[:QUEUES]:
+        table = _read(rows, CURATION, name)
+        if table is None or not len(table):
+            continue
+        if "method" in table.column_names:
+            table = table.filter(pc.equal(table["method"], rows.method))
+        order = pc.sort_indices(table, sort_keys=[("priority", "descending")])
+        first = table.select(["id", "reason"]).take(order[: 3 * limit]).to_pylist()
+        reasons: dict[str, str] = {}
+        for one in first:  # an image may stand there for several of its classes
+            reasons.setdefault(str(one["id"]), str(one["reason"]))
+        chosen = _rows_of(rows, list(reasons)[:limit])
+        found.append(Queue(name.removesuffix(".parquet").replace("_", " "), len(table), chosen, reasons))
+    return found
+
+
+def _rows_of(rows: ReportRows, ids: list[str]) -> list[dict[str, Any]]:
+    """Rows in the order of their ids; ids that the store does not have are left out."""
+    if not ids:
+        return []
+    marks = ", ".join("?" for _ in ids)
+    found = {one["id"]: one for one in rows.ask(f"SELECT * FROM rows WHERE main AND id IN ({marks})", ids)}
+    return [found[one] for one in ids if one in found]
+
+
+def _read(rows: ReportRows, folder: str, name: str) -> pa.Table | None:
+    """A table beside the store; None where there is none.
+
+    Raises:
+        ValueError: If it is too large to be read whole.
+    """
+    place = child(rows.atlas.uri, folder)
+    fs, path = locate(place)
+    if name not in names_in(fs, path):
+        return None
+    if (size := fs.size(f"{path}/{name}") or 0) > LARGEST:
+        raise ValueError(f"{name} has {size / 1e6:.0f} MB, more than the {LARGEST / 1e6:.0f} MB that a report reads")
+    with fs.open(f"{path}/{name}", "rb") as file:
+        return pq.read_table(pa.PythonFile(file))
