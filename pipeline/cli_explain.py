@@ -13,9 +13,9 @@ from .resolve import load_settings
 from .settings import leaves
 
 TITLES = {
-    "What (each may stand in the --config file instead)": ("model", "data", "out", "data_root"),
+    "What (each may stand in the --config file instead)": ("model", "data", "out", "data_root", "rows", "images", "where", "ids", "sample", "limit"),
     "How to explain": (
-        "method", "target", "score", "metrics", "floors", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed", "limit",
+        "method", "target", "score", "metrics", "floors", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed",
     ),
     "How to run": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",

@@ -13,6 +13,7 @@ from .event_log import EventLog
 from .location import is_local, locate
 from .progress import RunProgress
 from .settings import Settings
+from .sources.detection import place_named
 from .tally import Tally
 
 
@@ -59,7 +60,9 @@ def work_through(
             address=settings.address,
             image_timeout=settings.image_timeout,
             start_timeout=settings.start_timeout,
-            local_paths=[place for place in (settings.data, settings.out) if is_local(locate(place)[0])],
+            local_paths=[
+                place for place in (place_named(settings.data), settings.out) if place and is_local(locate(place)[0])
+            ],
             shared_fs=settings.shared_fs,
             on_event=progress,
             build=build,

@@ -25,21 +25,22 @@ from ..workers.ports import ShardSink
 from ..workers.shards import Sample, Shard
 from ..workers.targets import TargetRule
 from ..workers.worker_spec import WorkerSpec
+from .chosen_samples import chosen_samples, shards_of, stored_extra
 from .commit import remove
 from .dispatch import work_through
 from .fingerprint import claim_run
 from .identity import run_fingerprint, store_layout
 from .location import child, locate
 from .part_names import SUCCESS
-from .plan import default_shard_size, plan_shards, samples_of
+from .plan import samples_of
 from .resolve import load_settings
 from .retry import Retry, RetrySink, plan_retry
 from .run_result import RunResult
 from .run_status import run_status
 from .sampling import chosen_below
 from .settings import Settings, describe
-from .sources import list_samples
 from .sources.confinement import check_data_root
+from .sources.detection import item_source, place_named
 from .sources.labels import resolve_labels
 from .sources.reader import FsspecReader
 from .store import ParquetSink, check_complete, done_shards, row_totals, write_success
@@ -190,26 +191,25 @@ def prepare_run(settings: Settings) -> PreparedRun:
     refuse_out_among_images(settings)
     refuse_private_memory(settings)
     data_root = check_data_root(settings.data_root)
-    listing = list_samples(settings.data, settings.columns.model_dump())
-    listing = listing.slice(0, settings.limit)
+    found = chosen_samples(settings, data_root)
     model_spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())
     model = load_model(model_spec, FsspecReader())
     blocks = planned_blocks(model, settings)
-    labels = resolve_labels(listing, model.class_names, model.num_classes)
+    labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
     rule = target_rule(settings, labels, model.num_classes)
     score = resolved_score(settings, rule)
     if warning := labels.warning():
         say(f"note: {warning}")
-    size = default_shard_size(len(listing)) if settings.shard_size == "auto" else settings.shard_size
-    shards = plan_shards(len(listing), size)
+    shards = shards_of(found, settings.shard_size)
+    layout = store_layout(settings, metrics, model, blocks, labels.class_names, score, stored_extra(found))
     return PreparedRun(
         settings=settings,
         listing=labels.listing,
         shards=shards,
         fingerprint=run_fingerprint(settings, metrics, model, blocks, labels.listing, shards, data_root, score),
         spec=worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
-        reader=FsspecReader(data_root, remote_weights(settings.model)),
-        sink=ParquetSink(settings.out, store_layout(settings, metrics, model, blocks, labels.class_names, score)),
+        reader=FsspecReader(data_root, remote_weights(settings.model), item_source(settings.data)),
+        sink=ParquetSink(settings.out, layout),
         layer_count=len(blocks),
     )
 
@@ -220,7 +220,10 @@ def refuse_out_among_images(settings: Settings) -> None:
     Raises:
         DataError: If `out` lies in the folder `data`.
     """
-    (data_fs, data), (out_fs, out) = locate(settings.data), locate(settings.out)
+    place = place_named(settings.data)
+    if place is None:
+        return
+    (data_fs, data), (out_fs, out) = locate(place), locate(settings.out)
     inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/")
     if inside and data_fs.to_dict() == out_fs.to_dict() and not data_fs.isfile(data):
         raise DataError(
@@ -234,9 +237,8 @@ def refuse_private_memory(settings: Settings) -> None:
     Raises:
         UsageError: If `data` or `out` lies there and there are worker processes.
     """
-    for name in ("data", "out"):
-        place = getattr(settings, name)
-        if settings.workers != 0 and isinstance(locate(place)[0], MemoryFileSystem):
+    for name, place in (("data", place_named(settings.data)), ("out", settings.out)):
+        if place is not None and settings.workers != 0 and isinstance(locate(place)[0], MemoryFileSystem):
             raise UsageError(f"--{name} {place} lies in the memory of this process, which worker processes cannot see; "
                              "use --workers 0, or another place")  # fmt: skip
 

@@ -15,7 +15,7 @@ from ..engine.metrics.sanity import SANITY, SANITY_METRIC
 from ..workers.models import LoadedModel
 from ..workers.shards import Shard
 from .fingerprint import versions
-from .plan import listing_digest, plan_digest
+from .plan import cut, listing_digest, plan_digest
 from .schema import StoreLayout
 from .settings import Settings
 
@@ -33,6 +33,8 @@ def run_fingerprint(
     """Everything that changes a row. Not in it: how many workers there are and where they run, patience, and `out`."""
     samples = listing_digest(listing)
     plan = {"samples": len(listing), "shards": len(shards), "listing": samples, "digest": plan_digest(samples, shards)}
+    if shards != cut(len(listing), len(shards)):
+        plan["sizes"] = list(map(len, shards))
     return {
         "plan": plan,
         "model": {"digest": model.digest, "layers": list(blocks.names)},
@@ -62,6 +64,7 @@ def store_layout(
     blocks: BlockPlan,
     class_names: Sequence[str] | None,
     score: str = "softmax",
+    extra: tuple[tuple[str, str], ...] = (),
 ) -> StoreLayout:
     """The files' columns, and metadata by which they can be understood without this program."""
     provenance = {
@@ -84,6 +87,7 @@ def store_layout(
         input_size=model.preprocess.size,
         method=settings.method,
         metrics=columns,
+        extra=extra,
         floors=tuple(metric.name for metric in floored(METRICS[name] for name in metrics)) if settings.floors else (),
         map_size=settings.store.map_size,
         with_map=settings.store.map,

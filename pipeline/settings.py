@@ -91,13 +91,20 @@ class PreprocessSettings(SettingsGroup):
 
 
 class ColumnSettings(SettingsGroup):
-    """Names of a manifest's columns."""
+    """Names of a manifest's or table's columns."""
 
     id: str = Field("id", description="Column with the sample's unique id.")
     uri: str = Field("uri", description="Column with the image's path or URI.")
     label: str = Field("label", description="Column with the class index or name.")
     boxes: str = Field("boxes", description="Column with ground-truth boxes, lists of x0 y0 x1 y1 in pixels.")
-    mask: str = Field("mask", description="Column with the URI of the ground-truth mask, a PNG.")
+    mask: str = Field("mask", description="Column with the URI of the ground-truth mask, a PNG, or with its bytes.")
+    image: str | None = Field(
+        None,
+        description="Column with the image's bytes (Parquet, Hugging Face), or its suffix in a tar; found by itself.",
+    )
+    extra: Names = Field(
+        ("all",), description="Further columns for the store: all, none, names, or NAME=NEW to rename one."
+    )
 
 
 class StoreSettings(SettingsGroup):
@@ -117,12 +124,18 @@ class Settings(SettingsGroup):
         description="`torchvision:NAME[@WEIGHTS]` (WEIGHTS: DEFAULT, an enum name, a .safetensors or .pth file) or `package.module:factory`."
     )
     data: str = Field(
-        description="Image folder (class folders are labels) or manifest (.csv, .jsonl, .parquet); path or URI."
+        description="Image folder (class folders are labels), manifest (.csv, .jsonl, .parquet), tars, COCO JSON or another source of docs/data.md; path, URI or pattern, a prefix such as `coco:` says its kind."
     )
     out: str = Field(description="Directory or URI of the store to write; the same command again resumes there.")
     data_root: str | None = Field(
         None,
         description="Folder or URI that confines an untrusted manifest: images and masks outside of it, links followed, become error rows.",
+    )
+    rows: Literal["image", "annotation"] = Field(
+        "image", description="One row per image, or one per annotated object (COCO, VOC)."
+    )
+    images: str | None = Field(
+        None, description="Folder of the images of COCO or VOC annotations, where it is not beside them."
     )
 
     method: Literal["sise"] = Field("sise", description="Explanation method.")
@@ -164,7 +177,16 @@ class Settings(SettingsGroup):
         description="Forward passes per image: exact (all), balanced (25 %), fast (10 %), a number or a share of all; what is left out is predicted.",
     )
     seed: NaturalInt = Field(0, description="Seed of everything random.")
-    limit: PositiveInt | None = Field(None, description="Explain only the first samples of the sorted listing.")
+    where: str | None = Field(
+        None,
+        description="Explain only samples for which this SQL condition is true, over id, uri, label and further columns.",
+    )
+    ids: str | None = Field(
+        None,
+        description="Explain only the samples whose ids this file lists, one per line (or its column id: .csv, .jsonl, .parquet).",
+    )
+    sample: PositiveInt | None = Field(None, description="Explain so many samples, drawn at random by --seed.")
+    limit: PositiveInt | None = Field(None, description="Explain only the first samples of the listing.")
 
     workers: Literal["auto"] | NaturalInt = Field(
         "auto",

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from ...engine.errors import DataError, did_you_mean
 from .image_tables import image_columns
+from .manifest import MANIFEST_SUFFIXES
 from .options import SourceOptions
 from .place import Place, find
 from .python_factory import FORM
@@ -53,6 +54,27 @@ def said(data: str) -> Named | None:
     raise DataError(
         f"there is no file {data}, and no source {prefix!r}{did_you_mean(prefix, SOURCES)}; sources are {known}"
     )
+
+
+def place_named(data: str) -> str | None:
+    """The path or URI in `data`, without a prefix; None where it names no place, but code.
+
+    Raises:
+        DataError: For a prefix that is none.
+    """
+    found = said(data)
+    if found is None:
+        return data
+    if found.source.is_place:
+        return found.data
+    _, _, root = found.data.partition("@")
+    return root.partition("?")[0] or None if found.source.name == "torchvision" else None
+
+
+def item_source(data: str) -> str | None:
+    """The source of `item://` URIs that `data` names, with its prefix; None where its images are files."""
+    found = said(data)
+    return found.full if found is not None and not found.source.is_place else None
 
 
 def named(data: str, options: SourceOptions) -> Named:
@@ -100,7 +122,7 @@ def _file_kinds(place: Place, options: SourceOptions) -> list[str]:
     kinds = [name for name, source in SOURCES.items() if suffix in source.suffixes]
     if kinds:
         return kinds
-    manifests = ", ".join(sorted(SOURCES["manifest"].suffixes))
+    manifests = ", ".join(MANIFEST_SUFFIXES)
     raise DataError(
         f"{place.origin} is neither a folder nor a manifest: a manifest ends in {manifests}; for images give the folder that "
         "contains them, or say what it is with a prefix: " + ", ".join(f"{name}:" for name in SOURCES)

@@ -29,11 +29,6 @@ def maker(prefix: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]
     return register
 
 
-def item_source(data: str) -> str | None:
-    """`data` if it names a data set written in Python by its full prefix; None for everything else."""
-    return data if data.partition(":")[0] in MAKERS else None
-
-
 def item_bytes(source: str, index: int, allowed: str | None) -> bytes:
     """The image of an item as PNG, without loss.
 

@@ -51,7 +51,13 @@ class ResolvedLabels:
         )
 
 
-def resolve_labels(listing: pa.Table, class_names: Sequence[str] | None, num_classes: int) -> ResolvedLabels:
+def resolve_labels(
+    listing: pa.Table,
+    class_names: Sequence[str] | None,
+    num_classes: int,
+    source_names: Sequence[str] | None = None,
+    all_labels: Sequence[str] = (),
+) -> ResolvedLabels:
     """Turn the label column into class indices. Each distinct label is tried in this order:
 
     1. exactly the name of one class;
@@ -60,22 +66,33 @@ def resolve_labels(listing: pa.Table, class_names: Sequence[str] | None, num_cla
        "cash machine, cash dispenser"; of a label's synonyms the first that names a single class.
 
     If that resolves none of them and there are exactly `num_classes` distinct labels, they are the classes in sorted
-    order, which is how torchvision's `ImageFolder` numbers class folders.
+    order, which is how torchvision's `ImageFolder` numbers class folders. A source that knows its classes in an order of its
+    own (Hugging Face's `ClassLabel`, COCO's categories, torchvision's `classes`) goes before both where it has exactly
+    `num_classes`: it names the classes of a model that does not name them, and numbers labels that are none of its names.
 
     Args:
         listing: With a text column `label`.
         class_names: One per class, or None where the model has none.
         num_classes: Outputs of the model.
+        source_names: The data set's classes in its own order, where it knows them.
+        all_labels: Labels of the whole data set, where the listing holds a part of it.
     """
+    order = tuple(source_names) if source_names is not None and len(source_names) == num_classes else None
+    if class_names is None and order is not None:
+        class_names = order
     encoded = listing["label"].combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
     labels = encoded.dictionary.to_pylist()
     indices: Sequence[int | None] = _indices(labels, class_names or (), num_classes)
     names = tuple(class_names) if class_names is not None else None
-    if len(labels) == num_classes and all(index is None for index in indices):
-        names = names or tuple(sorted(labels))
-        indices = [sorted(labels).index(label) for label in labels]
+    if order is not None and all(index is None for index in indices):
+        indices = _indices(labels, order, num_classes)
+    elif len(known := sorted({*labels, *all_labels})) == num_classes and not any(
+        index is not None for index in _indices(known, class_names or (), num_classes)
+    ):
+        names = names or tuple(known)
+        indices = [known.index(label) for label in labels]
     column = pa.array(indices, pa.int32()).take(encoded.indices)
     place = listing.schema.get_field_index("label")
     resolved = listing.set_column(place, pa.field("label", pa.int32()), column)

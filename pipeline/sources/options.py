@@ -32,6 +32,8 @@ class Listed:
     """As `listing.make_listing` makes it."""
     class_names: tuple[str, ...] | None = None
     """The data set's classes in its own order, where it knows them."""
+    labels: tuple[str, ...] = ()
+    """All labels as written, where the listing was cut down since."""
     container_shards: bool = False
     """Whether a file of many samples (a tar) is a natural shard."""
     notes: tuple[str, ...] = ()

@@ -124,7 +124,7 @@ def test_a_folder_named_like_an_image(tmp_path: Path) -> None:
 
 
 def test_folder_refusals(tmp_path: Path, memory: str) -> None:
-    touch(tmp_path, "data/readme.md", "photo.jpg")
+    touch(tmp_path, "data/readme.md", "photo.txt")
     assert refusal(tmp_path / "data").startswith(
         f"{tmp_path}/data contains no images; files count as images with .avif"
     )
@@ -133,7 +133,7 @@ def test_folder_refusals(tmp_path: Path, memory: str) -> None:
         == f"there is no file or folder {tmp_path}/gone; give an image folder, a manifest, or another source of docs/data.md"
     )
     assert "is neither a folder nor a manifest: a manifest ends in .csv, .tsv, .jsonl" in refusal(
-        tmp_path / "photo.jpg"
+        tmp_path / "photo.txt"
     )
     assert "there is no file or folder" in refusal(memory)
     assert "give a local path" in refusal("nosuch://x/y")
