@@ -1,6 +1,7 @@
 """What a method is: a function of images and targets, and a declaration of what it takes, gives and costs.
 
-A method is registered once, by the decorator `method`, and is found by its name in `METHODS`. Nothing else in heatlas names methods.
+A method is registered once, by the decorator `method`, and is found by its name with `registry.find_method`. Nothing but the
+registry's list names methods.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Any, Literal, Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from ..explainer import Explainer
+from ..scoring import Scoring
 
 Architecture = Literal["cnn", "vit", "any"]
 
@@ -30,13 +34,17 @@ class MethodMaps:
     maps: Float[Tensor, "batch height width"]
     """At the input's resolution, float32, in [0, 1], normalised as the source says. Constant where an image gives no map, NaN where it breaks."""
     cost: Cost
-    """Passes that were spent on each image."""
+    """Passes that were spent on each image; the mean where images differ."""
     extras: Mapping[str, Float[Tensor, "batch ..."]] = field(default_factory=dict)
     """What else there is to keep, by column name, as the declaration promises it."""
 
 
 class Explains(Protocol):
-    """A built method: bound to a model and its settings."""
+    """A built method: bound to a model and its settings.
+
+    It may also have `extra_shapes(image) -> Mapping[str, tuple[int, ...]]`, the shapes of its extras for one image of inputs like this;
+    without it a run finds them by explaining an empty image.
+    """
 
     def explain(
         self,
@@ -56,6 +64,8 @@ class Explains(Protocol):
 
 Build = Callable[[nn.Module, Any], Explains]
 """(model in eval mode, settings) -> the method bound to them; raises ModelError for a model that it cannot explain."""
+Pack = Callable[[nn.Module, Any, Scoring], Explainer]
+"""(model, settings, how masks are scored) -> what a session drives itself, all images sharing batches of masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +80,7 @@ class Method:
     architecture: Architecture
     """Models it takes: convolutional, vision transformers with a class token, or any differentiable."""
     settings: type
-    """A frozen dataclass of plain values with defaults; see `settings.py`."""
+    """A frozen dataclass of plain values with defaults, in a module that does not import torch; see `batch_settings.py`."""
     cost: Callable[[Any], Cost | None]
     """Passes per image under the settings; None where they depend on the image."""
     gradients: bool = False
@@ -86,6 +96,10 @@ class Method:
     stochastic: bool = False
     extras: Mapping[str, str] = field(default_factory=dict)
     """Names of further columns with what they hold."""
+    images: int = 8
+    """Images that `explain` gets at once, fewer where the run's batch is smaller; what is missing at the end is filled up."""
+    packed: Pack | None = None
+    """Of methods whose work is masked forwards; a session then uses this in place of `build`."""
     build: Build
 
 

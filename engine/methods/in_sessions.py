@@ -1,0 +1,88 @@
+"""From a method's name to what a session drives, and which methods fit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..blocks import block_layers
+from ..errors import HeatlasError, ModelError
+from ..explainer import Explainer
+from ..scoring import Scoring
+from .batched import Batched
+from .method import Method
+from .registry import find_method, usable_methods
+
+
+def make_explainer(name: str, model: nn.Module, settings: Any = None, scoring: Scoring | None = None) -> Explainer:
+    """What a session drives, for one method over one model.
+
+    Args:
+        name: Of the method.
+        model: A classifier.
+        settings: Of the method's settings class; None for its defaults.
+        scoring: Batch, precision and meaning of scores.
+
+    Raises:
+        SettingsError: When there is no such method.
+        ModelError: When it cannot explain the model.
+    """
+    declared = find_method(name)
+    settings = declared.settings() if settings is None else settings
+    scoring = Scoring() if scoring is None else scoring
+    if declared.packed is not None:
+        return declared.packed(model, settings, scoring)
+    return Batched(declared, model, settings, scoring)
+
+
+def check_fit(
+    name: str, model: nn.Module, settings: Any, image: Float[Tensor, "channel height width"]
+) -> Mapping[str, tuple[int, ...]]:
+    """Find out before a run whether a method can explain a model.
+
+    Returns:
+        Shapes of the method's extras.
+
+    Raises:
+        ModelError: When it cannot; names the methods that can.
+    """
+    declared = find_method(name)
+    try:
+        return _tried(declared, model, settings, image)
+    except ModelError as error:
+        others = [one for one in fitting_methods(model, image) if one != name]
+        known = f"methods that fit it: {', '.join(others)}" if others else "no other method fits it either"
+        raise type(error)(
+            f"method {name} cannot explain this model: {error}\n{known} (`heatlas methods` describes them)"
+        ) from error
+
+
+def fitting_methods(model: nn.Module, image: Float[Tensor, "channel height width"]) -> list[str]:
+    """Names of the methods that can explain a model with their defaults."""
+    return [name for name, one in usable_methods().items() if _fits(one, model, image)]
+
+
+def _fits(declared: Method, model: nn.Module, image: Tensor) -> bool:
+    if declared.artefact:
+        return False
+    try:
+        _check_architecture(declared, model, declared.settings(), image)
+        make_explainer(declared.name, model)
+    except HeatlasError:
+        return False
+    return True
+
+
+def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> Mapping[str, tuple[int, ...]]:
+    _check_architecture(declared, model, settings, image)
+    explainer = make_explainer(declared.name, model, settings)
+    return explainer.extra_shapes(image) if isinstance(explainer, Batched) else {}
+
+
+def _check_architecture(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> None:
+    if declared.architecture == "cnn":
+        one, several = getattr(settings, "layer", None), getattr(settings, "layers", None)
+        block_layers(model, image[None], layers=[one] if one else several)

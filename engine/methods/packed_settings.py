@@ -1,0 +1,38 @@
+"""Settings of the methods on the packed scorer. No torch here: a command line reads them, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .batch_settings import option, require
+
+
+@dataclass(frozen=True)
+class SiseSettings:
+    """Of SISE."""
+
+    mu: float = option(
+        0.0, "keep feature maps whose gradient exceeds mu times the layer's largest, in [0, 1); higher is faster"
+    )
+    layers: tuple[str, ...] | None = option(
+        None, "layers to use instead of the block ends found by themselves, low to high; see `heatlas layers`"
+    )
+
+    def __post_init__(self) -> None:
+        require(0 <= self.mu < 1, f"mu must be in [0, 1), got {self.mu}: at 1 no map exceeds the largest")
+
+
+@dataclass(frozen=True)
+class RiseSettings:
+    """Of RISE."""
+
+    masks: int = option(4000, "random masks per image, at least 1: forwards")
+    grid: int = option(7, "cells of a mask along each side, at least 1")
+    p: float = option(0.5, "probability that a cell is shown, in (0, 1)")
+    seed: int = option(0, "of the masks, at least 0; each image has its own")
+
+    def __post_init__(self) -> None:
+        require(self.masks >= 1, f"masks must be at least 1, got {self.masks}")
+        require(self.grid >= 1, f"grid must be at least 1, got {self.grid}")
+        require(0 < self.p < 1, f"p must be in (0, 1), got {self.p}")
+        require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
