@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .clustering.cluster import Clusters
+    from .notebook import Shown
+    from .report.build import Report
 
 _NAMED = 5
 """How many ids a message names before it only counts them."""
@@ -149,7 +151,7 @@ class Atlas:
             StorageError: If a part cannot be read.
         """
         names = self.schema.names if columns is None else self._known(columns)
-        tables = self._steadily(lambda: list(self._tables(names, where)))
+        tables = self._tables(names, where)
         # unifies nothing: all parts of a run have one schema
         return pa.concat_tables([pa.schema([self.schema.field(name) for name in names]).empty_table(), *tables]).select(
             names
@@ -201,6 +203,18 @@ class Atlas:
 
         return cluster_maps(self, **options)
 
+    def show(self, identity: str) -> Shown:
+        """One image beside its maps, for notebooks, which draw it; `show_row` says when it fails, which this is."""
+        from .notebook import show_row  # here, because it draws with what opens stores
+
+        return show_row(self, identity)
+
+    def report(self, to: str | os.PathLike[str] | None = None, **options: Any) -> Report:
+        """The run as one HTML page, by default `report.html` in the store; options and errors as `write_report`, which this is."""
+        from .report.build import write_report  # here, because it opens stores itself
+
+        return write_report(self, to, **options)
+
     def maps(self, ids: Iterable[str] | None = None, *, target: int | None = None) -> np.ndarray:
         """Maps as one array.
 
@@ -221,7 +235,7 @@ class Atlas:
             )
         height, width = self.metadata["map"]["height"], self.metadata["map"]["width"]
         if ids is None:
-            values = self._steadily(lambda: [_map_values(one["map"]) for one in self._tables(["map"])])
+            values = [_map_values(one["map"]) for one in self._tables(["map"])]
         else:
             wanted = [ids] if isinstance(ids, str) else list(ids)
             values = self._steadily(lambda: [self._maps_of(wanted, target)])
@@ -250,6 +264,23 @@ class Atlas:
         yield from self._tables(names, where)
 
     def _tables(self, names: Sequence[str], where: str | None = None) -> Iterator[pa.Table]:
+        """Pieces of all rows, once more without those that were given already if files went away because they were merged."""
+        given = 0
+        while True:
+            skipped = 0
+            try:
+                for piece in self._pieces(names, where):
+                    new = piece.slice(min(len(piece), given - skipped)) if skipped < given else piece
+                    skipped += len(piece) - len(new)
+                    if len(new):
+                        given, skipped = given + len(new), skipped + len(new)
+                        yield new
+                return
+            except StorageError:
+                if not self._follow():
+                    raise
+
+    def _pieces(self, names: Sequence[str], where: str | None) -> Iterator[pa.Table]:
         if where is None:
             for file in self.files:
                 yield from self._added.tables(file, names)

@@ -85,7 +85,7 @@ def write_report(
     uri = child(atlas.uri, REPORT_FILE) if to is None else file_place(to)
     rows = ReportRows.of(atlas, method)
     pictures = Pictures(PICTURE_BYTES)
-    cards = CardMaker(rows, pictures)
+    cards = CardMaker(rows, pictures, code=blocks)
     page = render(Path(__file__).parent, "report.html", **content(rows, cards, pictures, gallery, blocks=blocks))
     put(uri, page)
     return Report(uri, len(page), len(pictures.stored), cards.unread)

@@ -15,6 +15,7 @@ from ...workers.preprocess import Preprocess
 from ..pages.pictures import Pictures, Stored
 from ..pages.texts import clipped, figure
 from ..show import heat_of, stored_preprocess
+from ..sources.detection import item_source
 from ..sources.reader import FsspecReader
 from ..wording import harmless
 from .plain_words import name_of
@@ -52,15 +53,17 @@ class CardMaker:
     Args:
         rows: The rows of the report.
         pictures: Where pictures are kept.
+        code: Whether images of a source that is written in Python may be read, which runs its code.
     """
 
-    def __init__(self, rows: ReportRows, pictures: Pictures):
+    def __init__(self, rows: ReportRows, pictures: Pictures, *, code: bool = False):
         self._rows = rows
         self._pictures = pictures
         self._shape = rows.atlas.metadata.get("map", {})
         self._details: dict[Key, dict[str, Any]] = {}
         self._views: dict[str, Image.Image | str] = {}
         self.preprocess = _preprocess(rows.atlas.run)
+        self._reader = stored_reader(rows.atlas.run, code=code)
         self.unread = 0
         """Images that were wanted and cannot be read."""
         self.read = 0
@@ -80,7 +83,6 @@ class CardMaker:
     def _read_views(self, uris: Mapping[str, str]) -> dict[str, Image.Image | str]:
         if self.preprocess is None:
             return dict.fromkeys(uris, "the run does not say how images were prepared")
-        reader = FsspecReader(self._rows.atlas.run["fingerprint"].get("data_root"))
         found: dict[str, Image.Image | str] = {}
         todo = list(uris.items())
         with ThreadPoolExecutor(READERS) as pool:
@@ -90,7 +92,7 @@ class CardMaker:
                     found |= {one: "not tried, because none before could be read" for one, _ in some}
                     self.unread += len(some)
                     continue
-                views = pool.map(lambda uri: view(uri, reader, self.preprocess), [uri for _, uri in some])
+                views = pool.map(lambda uri: view(uri, self._reader, self.preprocess), [uri for _, uri in some])
                 for (identity, _), seen in zip(some, views, strict=True):
                     found[identity] = seen
                     self.read += isinstance(seen, Image.Image)
@@ -161,6 +163,12 @@ def view(uri: str, reader: FsspecReader, preprocess: Preprocess | None) -> Image
         return image if preprocess is None else preprocess.view(image)
     except SampleError as error:
         return error.text
+
+
+def stored_reader(run: Mapping[str, Any], *, code: bool = False) -> FsspecReader:
+    """Reads what the run read: what confined the run confines its pictures."""
+    data = run["settings"].get("data")
+    return FsspecReader(run["fingerprint"].get("data_root"), code=item_source(str(data)) if code and data else None)
 
 
 def _preprocess(run: Mapping[str, Any]) -> Preprocess | None:

@@ -114,7 +114,7 @@ def _clusters(rows: ReportRows, pictures: Pictures) -> tuple[list[Cluster], int]
         return [], 0
     said = json.loads((table.schema.metadata or {}).get(b"heatlas_clusters", b"{}"))
     if "method" in table.column_names:
-        table = table.filter(pc.equal(table["method"], rows.method))
+        table = table.filter(pc.field("method") == rows.method)
     found = []
     for number, row in enumerate(table.slice(0, SHOWN).to_pylist()):
         name = str(row.get("class_name") or rows.class_name(row["class"]))
@@ -147,9 +147,9 @@ def _queues(rows: ReportRows, limit: int) -> list[Queue]:
         if table is None or not len(table):
             continue
         if "method" in table.column_names:
-            table = table.filter(pc.equal(table["method"], rows.method))
-        order = pc.sort_indices(table, sort_keys=[("priority", "descending")])
-        first = table.select(["id", "reason"]).take(order[: 3 * limit]).to_pylist()
+            table = table.filter(pc.field("method") == rows.method)
+        ranked = table.select(["id", "reason", "priority"]).sort_by([("priority", "descending")])
+        first = ranked.slice(0, 3 * limit).to_pylist()
         reasons: dict[str, str] = {}
         for one in first:  # an image may stand there for several of its classes
             reasons.setdefault(str(one["id"]), str(one["reason"]))
