@@ -25,6 +25,7 @@ from .merged_file import write_merged
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS
 from .store import done_shards, renew_success
+from .wording import counted
 
 MEGABYTE = 10**6
 SIZE_MB = 128
@@ -56,11 +57,9 @@ class Compacted:
     def text(self) -> str:
         """For people, ready to print."""
         if not self.merged and not self.removed:
-            return f"{self.out}: {self.after} files; nothing to merge"
-        moved = f"; {self.moved} shards were repaired meanwhile and are as repaired" if self.moved else ""
-        return (
-            f"{self.out}: {self.before} files before, {self.after} now ({len(self.merged)} merged files written){moved}"
-        )
+            return f"{self.out}: {counted(self.after, 'file')}; nothing to merge"
+        moved = f"; {counted(self.moved, 'shard')} repaired meanwhile, and kept so" if self.moved else ""
+        return f"{self.out}: {self.before} files before, {self.after} now ({counted(len(self.merged), 'merged file')} written){moved}"
 
 
 def compact_store(out: str, *, size_mb: int = SIZE_MB, say: Callable[[str], object] = lambda _: None) -> Compacted:
