@@ -40,12 +40,18 @@ def show(
     ] = None,
     limit: Annotated[int, Parameter(help="Without --id: show this many, evenly spread over the run.")] = 12,
     to: Annotated[str | None, Parameter(help="Directory for the pictures instead of OUT/_show.")] = None,
+    trust_code: Annotated[
+        bool,
+        Parameter(
+            help="For runs over a python: or torchvision: source: run that code again to get the images.", negative=""
+        ),
+    ] = False,
 ) -> int:
     """Draw maps over their images, as PNG files. Exit code 1 if there is nothing to draw."""
     from .show import show_overlays
 
     any_drawn = False
-    for drawn, line in show_overlays(out, ids=ids, limit=limit, to=to):
+    for drawn, line in show_overlays(out, ids=ids, limit=limit, to=to, trust_code=trust_code):
         print(harmless(line, lines=False), flush=True)
         any_drawn |= drawn
     return 0 if any_drawn else 1

@@ -17,6 +17,7 @@ from .atlas import Atlas, open_atlas
 from .commit import put
 from .location import child, locate
 from .overlay import beside, file_name
+from .sources.detection import item_source
 from .sources.reader import FsspecReader
 from .wording import shown
 
@@ -32,7 +33,12 @@ SPREAD = """
 
 
 def show_overlays(
-    out: str, *, ids: Sequence[str] | None = None, limit: int = 12, to: str | None = None
+    out: str,
+    *,
+    ids: Sequence[str] | None = None,
+    limit: int = 12,
+    to: str | None = None,
+    trust_code: bool = False,
 ) -> Iterator[tuple[bool, str]]:
     """Draw the image as the network sees it beside its map.
 
@@ -41,6 +47,7 @@ def show_overlays(
         ids: Samples to draw; None for `limit` of those that have a map, evenly spread.
         limit: At least 1.
         to: Directory or URI for the pictures, by default `_show` in `out`.
+        trust_code: Whether the Python code that the run's data set came from may be run again, to get its images.
 
     Yields:
         Per row of a sample, whether there is a picture now, and a line for the user: its path and what the network said, or why not.
@@ -59,7 +66,7 @@ def show_overlays(
         locate(to)
     atlas = open_atlas(out)
     preprocess = stored_preprocess(atlas.run)
-    reader = FsspecReader(atlas.run["fingerprint"].get("data_root"))  # what confined the run confines its pictures
+    reader = reader_of(atlas.run, trust_code=trust_code)
     wanted = list(ids) if ids is not None else [row[0] for row in atlas.sql(SPREAD.format(limit=int(limit))).fetchall()]
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(atlas, wanted):
@@ -80,6 +87,17 @@ def show_overlays(
             uri = child(child(out, FOLDER) if to is None else to, file_name(identity, suffix))
             put(uri, picture)
             yield True, f"{uri}  {caption(row, atlas.class_names)}"
+
+
+def reader_of(run: Mapping[str, Any], *, trust_code: bool = False) -> FsspecReader:
+    """Reads a run's images again; what confined the run confines its pictures.
+
+    Args:
+        run: Content of its `_run.json`.
+        trust_code: Whether a source written in Python, which that file names, may be run.
+    """
+    code = item_source(run["settings"]["data"]) if trust_code else None
+    return FsspecReader(run["fingerprint"].get("data_root"), code=code)
 
 
 def stored_preprocess(run: Mapping[str, Any]) -> Preprocess:

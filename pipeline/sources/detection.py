@@ -47,7 +47,7 @@ def said(data: str) -> Named | None:
     if prefix in SOURCES:
         if not rest:
             raise DataError(f"{data} names nothing; write {prefix}:PATH")
-        return Named(SOURCES[prefix], rest)
+        return Named(SOURCES[prefix], SOURCES[prefix].canonical(rest))
     if FORM.fullmatch(data):
         return Named(SOURCES["python"], data)
     known = ", ".join(f"{name}:" for name in SOURCES)

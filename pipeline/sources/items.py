@@ -41,7 +41,10 @@ def item_bytes(source: str, index: int, allowed: str | None) -> bytes:
         SampleError: If another source is named, or the item is no image, or getting it fails.
     """
     if source != allowed:
-        raise SampleError(READ_ERROR, f"refused, because {source} runs Python code and is not what --data names")
+        raise SampleError(
+            READ_ERROR,
+            f"refused, because to read it runs {source}, which only --data and `heatlas show --trust-code` allow",
+        )
     try:
         with _LOCK:  # data sets keep open files, which threads would move under each other
             item = _data_set(source, os.getpid())[index]

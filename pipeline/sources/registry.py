@@ -13,7 +13,7 @@ from .options import Listed, SourceOptions
 from .parquet import list_parquet
 from .python_factory import list_python
 from .tar import list_tars
-from .torchvision_data import list_torchvision
+from .torchvision_data import list_torchvision, with_absolute_root
 from .voc import ANNOTATIONS, IMAGES, list_voc
 
 Names = Mapping[str, bool]
@@ -36,6 +36,8 @@ class Source:
     """Whether there can be a row per annotation."""
     is_place: bool = True
     """Whether what follows the prefix is a path or URI."""
+    canonical: Callable[[str], str] = str
+    """What follows the prefix, as it means the same to a worker in another folder."""
 
 
 def _has(names: Names, *suffixes: str) -> bool:
@@ -75,7 +77,7 @@ SOURCES: dict[str, Source] = {
         Source("hf", "directory of Hugging Face datasets", list_hf, in_folder=lambda names: STATE in names or SPLITS in names),
         Source("coco", "COCO annotations", list_coco, frozenset({".json"}), _looks_like_coco, annotated=True),
         Source("voc", "Pascal VOC folder", list_voc, in_folder=_looks_like_voc, annotated=True),
-        Source("torchvision", "data set of torchvision", list_torchvision, annotated=True, is_place=False),
+        Source("torchvision", "data set of torchvision", list_torchvision, annotated=True, is_place=False, canonical=with_absolute_root),
         Source("python", "Python factory", list_python, is_place=False),
     )
 }  # fmt: skip

@@ -37,6 +37,15 @@ def list_torchvision(data: str, options: SourceOptions) -> Listed:
     return list_items(data_set, f"{PREFIX}:{data}", os.path.abspath(root) if root else None)
 
 
+def with_absolute_root(data: str) -> str:
+    """The same data set for a process in another folder."""
+    name, root, _ = _parts(data)
+    before, at, after = data.partition("@")
+    if not (at and root) or "?" in before:
+        return data
+    return f"{name}@{os.path.abspath(root)}{after[after.index('?') :] if '?' in after else ''}"
+
+
 def _bytes(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
@@ -92,7 +101,7 @@ def _class(name: str) -> Any:
 def _parts(data: str) -> tuple[str, str, dict[str, Any]]:
     """Name, root and arguments."""
     name, _, rest = data.partition("@")
-    name, question, query = name.partition("?") if "?" in name else (name, "", "")
+    name, question, query = name.partition("?")
     if not question:
         rest, _, query = rest.partition("?")
     try:
