@@ -14,7 +14,7 @@ from ..overlay import colour, fit
 
 LONGEST_SIDE = 224
 QUALITY = 78
-HEAT_QUALITY = 70
+HEAT_QUALITY = 84
 
 
 @dataclass(frozen=True)

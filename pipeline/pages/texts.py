@@ -7,6 +7,7 @@ from markupsafe import Markup, escape
 from ..wording import harmless
 
 LONGEST_NAME = 120
+MOST_DIGITS = 6
 DASH, MINUS = "\u2013", "\u2212"
 
 
@@ -51,7 +52,25 @@ def percent(share: float | None) -> str:
     if share is None:
         return DASH
     value = 100 * share
+    if 0 < value < 0.1:
+        return "< 0.1 %"
+    if 99.9 < value < 100:
+        return "> 99.9 %"
     return f"{value:.1f} %" if 0 < value < 1 or 99 < value < 100 else f"{value:.0f} %"
+
+
+def between(low: float, high: float) -> str:
+    """`0.384 to 0.421`, with as many digits as it takes to tell the ends apart."""
+    for digits in range(3, MOST_DIGITS):
+        first, last = figure(low, digits), figure(high, digits)
+        if first != last:
+            return f"{first} to {last}"
+    return figure(low, MOST_DIGITS)
+
+
+def percent_between(low: float, high: float) -> str:
+    """`97 to 99.7 %`, as `between`."""
+    return f"{between(100 * low, 100 * high)} %"
 
 
 def amount(number: int, noun: str = "") -> Markup:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..curation.recipe import load_recipes
 from ..location import child, locate, names_in
 from ..pages.pictures import Pictures, Stored
 from .cards import Card, CardMaker
@@ -23,10 +24,10 @@ SHOWN = 12
 """Clusters with their pictures."""
 TYPICAL = 4
 QUEUES = 12
+FIRST = ("shortcut", "label_suspicion", "no_evidence")
+"""Queues that come before the others."""
 LARGEST = 64_000_000
 """Bytes of a file that is still read."""
-EVIDENCE = ("id", "target", "method", "recipe", "rank", "priority", "reason", "label", "prediction", "score")
-"""Columns of a queue that every row has; the others are evidence."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Queue:
     """Rows that a recipe found worth a look, the most urgent first."""
 
     name: str
+    purpose: str
+    """What it looks for; empty for a recipe of the user's own."""
     count: int
     rows: list[dict[str, Any]]
     reasons: dict[str, str]
@@ -89,6 +92,7 @@ def with_cards(found: Derived, cards: CardMaker) -> Derived:
     queues = [
         Queue(
             one.name,
+            one.purpose,
             one.count,
             one.rows,
             one.reasons,
@@ -141,6 +145,9 @@ def _mean_heat(values: Any, said: Mapping[str, Any], pictures: Pictures, number:
 def _queues(rows: ReportRows, limit: int) -> list[Queue]:
     fs, path = locate(child(rows.atlas.uri, CURATION))
     names = [one for one in names_in(fs, path) if one.endswith(".parquet") and not one.startswith(".")]
+    purposes = {one.name: one.purpose for one in load_recipes()}
+    known = [f"{one}.parquet" for one in (*FIRST, *purposes)]
+    names.sort(key=lambda name: (known.index(name) if name in known else len(known), name))
     found = []
     for name in names[:QUEUES]:
         table = _read(rows, CURATION, name)
@@ -154,7 +161,9 @@ def _queues(rows: ReportRows, limit: int) -> list[Queue]:
         for one in first:  # an image may stand there for several of its classes
             reasons.setdefault(str(one["id"]), str(one["reason"]))
         chosen = _rows_of(rows, list(reasons)[:limit])
-        found.append(Queue(name.removesuffix(".parquet").replace("_", " "), len(table), chosen, reasons))
+        recipe = name.removesuffix(".parquet")
+        title = recipe.replace("_", " ").capitalize()
+        found.append(Queue(title, purposes.get(recipe, ""), len(table), chosen, reasons))
     return found
 
 

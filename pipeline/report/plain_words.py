@@ -64,8 +64,12 @@ def sentence_of(metric: str, fact: Mapping[str, Any]) -> str:
 
 
 def grouped(metrics: tuple[str, ...]) -> list[tuple[str, str, list[str]]]:
-    """Title, sentence and metrics of every group that has some, in the groups' order."""
+    """Title, sentence and metrics of every group that has some, in the groups' order; what is the same number twice once."""
     known = {name for _, _, names in GROUPS for name in names}
-    found = [(title, text, [name for name in names if name in metrics]) for title, text, names in GROUPS]
+    twice = {"relevance_rank_accuracy"} if "bbox" in metrics else set()
+    found = [
+        (title, text, [name for name in names if name in metrics and name not in twice])
+        for title, text, names in GROUPS
+    ]
     found.append((*SHAPES, [name for name in metrics if name not in known]))
     return [one for one in found if one[2]]
