@@ -35,5 +35,6 @@ def gaussian_blur(
     weights = (weights / weights.sum()).expand(channels, 1, 1, side)
     half = side // 2
     padded = F.pad(images, (half, half, half, half), mode="replicate")
-    rows = F.conv2d(padded, weights, groups=channels)
-    return F.conv2d(rows, weights.transpose(2, 3), groups=channels)
+    with torch.autocast(images.device.type, enabled=False):  # the model's precision is not the image's
+        rows = F.conv2d(padded, weights, groups=channels)
+        return F.conv2d(rows, weights.transpose(2, 3), groups=channels)

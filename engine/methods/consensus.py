@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import SettingsError, did_you_mean
 from ..metrics.ranking import average_ranks, correlation
 from .batch_settings import ConsensusSettings
-from .method import METHODS, Cost, Explains, Method, MethodMaps, method
+from .method import Cost, Explains, Method, MethodMaps, method
+from .registry import find_method
 
 
 class Consensus:
@@ -35,6 +35,10 @@ class Consensus:
         passes = Cost(sum(one.cost.forwards for one in found), sum(one.cost.backwards for one in found))
         return MethodMaps(mean.float(), passes, {"disagreement": disagreement(ranks).float()})
 
+    def extra_shapes(self, image: Float[Tensor, "channel height width"]) -> dict[str, tuple[int, ...]]:
+        """One number."""
+        return {"disagreement": ()}
+
 
 def pixel_ranks(maps: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch pixel"]:
     """Ranks in [0, 1], equal values sharing the mean of their places; NaN for a map that is not finite."""
@@ -45,24 +49,18 @@ def pixel_ranks(maps: Float[Tensor, "batch height width"]) -> Float[Tensor, "bat
 
 def disagreement(ranks: Float[Tensor, "method batch pixel"]) -> Float[Tensor, " batch"]:
     """1 less the mean of Spearman's correlation over all pairs of methods: 0 where all rank alike, above 1 where they rank against
-    each other; NaN where fewer than two methods give a map."""
+    each other. A method whose map is constant agrees with none: its correlations are 0."""
     pairs = torch.stack([correlation(ranks[one], ranks[two]) for one, two in combinations(range(len(ranks)), 2)])
-    return 1 - pairs.nanmean(dim=0)
+    return 1 - pairs.nan_to_num(0).mean(dim=0)
 
 
 def members_of(settings: ConsensusSettings) -> dict[str, Method]:
     """The methods that it asks for.
 
     Raises:
-        SettingsError: When there is none of a name, or one that does not explain whole batches by itself.
+        SettingsError: When there is none of a name.
     """
-    known = [name for name in METHODS if name != "consensus"]
-    for name in settings.of:
-        if name not in known:
-            raise SettingsError(
-                f"unknown method {name!r} in of{did_you_mean(name, known)}; known are {', '.join(known)}"
-            )
-    return {name: METHODS[name] for name in settings.of}
+    return {name: find_method(name) for name in settings.of}
 
 
 def cost(settings: ConsensusSettings) -> Cost | None:

@@ -56,7 +56,7 @@ class Daam:
                 allow_unused=True,
                 materialize_grads=True,
             )
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if not self._checked:
                 check_used(logits, gradients[-1])
             block_maps = torch.stack([self._block_map(run, number, one) for number, one in enumerate(gradients)], dim=1)

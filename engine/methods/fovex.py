@@ -56,6 +56,11 @@ class Fovex:
         maps = torch.where(broken[:, None, None], torch.nan, spread(heat.double())).float()
         return MethodMaps(maps, self._cost, {"fixations": path, "fixation_losses": found})
 
+    def extra_shapes(self, image: Float[Tensor, "channel height width"]) -> dict[str, tuple[int, ...]]:
+        """A place and a number per fixation."""
+        count = self._settings.fixations
+        return {"fixations": (count, 2), "fixation_losses": (count,)}
+
     def _fixate(
         self, images: Tensor, periphery: Tensor, targets: Tensor, grid: Tensor, seen: Tensor, drawn: Tensor
     ) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, " batch"]]:

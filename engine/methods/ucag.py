@@ -117,6 +117,10 @@ class Ucag:
         maps = conquered(canvas / (counts + self._settings.count_offset).clamp(min=1), images, self._base.pixelwise)
         return MethodMaps(maps, passes(self._base.raw_cost), {"crop_confidence": confidence})
 
+    def extra_shapes(self, image: Float[Tensor, "channel height width"]) -> dict[str, tuple[int, ...]]:
+        """One number per crop."""
+        return {"crop_confidence": (GRID, GRID)}
+
     def _enlarged(self, crop: Tensor, down: Axis, across: Axis) -> Tensor:
         size = [max(1, int(axis.crop * self._settings.magnify)) for axis in (down, across)]
         return F.interpolate(crop, size=size, mode="bicubic", align_corners=False)

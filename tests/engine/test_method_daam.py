@@ -1,0 +1,220 @@
+"""DAAM: the identity of its sums, a slow copy with plain hooks, and which models it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from heatlas.engine.errors import ModelError
+from heatlas.engine.methods.attention_capture import run_attention
+from heatlas.engine.methods.batch_settings import DaamSettings
+from heatlas.engine.methods.class_attention import class_attention
+from heatlas.engine.methods.daam import Daam
+from oracle_nets import architecture, images_like
+from timm.models.vision_transformer import VisionTransformer as TimmTransformer
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer, swin_t
+
+TARGETS = torch.tensor([3, 0, 9])
+WIDTH, HEADS, DEPTH = 24, 3, 3
+
+
+def torchvisions() -> nn.Module:
+    torch.manual_seed(0)
+    model = VisionTransformer(
+        image_size=32, patch_size=8, num_layers=DEPTH, num_heads=HEADS, hidden_dim=WIDTH, mlp_dim=48, num_classes=10
+    )
+    nn.init.normal_(model.heads.head.weight)  # torchvision's starts at zero
+    return model.double().eval()
+
+
+def timms(**changes) -> nn.Module:
+    torch.manual_seed(0)
+    wanted = {
+        "img_size": (32, 48),
+        "patch_size": 8,
+        "embed_dim": WIDTH,
+        "depth": DEPTH,
+        "num_heads": HEADS,
+        "num_classes": 10,
+    }
+    return TimmTransformer(**{**wanted, **changes}).double().eval()
+
+
+MODELS = {
+    "torchvision": (torchvisions, (32, 32)),
+    "timm": (timms, (32, 48)),
+    "timm with registers": (lambda: timms(reg_tokens=2), (32, 48)),
+    "timm with normed queries": (lambda: timms(qk_norm=True), (32, 48)),
+    "timm with layer scale": (lambda: timms(init_values=0.3), (32, 48)),
+    "distilled DeiT": (
+        lambda: timm.create_model(
+            "deit_tiny_distilled_patch16_224", img_size=(32, 48), patch_size=8, num_classes=10, depth=2
+        ).double().eval(),
+        (32, 48),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=MODELS, ids=list(MODELS))
+def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
+    build, size = MODELS[request.param]
+    return build(), images_like(3, 3, size, seed=1).double()
+
+
+def inputs_of_projections(model: nn.Module, image: Tensor) -> list[Tensor]:
+    """T_b itself, where a module's forward shows it."""
+    seen: list[Tensor] = []
+    handles = [
+        module.proj.register_forward_pre_hook(lambda module, args: seen.append(args[0][0, 0]))
+        for module in model.modules()
+        if hasattr(module, "qkv")
+    ]
+    model(image[None])
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def test_the_parts_add_up_to_the_projections_input(case: tuple[nn.Module, Tensor]) -> None:
+    model, images = case
+    _, run = run_attention(model, images)
+    assert len(run.blocks) >= 2
+    for number, block in enumerate(run.blocks):
+        found = class_attention(block.module, block.tokens)
+        parts = found.parts()
+        assert parts.shape[:2] == block.tokens.shape[:2]
+        torch.testing.assert_close(parts.sum(dim=1), found.total())
+        if isinstance(block.module, nn.MultiheadAttention):
+            torch.testing.assert_close(block.module.out_proj(parts.sum(dim=1)), block.output[:, 0])
+        else:
+            there = torch.stack([inputs_of_projections(model, image)[number] for image in images])
+            torch.testing.assert_close(parts.sum(dim=1), there)
+    assert run.grid == (images.shape[2] // 8, images.shape[3] // 8)
+
+
+def slow_block_maps(model: nn.Module, image: Tensor, target: int) -> list[Tensor]:
+    """L_b of one image by eqs. 7 to 9, head by head and token by token, T_b made a node of the graph."""
+    kept: list[Tensor] = []
+    totals: list[Tensor] = []
+
+    def rerun(module: nn.Module, args: tuple, output: Tensor | tuple) -> Tensor | tuple:
+        tokens = args[0]
+        packed = isinstance(module, nn.MultiheadAttention)
+        qkv = tokens @ module.in_proj_weight.T + module.in_proj_bias if packed else module.qkv(tokens)
+        heads = [part.unflatten(2, (module.num_heads, -1)) for part in qkv.split(qkv.shape[2] // 3, dim=2)]
+        if not packed:
+            heads[0], heads[1] = module.q_norm(heads[0]), module.k_norm(heads[1])
+        columns = []
+        for head in range(module.num_heads):
+            query, key, value = (part[0, :, head] for part in heads)
+            scores = key @ query[0] / key.shape[1] ** 0.5
+            columns.append(scores.softmax(0)[:, None] * value)
+        parts = torch.cat(columns, dim=1)
+        total = parts.sum(dim=0)
+        kept.append(parts.detach())
+        totals.append(total)
+        projection = module.out_proj if packed else module.proj
+        whole = output[0] if isinstance(output, tuple) else output
+        new = torch.cat([projection(total)[None, None], whole[:, 1:]], dim=1)
+        return (new, None) if isinstance(output, tuple) else new
+
+    blocks = [one for one in model.modules() if isinstance(one, nn.MultiheadAttention) or hasattr(one, "qkv")]
+    handles = [block.register_forward_hook(rerun) for block in blocks]
+    logit = model(image[None].clone().requires_grad_())[0, target]
+    for handle in handles:
+        handle.remove()
+    return [
+        torch.relu(parts @ torch.relu(slope))
+        for parts, slope in zip(kept, torch.autograd.grad(logit, totals), strict=True)
+    ]
+
+
+def test_block_maps_are_equations_7_to_9(case: tuple[nn.Module, Tensor]) -> None:
+    model, images = case
+    found = Daam(model, DaamSettings()).explain(images, TARGETS, [0] * 3)
+    for number, (image, target) in enumerate(zip(images, TARGETS.tolist(), strict=True)):
+        maps = slow_block_maps(model, image, target)
+        rows, columns = images.shape[2] // 8, images.shape[3] // 8
+        expected = torch.stack([one[-rows * columns :].reshape(rows, columns) for one in maps])
+        assert float(expected.amax()) > 0
+        torch.testing.assert_close(found.extras["block_maps"][number], expected.float())
+        total = nn.functional.interpolate(
+            expected.sum(dim=0)[None, None], size=images.shape[2:], mode="bilinear", align_corners=False
+        )[0, 0]
+        torch.testing.assert_close(found.maps[number], (total / total.max()).float())
+
+
+def test_images_of_a_batch_do_not_merge(case: tuple[nn.Module, Tensor]) -> None:
+    model, images = case
+    method = Daam(model, DaamSettings())
+    batch = method.explain(images, TARGETS, [0] * 3)
+    for number in range(3):
+        alone = method.explain(images[number : number + 1], TARGETS[number : number + 1], [0])
+        torch.testing.assert_close(batch.maps[number], alone.maps[0])
+        torch.testing.assert_close(batch.extras["block_maps"][number], alone.extras["block_maps"][0])
+    assert float((batch.maps[0] - batch.maps[1]).abs().max()) > 0.01
+
+
+def test_blocks_count_alike_where_each_is_normed() -> None:
+    model, images = torchvisions(), images_like(3, 3, (32, 32), seed=1).double()
+    found = Daam(model, DaamSettings(norm_per_block=True)).explain(images, TARGETS, [0] * 3)
+    blocks = found.extras["block_maps"].double()
+    total = (blocks / blocks.amax(dim=(2, 3), keepdim=True)).sum(dim=1)
+    full = nn.functional.interpolate(total[:, None], size=(32, 32), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(found.maps.double(), full / full.amax(dim=(1, 2), keepdim=True), atol=1e-6, rtol=0)
+
+
+def test_the_rendering_saturates_but_keeps_the_order() -> None:
+    model, images = torchvisions(), images_like(3, 3, (32, 32), seed=1).double()
+    plain = Daam(model, DaamSettings()).explain(images, TARGETS, [0] * 3)
+    drawn = Daam(model, DaamSettings(rendering=True)).explain(images, TARGETS, [0] * 3)
+    total = plain.extras["block_maps"].sum(dim=1)
+    level = (5 * total / total.amax(dim=(1, 2), keepdim=True)).sigmoid()
+    level = (level - level.amin(dim=(1, 2), keepdim=True)) / (level - level.amin(dim=(1, 2), keepdim=True)).amax(
+        dim=(1, 2), keepdim=True
+    )
+    full = nn.functional.interpolate(level[:, None], size=(32, 32), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(drawn.maps, full, atol=1e-5, rtol=0)
+
+
+class Gated(nn.Module):
+    """Looks like timm's attention and does something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.scale = 3, 8**-0.5
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, tokens: Tensor, **kwargs) -> Tensor:
+        return self.proj(self.qkv(tokens)[:, :, :WIDTH].sigmoid() * tokens)
+
+
+def gated() -> nn.Module:
+    model = timms()
+    for block in model.blocks:
+        block.attn = Gated().double()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "text"),
+    [
+        (lambda: architecture("mobilenet_v2").double(), (64, 80), "no self-attention"),
+        (lambda: timms(class_token=False, global_pool="avg"), (32, 48), "no class token"),
+        (lambda: timms(global_pool="avg"), (32, 48), "do not depend on the class token"),
+        (lambda: swin_t(num_classes=10).double().eval(), (32, 32), "no class token"),
+        (gated, (32, 48), "in a way that DAAM does not know"),
+    ],
+    ids=["CNN", "no class token", "averages patches", "Swin", "another formula"],
+)
+def test_models_that_it_cannot_read_are_refused(build, size: tuple[int, int], text: str) -> None:
+    with pytest.raises(ModelError, match=text):
+        Daam(build(), DaamSettings()).explain(images_like(3, 3, size, seed=1).double(), TARGETS, [0] * 3)
+
+
+def test_half_precision_is_not_taken_for_another_formula() -> None:
+    model, images = timms().bfloat16(), images_like(3, 3, (32, 48), seed=1)
+    wide = Daam(timms(), DaamSettings()).explain(images.double(), TARGETS, [0] * 3).maps
+    half = Daam(model, DaamSettings()).explain(images.bfloat16(), TARGETS, [0] * 3).maps
+    assert float((wide - half).abs().mean()) < 0.05
