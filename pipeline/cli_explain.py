@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 
 from ..configs import packaged_configs
 from .allowed import admits, metavar
+from .method_settings import METHOD_GROUPS
 from .resolve import load_settings
 from .settings import leaves
 
@@ -21,7 +22,7 @@ TITLES = {
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",
         "image_timeout", "start_timeout", "shard_retries", "retry_errors", "max_error_rate", "shared_fs",
     ),
-    "SISE": ("sise",),
+    **{f"Method {name}": (name,) for name in METHOD_GROUPS},
     "Preprocessing (default: as the weights say)": ("preprocess",),
     "Columns of a manifest": ("columns",),
     "Store": ("store",),

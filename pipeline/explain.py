@@ -6,20 +6,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ..engine.block_plan import BlockPlan
 from ..engine.errors import DataError, ShardsUndoneError, UsageError
 from ..engine.measurement import find_metric
+from ..engine.methods.in_sessions import check_fit
 from ..engine.metrics import spelt_out
-from ..engine.sise import SISE
 from ..engine.statuses import OK
-from ..workers.models import LoadedModel, ModelSpec, load_model
+from ..workers.models import ModelSpec, load_model
 from ..workers.outcome import RunOutcome
 from ..workers.ports import ShardSink
 from ..workers.shards import Sample, Shard
@@ -31,6 +30,7 @@ from .dispatch import work_through
 from .fingerprint import claim_run
 from .identity import run_fingerprint, store_layout
 from .location import child, locate
+from .method_settings import chosen_settings
 from .part_names import SUCCESS
 from .plan import samples_of
 from .resolve import load_settings
@@ -154,9 +154,14 @@ class PreparedRun:
         images = sum(map(len, todo))
         rest = f" of {len(self.listing):,}" if images != len(self.listing) else ""
         return (
-            f"{counted(images, 'image')}{rest} in {counted(len(todo), 'shard')}, "
-            f"{self.settings.model} with {self.layer_count} block layers"
+            f"{counted(images, 'image')}{rest} in {counted(len(todo), 'shard')}, {self.settings.model} {self._reading}"
         )
+
+    @property
+    def _reading(self) -> str:
+        method, layers = self.settings.method, self.layer_count
+        by = "" if method == "sise" else f"by {method} "
+        return f"{by}with {layers} block layers" if layers else by.strip()
 
     def work(self, todo: Sequence[Shard]) -> RunOutcome:
         """Explain the shards, showing progress."""
@@ -194,23 +199,26 @@ def prepare_run(settings: Settings) -> PreparedRun:
     found = chosen_samples(settings, data_root)
     model_spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())
     model = load_model(model_spec, FsspecReader())
-    blocks = planned_blocks(model, settings)
+    chosen = chosen_settings(settings)
+    fit = check_fit(
+        settings.method, model.module, chosen, torch.zeros(model.preprocess.channels, *model.preprocess.size)
+    )
     labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
     rule = target_rule(settings, labels, model.num_classes)
     score = resolved_score(settings, rule)
     if warning := labels.warning():
         say(f"note: {warning}")
     shards = shards_of(found, settings.shard_size)
-    layout = store_layout(settings, metrics, model, blocks, labels.class_names, score, stored_extra(found))
+    layout = store_layout(settings, metrics, model, fit, labels.class_names, score, stored_extra(found))
     return PreparedRun(
         settings=settings,
         listing=labels.listing,
         shards=shards,
-        fingerprint=run_fingerprint(settings, metrics, model, blocks, labels.listing, shards, data_root, score),
+        fingerprint=run_fingerprint(settings, metrics, model, fit, labels.listing, shards, data_root, score),
         spec=worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
         reader=FsspecReader(data_root, remote_weights(settings.model), item_source(settings.data)),
         sink=ParquetSink(settings.out, layout),
-        layer_count=len(blocks),
+        layer_count=len(fit.blocks or ()),
     )
 
 
@@ -243,12 +251,6 @@ def refuse_private_memory(settings: Settings) -> None:
                              "use --workers 0, or another place")  # fmt: skip
 
 
-def planned_blocks(model: LoadedModel, settings: Settings) -> BlockPlan:
-    """The layers that the workers will use; finds out early when there are none."""
-    sise = SISE(model.module, layers=settings.sise.layers, mu=settings.sise.mu)
-    return sise.plan(torch.zeros(model.preprocess.channels, *model.preprocess.size))
-
-
 def remote_weights(model: str) -> str | None:
     """The URI of weights that workers read through their reader, which no `data_root` confines: the user named it himself."""
     weights = model.partition("@")[2]
@@ -262,9 +264,9 @@ def worker_spec(
         model=model,
         target=rule,
         score=score,
-        mu=settings.sise.mu,
+        method=settings.method,
+        method_settings=asdict(chosen_settings(settings)),
         budget=settings.budget,
-        layers=settings.sise.layers,
         batch_size=settings.batch_size,
         precision=settings.precision,
         fold_bn=settings.fold_bn,

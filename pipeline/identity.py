@@ -8,13 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..engine.block_plan import BlockPlan
+from ..engine.methods.in_sessions import Fit
 from ..engine.metrics import METRICS
 from ..engine.metrics.floors import floored
 from ..engine.metrics.sanity import SANITY, SANITY_METRIC
 from ..workers.models import LoadedModel
 from ..workers.shards import Shard
 from .fingerprint import versions
+from .method_settings import chosen_settings
 from .plan import cut, listing_digest, plan_digest
 from .schema import StoreLayout
 from .settings import Settings
@@ -24,7 +25,7 @@ def run_fingerprint(
     settings: Settings,
     metrics: Sequence[str],
     model: LoadedModel,
-    blocks: BlockPlan,
+    fit: Fit,
     listing: pa.Table,
     shards: Sequence[Shard],
     data_root: str | None = None,
@@ -37,10 +38,10 @@ def run_fingerprint(
         plan["sizes"] = list(map(len, shards))
     return {
         "plan": plan,
-        "model": {"digest": model.digest, "layers": list(blocks.names)},
+        "model": {"digest": model.digest, **({"layers": list(fit.blocks.names)} if fit.blocks else {})},
         "preprocess": asdict(model.preprocess),
         "method": settings.method,
-        settings.method: {"mu": settings.sise.mu},
+        settings.method: method_identity(settings),
         "target": settings.target,
         "metrics": [METRICS[name].definition for name in metrics],
         "floors": settings.floors,
@@ -61,7 +62,7 @@ def store_layout(
     settings: Settings,
     metrics: Sequence[str],
     model: LoadedModel,
-    blocks: BlockPlan,
+    fit: Fit,
     class_names: Sequence[str] | None,
     score: str = "softmax",
     extra: tuple[tuple[str, str], ...] = (),
@@ -70,11 +71,10 @@ def store_layout(
     provenance = {
         "model": settings.model,
         "model_digest": model.digest,
-        "layers": [asdict(layer) for layer in blocks],
-        "layers_found": blocks.how,
+        **({"layers": [asdict(layer) for layer in fit.blocks], "layers_found": fit.blocks.how} if fit.blocks else {}),
         "preprocess": asdict(model.preprocess),
         "settings": {
-            "mu": settings.sise.mu,
+            **method_identity(settings),
             "target": settings.target,
             "score": score,
             "budget": settings.budget,
@@ -98,6 +98,16 @@ def store_layout(
             "provenance": provenance,
         },
     )
+
+
+def method_identity(settings: Settings) -> dict[str, Any]:
+    """The chosen method's settings. SISE's layers stand with the model, and what it learnt to do later only where it does it."""
+    chosen = chosen_settings(settings)
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(chosen).items()}
+    if settings.method != "sise":
+        return found
+    plain = asdict(type(chosen)())
+    return {name: found[name] for name in found if name == "mu" or (name != "layers" and found[name] != plain[name])}
 
 
 def metric_facts(name: str) -> dict[str, Any]:

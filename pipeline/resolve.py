@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from ..configs import packaged_configs
 from ..engine.errors import SettingsError, did_you_mean
 from .allowed import admits, allowed, choices
-from .settings import Settings, SettingsGroup, is_group, leaves
+from .method_settings import METHOD_GROUPS, declared_settings
+from .setting_types import SettingsGroup, is_group
+from .settings import Settings, leaves
 
 
 def load_settings(flags: Mapping[str, Any], config: str | os.PathLike[str] | None = None) -> Settings:
@@ -36,9 +38,21 @@ def load_settings(flags: Mapping[str, Any], config: str | os.PathLike[str] | Non
     except ValidationError as error:
         problems += explained(error, written)
     else:
+        problems += refused_by_methods(settings, written)
         if not problems:
             return settings
     raise SettingsError("\n".join(dict.fromkeys(problems)))
+
+
+def refused_by_methods(settings: Settings, written: Written) -> list[str]:
+    """What the methods' own declarations say against values that were written for them."""
+    found = []
+    for name in METHOD_GROUPS.keys() & written.values.keys():
+        try:
+            declared_settings(settings, name)
+        except SettingsError as error:
+            found.append(f"{error}{written.place(name)}")
+    return sorted(found)
 
 
 class Written:

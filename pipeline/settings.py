@@ -2,72 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from ..engine.budget import LEAST_FORWARDS
-
-PositiveInt = Annotated[int, Field(ge=1)]
-NaturalInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-
-
-def _one_or_more(value: Any) -> Any:
-    """A single name counts as a list of one, so that `metrics: paper` can be written plainly."""
-    return (value,) if isinstance(value, str) else value
-
-
-def _height_and_width(value: Any) -> Any:
-    """One number stands for a square."""
-    alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
-    return (alone, alone) if isinstance(alone, int | str) else value
-
-
-def _whole_number(value: Any) -> Any:
-    """Flags come as text, which a choice among numbers does not convert by itself."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-def _classes_as_text(value: Any) -> Any:
-    """A list of classes is written like on the command line; a single index is a number."""
-    listed = isinstance(value, list | tuple) and value and all(isinstance(one, int | str) for one in value)
-    return _whole_number(",".join(map(str, value)) if listed else value)
-
-
-def _number_or_share(value: Any) -> Any:
-    """A whole number is a number of forwards, also where it is 1, which would otherwise pass as the share of all."""
-    whole = _whole_number(value)
-    if isinstance(whole, int) and not isinstance(whole, bool) and whole < LEAST_FORWARDS:
-        raise ValueError("too few forwards")
-    return whole
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
-Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_height_and_width)]
-Mean = tuple[float, float, float] | tuple[float]
-Std = tuple[PositiveFloat, PositiveFloat, PositiveFloat] | tuple[PositiveFloat]
-
-
-class SettingsGroup(BaseModel):
-    """Frozen, and refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SISESettings(SettingsGroup):
-    """How SISE makes its maps."""
-
-    mu: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Keep feature maps whose gradient exceeds mu times the layer's largest; higher is faster.",
-    )
-    layers: Names | None = Field(
-        None,
-        description="Layers to use instead of the block ends found by themselves, low to high; see `heatlas layers`.",
-    )
+from .method_settings import METHOD_GROUPS, MethodChoice
+from .setting_types import (
+    Mean,
+    Names,
+    NaturalInt,
+    PositiveFloat,
+    PositiveInt,
+    SettingsGroup,
+    Size,
+    Std,
+    classes_as_text,
+    is_group,
+    number_or_share,
+    whole_number,
+)
 
 
 class PreprocessSettings(SettingsGroup):
@@ -85,7 +39,7 @@ class PreprocessSettings(SettingsGroup):
     )
     mean: Mean | None = Field(None, description="Per-channel mean subtracted, of values in [0, 1]; one for grey input.")
     std: Std | None = Field(None, description="Per-channel standard deviation divided by.")
-    channels: Annotated[Literal[1, 3], BeforeValidator(_whole_number)] | None = Field(
+    channels: Annotated[Literal[1, 3], BeforeValidator(whole_number)] | None = Field(
         None, description="Channels of the network's input: 3 is RGB, 1 is grey; a mean of one number means 1."
     )
 
@@ -117,8 +71,8 @@ class StoreSettings(SettingsGroup):
     map_png: bool = Field(True, description="Keep the map as an 8-bit PNG at network-input resolution, for eyes.")
 
 
-class Settings(SettingsGroup):
-    """All settings of one run."""
+class Settings(MethodChoice):
+    """All settings of one run: `method`, a group for each method, and these."""
 
     model: str = Field(
         description="`torchvision:NAME[@WEIGHTS]` (WEIGHTS: DEFAULT, an enum name, a .safetensors or .pth file) or `package.module:factory`."
@@ -138,8 +92,7 @@ class Settings(SettingsGroup):
         None, description="Folder of the images of COCO or VOC annotations, where it is not beside them."
     )
 
-    method: Literal["sise"] = Field("sise", description="Explanation method.")
-    target: Annotated[NaturalInt | str, BeforeValidator(_classes_as_text)] = Field(
+    target: Annotated[NaturalInt | str, BeforeValidator(classes_as_text)] = Field(
         "predicted",
         description="Classes to explain: predicted, label, both, top:K, above:P (sigmoid), column:NAME, or indices or names with commas.",
     )
@@ -171,7 +124,7 @@ class Settings(SettingsGroup):
         Literal["exact", "balanced", "fast"]
         | Annotated[int, Field(ge=LEAST_FORWARDS)]
         | Annotated[float, Field(gt=0, le=1)],
-        BeforeValidator(_number_or_share),
+        BeforeValidator(number_or_share),
     ] = Field(
         "exact",
         description="Forward passes per image: exact (all), balanced (25 %), fast (10 %), a number or a share of all; what is left out is predicted.",
@@ -224,25 +177,22 @@ class Settings(SettingsGroup):
         False, description="Say that local paths of data and out are the same on every node of the cluster."
     )
 
-    sise: SISESettings = SISESettings()  # pyright: ignore[reportCallIssue]
     preprocess: PreprocessSettings = PreprocessSettings()  # pyright: ignore[reportCallIssue]
     columns: ColumnSettings = ColumnSettings()  # pyright: ignore[reportCallIssue]
     store: StoreSettings = StoreSettings()  # pyright: ignore[reportCallIssue]
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """The resolved settings as plain JSON values, as they are stored in the run."""
-    return settings.model_dump(mode="json")
-
-
-def is_group(annotation: Any) -> TypeGuard[type[SettingsGroup]]:
-    return isinstance(annotation, type) and issubclass(annotation, SettingsGroup)
+    """The resolved settings as plain JSON values, as they are stored in the run; of the methods' only the chosen one's."""
+    return settings.model_dump(mode="json", exclude=METHOD_GROUPS.keys() - {settings.method})
 
 
 def leaves(group: type[SettingsGroup] = Settings, prefix: str = "") -> dict[str, Any]:
-    """Every single setting's dotted name and pydantic field, in the order written above."""
+    """Every single setting's dotted name and pydantic field, in the order written above, then those of the methods."""
     found: dict[str, Any] = {}
-    for name, field in group.model_fields.items():
+    for name, field in sorted(
+        group.model_fields.items(), key=lambda one: group is Settings and one[0] in METHOD_GROUPS
+    ):
         if is_group(field.annotation):
             found |= leaves(field.annotation, f"{prefix}{name}.")
         else:

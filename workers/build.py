@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ..engine.class_ranking import class_ranking
+from ..engine.methods.in_sessions import make_explainer
+from ..engine.methods.registry import find_method
 from ..engine.scores import SCORES
+from ..engine.scoring import Scoring
 from ..engine.scoring_forward import StandInWarning
 from ..engine.session import ExplainSession
-from ..engine.sise import SISE
 from .decode import Prepared, prepare
 from .engine_port import Engine
 from .models import LoadedModel, load_model
@@ -34,7 +36,7 @@ def build_engine(spec: WorkerSpec, reader: SampleReader, stored: StoredExplanati
         SettingsError: When a metric or precision is unknown.
     """
     torch.set_num_threads(spec.threads)
-    return SiseEngine(spec, load_model(spec.model, reader), _device(spec), stored)
+    return ModelEngine(spec, load_model(spec.model, reader), _device(spec), stored)
 
 
 def _device(spec: WorkerSpec) -> torch.device:
@@ -44,8 +46,8 @@ def _device(spec: WorkerSpec) -> torch.device:
     return torch.device(wanted)
 
 
-class SiseEngine:
-    """SISE with its metrics over one loaded model."""
+class ModelEngine:
+    """A method with its metrics over one loaded model."""
 
     def __init__(
         self,
@@ -104,10 +106,12 @@ class SiseEngine:
 
     def _new_session(self) -> ExplainSession:
         spec = self._spec
-        sise = SISE(
-            self._model, layers=spec.layers, mu=spec.mu, batch_size=self._batch_size, precision=spec.precision,
-            fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget, score=SCORES[spec.score],
+        scoring = Scoring(
+            batch_size=self._batch_size, precision=spec.precision, score=SCORES[spec.score],
+            fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget,
         )  # fmt: skip
+        settings = find_method(spec.method).settings(**spec.method_settings)
+        explainer = make_explainer(spec.method, self._model, settings, scoring)
         return ExplainSession(
-            sise, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below
+            explainer, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from .targets import PREDICTED, TargetRule
 
@@ -20,10 +21,11 @@ class WorkerSpec:
     """Which classes of each image are explained."""
     score: str = "softmax"
     """Of `engine.scores.SCORES`: what confidence in a class means."""
-    mu: float = 0.0
+    method: str = "sise"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the method's settings class; what is missing is its default."""
     budget: str | int | float = "exact"
     """Forward passes per image, see `engine.budget`."""
-    layers: tuple[str, ...] | None = None
     batch_size: int = 64
     """Masked images per forward pass, at least 1."""
     precision: str = "fp32"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..block_plan import BlockPlan
 from ..blocks import block_layers
 from ..errors import HeatlasError, ModelError
 from ..explainer import Explainer
 from ..scoring import Scoring
+from ..sise import SISE
 from .batched import Batched
 from .method import Method
 from .registry import find_method, usable_methods
@@ -38,13 +41,18 @@ def make_explainer(name: str, model: nn.Module, settings: Any = None, scoring: S
     return Batched(declared, model, settings, scoring)
 
 
-def check_fit(
-    name: str, model: nn.Module, settings: Any, image: Float[Tensor, "channel height width"]
-) -> Mapping[str, tuple[int, ...]]:
-    """Find out before a run whether a method can explain a model.
+@dataclass(frozen=True)
+class Fit:
+    """How a method reads a model."""
 
-    Returns:
-        Shapes of the method's extras.
+    blocks: BlockPlan | None
+    """The layers whose maps become masks, of methods of SISE's kind."""
+    extra_shapes: Mapping[str, tuple[int, ...]]
+    """Shapes of the method's extras for one image."""
+
+
+def check_fit(name: str, model: nn.Module, settings: Any, image: Float[Tensor, "channel height width"]) -> Fit:
+    """Find out before a run whether a method can explain a model.
 
     Raises:
         ModelError: When it cannot; names the methods that can.
@@ -76,10 +84,12 @@ def _fits(declared: Method, model: nn.Module, image: Tensor) -> bool:
     return True
 
 
-def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> Mapping[str, tuple[int, ...]]:
-    _check_architecture(declared, model, settings, image)
+def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> Fit:
     explainer = make_explainer(declared.name, model, settings)
-    return explainer.extra_shapes(image) if isinstance(explainer, Batched) else {}
+    if isinstance(explainer, SISE):
+        return Fit(explainer.plan(image), {})
+    _check_architecture(declared, model, settings, image)
+    return Fit(None, explainer.extra_shapes(image) if isinstance(explainer, Batched) else {})
 
 
 def _check_architecture(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .batch_settings import option, require
 
@@ -11,9 +11,12 @@ from .batch_settings import option, require
 class SiseSettings:
     """Of SISE."""
 
-    mu: float = option(
-        0.0, "keep feature maps whose gradient exceeds mu times the layer's largest, in [0, 1); higher is faster"
-    )
+    mu: float = field(
+        default=0.0,
+        metadata={
+            "help": "keep feature maps whose gradient exceeds mu times the layer's largest; higher is faster", "ge": 0, "lt": 1,
+        },
+    )  # fmt: skip
     layers: tuple[str, ...] | None = option(
         None, "layers to use instead of the block ends found by themselves, low to high; see `heatlas layers`"
     )

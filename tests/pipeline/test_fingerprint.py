@@ -6,6 +6,7 @@ import pytest
 import torch
 from heatlas.engine.block_plan import BlockPlan
 from heatlas.engine.errors import NoRunError, RunMismatchError, StorageError
+from heatlas.engine.methods.in_sessions import Fit
 from heatlas.pipeline import fingerprint
 from heatlas.pipeline.commit import put
 from heatlas.pipeline.fingerprint import claim_run, read_run, versions
@@ -133,7 +134,7 @@ def test_a_faster_forward_belongs_to_the_fingerprint_once_asked_for(name):
 
     def made(**changes):
         settings = Settings(model="m:f", data="/d", out="/o", **changes)
-        return run_fingerprint(settings, ("drop_pct",), model, BlockPlan((), how="named"), listing, [Shard(0, 0, 1)])
+        return run_fingerprint(settings, ("drop_pct",), model, Fit(BlockPlan((), how="named"), {}), listing, [Shard(0, 0, 1)])
 
     assert name not in made()  # so that stores of before still resume
     assert {**made(**{name: True}), name: None} == {**made(), name: None}
