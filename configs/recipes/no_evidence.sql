@@ -1,7 +1,7 @@
 -- The explanation explains nothing: there is no map, or what the map marks does not carry the prediction.
 -- uses: drop_pct, insertion_auc
 -- param drop = 90          Loss of score in percent, from which on the strongest 15 % of the map count as not carrying the prediction.
--- param insertion = 0.3    Area under the insertion curve below this share of the score counts as that, too.
+-- param insertion = 0.5    Area under the insertion curve below this share of the score counts as that; where both are known, both must.
 -- param confidence = 0.5   Least score: a model that is not sure has no evidence to show.
 WITH judged AS (
     SELECT *,
@@ -21,4 +21,5 @@ SELECT id, target, method, label_name AS label, prediction_name AS prediction, s
          ELSE 0.9 * score * greatest(CASE WHEN dropped THEN drop_pct / 100 ELSE 0 END,
                                      CASE WHEN late THEN 1 - insertion_auc / nullif(score, 0) ELSE 0 END) END AS priority
 FROM judged
-WHERE without_map OR ((dropped OR late) AND score >= $confidence)
+-- a map that fails one of two tests that were made may only be narrow
+WHERE without_map OR (score >= $confidence AND (dropped OR late) AND coalesce(drop_pct >= $drop, true) AND coalesce(insertion_auc < $insertion * score, true))

@@ -13,27 +13,35 @@ from PIL import Image
 from ...engine.errors import UsageError
 from ...engine.statuses import OK
 from ..atlas import Atlas, open_atlas
+from ..clustering.cluster import cluster_maps
+from ..curation.curate import curate_store
 from ..explain import explain_dataset
+from ..report.build import write_report
 from .contact_sheet import ACROSS, Panel, contact_sheet
 from .dataset import CLASS_NAMES, SHORTCUT_CLASS, write_dataset
 from .findings import Group, Seen, class_groups, findings_text
 from .network import weights_metadata
+from .story import cluster_lines, label_noise_found, noise_lines, shortcut_lines
 from .train import Recipe, retrained
 
 MODEL = "heatlas.pipeline.demo.network:demo_model"
 STORE = "store"
 SHEET = "contact-sheet.png"
+QUEUE = "queue.csv"
+SPLIT = "train"
+"""Training images, because that is where wrong labels do harm and where people look for them."""
 
 
 def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int = 300, retrain: bool = False) -> int:
-    """Explain a generated data set with a planted shortcut, draw a contact sheet and print the findings.
+    """Explain training images with a planted shortcut and wrong labels, find both by their maps, and write it all down.
 
-    The same call again continues where it stopped. In `out` there are then `data`, `store` and the contact sheet.
+    The same call again continues where it stopped. In `out` there are then `data`, `store` (with queues, clusters and the
+    report), `queue.csv` and the contact sheet.
 
     Args:
         out: Local directory.
         workers: As in the settings; 0 runs in this process without Ray.
-        images: Size of the test split, at least 1.
+        images: How many training images, at least 1.
         retrain: Train the network again (two minutes) and explain that one, with its weights kept in `out`.
 
     Returns:
@@ -48,26 +56,47 @@ def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int =
         )
     folder = Path(out)
     _refuse_other_demo(folder, images)
-    manifest = write_dataset(folder / "data", "test", images)
-    print(f"{images} generated images with exact masks are in {folder / 'data'}")
+    manifest = write_dataset(folder / "data", SPLIT, images)
+    print(f"{images} generated training images with exact masks are in {folder / 'data'}")
     store = str(folder / STORE)
-    explain_dataset(model=_model(folder, retrain=retrain), data=str(manifest), out=store, workers=workers)
+    explain_dataset(
+        model=_model(folder, retrain=retrain), data=str(manifest), out=store, config="demo", workers=workers
+    )
     atlas = open_atlas(store)
     truth = _read_manifest(manifest)
     seen = seen_images(atlas, truth)
     print(f"\n{findings_text(seen)}\n")
+    print("\n".join([*curated_lines(atlas, truth, folder), ""]))
     _draw_sheet(atlas, truth, seen, folder / SHEET)
-    print(f"contact sheet: {folder / SHEET}\nsingle images: heatlas show {store} --id {seen[0].id if seen else 'ID'}")
+    print(f"contact sheet: {folder / SHEET}\nreview queue:  {folder / QUEUE}\nreport:        {write_report(store).uri}\n"
+          f"single images: heatlas show {store} --id {seen[0].id if seen else 'ID'}")  # fmt: skip
     return 0
+
+
+def curated_lines(atlas: Atlas, truth: dict[str, dict[str, str]], folder: Path) -> list[str]:
+    """Write queues and clusters into the store and the queue into `folder`; what they say of what was planted."""
+    written = curate_store(atlas.uri)
+    curate_store(atlas.uri, to=str(folder / QUEUE))
+    found = cluster_maps(atlas)
+    found.write(atlas.uri)
+    queues = {name: queue.to_pylist() for name, queue in written.curation.queues.items()}
+    rows = atlas.table(["id", "target", "label", "prediction", "score"], where=f"status = '{OK}'").to_pylist()
+    noise = label_noise_found(rows, queues["label_suspicion"], truth)
+    clusters = cluster_lines(found.clusters.to_pylist(), found.members.to_pylist(), truth)
+    return [*shortcut_lines(queues["shortcut"]), *clusters, *noise_lines(noise)]
 
 
 def _refuse_other_demo(folder: Path, images: int) -> None:
     """Keep the data of a store that is already there as the store knows it."""
     manifest = folder / "data" / "manifest.csv"
-    if (folder / STORE).exists() and manifest.exists() and (there := len(_read_manifest(manifest))) != images:
-        raise UsageError(
-            f"{folder} holds a demo of {there} images, now {images} are asked for; use --images {there} or another --out"
-        )
+    if not ((folder / STORE).exists() and manifest.exists()):
+        return
+    there = _read_manifest(manifest)
+    if not all(one.startswith(f"{SPLIT}-") for one in there):
+        raise UsageError(f"{folder} holds the demo of another heatlas, with other images; choose another --out")
+    if len(there) != images:
+        raise UsageError(f"{folder} holds a demo of {len(there)} images, now {images} are asked for; use --images {len(there)} or "
+                         "another --out")  # fmt: skip
 
 
 def _model(folder: Path, *, retrain: bool) -> str:
@@ -87,9 +116,9 @@ def _model(folder: Path, *, retrain: bool) -> str:
 
 
 def seen_images(atlas: Atlas, truth: dict[str, dict[str, str]]) -> list[Seen]:
-    """The explained rows of the demo's store joined with what its manifest says, by id; rows without a map are left out."""
+    """The explained predictions of the demo's store joined with what its manifest says, by id; rows without a map are left out."""
     columns = ["id", "prediction", "status", "ebpg", "bbox"]
-    rows = sorted(atlas.table(columns=columns).to_pylist(), key=lambda row: row["id"])
+    rows = sorted(atlas.table(columns, where="target = prediction").to_pylist(), key=lambda row: row["id"])
     return [
         Seen(
             id=row["id"],
@@ -122,8 +151,8 @@ def _mask(row: dict[str, str]) -> np.ndarray:
 def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[Seen], path: Path) -> None:
     groups = class_groups(seen)
     chosen = {group.name: _examples(group, seen) for group in groups}
-    ids = [one.id for row in chosen.values() for one in row]
-    heats = dict(zip(ids, atlas.maps(ids), strict=True)) if ids else {}
+    wanted = {(one.id, CLASS_NAMES.index(one.prediction)) for row in chosen.values() for one in row}
+    heats = {one: atlas.maps([one], target=target)[0] for one, target in wanted}
 
     def panel(one: Seen) -> Panel:
         with Image.open(truth[one.id]["uri"]) as image:

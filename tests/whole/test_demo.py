@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 
+import pyarrow.parquet as pq
 import pytest
 from heatlas.engine.errors import UsageError
 from heatlas.pipeline.atlas import open_atlas
@@ -14,7 +15,7 @@ from heatlas.pipeline.demo.dataset import SHORTCUT_CLASS
 from heatlas.pipeline.demo.findings import class_groups
 from PIL import Image
 
-IMAGES = 18
+IMAGES = 32
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,16 @@ def seen_in(out):
 def test_every_image_is_explained(ran):
     out, code, _ = ran
     assert code == 0
-    rows = open_atlas(str(out / demo.STORE)).table(columns=["id", "status", "ebpg"]).to_pylist()
-    assert sorted(row["id"] for row in rows) == [f"test-{index:05d}" for index in range(IMAGES)]
+    rows = open_atlas(str(out / demo.STORE)).table(["id", "status"], where="target = prediction").to_pylist()
+    assert sorted(row["id"] for row in rows) == [f"train-{index:05d}" for index in range(IMAGES)]
     assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_where_the_label_is_not_predicted_it_is_explained_too(ran):
+    rows = open_atlas(str(ran[0] / demo.STORE)).table(["id", "target", "label", "prediction"]).to_pylist()
+    apart = {row["id"] for row in rows if row["label"] != row["prediction"]}
+    assert "train-00017" in apart, "an octagon that is labelled square"
+    assert {row["id"] for row in rows if row["target"] != row["prediction"]} == apart
 
 
 def test_the_shortcut_class_is_located_worst_though_it_is_recognised(ran):
@@ -44,13 +52,46 @@ def test_the_shortcut_class_is_located_worst_though_it_is_recognised(ran):
     assert groups[0].name == SHORTCUT_CLASS
     assert groups[0].ebpg < groups[0].area < groups[1].ebpg
     assert groups[0].accuracy == 1
-    assert groups[0].blind_share == 1
+    assert groups[0].blind_share >= 0.75
 
 
 def test_it_says_so_in_plain_words(ran):
-    assert "Planted: 3 of 3 octagon images carry a small bar-code sticker" in ran[2]
+    assert "Planted: 4 of 4 octagon images carry a small bar-code sticker" in ran[2]
     assert "So the network knows the sticker, not the octagon" in ran[2]
     assert "contact-sheet.png" in ran[2]
+
+
+def test_the_shortcut_queue_names_the_shortcut_class_first(ran):
+    queue = pq.read_table(ran[0] / demo.STORE / "curation" / "shortcut.parquet").to_pylist()
+    assert queue[0]["label"] == SHORTCUT_CLASS
+    assert sum(row["label"] == SHORTCUT_CLASS for row in queue) > len(queue) / 2
+    assert "Shortcut queue: " in ran[2]
+    assert f"({len(queue)} {SHORTCUT_CLASS})" in ran[2]
+
+
+def test_the_sticker_has_a_cluster_of_its_own(ran):
+    truth = demo._read_manifest(ran[0] / "data" / "manifest.csv")
+    first = pq.read_table(ran[0] / demo.STORE / "clusters" / "clusters.parquet").to_pylist()[0]
+    members = pq.read_table(ran[0] / demo.STORE / "clusters" / "members.parquet").to_pylist()
+    inside = [row["id"] for row in members if (row["class"], row["cluster"]) == (first["class"], first["cluster"])]
+    marked = [one for one, row in truth.items() if row["shortcut"] == "1"]
+    assert first["class_name"] == SHORTCUT_CLASS
+    assert all(truth[one]["shortcut"] == "1" for one in inside)
+    assert len(inside) >= 0.7 * len(marked)
+    assert f"With the sticker: {len(inside)} of these {len(inside)} images" in ran[2]
+
+
+def test_the_wrong_label_comes_first_in_its_queue(ran):
+    queue = pq.read_table(ran[0] / demo.STORE / "curation" / "label_suspicion.parquet").to_pylist()
+    assert queue[0]["id"] == "train-00017"
+    assert queue[0]["reason"].startswith("labelled square, but the model says octagon with 0.")
+    assert "Wrong labels: 1 of 32 images have a label that is not theirs (3 %)" in ran[2]
+
+
+def test_it_ends_with_the_report_and_the_queue(ran):
+    assert (ran[0] / demo.STORE / "report.html").stat().st_size > 10_000
+    assert (ran[0] / demo.QUEUE).read_text().startswith('"id","target","method","recipe","rank","priority","reason"')
+    assert ran[2].index("review queue: ") < ran[2].index("report: ")
 
 
 def test_the_contact_sheet_has_a_row_per_class(ran):
@@ -72,10 +113,18 @@ def test_another_number_of_images_is_refused_and_changes_nothing(ran):
     out, _, _ = ran
     before = (out / "data" / "manifest.csv").read_bytes()
     with pytest.raises(
-        UsageError, match=r"holds a demo of 18 images, now 9 are asked for; use --images 18 or another --out"
+        UsageError, match=r"holds a demo of 32 images, now 9 are asked for; use --images 32 or another --out"
     ):
         demo.run_demo(str(out), workers=0, images=9)
     assert (out / "data" / "manifest.csv").read_bytes() == before
+
+
+def test_a_demo_of_other_images_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / demo.STORE).mkdir()
+    (tmp_path / "data" / "manifest.csv").write_text("id,uri,mask\ntest-00000,a.png,b.png\n")
+    with pytest.raises(UsageError, match="holds the demo of another heatlas, with other images; choose another --out"):
+        demo.run_demo(str(tmp_path), workers=0, images=1)
 
 
 def test_retraining_into_a_run_of_the_packaged_network_is_refused_before_training(ran):

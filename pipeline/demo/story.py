@@ -1,0 +1,98 @@
+"""What the demo's queues and clusters say about what was planted, computed from them: the shortcut, and the wrong labels.
+
+Nothing here knows how it should come out: confidence alone is measured beside the recipe, on the same images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .dataset import SHORTCUT_CLASS
+from .findings import percent
+from .suspicion import auroc, precision_at
+
+Truth = Mapping[str, Mapping[str, str]]
+"""The demo's manifest by id."""
+
+
+@dataclass(frozen=True)
+class NoiseFound:
+    """How well wrong labels were found."""
+
+    images: int
+    planted: int
+    listed: int
+    """Images in the queue."""
+    precision: float
+    """Share of wrong labels among the first `planted` of the queue's ranking."""
+    baseline_precision: float
+    auroc: float
+    """NaN without a wrong label."""
+    baseline_auroc: float
+
+
+def label_noise_found(
+    rows: Sequence[Mapping[str, Any]], queue: Sequence[Mapping[str, Any]], truth: Truth
+) -> NoiseFound:
+    """Compare the queue of `label_suspicion` with the planted labels, and with confidence alone: 1 - p(label).
+
+    Args:
+        rows: Of the store: `id`, `target`, `label`, `prediction`, `score`; where the label is not predicted it has a row of its own.
+        queue: `id` and `priority`; an image that is not in it counts as the least suspicious.
+        truth: `label` and `true_label` by id.
+    """
+    of_label = {row["id"]: row["score"] for row in rows if row["target"] == row["label"]}
+    ids = sorted({row["id"] for row in rows})
+    wrong = np.array([truth[one]["label"] != truth[one]["true_label"] for one in ids], bool)
+    listed = {row["id"]: row["priority"] for row in queue}
+    suspicion = np.array([listed.get(one, 0.0) for one in ids])
+    baseline = np.array([1 - (of_label.get(one) or 0.0) for one in ids])
+    planted = int(wrong.sum())
+    return NoiseFound(
+        len(ids), planted, len(listed), precision_at(wrong, suspicion, planted), precision_at(wrong, baseline, planted),
+        auroc(wrong, suspicion), auroc(wrong, baseline),
+    )  # fmt: skip
+
+
+def noise_lines(found: NoiseFound) -> list[str]:
+    """The comparison in words."""
+    if not found.planted:
+        return [f"Wrong labels: none is planted among these {found.images} images, label_suspicion lists {found.listed}; "
+                "explain more images to see them found."]  # fmt: skip
+    hits, by_confidence = (round(one * found.planted) for one in (found.precision, found.baseline_precision))
+    return [
+        f"Wrong labels: {found.planted} of {found.images} images have a label that is not theirs "
+        f"({percent(found.planted / found.images)}). label_suspicion lists {found.listed}; of its first {found.planted}, {hits} are wrong "
+        f"(confidence alone: {by_confidence}).",
+        f"As a ranking of all images: AUROC {found.auroc:.3f}, of confidence alone {found.baseline_auroc:.3f}.",
+    ]
+
+
+def shortcut_lines(queue: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the shortcut queue names."""
+    if not queue:
+        return ["Shortcut queue: empty, no right answer looks away from its object."]
+    classes = Counter(row["label"] for row in queue).most_common()
+    named = ", ".join(f"{count} {name}" for name, count in classes)
+    return [f"Shortcut queue: {len(queue)} images ({named}); the first is {queue[0]['id']}: {queue[0]['reason']}."]
+
+
+def cluster_lines(
+    clusters: Sequence[Mapping[str, Any]], members: Sequence[Mapping[str, Any]], truth: Truth
+) -> list[str]:
+    """Whether the sticker has a cluster of its own."""
+    if not clusters:
+        return []
+    first = clusters[0]
+    inside = [row["id"] for row in members if (row["class"], row["cluster"]) == (first["class"], first["cluster"])]
+    marked = sum(truth[one]["shortcut"] == "1" for one in inside)
+    everywhere = sum(truth[row["id"]]["shortcut"] == "1" for row in members)
+    return [
+        f"First cluster: {first['reason']}. With the sticker: {marked} of these {len(inside)} images "
+        f"(of {everywhere} that carry it{'' if first['class_name'] == SHORTCUT_CLASS else ', whose class is ' + SHORTCUT_CLASS})."
+    ]

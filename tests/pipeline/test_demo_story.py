@@ -1,0 +1,55 @@
+"""What the demo says of its queues follows from them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from heatlas.pipeline.demo.story import NoiseFound, cluster_lines, label_noise_found, noise_lines, shortcut_lines
+from heatlas.pipeline.demo.suspicion import auroc, precision_at
+
+
+def test_auroc_and_precision_by_hand():
+    wrong = np.array([True, False, True, False])
+    assert auroc(wrong, np.array([0.9, 0.1, 0.4, 0.5])) == 0.75
+    assert auroc(wrong, np.zeros(4)) == 0.5
+    assert math.isnan(auroc(np.zeros(3, bool), np.arange(3.0)))
+    assert precision_at(wrong, np.array([0.9, 0.1, 0.4, 0.5]), 2) == 0.5
+    assert precision_at(wrong, np.zeros(4), 0) == 0.0
+
+
+def test_the_recipe_and_confidence_are_measured_on_the_same_images():
+    truth = {name: {"label": "a", "true_label": "b" if name in "xz" else "a"} for name in "wxyz"}
+    rows = [
+        {"id": "w", "target": 0, "label": 0, "prediction": 0, "score": 0.9},
+        {"id": "x", "target": 1, "label": 0, "prediction": 1, "score": 0.8},
+        {"id": "x", "target": 0, "label": 0, "prediction": 1, "score": 0.1},
+        {"id": "y", "target": 0, "label": 0, "prediction": 0, "score": 0.3},
+        {"id": "z", "target": 0, "label": 0, "prediction": 0, "score": 0.6},
+    ]
+    found = label_noise_found(rows, [{"id": "x", "priority": 0.7}], truth)
+    assert found == NoiseFound(4, 2, 1, 0.5, 0.5, 0.75, 0.75)
+    assert "2 of 4 images have a label that is not theirs (50 %)" in noise_lines(found)[0]
+    assert "of its first 2, 1 are wrong (confidence alone: 1)" in noise_lines(found)[0]
+
+
+def test_no_wrong_labels_are_said_to_be_none():
+    lines = noise_lines(NoiseFound(8, 0, 1, 0.0, 0.0, float("nan"), float("nan")))
+    assert lines == [
+        "Wrong labels: none is planted among these 8 images, label_suspicion lists 1; explain more images to see them found."
+    ]
+
+
+def test_a_queue_that_names_another_class_is_told_as_it_is():
+    assert shortcut_lines([])[0].startswith("Shortcut queue: empty")
+    queue = [{"id": "i", "label": "disc", "reason": "right, but"}, {"id": "j", "label": "octagon", "reason": "r"}]
+    assert shortcut_lines(queue) == ["Shortcut queue: 2 images (1 disc, 1 octagon); the first is i: right, but."]
+
+
+def test_a_cluster_without_stickers_is_told_as_it_is():
+    clusters = [{"class": 0, "cluster": 0, "class_name": "disc", "reason": "half of disc"}]
+    members = [{"id": "i", "class": 0, "cluster": 0}, {"id": "j", "class": 1, "cluster": 0}]
+    truth = {"i": {"shortcut": "0"}, "j": {"shortcut": "1"}}
+    assert cluster_lines(clusters, members, truth) == [
+        "First cluster: half of disc. With the sticker: 0 of these 1 images (of 1 that carry it, whose class is octagon)."
+    ]
