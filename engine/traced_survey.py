@@ -33,6 +33,7 @@ def traced_survey(model: nn.Module, trace: Trace, images: Tensor) -> Survey:
     modules = dict(model.named_modules())
     matrices = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.ndim > 1}
     weighted = {node for node in flow.inputs if _is_weighted(node, modules, matrices)}
+    kernels = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     crossed, learned = crossed_by_all(flow), reached_from(flow, weighted)
     weighed_later = leading_to(flow, weighted)
     axes = _channel_axes(flow, shapes)
@@ -53,7 +54,7 @@ def traced_survey(model: nn.Module, trace: Trace, images: Tensor) -> Survey:
             channel_axis=axes[node],
             crossed=node in crossed,
             feature=node in learned and not in_head and not PASSES_ON.search(_operation(node, modules)),
-            depthwise=is_depthwise(_module(node, modules)),
+            depthwise=is_depthwise(_module(node, modules)) or _is_depthwise_call(node, kernels),
         )
     return Survey(tuple(maps.values()), {name: maps[node] for name, node in trace.nodes.items() if node in maps})
 
@@ -99,6 +100,15 @@ def _is_weighted(node: fx.Node, modules: dict[str, nn.Module], matrices: set[str
     if module is not None:
         return has_weights(module)
     return any(source.op == "get_attr" and source.target in matrices for source in node.all_input_nodes)
+
+
+def _is_depthwise_call(node: fx.Node, kernels: dict[str, torch.Size]) -> bool:
+    """Whether a function convolves each channel on its own: a kernel of one input channel in as many groups as it puts out channels."""
+    if "conv" not in str(node.target) or len(node.args) < 2 or not isinstance(node.args[1], fx.Node):
+        return False
+    shape = kernels.get(str(node.args[1].target), torch.Size())
+    groups = node.kwargs.get("groups", node.args[-1] if len(node.args) >= 7 else 1)
+    return len(shape) == 4 and shape[1] == 1 and isinstance(groups, int) and groups > 1 and shape[0] % groups == 0
 
 
 def _channel_axes(flow: Flow[fx.Node], shapes: dict[fx.Node, torch.Size | None]) -> dict[fx.Node, int]:

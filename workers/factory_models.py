@@ -24,12 +24,13 @@ from torch import nn
 from torchvision.transforms._presets import ImageClassification
 
 from ..engine.errors import ModelError, SettingsError, did_you_mean
+from .found_model import NOBODY, FoundModel
 from .ports import SampleReader
 from .preprocess import Preprocess, preprocess_from_preset, with_overrides
 from .weights import fit, read_weights
 
 
-def load_factory(spec: str, reader: SampleReader | None = None) -> tuple[nn.Module, Preprocess, tuple[str, ...] | None]:
+def load_factory(spec: str, reader: SampleReader | None = None) -> FoundModel:
     """Import the module, call the factory, load weights if they are named, and read the two optional attributes.
 
     Args:
@@ -55,7 +56,8 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> tuple[nn.Modu
         raise ModelError(f"{spec}() must return a torch.nn.Module, it returned {_kind(model)}")
     if weights:
         fit(model, read_weights(weights, reader), weights)
-    return model, _preprocess(model, spec), _class_names(model, spec)
+    origin = NOBODY if getattr(model, "preprocess", None) is None else f"attribute `preprocess` of {spec}()"
+    return FoundModel(model, _preprocess(model, spec), _class_names(model, spec), origin)
 
 
 def imported(name: str) -> ModuleType:

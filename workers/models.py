@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor, nn
 
 from ..engine.errors import ModelError, did_you_mean
 from .factory_models import load_factory
+from .found_model import FoundModel
+from .hf_models import load_hf
+from .input_channels import refuse_channels
 from .ports import SampleReader
 from .preprocess import Preprocess, with_overrides
+from .program_models import SUFFIXES, load_program
+from .timm_models import load_timm
 from .torchvision_models import load_torchvision, torchvision_names
 from .weights import model_digest
 
-_FAMILIES = {"torchvision": load_torchvision}
-"""Loaders by prefix; each takes what follows the colon. Anything else with a colon is a Python factory."""
+_FAMILIES: dict[str, Callable[[str, SampleReader | None], FoundModel]] = {
+    "torchvision": load_torchvision,
+    "timm": load_timm,
+    "hf": load_hf,
+}
+"""Loaders by prefix; each takes what follows the colon. Anything else with a colon is a Python factory, or the path of a program."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(@.+)?")
-_FORMS = "torchvision:NAME, torchvision:NAME@WEIGHTS or package.module:factory[@WEIGHTS]"
+_FORMS = (
+    "torchvision:NAME[@WEIGHTS], timm:NAME[@WEIGHTS], hf:FOLDER_OR_NAME, package.module:factory[@WEIGHTS], or the path of a "
+    "TorchScript file (.pt) or an exported program (.pt2)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +39,7 @@ class ModelSpec:
     """Which model, and the user's preprocessing; plain values that travel to workers. None keeps what the model says."""
 
     spec: str
-    """`torchvision:NAME[@WEIGHTS]` or `package.module:factory[@WEIGHTS]`."""
+    """`torchvision:NAME[@WEIGHTS]`, `timm:NAME[@WEIGHTS]`, `hf:FOLDER_OR_NAME`, a path, or `package.module:factory[@WEIGHTS]`."""
     size: tuple[int, int] | None = None
     resize: str | None = None
     resize_to: int | None = None
@@ -53,6 +66,8 @@ class LoadedModel:
     """At least 2."""
     digest: str
     """Sha256 (hex) of weights and preprocessing."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where each preprocess setting comes from, in words, by name."""
 
 
 def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedModel:
@@ -66,19 +81,49 @@ def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedMod
         ModelError: When the model is unknown, cannot be loaded, or does not return logits `(batch, class)`.
         SettingsError: When a preprocess setting is out of its range.
     """
-    module, preprocess, class_names = _load(spec.spec, reader)
-    module.eval()
-    preprocess = with_overrides(preprocess, spec.overrides())
+    found = _load(spec, reader)
+    module, class_names = found.module.eval(), found.class_names
+    preprocess = with_overrides(found.preprocess, spec.overrides())
+    refuse_channels(module, preprocess, spec.spec)
     classes = _count_classes(module, preprocess, spec.spec)
     if class_names is not None and len(class_names) != classes:
         raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
-    return LoadedModel(module, preprocess, class_names, classes, model_digest(module, preprocess))
+    digest = model_digest(module, preprocess, found.code)
+    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(found, preprocess, spec))
 
 
-def _load(spec: str, reader: SampleReader | None) -> tuple[nn.Module, Preprocess, tuple[str, ...] | None]:
+def origins_of(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> dict[str, str]:
+    """Who decided each preprocess setting: the user, the model, or one of the user's others."""
+    origins = {}
+    for name, given in spec.overrides().items():
+        if given is not None:
+            origins[name] = f"setting preprocess.{name}"
+        elif getattr(preprocess, name) != getattr(found.preprocess, name):
+            origins[name] = "follows from the settings"
+        else:
+            origins[name] = found.origin
+    return origins
+
+
+def remote_file(spec: str) -> str | None:
+    """The URI of a model or of weights that are read from elsewhere; None where everything is local."""
+    place = spec if is_program(spec) else spec.partition("@")[2]
+    return place if "://" in place else None
+
+
+def is_program(spec: str) -> bool:
+    """Whether the spec is the path of a model saved as a program."""
+    family = spec.partition(":")[0]
+    return spec.lower().endswith(SUFFIXES) and family not in _FAMILIES and _FACTORY.fullmatch(spec) is None
+
+
+def _load(model: ModelSpec, reader: SampleReader | None) -> FoundModel:
+    spec = model.spec
     family, colon, rest = spec.partition(":")
     if colon and family in _FAMILIES:
         return _FAMILIES[family](rest, reader)
+    if is_program(spec):
+        return load_program(spec, reader, model.overrides())
     if _FACTORY.fullmatch(spec):
         return load_factory(spec, reader)
     if spec.partition("@")[0] in torchvision_names():

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from ..engine.errors import ModelError, did_you_mean
+from .found_model import FoundModel
 from .ports import SampleReader
-from .preprocess import Preprocess, preprocess_from_preset
+from .preprocess import preprocess_from_preset
 from .weights import WEIGHT_SUFFIXES, StateDict, fit, read_weights
 
 _AUXILIARY = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
@@ -24,9 +25,7 @@ def torchvision_names() -> list[str]:
     return list_models(module=torchvision.models)
 
 
-def load_torchvision(
-    name: str, reader: SampleReader | None = None
-) -> tuple[nn.Module, Preprocess, tuple[str, ...] | None]:
+def load_torchvision(name: str, reader: SampleReader | None = None) -> FoundModel:
     """Build an architecture with weights; an untrained one explains nothing, so without `@WEIGHTS` it is `@DEFAULT`.
 
     Args:
@@ -50,7 +49,7 @@ def load_torchvision(
     return _published(architecture, _enum_entry(architecture, weights or "DEFAULT"))
 
 
-def _published(architecture: str, entry: WeightsEnum) -> tuple[nn.Module, Preprocess, tuple[str, ...] | None]:
+def _published(architecture: str, entry: WeightsEnum) -> FoundModel:
     try:
         module = get_model(architecture, weights=entry, progress=False)
     except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; a damaged download is a RuntimeError
@@ -58,12 +57,10 @@ def _published(architecture: str, entry: WeightsEnum) -> tuple[nn.Module, Prepro
             f"cannot download the weights {entry} of {architecture} ({error}); without a connection give a local file: "
             f"torchvision:{architecture}@/path/to/weights.safetensors (or .pth)"
         ) from error
-    return module, preprocess_from_preset(entry.transforms()), _categories(entry)
+    return FoundModel(module, preprocess_from_preset(entry.transforms()), _categories(entry), f"transforms of {entry}")
 
 
-def _from_file(
-    architecture: str, uri: str, reader: SampleReader | None
-) -> tuple[nn.Module, Preprocess, tuple[str, ...] | None]:
+def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> FoundModel:
     weights = read_weights(uri, reader)
     module = _built(architecture, weights)
     fit(module, weights, uri)
@@ -74,7 +71,8 @@ def _from_file(
         preprocess = replace(preprocess, size=(image_size, image_size), resize_to=None)
     categories = _categories(default)
     fits = categories is not None and len(categories) == _class_count(module, weights)
-    return module, preprocess, categories if fits else None
+    origin = f"transforms of {default}, because a file does not say"
+    return FoundModel(module, preprocess, categories if fits else None, origin)
 
 
 def _built(architecture: str, weights: StateDict) -> nn.Module:

@@ -81,9 +81,12 @@ def fit(module: nn.Module, weights: StateDict, origin: str) -> None:
     module.load_state_dict(own, strict=True)
 
 
-def model_digest(module: nn.Module, preprocess: Preprocess) -> str:
-    """Sha256 (hex) over the sorted names, dtypes, shapes and bytes of the module's state, and the preprocessing."""
-    digest = hashlib.sha256(json.dumps(asdict(preprocess), sort_keys=True).encode())
+def model_digest(module: nn.Module, preprocess: Preprocess, code: str = "") -> str:
+    """Sha256 (hex) over the sorted names, dtypes, shapes and bytes of the module's state, and the preprocessing.
+
+    `code` stands for what the module computes where its state does not tell.
+    """
+    digest = hashlib.sha256(json.dumps(asdict(preprocess), sort_keys=True).encode() + code.encode())
     for name, value in sorted(module.state_dict().items()):
         if isinstance(value, Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

@@ -1,0 +1,365 @@
+"""timm, Hugging Face, TorchScript and exported programs: built from files of the test's own, explained, and refused with a remedy."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from heatlas.engine.blocks import block_layers
+from heatlas.engine.errors import ModelError
+from heatlas.engine.sise import SISE
+from heatlas.workers.found_model import NOBODY
+from heatlas.workers.hf_models import preprocess_from_processor
+from heatlas.workers.models import LoadedModel, ModelSpec, is_program, load_model, remote_file
+from heatlas.workers.preprocess import Preprocess
+from heatlas.workers.timm_models import preprocess_from_timm
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+
+def load(spec: str, **overrides) -> LoadedModel:
+    return load_model(ModelSpec(spec=spec, **overrides))
+
+
+def refusal(spec: str, **overrides) -> str:
+    with pytest.raises(ModelError) as caught:
+        load(spec, **overrides)
+    return str(caught.value)
+
+
+def picture(height: int = 60, width: int = 80) -> Image.Image:
+    ramp = np.add.outer(np.arange(height) * 2, np.arange(width))[..., None] * np.array([1, 2, 3]) % 256
+    return Image.fromarray(ramp.astype(np.uint8))
+
+
+def small_net(channels: int = 3, classes: int = 4) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 8, 1), nn.ReLU6(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 10, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, classes),
+    ).eval()  # fmt: skip
+
+
+def explained(module: nn.Module, loaded: LoadedModel, **options) -> torch.Tensor:
+    torch.manual_seed(5)
+    images = torch.randn(2, loaded.preprocess.channels, *loaded.preprocess.size)
+    result = SISE(module, batch_size=8, **options)(images)
+    assert result.statuses == ["ok", "ok"]
+    return result.maps
+
+
+# timm
+
+
+@pytest.mark.parametrize(("channels", "side"), [(3, 32), (1, 48)])
+def test_timm_reads_classes_and_channels_from_the_file(tmp_path: Path, channels: int, side: int) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    save_file(timm.create_model("resnet10t", num_classes=5, in_chans=channels).state_dict(), tmp_path / "w.safetensors")
+    loaded = load(f"timm:resnet10t@{tmp_path}/w.safetensors", size=(side, side))
+    assert (loaded.num_classes, loaded.class_names, loaded.preprocess.channels) == (5, None, channels)
+    assert loaded.preprocess.resize_to == round(201 * side / 176), "87.5 % of the shorter side, as timm's config says"
+    assert loaded.origins["mean"] == "timm's data config of resnet10t"
+    assert loaded.origins["size"] == "setting preprocess.size"
+    assert len(block_layers(loaded.module, torch.zeros(1, channels, side, side))) >= 4
+    explained(loaded.module, loaded, mu=0.7)
+
+
+def test_timm_without_its_file_or_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    assert "timm has no model 'resnet10x'; did you mean" in refusal("timm:resnet10x")
+    assert "must be a file that ends in .safetensors" in refusal("timm:resnet10t@a1_in1k")
+    real = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **options):
+        if pretrained:
+            raise OSError("no route to host")
+        return real(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    text = refusal("timm:resnet10t.c3_in1k")
+    assert "cannot get timm's weights of resnet10t.c3_in1k (no route to host)" in text
+    assert "timm:resnet10t.c3_in1k@/path/to/weights.safetensors" in text
+    torch.save({"fc.weight": torch.zeros(3, 512)}, tmp_path / "w.pth")
+    assert "do not fit the model" in refusal(f"timm:resnet10t@{tmp_path}/w.pth")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"input_size": (3, 32, 32), "crop_pct": 0.875, "interpolation": "bicubic"},
+        {"input_size": (3, 32, 32), "crop_pct": 1.0, "interpolation": "bilinear", "crop_mode": "squash"},
+        {"input_size": (3, 24, 40), "crop_pct": 1.0, "interpolation": "bilinear", "crop_mode": "squash"},
+    ],
+)
+def test_preprocessing_equals_timm_s(config: dict) -> None:
+    data = pytest.importorskip("timm.data")
+    config |= {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    theirs = data.create_transform(**config, is_training=False)(picture())
+    ours = preprocess_from_timm(config).tensor(picture())
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < 1e-5
+
+
+# Hugging Face
+
+
+@pytest.fixture
+def hf_folder(tmp_path: Path) -> Path:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 1],
+        layer_type="basic",
+        id2label={0: "ant", 1: "bee", 2: "cat"},
+    )
+    folder = tmp_path / "model"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers.ResNetForImageClassification(config).save_pretrained(folder)
+    said = {"do_resize": True, "size": {"height": 32, "width": 48}, "resample": 3, "do_normalize": True,
+            "image_mean": [0.5] * 3, "image_std": [0.25] * 3, "image_processor_type": "ViTImageProcessor"}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    return folder
+
+
+def test_hugging_face_folder(hf_folder: Path) -> None:
+    loaded = load(f"hf:{hf_folder}")
+    assert loaded.class_names == ("ant", "bee", "cat")
+    assert loaded.preprocess == Preprocess((32, 48), "squash", None, "bicubic", (0.5,) * 3, (0.25,) * 3)
+    assert loaded.origins["size"] == f"preprocessor_config.json of {hf_folder}"
+    explained(loaded.module, loaded)
+    again = hf_folder.rename(hf_folder.with_name("elsewhere"))
+    assert load(f"hf:{again}").digest == loaded.digest, "the place does not matter"
+    assert load(f"hf:{again}", mean=(0.4, 0.5, 0.5)).digest != loaded.digest
+    config = json.loads((again / "config.json").read_text())
+    (again / "config.json").write_text(json.dumps({**config, "hidden_act": "gelu"}))
+    assert load(f"hf:{again}").digest != loaded.digest, "the same weights in another function"
+
+
+def test_hugging_face_without_processor_or_files(hf_folder: Path) -> None:
+    (hf_folder / "preprocessor_config.json").unlink()
+    loaded = load(f"hf:{hf_folder}", size=(32, 32))
+    assert loaded.origins["mean"] == NOBODY
+    (hf_folder / "model.safetensors").unlink()
+    assert "give a folder that save_pretrained wrote" in refusal(f"hf:{hf_folder}")
+    assert "copy the folder here first" in refusal("hf:s3://bucket/model")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"size": {"height": 20, "width": 30}, "resample": 2},
+        {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}, "resample": 3},
+        {"size": {"shortest_edge": 28}, "crop_pct": 0.875, "image_processor_type": "ConvNextImageProcessor", "resample": 2},
+        {"size": {"shortest_edge": 384}, "crop_pct": 0.875, "image_processor_type": "ConvNextImageProcessor", "resample": 2},
+        {"size": {"height": 24, "width": 24}, "do_rescale": True, "rescale_factor": 1 / 127.5, "do_normalize": False, "resample": 0},
+        {"size": {"height": 24, "width": 24}, "rescale_offset": True, "rescale_factor": 1 / 127.5, "resample": 0,
+         "include_top": True, "image_processor_type": "EfficientNetImageProcessor"},
+    ],
+)  # fmt: skip
+def test_preprocessing_equals_the_processor_s(said: dict, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    said = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_normalize": True,
+            "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], **said}  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        processor = getattr(transformers, said["image_processor_type"]).from_pretrained(tmp_path)
+        theirs = torch.as_tensor(np.asarray(processor(picture(), return_tensors="np")["pixel_values"][0]))
+    preprocess = preprocess_from_processor(said)
+    ours = preprocess.tensor(picture())
+    assert ours.shape == theirs.shape
+    levels = (ours - theirs).abs() * torch.tensor(preprocess.std).view(3, 1, 1) * 255
+    assert levels.max() < 2.1, "grey levels: resampling rounds otherwise"
+    assert levels.mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"size": {"height": 8, "width": 8}, "do_pad": True}, "it pads"),
+        ({"do_resize": False}, "no fixed size"),
+        ({"size": {"longest_edge": 8}}, "its size is"),
+    ],
+)
+def test_processors_that_do_something_else_are_refused(said: dict, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        preprocess_from_processor({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **said})
+
+
+# programs
+
+
+def scripted(path: Path, module: nn.Module, example: torch.Tensor | None = None) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, which is not our matter
+        program = torch.jit.script(module) if example is None else torch.jit.trace(module, example)
+        program.save(str(path))
+    return path
+
+
+def exported(path: Path, module: nn.Module, side: int = 32, **options) -> Path:
+    batch = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)} if not options else {}
+    torch.export.save(torch.export.export(module, (torch.zeros(2, 3, side, side),), **batch), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["scripted", "traced", "exported"])
+def test_a_program_is_explained_like_the_module_it_was_made_from(tmp_path: Path, kind: str) -> None:
+    net = small_net()
+    path = tmp_path / ("net.pt2" if kind == "exported" else "net.pt")
+    if kind == "exported":
+        exported(path, net)
+    else:
+        scripted(path, net, None if kind == "scripted" else torch.zeros(1, 3, 32, 32))
+    loaded = load(str(path), size=(32, 32))
+    assert loaded.num_classes == 4
+    own, theirs = (block_layers(one, torch.zeros(1, 3, 32, 32)) for one in (net, loaded.module))
+    assert [(one.channels, one.size) for one in own] == [(one.channels, one.size) for one in theirs]
+    assert torch.equal(explained(net, loaded), explained(loaded.module, loaded))
+    assert loaded.digest == load(str(path), size=(32, 32)).digest
+
+
+def test_a_sidecar_says_what_the_file_cannot(tmp_path: Path) -> None:
+    path = scripted(tmp_path / "net.pt", small_net(channels=1))
+    assert "preprocess.mean" in refusal(str(path), size=(32, 32)) or "1 input channel" in refusal(
+        str(path), size=(32, 32)
+    )
+    sidecar = tmp_path / "net.pt.json"
+    sidecar.write_text(
+        json.dumps({"preprocess": {"size": 40, "mean": [0.5], "std": [0.5]}, "class_names": ["a", "b", "c", "d"]})
+    )
+    loaded = load(str(path))
+    assert (loaded.preprocess.size, loaded.preprocess.channels, loaded.class_names) == (
+        (40, 40),
+        1,
+        ("a", "b", "c", "d"),
+    )
+    assert loaded.origins["mean"] == f"sidecar {sidecar}"
+    assert load(str(path), size=(24, 24)).origins["size"] == "setting preprocess.size"
+    for content, text in (
+        ("{", "is not JSON"),
+        ('{"mean": [0.5]}', "must be an object with preprocess and class_names and nothing else"),
+        ('{"preprocess": {"sise": 3}}', "unknown preprocess setting 'sise'"),
+        ('{"class_names": "abcd"}', "must be a list of texts"),
+    ):
+        sidecar.write_text(content)
+        assert text in refusal(str(path))
+
+
+class Unexportable(nn.Module):
+    """A loop over values, which no graph of operations can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found = torch.relu(self.conv(images))
+        while bool(found.mean() > 1.0):
+            found = found / 2
+        return self.head(found.mean(dim=(2, 3)))
+
+
+def test_a_program_that_shows_no_layers_can_be_scored_and_says_what_it_cannot(tmp_path: Path) -> None:
+    path = scripted(tmp_path / "net.pt", Unexportable().eval())
+    loaded = load(str(path), size=(16, 16))
+    assert loaded.module(torch.zeros(3, 3, 16, 16)).shape == (3, 3)
+    with pytest.raises(ModelError, match="a TorchScript model shows no layers"):
+        block_layers(loaded.module, torch.zeros(1, 3, 16, 16))
+
+
+class Rows(nn.Module):
+    """Its graph holds the number of images for ever, unless that is exported as open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(images).reshape(images.shape[0], 2, 2).reshape(images.shape[0], 4)
+
+
+def test_programs_that_cannot_be_used(tmp_path: Path) -> None:
+    assert "was exported in training mode" in refusal(
+        str(exported(tmp_path / "train.pt2", small_net().train())), size=(32, 32)
+    )
+    fixed = exported(tmp_path / "fixed.pt2", Rows().eval(), strict=False)
+    assert "export it with dynamic_shapes=({0: torch.export.Dim('batch')},)" in refusal(str(fixed), size=(32, 32))
+    (tmp_path / "text.pt2").write_bytes(b"text")
+    assert "is not an exported program" in refusal(str(tmp_path / "text.pt2"))
+    torch.save(small_net().state_dict(), tmp_path / "weights.pt")
+    assert f"torchvision:NAME@{tmp_path}/weights.pt" in refusal(str(tmp_path / "weights.pt"))
+    assert "No such file or directory; check the path" in refusal(str(tmp_path / "gone.pt"))
+    assert "is not a local file" in refusal("s3://bucket/net.pt")
+
+
+def test_a_remote_program_comes_through_the_reader(tmp_path: Path) -> None:
+    scripted(tmp_path / "net.pt", small_net())
+
+    class Reader:
+        def read(self, uri: str) -> bytes:
+            if uri != "s3://bucket/net.pt":
+                from heatlas.engine.errors import SampleError
+
+                raise SampleError("read_error", f"cannot read {uri}: no such file")
+            return (tmp_path / "net.pt").read_bytes()
+
+    assert load_model(ModelSpec(spec="s3://bucket/net.pt", size=(32, 32)), Reader()).num_classes == 4
+
+
+def test_which_specs_are_programs_and_which_lie_elsewhere() -> None:
+    assert is_program("nets/a.pt")
+    assert is_program("s3://bucket/a.PT2")
+    assert not any(
+        map(is_program, ("torchvision:resnet18@w.pt", "timm:resnet18@w.pt", "my.nets:build", "my.nets:build@w.pt"))
+    )
+    assert remote_file("s3://bucket/a.pt2") == "s3://bucket/a.pt2"
+    assert remote_file("timm:resnet18@s3://bucket/w.pth") == "s3://bucket/w.pth"
+    assert remote_file("timm:resnet18@w.pth") is remote_file("nets/a.pt") is None
+
+
+# what all families share
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package, spec in (("timm", "timm:resnet18"), ("transformers", "hf:somewhere")):
+        monkeypatch.setitem(sys.modules, package, None)
+        extra = spec.partition(":")[0]
+        text = refusal(spec)
+        assert f"{spec} needs" in text
+        assert f"pip install 'heatlas[{extra}]'" in text
+
+
+def test_models_of_several_bands_are_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "banded.py").write_text(
+        "from torch import nn\n"
+        "def five(): return nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "def one(): return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "takes 5 channels; heatlas reads images of 3 channels (RGB) or 1 (grey)" in refusal("banded:five")
+    assert "takes grey images" in refusal("banded:one")
+    assert load("banded:one", mean=(0.5,), std=(0.5,), size=(16, 16)).preprocess.channels == 1
+
+
+@pytest.mark.parametrize("size", [(32, 32), (299, 299), (384, 384), (40, 96), (96, 40)])
+def test_input_sizes(size: tuple[int, int], tmp_path: Path) -> None:
+    torch.save(small_net().state_dict(), tmp_path / "w.pth")
+    path = scripted(tmp_path / "net.pt", small_net())
+    loaded = load(str(path), size=size)
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    result = SISE(loaded.module, batch_size=8)(image)
+    assert result.statuses == ["ok"]
+    assert result.maps.shape == (1, *size)
