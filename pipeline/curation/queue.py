@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ...engine.errors import UsageError
 from ..full_maps import refuse_reduced_maps
+from ..query import quoted
 from .recipe import Recipe, load_recipes, split_params
 from .tables import recipe_tables
 
@@ -119,7 +120,7 @@ def _run(database: duckdb.DuckDBPyConnection, recipe: Recipe, limit: int) -> tup
         used = _checked(database, recipe)
         names = _result_names(database, recipe, used)
         method = "CAST(method AS VARCHAR)" if "method" in names else "NULL::VARCHAR"
-        evidence = "".join(f', "{name}"' for name in names if name not in (*MUST, "method", "recipe", "rank"))
+        evidence = "".join(f", {quoted(name)}" for name in names if name not in (*MUST, "method", "recipe", "rank"))
         order = "priority DESC NULLS LAST, id, target, method"
         # the text is one SELECT, which DuckDB itself has said
         rows = database.sql(
