@@ -22,20 +22,23 @@ PAGE = Path(__file__).parent.parent / "docs" / "evaluation.md"
 HEADER = """<!-- Made by `python -m bench.evaluation`; do not edit, run it again. -->
 # Evaluation
 
-What SISE's maps get beside Grad-CAM's and beside maps that know nothing of the model, on real images with ground truth. The network is
-torchvision's MobileNetV2 with ImageNet weights, input 224 x 224; the class explained is the predicted one, the same for all methods.
-Every map goes through the same measuring code; every metric is defined in [metrics.md](metrics.md).
+What the maps of SISE and of the other methods get, beside maps that know nothing of the model, on real images with ground truth. The
+network is torchvision's MobileNetV2 with ImageNet weights, input 224 x 224; the class explained is the predicted one, the same for
+all methods. Every map goes through the same measuring code; methods and their settings are described in [methods.md](methods.md),
+every metric is defined in [metrics.md](metrics.md).
 
-- SISE: mu as given, otherwise defaults. Grad-CAM: captum's `LayerGradCam` at the last layer that SISE uses, positive part, bilinear to
-  the input's size, divided by its maximum. Random map: every pixel uniform. Centred Gaussian: sigma a quarter of each side.
+- Methods run with their defaults but for what stands behind the name. Random map: every pixel uniform. Centred Gaussian: sigma a
+  quarter of each side.
 - Each number is the mean over the images to which the method gave a map, in brackets its {level:.0f} % bootstrap interval ({resamples}
-  resamples of images). The best mean of a row is bold, among the methods that gave every image a map: the images that a method
+  resamples of images). The best mean of a column is bold, among the methods that gave every image a map: the images that a method
   leaves out may be the hard ones.
-- Whether one is better than another by more than chance is what the paired tests below a table say: Wilcoxon's signed-rank test per metric
+- Forwards and backwards are those for the map, the prediction included. Seconds are medians over images on a machine that does other
+  work, too: good for orders of magnitude.
+- Whether one is better than another by more than chance is what the paired tests say: Wilcoxon's signed-rank test per metric
   over the images that both have, Holm's correction over the metrics of a comparison, level {significant}. In brackets the effect size: the
   matched-pairs rank-biserial correlation, positive where SISE's value is larger. Few images show few differences: "no difference
   shown" is not "no difference".
-- `complexity_l1` depends on how maps are scaled (SISE's by the number of blocks, Grad-CAM's by its maximum): do not compare it here.
+- `complexity_l1` depends on how maps are scaled (SISE's by the number of blocks, a CAM's by its maximum): do not compare it here.
 - The images have no clear licence and are not part of the project; the commands need `../shared/data`.
 
 Measured on {machine}, {precision} forwards.
@@ -85,7 +88,7 @@ def page(scores: Sequence[Scores], precision: str) -> str:
 
 
 def section(scores: Scores) -> str:
-    """One data set: what was run, the table, and the comparisons."""
+    """One data set: what was run, the tables, and the comparisons."""
     tried, names = scores.tried, list(scores.by_method)
     missing = {name: scores.without_map(name) for name in names}
     few = f" of the {scores.asked} asked for" if len(tried) < scores.asked else ""
@@ -94,20 +97,60 @@ def section(scores: Scores) -> str:
         if statuses:
             causes = ", ".join(f"{status} {many}" for status, many in statuses.most_common())
             lines.append(f"{name} gave {statuses.total()} of them no map ({causes}).")
-    lines += ["", "| metric | better | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    with_map = (str(len(tried) - missing[name].total()) for name in names)
-    lines.append("| images with a map | | " + " | ".join(with_map) + " |")
-    lines.append(
-        "| forwards for the map, per image | | " + " | ".join(f"{forwards(scores, name):,.0f}" for name in names) + " |"
-    )
-    lines += [row(scores, metric) for metric in scores.metrics]
-    ours = [name for name in names if name.startswith("SISE")]
+    lines += ["\n### Cost\n", *cost_table(scores)]
+    for title, metrics in groups(scores).items():
+        lines += [f"\n### {title}\n", *metric_table(scores, metrics)]
+    ours = next((name for name in names if name.lower().startswith("sise")), None)
     lines.append("\n### Where SISE wins, and where it does not\n")
-    lines += [verdict(scores, one, rival) for one in ours for rival in names if rival not in ours]
+    lines += [verdict(scores, ours, rival) for rival in names if ours is not None and rival != ours]
     return "\n".join(lines) + "\n"
 
 
-def row(scores: Scores, metric: str) -> str:
+def cost_table(scores: Scores) -> list[str]:
+    """A row per method: images with a map, passes and seconds."""
+    lines = [
+        "| method | images with a map | forwards per image | backwards per image | seconds per image |",
+        "|---|---|---|---|---|",
+    ]
+    for name in scores.by_method:
+        with_map = len(scores.tried) - scores.without_map(name).total()
+        forwards, backwards = (
+            f"{float(np.mean(costs(scores, name, what))):,.0f}" for what in ("forwards", "backwards")
+        )
+        lines.append(
+            f"| {name} | {with_map} | {forwards} | {backwards} | {number(float(np.median(costs(scores, name, 'seconds'))))} |"
+        )
+    return lines
+
+
+def groups(scores: Scores) -> dict[str, list[str]]:
+    """The metrics by what they ask of."""
+    titles = {
+        "model": "What the model makes of it", "truth": "Against the ground truth", "map": "How simple the map is",
+    }  # fmt: skip
+    found = {
+        title: [name for name in scores.metrics if METRICS[name].needs == needs and METRICS[name].better != "neither"]
+        for needs, title in titles.items()
+    }
+    found["What the map looks like"] = [name for name in scores.metrics if METRICS[name].better == "neither"]
+    return {title: metrics for title, metrics in found.items() if metrics}
+
+
+def metric_table(scores: Scores, metrics: Sequence[str]) -> list[str]:
+    """A row per method, a column per metric."""
+    heads = [
+        f"`{name}` ({METRICS[name].better})" if METRICS[name].better != "neither" else f"`{name}`" for name in metrics
+    ]
+    columns = [column(scores, name) for name in metrics]
+    rows = [
+        f"| {name} | " + " | ".join(cells[place] for cells in columns) + " |"
+        for place, name in enumerate(scores.by_method)
+    ]
+    return ["| method | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|", *rows]
+
+
+def column(scores: Scores, metric: str) -> list[str]:
+    """The mean and its interval for every method, the best in bold."""
     better = METRICS[metric].better
     means, cells = [], []
     for name in scores.by_method:
@@ -120,11 +163,12 @@ def row(scores: Scores, metric: str) -> str:
     if better != "neither" and metric not in NOT_COMPARABLE and not np.isnan(judged).all():
         best = np.nanmax(judged) if better == "higher" else np.nanmin(judged)
         cells = [f"**{cell}**" if mean == best else cell for cell, mean in zip(cells, judged, strict=True)]
-    return f"| `{metric}` | {better} | " + " | ".join(cells) + " |"
+    return cells
 
 
-def forwards(scores: Scores, method: str) -> float:
-    return float(np.mean([scores.by_method[method][one]["forwards"] for one in scores.tried]))
+def costs(scores: Scores, method: str, what: str) -> list[float]:
+    """Of each image; 0 where an older record does not say."""
+    return [scores.by_method[method][one].get(what, 0) for one in scores.tried]
 
 
 def verdict(scores: Scores, ours: str, rival: str) -> str:

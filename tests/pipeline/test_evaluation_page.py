@@ -28,7 +28,7 @@ def pages() -> ModuleType:
 
 def record(ebpg: float, drop: float, status: str = "ok") -> dict:
     values = {"ebpg": ebpg, "drop_pct": drop, "spread": 0.1} if status == "ok" else {}
-    return {"status": status, "forwards": 11, "values": values}
+    return {"status": status, "forwards": 11, "backwards": 1, "seconds": 0.25, "values": values}
 
 
 @pytest.fixture
@@ -47,18 +47,20 @@ def test_means_are_over_the_images_with_a_map_and_the_others_are_counted(pages: 
     text = pages.section(scores)
     assert f"{COUNT - 1} images of the {COUNT} asked for." in text
     assert "Grad-CAM gave 1 of them no map (constant_map 1)." in text
-    assert f"| images with a map | | {COUNT - 1} | {COUNT - 2} |" in text
+    assert f"| SISE, mu = 0.5 | {COUNT - 1} | 11 | 1 | 0.25 |" in text
+    assert f"| Grad-CAM | {COUNT - 2} | 11 | 1 | 0.25 |" in text
     mean = np.mean([scores.by_method["SISE, mu = 0.5"][one]["values"]["ebpg"] for one in scores.tried])
     assert f"**{mean:.4g} [" in text
 
 
 def bold(pages: ModuleType, scores, metric: str) -> list[bool]:
-    rows = {
-        cells[1].strip(): cells[3:5]
-        for line in pages.section(scores).splitlines()
-        if len(cells := line.split("|")) == 6
-    }
-    return [cell.strip().startswith("**") for cell in rows[f"`{metric}`"]]
+    """Whether each method's cell is bold, in the table that has the metric's column."""
+    lines = [[cell.strip() for cell in line.split("|")] for line in pages.section(scores).splitlines()]
+    place, head = next(
+        (number, cells) for number, cells in enumerate(lines) if any(f"`{metric}`" in cell for cell in cells[2:])
+    )
+    column = next(number for number, cell in enumerate(head) if f"`{metric}`" in cell)
+    return [cells[column].startswith("**") for cells in lines[place + 2 : place + 4]]
 
 
 def test_the_best_is_bold_where_an_end_is_better(pages: ModuleType, scores):
@@ -79,6 +81,64 @@ def test_where_sise_does_not_win_is_said(pages: ModuleType, scores):
     assert "no difference shown in `drop_pct` (+0.00), `ebpg` (+0.00)" in pages.verdict(scores, "Grad-CAM", "Grad-CAM")
 
 
+def test_only_the_first_sise_is_compared_with_the_others(pages: ModuleType, scores):
+    methods = scores.by_method
+    three = {
+        "sise": methods["SISE, mu = 0.5"],
+        "sise:mu=0.3": methods["SISE, mu = 0.5"],
+        "grad_cam": methods["Grad-CAM"],
+    }
+    lines = pages.section(pages.Scores("Photographs", COUNT, three, scores.ids)).splitlines()
+    compared = [line.split("better in")[0] for line in lines if line.startswith("- **")]
+    assert compared == ["- **sise** against sise:mu=0.3: ", "- **sise** against grad_cam: "]
+
+
+def test_metrics_stand_by_what_they_ask_of(pages: ModuleType, scores):
+    found = pages.groups(scores)
+    assert found == {
+        "What the model makes of it": ["drop_pct"],
+        "Against the ground truth": ["ebpg"],
+        "What the map looks like": ["spread"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "changed"),
+    [
+        ("sise:mu=0.3", "sise", {"mu": 0.3}),
+        ("grad_cam", "grad_cam", {"layer": None}),
+        ("consensus:of=[sise, grad_cam]", "consensus", {"of": ("sise", "grad_cam")}),
+        ("fovex:steps=5,random_restart=false", "fovex", {"steps": 5, "random_restart": False}),
+    ],
+)
+def test_methods_are_asked_for_with_their_settings(monkeypatch, text: str, name: str, changed: dict):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench.evaluation_methods import Asked
+
+    asked = Asked.of(text)
+    assert asked.name == name
+    assert {key: getattr(asked.settings, key) for key in changed} == changed
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gradcam", "unknown method 'gradcam'; did you mean 'grad_cam'"),
+        ("sise:nu=0.3", "cannot read the settings of 'sise:nu=0.3'"),
+        ("sise:mu=2", "mu must be in"),
+        ("consensus:of=[sise", "cannot read the settings"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(monkeypatch, text: str, said: str):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from heatlas.engine.errors import SettingsError
+
+    from bench.evaluation_methods import Asked
+
+    with pytest.raises(SettingsError, match=said):
+        Asked.of(text)
+
+
 def test_the_page_names_machine_precision_and_both_sets(pages: ModuleType, scores):
     text = pages.page([scores, scores], "fp32")
     assert text.count("\n## Photographs\n") == 2
@@ -86,7 +146,6 @@ def test_the_page_names_machine_precision_and_both_sets(pages: ModuleType, score
 
 
 def test_scores_survive_a_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    pytest.importorskip("captum")
     monkeypatch.syspath_prepend(str(ROOT))
     from bench.evaluation import ScoreFile
     from bench.evaluation_data import DATA_SETS

@@ -1,0 +1,120 @@
+"""What is evaluated: methods as `heatlas methods` lists them, with settings, and maps that know nothing of the model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+import yaml
+from heatlas.engine.errors import SettingsError
+from heatlas.engine.explainer import Explainer, finish
+from heatlas.engine.explanation import Explanation, Logits
+from heatlas.engine.measurement import MetricSet
+from heatlas.engine.methods.in_sessions import fitting_methods, make_explainer
+from heatlas.engine.methods.registry import settings_class
+from heatlas.engine.metrics.floors import FLOORS, floored
+from heatlas.engine.scoring import Scoring
+from heatlas.engine.statuses import OK
+from torch import Tensor, nn
+
+SISES = ("sise", "sise:mu=0.3", "sise:mu=0.5")
+SEED = 0
+
+
+class Contender(Protocol):
+    """Something that makes maps, and which metrics are measured of them."""
+
+    name: str
+    facts: str
+    """What would make other maps, but for the weights."""
+    metrics: tuple[str, ...]
+    explainer: Explainer
+    """Whose scorer the metrics use."""
+
+    def maps(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]: ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A method with settings, as `sise:mu=0.3` or `consensus:of=[sise, grad_cam]` asks for it."""
+
+    text: str
+    name: str
+    settings: Any
+
+    @classmethod
+    def of(cls, text: str) -> Asked:
+        """Read it.
+
+        Raises:
+            SettingsError: When there is no such method, or it takes no such settings.
+        """
+        name, _, given = text.partition(":")
+        known = settings_class(name)
+        try:
+            values = yaml.safe_load("{" + re.sub(r"(\w+)=", r"\1: ", given) + "}")
+            tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            return cls(text, name, known(**tuples))
+        except (yaml.YAMLError, TypeError) as error:
+            raise SettingsError(
+                f"cannot read the settings of {text!r}: {error}; write NAME:SETTING=VALUE,..."
+            ) from error
+
+
+class MethodContender:
+    """A registered method, driven as a run drives it but for a few images at once."""
+
+    def __init__(self, asked: Asked, model: nn.Module, scoring: Scoring, metrics: Sequence[str]):
+        self.name = asked.text
+        self.facts = json.dumps([asked.name, asdict(asked.settings)], default=str)
+        self.explainer = make_explainer(asked.name, model, asked.settings, scoring)
+        layers = asked.name in ("sise", "ada_sise")
+        kept = [metric for metric in MetricSet.of(metrics).metrics if layers or not metric.layers]
+        self.metrics = tuple(metric.name for metric in kept)
+
+    def maps(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
+        pending = [self.explainer.begin(image, None, seed) for image, seed in zip(images, seeds, strict=True)]
+        finish(self.explainer, *pending)
+        return [self.explainer.complete(one, keep_layers=True) for one in pending]
+
+
+class FloorContender:
+    """A map that does not depend on the model; the class is the predicted one, as everywhere."""
+
+    def __init__(self, floor: str, model: nn.Module, scoring: Scoring, metrics: Sequence[str]):
+        self.name = {"random": "random map", "gaussian": "centred Gaussian"}.get(floor, floor)
+        self.facts = floor
+        self.explainer = make_explainer("grad_cam", model, None, scoring)
+        self.metrics = tuple(metric.name for metric in floored(MetricSet.of(metrics).metrics))
+        self._floor = FLOORS[floor]
+
+    def maps(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
+        with torch.no_grad():
+            logits = self.explainer.model(torch.stack(list(images))).float()
+        found = []
+        for image, seed, row in zip(images, seeds, logits, strict=True):
+            one = Logits.of(row, None, self.explainer.scorer.score).explanation(OK, None)
+            one.map = self._floor((image.shape[1], image.shape[2]), seed=SEED, sample=seed).to(image)
+            one.n_forwards = 0
+            found.append(one)
+        return found
+
+
+def contenders(
+    model: nn.Module, image: Tensor, asked: Sequence[Asked], scoring: Scoring, metrics: Sequence[str]
+) -> list[Contender]:
+    """The methods that were asked for, or all that fit the model, and the floors."""
+    wanted = asked or [Asked.of(text) for text in default_methods(model, image)]
+    return [
+        *(MethodContender(one, model, scoring, metrics) for one in wanted),
+        *(FloorContender(name, model, scoring, metrics) for name in FLOORS),
+    ]
+
+
+def default_methods(model: nn.Module, image: Tensor) -> list[str]:
+    """SISE at three values of mu, then every other method that can explain the model."""
+    return [*SISES, *(name for name in fitting_methods(model, image) if name != "sise")]
