@@ -6,9 +6,9 @@ import pyarrow as pa
 
 from ..engine.errors import TargetError, did_you_mean
 from ..workers.targets import TargetRule, parse_target
+from .plan import EXTRA
 from .settings import Settings
 from .sources.labels import ResolvedLabels
-from .sources.listing import LISTING
 
 
 def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) -> TargetRule:
@@ -30,7 +30,7 @@ def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) ->
 
 
 def _check_column(rule: TargetRule, listing: pa.Table) -> None:
-    there = [name for name in listing.column_names if name not in LISTING.names]
+    there = [name.removeprefix(EXTRA) for name in listing.column_names if name.startswith(EXTRA)]
     if rule.column not in there:
         raise TargetError(
             f"target 'column:{rule.column}': the data set has no further column {rule.column!r}"

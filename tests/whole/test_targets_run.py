@@ -125,6 +125,19 @@ def frame_of(out: pathlib.Path):
     return heatlas.open(out).to_pandas(["id", "target", "status", "score", "n_forwards"])
 
 
+def test_a_column_and_sigmoids(folder: pathlib.Path, tmp_path: pathlib.Path):
+    files = sorted((folder / "images").rglob("*.png"))[:4]
+    lines = [f"{path},{claim}" for path, claim in zip(files, ["2", '"0,1"', "", "7"], strict=True)]
+    (tmp_path / "list.csv").write_text("uri,claim\n" + "\n".join(lines) + "\n")
+    argv = command(tmp_path / "list.csv", tmp_path / "out", "--target", "column:claim", "--score", "sigmoid", "--metrics", "none")
+    assert main(argv) == 0
+    rows = heatlas.open(tmp_path / "out").to_pandas(["target", "status", "score", "logit", "prediction"])
+    assert sorted(rows["status"]) == ["label_error", "label_error", "ok", "ok", "ok"]
+    fine = rows[rows["status"] == "ok"]
+    assert sorted(fine["target"]) == [0, 1, 2]
+    assert np.allclose(fine["score"], 1 / (1 + np.exp(-fine["logit"])), atol=1e-6)
+
+
 def test_every_class_above_the_limit(folder: pathlib.Path, tmp_path: pathlib.Path):
     out = tmp_path / "out"
     assert main(command(folder / "images", out, "--target", "above:0.5", "--metrics", "none")) == 0
