@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from .texts import amount, between, figure, named, percent, percent_between
+from .texts import amount, between, figure, named, percent, percent_between, plain
 
 HERE = Path(__file__).parent
 
@@ -41,7 +41,7 @@ def environment(folder: Path) -> Environment:
     found = Environment(
         loader=FileSystemLoader([folder, HERE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
-    filters = (named, figure, percent, amount, between, percent_between)
+    filters = (named, plain, figure, percent, amount, between, percent_between)
     found.filters |= {one.__name__: one for one in filters}
     return found
 

@@ -17,8 +17,13 @@ def named(text: object, longest: int = LONGEST_NAME) -> Markup:
     What a browser would obey instead of showing (controls, marks that turn the direction) is written as `\\u202e`; the middle of a
     long text is left out.
     """
-    plain = harmless(str(text), lines=False)
-    return Markup("<bdi>{}</bdi>").format(clipped(plain, longest)) if plain else Markup("<i>(empty)</i>")
+    shown = plain(text, longest)
+    return Markup("<bdi>{}</bdi>").format(shown) if shown else Markup("<i>(empty)</i>")
+
+
+def plain(text: object, longest: int = LONGEST_NAME) -> str:
+    """As `named`, for places where there can be no markup."""
+    return clipped(harmless(str(text), lines=False), longest)
 
 
 def clipped(text: str, longest: int) -> str:

@@ -20,6 +20,7 @@ from .rows import ReportRows
 
 CLUSTERS = "clusters"
 CURATION = "curation"
+ENDING = ".parquet"
 SHOWN = 12
 """Clusters with their pictures."""
 TYPICAL = 4
@@ -79,8 +80,12 @@ def derived(rows: ReportRows, pictures: Pictures, limit: int) -> Derived:
     """Read what is there."""
     notes: list[str] = []
     clusters, count = _guarded(lambda: _clusters(rows, pictures), ([], 0), "the clusters", notes)
-    queues = _guarded(lambda: _queues(rows, limit), [], "the review queues", notes)
-    return Derived(clusters, count, queues, notes)
+    names, purposes = _guarded(lambda: _queue_names(rows), ([], {}), "the review queues", notes)
+    queues = [
+        _guarded(lambda name=name: _queue(rows, name, purposes, limit), None, f"the review queue {name}", notes)
+        for name in names
+    ]
+    return Derived(clusters, count, [one for one in queues if one is not None], notes)
 
 
 def with_cards(found: Derived, cards: CardMaker) -> Derived:
@@ -142,29 +147,30 @@ def _mean_heat(values: Any, said: Mapping[str, Any], pictures: Pictures, number:
     return pictures.heat(("cluster", number), np.nan_to_num(heat / peak if peak > 0 else heat), 112)
 
 
-def _queues(rows: ReportRows, limit: int) -> list[Queue]:
+def _queue_names(rows: ReportRows) -> tuple[list[str], dict[str, str]]:
+    """Files of queues in the order in which they are shown, and what the packaged recipes are for."""
     fs, path = locate(child(rows.atlas.uri, CURATION))
-    names = [one for one in names_in(fs, path) if one.endswith(".parquet") and not one.startswith(".")]
+    names = [one for one in names_in(fs, path) if one.endswith(ENDING) and not one.startswith(".")]
     purposes = {one.name: one.purpose for one in load_recipes()}
-    known = [f"{one}.parquet" for one in (*FIRST, *purposes)]
+    known = [f"{one}{ENDING}" for one in (*FIRST, *purposes)]
     names.sort(key=lambda name: (known.index(name) if name in known else len(known), name))
-    found = []
-    for name in names[:QUEUES]:
-        table = _read(rows, CURATION, name)
-        if table is None or not len(table):
-            continue
-        if "method" in table.column_names:
-            table = table.filter(pc.field("method") == rows.method)
-        ranked = table.select(["id", "reason", "priority"]).sort_by([("priority", "descending")])
-        first = ranked.slice(0, 3 * limit).to_pylist()
-        reasons: dict[str, str] = {}
-        for one in first:  # an image may stand there for several of its classes
-            reasons.setdefault(str(one["id"]), str(one["reason"]))
-        chosen = _rows_of(rows, list(reasons)[:limit])
-        recipe = name.removesuffix(".parquet")
-        title = recipe.replace("_", " ").capitalize()
-        found.append(Queue(title, purposes.get(recipe, ""), len(table), chosen, reasons))
-    return found
+    return names[:QUEUES], purposes
+
+
+def _queue(rows: ReportRows, name: str, purposes: Mapping[str, str], limit: int) -> Queue | None:
+    table = _read(rows, CURATION, name)
+    if table is None:
+        return None
+    if "method" in table.column_names:
+        table = table.filter(pc.field("method") == rows.method)
+    ranked = table.select(["id", "reason", "priority"]).sort_by([("priority", "descending")])
+    reasons: dict[str, str] = {}
+    for one in ranked.slice(0, 3 * limit).to_pylist():  # an image may stand there for several of its classes
+        reasons.setdefault(str(one["id"]), str(one["reason"]))
+    recipe = name.removesuffix(ENDING)
+    title = recipe.replace("_", " ").capitalize()
+    chosen = _rows_of(rows, list(reasons)[:limit])
+    return Queue(title, purposes.get(recipe, ""), len(table), chosen, reasons) if chosen else None
 
 
 def _rows_of(rows: ReportRows, ids: list[str]) -> list[dict[str, Any]]:

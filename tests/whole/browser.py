@@ -22,6 +22,8 @@ FLAGS = (
     "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
 PATIENCE = 120.0
+KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "Tab": 9}
+"""Numbers by which the browser itself knows keys; letters need none."""
 
 
 def chromium() -> str | None:
@@ -82,8 +84,9 @@ class Page:
 
     def press(self, key: str, text: str = "") -> None:
         """A key, as from a keyboard."""
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, text=text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
+        which = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS.get(key, 0)}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **which)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **which)
 
     def resize(self, width: int, height: int, *, phone: bool = False) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)

@@ -1,0 +1,430 @@
+"""`heatlas report` without a browser: what it says, what it refuses, what it leaves out, and that it stays small and closed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import math
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import heatlas
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from heatlas.engine.errors import UsageError
+from heatlas.pipeline.cli import main
+from heatlas.pipeline.pages.pictures import Pictures
+from heatlas.pipeline.pages.texts import between, clipped, figure, named, percent
+from heatlas.pipeline.report.build import write_report
+from heatlas.pipeline.report.classes import class_facts, most_suspicious, suspicion_rule
+from heatlas.pipeline.report.distributions import axis, distributions, drawn
+from heatlas.pipeline.report.galleries import galleries
+from heatlas.pipeline.report.mean_maps import mean_maps
+from heatlas.pipeline.report.rows import ReportRows
+from heatlas.pipeline.report.scores import run_scores, wilson
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from reported_store import CLASSES, HOSTILE_IDS, LAYOUT, SIDE, looking, write_reported
+
+
+class Reader(HTMLParser):
+    """Tags, attributes and text of a page, as a browser would take it apart."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._raw = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._raw += tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw:
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join("".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reported")
+    return write_reported(folder / "out", folder / "images")
+
+
+@pytest.fixture(scope="module")
+def page(store: Path) -> str:
+    return Path(write_report(str(store), store.parent / "page.html").uri).read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def reader(page: str) -> Reader:
+    return Reader(page)
+
+
+def test_the_short_part_names_what_was_run_and_what_to_look_at(reader: Reader):
+    assert "nowhere_at_all:model on 60 images of 3 classes" in reader.words
+    assert "explained with sise" in reader.words
+    assert "57 with a map, 3 without" in reader.words
+    assert "Look at the class <script>complain('class')</script> first" in reader.words
+    # class 1 has 20 images, of which one failed
+    assert (
+        "19 of its 19 right answers (100 %) were given with less of the map on the object than 0.10, what a random map has there"
+        in reader.words
+    )
+    assert (
+        "On the 12 images on which chance was measured, 41 % of a map lies on the marked object; a random map has 10 % there"
+        in reader.words
+    )
+    assert "Against a random map on 12 images: better in all 2 metrics that have a direction." in reader.words
+
+
+def test_the_page_is_closed_and_names_its_own_script_and_style(page: str, reader: Reader):
+    policy = next(
+        attrs["content"]
+        for tag, attrs in reader.tags
+        if tag == "meta" and attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert "unsafe" not in policy
+    for tag in ("script", "style"):
+        [inside] = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.S)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert not [attrs for _, attrs in reader.tags if "style" in attrs or any(name.startswith("on") for name in attrs)]
+    places = [
+        attrs[name]
+        for _, attrs in reader.tags
+        for name in ("src", "href", "srcset", "action", "xlink:href")
+        if attrs.get(name)
+    ]
+    assert [one for one in places if not str(one).startswith(("#", "data:"))] == []
+    assert not {tag for tag, _ in reader.tags} & {"iframe", "object", "embed", "base", "video", "audio"}
+
+
+def test_hostile_names_are_shown_and_do_nothing(page: str, reader: Reader):
+    assert [tag for tag, _ in reader.tags].count("script") == 1
+    assert "img" not in {tag for tag, _ in reader.tags}
+    holding = {name for _, attrs in reader.tags for name, value in attrs.items() if "complain" in (value or "")}
+    assert holding == {"aria-label", "data-id"}
+    for identity in HOSTILE_IDS[:3]:
+        assert html.escape(identity, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page
+    assert r"\u202egnp.exe" in reader.words
+    assert "\u202e" not in page
+    assert r"tab\there\x1b[2J" in reader.words
+    assert "{{ 7 * 7 }}" in reader.words
+    assert "שלום/صورة.png" in reader.words
+    assert "<b>cannot</b> decode" in reader.words
+
+
+def test_every_picture_says_what_it_is(reader: Reader):
+    drawn = [attrs for tag, attrs in reader.tags if tag == "svg" and attrs.get("role") == "img"]
+    assert len(drawn) > 20
+    assert all(attrs.get("aria-label") for attrs in drawn)
+    hidden = [attrs for tag, attrs in reader.tags if tag == "svg" and attrs.get("role") != "img"]
+    assert all(attrs.get("aria-hidden") == "true" for attrs in hidden)
+    names = [attrs["id"] for _, attrs in reader.tags if attrs.get("id")]
+    assert len(names) == len(set(names))
+    used = {
+        str(attrs["href"])[1:]
+        for tag, attrs in reader.tags
+        if tag in ("use", "a") and str(attrs.get("href", "")).startswith("#")
+    }
+    assert used <= set(names)
+
+
+def test_error_rows_are_counted_by_cause(reader: Reader):
+    assert "3 rows have no map." in reader.words
+    assert "decode_error" in reader.words
+
+
+def test_the_table_holds_every_row_of_a_small_store(page: str):
+    [body] = re.findall(r'<table id="row-table".*?<tbody>(.*?)</tbody>', page, re.S)
+    assert body.count("<tr ") == 60
+    assert body.count('data-right="no"') == 6
+
+
+def test_without_images_maps_stand_alone_and_the_page_says_so(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out, images = tmp_path / "out", store.parent / "images"
+    shutil.copytree(store, out)
+    hidden = images.rename(images.with_name("hidden"))
+    try:
+        assert main(["report", str(out)]) == 0
+    finally:
+        hidden.rename(images)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{out}/report.html  (0.")
+    assert "images could not be read any more; their maps stand alone" in said
+    words = Reader((out / "report.html").read_text("utf-8")).words
+    assert "The images cannot be read from where the run found them, so the maps stand alone." in words
+    assert "The images cannot be read any more, so nothing can be recomputed." in words
+
+
+def test_images_outside_of_the_data_root_are_not_read(store: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    shutil.copytree(store, out)
+    run = out / "_run.json"
+    run.write_text(run.read_text().replace('"fingerprint": {', f'"fingerprint": {{"data_root": "{tmp_path}",'))
+    assert write_report(str(out), blocks=False).unread > 10
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_the_page_is_made(reader: Reader):
+    assert "The run's model cannot be loaded here" in reader.words
+
+
+def test_rows_for_label_and_prediction_are_shown_side_by_side(tmp_path: Path):
+    out = write_reported(tmp_path / "out", tmp_path / "images", both=True)
+    atlas = heatlas.open(str(out))
+    rows = ReportRows.of(atlas)
+    assert (rows.images, rows.total) == (60, 66)
+    [same] = [one for one in galleries(rows, None, 4) if one.key == "same-place"]
+    assert len(same.rows) == 4
+    assert set(same.pairs) == {one["id"] for one in same.rows}
+    assert all(one["target"] == one["prediction"] for one in same.rows)
+    assert all(one["target"] == one["label"] for one in same.pairs.values())
+    page = Path(atlas.report(tmp_path / "page.html", blocks=False).uri).read_text("utf-8")
+    assert "60 images" in Reader(page).words
+    assert 'class="gallery wide" aria-label="Label and prediction look at the same place"' in page
+
+
+def test_an_unfinished_run_is_called_one(tmp_path: Path):
+    out = write_reported(tmp_path / "out", tmp_path / "images", shards=4)
+    words = Reader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
+    assert "This run is not finished. 4 of 9 shards are stored" in words
+
+
+@pytest.mark.parametrize("with_map", [True, False])
+def test_a_store_with_nothing_but_rows(tmp_path: Path, with_map: bool):
+    """No metrics, no truth, no floors, no PNGs, and perhaps no maps."""
+    layout = replace(LAYOUT, metrics=(), floors=(), with_map=with_map, with_png=False, metadata={})
+    out = write_reported(tmp_path / "out", tmp_path / "images", 12, layout=layout)
+    words = Reader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
+    assert "nothing here says whether the network is right for the right reason" in words
+    assert "class 1" in words
+
+
+def test_clusters_and_queues_beside_the_store_are_shown(store: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    shutil.copytree(store, out)
+    (out / "clusters").mkdir()
+    (out / "curation").mkdir()
+    table = {"class": [1], "cluster": [0], "size": [17], "separation": [0.9], "members": [["image-0010", "not there"]],
+             "mean_map": pa.array([looking(False)[::3, ::3].ravel().astype("float16")], pa.list_(pa.float16()))}  # fmt: skip
+    pq.write_table(pa.table(table), out / "clusters" / "clusters.parquet")
+    queue = {"id": ["image-0022", "image-0010"], "reason": ["<i>late</i>", "early"], "priority": [0.1, 0.9]}
+    pq.write_table(pa.table(queue), out / "curation" / "my_own.parquet")
+    pq.write_table(pa.table({"nothing": [1]}), out / "curation" / "broken.parquet")
+    words = Reader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
+    assert "Clusters of maps" in words
+    assert "17 maps, separation 0.90" in words
+    assert words.index("early") < words.index("<i>late</i>")
+    assert "broken.parquet" in words
+
+
+def test_gallery_bounds_the_pictures_and_the_page_stays_small(store: Path, tmp_path: Path):
+    small = write_report(str(store), tmp_path / "a.html", gallery=1, blocks=False)
+    large = write_report(str(store), tmp_path / "b.html", gallery=50, blocks=False)
+    assert small.pictures < large.pictures
+    assert large.size < 8_000_000
+
+
+def test_pictures_beyond_the_limit_are_refused_and_counted():
+    pictures = Pictures(20_000)
+    kept = [pictures.image(number, Image.effect_noise((64, 64), 90)) for number in range(6)]
+    assert 1 <= len(pictures.stored) < 6
+    assert pictures.refused == kept.count(None) == 6 - len(pictures.stored)
+    assert pictures.size <= 20_000
+    assert pictures.image(0, Image.new("RGB", (1, 1))) is kept[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--gallery", "0"], "gallery must be from 1 to 200 pictures, got 0"),
+        (["--gallery", "201"], "gallery must be from 1 to 200 pictures, got 201"),
+        (["--method", "sice"], "has no row of the method 'sice'; did you mean 'sise'?"),
+        (["--to", ""], "an empty path names no place"),
+        (["--to", "FOLDER"], "is a folder; give the page a file name in it"),
+        (["--to", "nosuch://x/y"], "Protocol not known: nosuch"),
+    ],
+)
+def test_report_refuses_what_cannot_work(
+    more: list[str], text: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["report", str(store), *(str(tmp_path) if one == "FOLDER" else one for one in more)]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("heatlas: error: ")
+    assert text in said.err
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_of_no_run_and_onto_no_place(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is no heatlas run" in capsys.readouterr().err
+    assert main(["report", str(store), "--no-blocks", "--to", f"{__file__}/page.html"]) == 1
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_the_store_is_the_same_store_with_a_report_in_it(tmp_path: Path):
+    out = write_reported(tmp_path / "out", tmp_path / "images", 12)
+    write_report(str(out), blocks=False)
+    assert main(["verify", str(out)]) == 0
+    assert len(heatlas.open(str(out))) == 12
+
+
+def test_the_most_suspicious_class_and_its_mean_map(store: Path):
+    rows = ReportRows.of(heatlas.open(str(store)))
+    rule = suspicion_rule(rows, run_scores(rows))
+    assert rule is not None
+    assert rule.threshold == pytest.approx(0.1)
+    classes = class_facts(rows, rule)
+    suspect = most_suspicious(classes)
+    assert suspect is classes[0]
+    assert (suspect.name, suspect.suspicious, suspect.of) == (CLASSES[1], 19, 19)
+    assert [one.suspicious for one in classes[1:]] == [0, 0]
+    means = mean_maps(rows, [0, 1], per_class=5)
+    assert {label: count for label, (_, count) in means.items()} == {0: 5, 1: 5}
+    scale = SIDE // 8
+    for label, at_object in ((0, True), (1, False)):
+        expected = looking(at_object).reshape(8, scale, 8, scale).mean(axis=(1, 3))
+        assert means[label][0] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_class_is_judged_by_its_border_where_nothing_is_marked(tmp_path: Path):
+    layout = replace(LAYOUT, metrics=("border_share",), floors=())
+    rows = ReportRows.of(heatlas.open(str(write_reported(tmp_path / "out", tmp_path / "images", layout=layout))))
+    rule = suspicion_rule(rows, run_scores(rows))
+    assert rule is not None
+    assert rule.metric == "border_share"
+    assert most_suspicious(class_facts(rows, rule)).name == CLASSES[1]  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_means_are_those_of_the_summary(store: Path):
+    atlas = heatlas.open(str(store))
+    ours = run_scores(ReportRows.of(atlas))
+    for one in atlas.summary().to_pylist():
+        assert ours[one["metric"]] == pytest.approx(one, nan_ok=True)
+
+
+def test_distributions_count_every_value_once(store: Path):
+    rows = ReportRows.of(heatlas.open(str(store)))
+    found = distributions(rows)
+    for name, one in found.items():
+        assert sum(one.counts) == 57, name
+        assert one.beyond == 0
+    whole = found["n_components"]
+    assert (whole.whole, len(whole.counts)) == (True, 3)
+    assert [text for _, text, _ in whole.ticks] == ["1", "3"]
+
+
+def test_an_axis_leaves_far_values_to_its_edges():
+    low, high, _ = axis({"low": 0.0, "high": 1e9, "least": 0.0, "most": 1.0, "whole": False}, [0.0, "inf"])
+    assert low < 0 <= 1 < high < 10
+    assert axis({"low": 0.1, "high": 0.9, "least": 0.1, "most": 0.9, "whole": False}, [0.0, 1.0])[:2] == (0.0, 1.0)
+    flat = axis({"low": 0.5, "high": 0.5, "least": 0.5, "most": 0.5, "whole": False}, None)
+    assert flat[0] < 0.5 < flat[1]
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=40))
+def test_bars_stay_in_the_drawing_and_none_disappears(counts: list[int]):
+    one = drawn(0.0, 1.0, counts, 0)
+    assert len(one.bars) == sum(count > 0 for count in counts)
+    for x, y, width, height in one.bars:
+        assert 0 <= x <= x + width <= 280.2
+        assert 0 <= y <= y + height <= 86.1
+        assert height >= 1.5
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_wilson_holds_the_share(hits: int, of: int):
+    hits = min(hits, of)
+    low, high = wilson(hits, of)  # pyright: ignore[reportGeneralTypeIssues]
+    assert 0 <= low <= hits / of + 1e-12
+    assert hits / of - 1e-12 <= high <= 1
+    assert wilson(hits, 0) is None
+
+
+def test_wilson_by_hand():
+    low, high = wilson(8, 10)  # pyright: ignore[reportGeneralTypeIssues]
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "\u2013"), (0.0, "0"), (0.0613, "0.061"), (51.14, "51.1"), (1204.4, "1,204"), (-0.5, "\u22120.50"), (3e-5, "3e-5"), (7.0, "7.00")],
+)  # fmt: skip
+def test_figures(value: float | None, text: str):
+    assert figure(value) == text
+
+
+@given(st.floats(min_value=1e-300, max_value=1e15))
+def test_no_figure_rounds_something_to_nothing(value: float):
+    assert re.search("[1-9]", figure(value))
+
+
+@given(st.floats(0, 1))
+def test_percent_never_rounds_to_nothing_or_all(share: float):
+    assert (percent(share) == "0 %") == (100 * share == 0)
+    assert (percent(share) == "100 %") == (100 * share >= 100)
+
+
+@given(st.floats(0.001, 100), st.floats(0.001, 100))
+def test_ends_of_an_interval_can_be_told_apart(one: float, other: float):
+    low, high = sorted((one, other))
+    if not math.isclose(low, high, rel_tol=1e-3):
+        assert len(set(between(low, high).split(" to "))) == 2
+
+
+@given(st.text(max_size=400))
+def test_names_are_inert(text: str):
+    shown = str(named(text))
+    assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200f\x00\x1b")
+    assert re.sub("</?(bdi|i)>", "", shown).find("<") == -1
+
+
+def test_long_names_keep_both_ends():
+    assert clipped("a" * 200 + "z" * 50, 60) == "a" * 39 + "…" + "z" * 20
+    assert len(clipped("x" * 500, 120)) == 120
+
+
+def test_show_draws_in_a_notebook(store: Path):
+    atlas = heatlas.open(str(store))
+    one = atlas.show("image-0010")
+    assert one.picture is not None
+    assert one.picture.size == (2 * SIDE + 4, SIDE)
+    png = one._repr_png_()
+    assert png is not None
+    assert png.startswith(b"\x89PNG")
+    assert base64.b64encode(png).decode() in one._repr_html_()
+    assert repr(one) == f"<Shown 'image-0010': sise: {CLASSES[1]} (51 %)>"
+    for identity in HOSTILE_IDS:
+        page = Reader(atlas.show(identity)._repr_html_())
+        assert {tag for tag, _ in page.tags} <= {"figure", "img", "figcaption", "div", "b", "bdi", "code"}
+
+
+def test_show_of_an_error_row_says_why_and_of_nothing_is_refused(store: Path):
+    atlas = heatlas.open(str(store))
+    failed = atlas.show("image-0019")
+    assert "decode_error" in failed._repr_html_()
+    assert "cannot" in repr(failed)
+    with pytest.raises(UsageError, match="'nope' is not in this store"):
+        atlas.show("nope")
+    with pytest.raises(UsageError, match="ids are strings, got 3"):
+        atlas.show(3)  # pyright: ignore[reportArgumentType]
