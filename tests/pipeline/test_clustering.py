@@ -60,7 +60,8 @@ def test_the_tables_are_as_promised(clusters):
         assert set(row["members"]) <= {one["id"] for one in own}
         assert row["share"] == pytest.approx(row["size"] / sum(one["class"] == row["class"] for one in members))
         assert len(row["mean_map"]) == 14 * 14
-        assert row["right"] is not None and 0 <= row["right"] <= 1
+        assert row["right"] is not None
+        assert 0 <= row["right"] <= 1
     assert all((one["probability"] == 0) == (one["cluster"] == -1) for one in members if one["cluster"] == -1)
     assert [row["id"] for row in members] == sorted(row["id"] for row in members)
     told = json.loads(clusters.clusters.schema.metadata[METADATA_KEY])
