@@ -17,6 +17,7 @@ from ..engine.errors import DataError, ShardsUndoneError, UsageError
 from ..engine.measurement import find_metric
 from ..engine.methods.in_sessions import check_fit
 from ..engine.metrics import spelt_out
+from ..engine.scoring import Scoring
 from ..engine.statuses import OK
 from ..workers.models import ModelSpec, load_model
 from ..workers.outcome import RunOutcome
@@ -42,6 +43,7 @@ from .settings import Settings, describe
 from .sources.confinement import check_data_root
 from .sources.detection import item_source, place_named
 from .sources.labels import resolve_labels
+from .sources.place import matches
 from .sources.reader import FsspecReader
 from .store import ParquetSink, check_complete, done_shards, row_totals, write_success
 from .tally import Tally
@@ -201,7 +203,11 @@ def prepare_run(settings: Settings) -> PreparedRun:
     model = load_model(model_spec, FsspecReader())
     chosen = chosen_settings(settings)
     fit = check_fit(
-        settings.method, model.module, chosen, torch.zeros(model.preprocess.channels, *model.preprocess.size)
+        settings.method,
+        model.module,
+        chosen,
+        torch.zeros(model.preprocess.channels, *model.preprocess.size),
+        Scoring(budget=settings.budget),
     )
     labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
     rule = target_rule(settings, labels, model.num_classes)
@@ -232,7 +238,7 @@ def refuse_out_among_images(settings: Settings) -> None:
     if place is None:
         return
     (data_fs, data), (out_fs, out) = locate(place), locate(settings.out)
-    inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/")
+    inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/") or matches(data, f"{out.rstrip('/')}/_show/x.png")
     if inside and data_fs.to_dict() == out_fs.to_dict() and not data_fs.isfile(data):
         raise DataError(
             f"--out {settings.out} lies in the image folder --data {settings.data}; choose a place outside of it"

@@ -63,9 +63,11 @@ def _per_annotation(found: CocoFile) -> list[Group]:
 def _per_image(found: CocoFile) -> list[Group]:
     """For every image the annotations of the category with the largest area; of equal ones the category listed first."""
     images = np.array([found.image_ids[image] for image in found.images_of], dtype=np.int64)
+    if not len(images):
+        return [(image, ()) for image in range(len(found.files))]
     ranks = {identity: rank for rank, identity in enumerate(found.categories)}
     categories = np.array([ranks[category] for category in found.categories_of], dtype=np.int64)
-    areas = np.frombuffer(found.areas, dtype=np.float64) if len(found.areas) else np.zeros(0)
+    areas = np.frombuffer(found.areas, dtype=np.float64)
     order = np.lexsort((categories, images))
     edges = np.flatnonzero(np.diff(images[order], prepend=-1) | np.diff(categories[order], prepend=-1))
     best: dict[int, tuple[float, int, int]] = {}

@@ -17,7 +17,7 @@ from .python_factory import FORM
 from .registry import SOURCES, Source
 from .tar_index import COMPRESSED
 
-_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9_-]+):(?!//|:)(.*)", re.DOTALL)
+_PREFIX = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]+):(?!//|:)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ...engine.errors import DataError, SampleError
@@ -106,4 +107,6 @@ def _picture(image: Any) -> Image.Image:
         if image.is_floating_point() and not (float(image.min()) >= 0 and float(image.max()) <= 1):
             raise ValueError("its values leave [0, 1], so it is normalised already")
         return to_pil_image(image)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        raise TypeError(f"its values are {getattr(image, 'dtype', 'none')}, not uint8")
     return Image.fromarray(image)

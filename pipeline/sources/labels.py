@@ -68,7 +68,8 @@ def resolve_labels(
     If that resolves none of them and there are exactly `num_classes` distinct labels, they are the classes in sorted
     order, which is how torchvision's `ImageFolder` numbers class folders. A source that knows its classes in an order of its
     own (Hugging Face's `ClassLabel`, COCO's categories, torchvision's `classes`) goes before both where it has exactly
-    `num_classes`: it names the classes of a model that does not name them, and numbers labels that are none of its names.
+    `num_classes`: it names the classes of a model that does not name them, and numbers labels that are none of its names. Where it has
+    another number of classes, its labels are names and nothing else.
 
     Args:
         listing: With a text column `label`.
@@ -88,8 +89,10 @@ def resolve_labels(
     names = tuple(class_names) if class_names is not None else None
     if order is not None and all(index is None for index in indices):
         indices = _indices(labels, order, num_classes)
-    elif len(known := sorted({*labels, *all_labels})) == num_classes and not any(
-        index is not None for index in _indices(known, class_names or (), num_classes)
+    elif (
+        source_names is None
+        and len(known := sorted({*labels, *all_labels})) == num_classes
+        and not any(index is not None for index in _indices(known, class_names or (), num_classes))
     ):
         names = names or tuple(known)
         indices = [known.index(label) for label in labels]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +28,7 @@ LISTING = pa.schema(
 """`label` as written; `boxes` xyxy in pixels of the stored file; `uri` absolute, so that it means the same on any worker.
 Behind them the data set's own columns, their names with `EXTRA` in front."""
 
-Column = pa.ChunkedArray | pa.Array
+Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 
 def make_listing(

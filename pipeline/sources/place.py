@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fsspec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
 from ...engine.errors import DataError, UsageError
 from ..location import is_local, locate
@@ -112,6 +113,12 @@ def _of_pattern(data: str, fs: AbstractFileSystem, pattern: str) -> Place:
     return Place(data, fs, tuple(sorted(dict.fromkeys(paths))), base, is_folder=False)
 
 
+def matches(pattern: str, path: str) -> bool:
+    """Whether a pattern could name this path."""
+    wildcards = re.sub(r"\{[^{}]*\}", "*", pattern)
+    return wildcards != path and re.fullmatch(glob_translate(wildcards), path) is not None
+
+
 def expanded(pattern: str, data: str) -> Iterator[str]:
     """The names that braces stand for, as a shell has them: `{000..012}` counts, `{a,b}` chooses.
 
@@ -125,10 +132,10 @@ def expanded(pattern: str, data: str) -> Iterator[str]:
         total *= len(one)
     if total > LARGEST_EXPANSION:
         raise DataError(f"{data} stands for {total} names, more than the limit of {LARGEST_EXPANSION}; use * instead")
-    return map("".join, itertools.product(*choices))
+    return ("".join(one) for one in itertools.product(*choices))
 
 
-def _choices(inner: str, data: str) -> list[str] | range | _Numbers:
+def _choices(inner: str, data: str) -> list[str] | _Numbers:
     if not (found := _RANGE.fullmatch(inner)):
         return inner.split(",")
     first, last = found.groups()

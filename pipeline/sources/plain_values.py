@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-Column = pa.ChunkedArray | pa.Array
+Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
 
 def is_binary(kind: pa.DataType) -> bool:
@@ -94,5 +94,5 @@ def _common(kinds: set[pa.DataType]) -> pa.DataType:
 def _piece(column: Column | None, kind: pa.DataType, rows: int) -> list[pa.Array]:
     if column is None or column.null_count == len(column):
         return [pa.nulls(rows, kind)]
-    column = column.cast(kind)
-    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    found = column.cast(kind)
+    return found.chunks if isinstance(found, pa.ChunkedArray) else [found]

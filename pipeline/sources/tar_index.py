@@ -47,6 +47,10 @@ def members(
         DataError: If it is compressed, damaged or cut short.
     """
     size = fs.size(path)
+    if size is None:
+        raise DataError(
+            f"the size of {origin} is not known here, so it cannot be seen whether it is whole; copy it elsewhere"
+        )
     try:
         with _opened(fs, path) as file:
             _refuse_compressed(file, origin)
