@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
+from ..engine.methods.registry import find_method
 from ..engine.metrics import METRICS
 from ..engine.metrics.sanity import SANITY
 from ..workers.shards import Shard
@@ -46,7 +47,9 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
         listing = with_ids(listing, settings.ids)
     if settings.sample is not None:
         listing = sampled(listing, settings.sample, settings.seed)
-    listing = with_extra(listing.slice(0, settings.limit), extra, {*RESERVED, *METRICS, SANITY})
+    listing = with_extra(
+        listing.slice(0, settings.limit), extra, {*RESERVED, *METRICS, SANITY, *find_method(settings.method).extras}
+    )
     labels = pc.unique(pc.drop_null(found.listing["label"])).to_pylist() if len(listing) < len(found.listing) else ()
     return replace(found, listing=listing.combine_chunks(), labels=tuple(labels))
 

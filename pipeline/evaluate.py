@@ -182,7 +182,7 @@ def samples_to_measure(prepared: PreparedRun, shard: Shard) -> list[Sample]:
 
 def sink_of(prepared: PreparedRun, one: Evaluation, standing: Standing) -> MetricsSink:
     layout = replace(
-        prepared.sink.layout, metrics=tuple(one.metrics), extra=(), floors=(), with_map=False, with_png=False,
+        prepared.sink.layout, metrics=tuple(one.metrics), extra=(), method_columns=(), floors=(), with_map=False, with_png=False,
         metadata={"metrics": dict(one.metrics), "evaluation": {"created": one.created, **one.fingerprint}},
     )  # fmt: skip
     return MetricsSink(prepared.settings.out, one.folder, layout, standing.renewed)

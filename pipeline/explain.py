@@ -6,12 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
+from torch import nn
 
 from ..engine.errors import DataError, ShardsUndoneError, UsageError
 from ..engine.measurement import find_metric
@@ -19,7 +20,7 @@ from ..engine.methods.in_sessions import check_fit
 from ..engine.metrics import spelt_out
 from ..engine.scoring import Scoring
 from ..engine.statuses import OK
-from ..workers.models import ModelSpec, load_model
+from ..workers.models import LoadedModel, ModelSpec, load_model, remote_file
 from ..workers.outcome import RunOutcome
 from ..workers.ports import ShardSink
 from ..workers.shards import Sample, Shard
@@ -42,7 +43,7 @@ from .sampling import chosen_below
 from .settings import Settings, describe
 from .sources.confinement import check_data_root
 from .sources.detection import item_source, place_named
-from .sources.labels import resolve_labels
+from .sources.labels import ResolvedLabels, resolve_labels
 from .sources.place import matches
 from .sources.reader import FsspecReader
 from .store import ParquetSink, check_complete, done_shards, row_totals, write_success
@@ -147,6 +148,9 @@ class PreparedRun:
     reader: FsspecReader
     sink: ParquetSink
     layer_count: int
+    labels: ResolvedLabels
+    model: LoadedModel
+    """Without its module, which belongs to the workers."""
 
     def undone(self) -> list[Shard]:
         done = done_shards(self.settings.out)
@@ -222,9 +226,11 @@ def prepare_run(settings: Settings) -> PreparedRun:
         shards=shards,
         fingerprint=run_fingerprint(settings, metrics, model, fit, labels.listing, shards, data_root, score),
         spec=worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
-        reader=FsspecReader(data_root, remote_weights(settings.model), item_source(settings.data)),
+        reader=FsspecReader(data_root, remote_file(settings.model), item_source(settings.data)),
         sink=ParquetSink(settings.out, layout),
         layer_count=len(fit.blocks or ()),
+        labels=labels,
+        model=replace(model, module=nn.Identity()),
     )
 
 
@@ -255,12 +261,6 @@ def refuse_private_memory(settings: Settings) -> None:
         if place is not None and settings.workers != 0 and isinstance(locate(place)[0], MemoryFileSystem):
             raise UsageError(f"--{name} {place} lies in the memory of this process, which worker processes cannot see; "
                              "use --workers 0, or another place")  # fmt: skip
-
-
-def remote_weights(model: str) -> str | None:
-    """The URI of weights that workers read through their reader, which no `data_root` confines: the user named it himself."""
-    weights = model.partition("@")[2]
-    return weights if "://" in weights else None
 
 
 def worker_spec(

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..engine.methods.in_sessions import Fit
+from ..engine.methods.registry import find_method
 from ..engine.metrics import METRICS
 from ..engine.metrics.floors import floored
 from ..engine.metrics.sanity import SANITY, SANITY_METRIC
@@ -17,7 +18,7 @@ from ..workers.shards import Shard
 from .fingerprint import versions
 from .method_settings import chosen_settings
 from .plan import cut, listing_digest, plan_digest
-from .schema import StoreLayout
+from .schema import MethodColumn, StoreLayout
 from .settings import Settings
 
 
@@ -88,6 +89,10 @@ def store_layout(
         method=settings.method,
         metrics=columns,
         extra=extra,
+        method_columns=tuple(
+            MethodColumn(name, fit.extra_shapes[name], meaning)
+            for name, meaning in find_method(settings.method).extras.items()
+        ),
         floors=tuple(metric.name for metric in floored(METRICS[name] for name in metrics)) if settings.floors else (),
         map_size=settings.store.map_size,
         with_map=settings.store.map,

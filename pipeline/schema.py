@@ -23,7 +23,7 @@ from ..engine.floor_names import FLOOR_NAMES
 from ..engine.statuses import OK
 from ..workers.shards import Row
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = b"heatlas"
 ROW_GROUP_BYTES = 4 * 2**20
 _PNG_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -33,13 +33,29 @@ _BEFORE_MAPS: tuple[tuple[str, pa.DataType], ...] = (
     ("error", pa.string()), ("height", pa.int32()), ("width", pa.int32()),
 )  # fmt: skip
 _AFTER_METRICS: tuple[tuple[str, pa.DataType], ...] = (
-    ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()), ("surrogate_error", pa.float64()),
+    ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()),
+    ("n_backwards", pa.int64()), ("surrogate_error", pa.float64()),
     ("seconds", pa.float64()), ("device", pa.string()),
 )  # fmt: skip
 EXTRA_TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 """What a column of the data set's own may be, by the name that the files' metadata gives it."""
 EXTRA_KEY = "extra_columns"
+METHOD_KEY = "method_columns"
 RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)) | {"map", "map_png", "floors"}
+
+
+@dataclass(frozen=True)
+class MethodColumn:
+    """What a method gives beside its map: one number, or numbers of a fixed shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one row's value; empty for one number."""
+    meaning: str
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.list_(pa.float16(), math.prod(self.shape)) if self.shape else pa.float64()
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,8 @@ class StoreLayout:
     """Metric columns, in this order."""
     extra: tuple[tuple[str, str], ...] = ()
     """Columns of the data set's own, behind all others: name and type, one of `EXTRA_TYPES`."""
+    method_columns: tuple[MethodColumn, ...] = ()
+    """What else the method gives, in this order, behind the costs."""
     floors: tuple[str, ...] = ()
     """Metrics that the column `floors` holds of maps that know nothing; none: no such column."""
     map_size: int | Literal["input"] = 56
@@ -66,6 +84,11 @@ class StoreLayout:
         if self.map_size != "input" and (not isinstance(self.map_size, int) or self.map_size < 1):
             raise SettingsError(
                 f"store.map_size must be 'input' or at least 1 pixel, got {self.map_size!r}; leave it out for 56"
+            )
+        own = [column.name for column in self.method_columns]
+        if taken := {*RESERVED, *self.metrics}.intersection(own):
+            raise SettingsError(
+                f"method {self.method} has an extra {min(taken)!r}, which is a column of the store already; it must be named otherwise"
             )
         if taken := RESERVED.intersection(self.metrics):
             raise SettingsError(
@@ -89,9 +112,11 @@ class StoreLayout:
         pngs = [("map_png", _PNG_TYPE)] if self.with_png else []
         metrics = [(name, pa.float64()) for name in self.metrics]
         floors = [("floors", self.floors_type)] if self.floors else []
+        method = [(column.name, column.type) for column in self.method_columns]
         extra = [(name, EXTRA_TYPES[kind]) for name, kind in self.extra]
         return pa.schema(
-            [*_BEFORE_MAPS, *maps, *pngs, *metrics, *floors, *_AFTER_METRICS, *extra], metadata=self._metadata()
+            [*_BEFORE_MAPS, *maps, *pngs, *metrics, *floors, *_AFTER_METRICS, *method, *extra],
+            metadata=self._metadata(),
         )
 
     @property
@@ -108,6 +133,10 @@ class StoreLayout:
                             "reduction": "area average of the map at input resolution"}  # fmt: skip
         if self.with_png:
             facts["map_png"] = {"height": input_height, "width": input_width, "value_range": [0, 255]}
+        if self.method_columns:
+            facts[METHOD_KEY] = {
+                one.name: {"shape": list(one.shape), "meaning": one.meaning} for one in self.method_columns
+            }
         if self.extra:
             facts[EXTRA_KEY] = dict(self.extra)
         found = {METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
@@ -123,8 +152,13 @@ def read_metadata(schema: pa.Schema) -> dict[str, Any]:
 
 def metric_columns(schema: pa.Schema) -> list[str]:
     """Those of a store's columns that are metrics, in stored order."""
-    extra = extra_columns(schema)
-    return [name for name in schema.names if name not in RESERVED and name not in extra]
+    others = {*RESERVED, *extra_columns(schema), *method_columns(schema)}
+    return [name for name in schema.names if name not in others]
+
+
+def method_columns(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """Those of a store's columns that its method gave beside the map: `shape` and `meaning` by name."""
+    return read_metadata(schema).get(METHOD_KEY, {})
 
 
 def extra_columns(schema: pa.Schema) -> dict[str, str]:
@@ -147,6 +181,8 @@ def rows_to_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
     for name in layout.metrics:
         columns[name] = [_finite(row.metrics.get(name)) if row.status == OK else None for row in rows]
     arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    for column in layout.method_columns:
+        arrays[column.name] = _method_column(column, rows)
     for place, (name, kind) in enumerate(layout.extra):
         arrays[name] = pa.array([_extra_value(row, place, name) for row in rows], EXTRA_TYPES[kind])
     if layout.floors:
@@ -174,6 +210,22 @@ def _plain_column(name: str, rows: Sequence[Row], layout: StoreLayout) -> list[A
             return [_finite(getattr(row, name)) for row in rows]
         case _:
             return [getattr(row, name) for row in rows]
+
+
+def _method_column(column: MethodColumn, rows: Sequence[Row]) -> pa.Array:
+    """Null where a row has no map, and where the one number is not finite."""
+    values = [row.extras.get(column.name) if row.status == OK else None for row in rows]
+    for row, value in zip(rows, values, strict=True):
+        if value is not None and value.shape != column.shape:
+            raise ValueError(f"{column.name} of {row.sample.id!r} is {value.shape}, the layout says {column.shape}")
+    if not column.shape:
+        return pa.array([_finite(None if value is None else float(value)) for value in values], column.type)
+    flat = np.zeros((len(rows), math.prod(column.shape)), dtype=np.float16)
+    for place, value in enumerate(values):
+        if value is not None:
+            flat[place] = value.ravel()
+    missing = pa.array([value is None for value in values], pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1], mask=missing)
 
 
 def _extra_value(row: Row, place: int, name: str) -> Any:

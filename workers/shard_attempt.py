@@ -302,6 +302,8 @@ class ShardAttempt:
             metrics=dict(one.metrics),
             mask_counts=one.mask_counts,
             n_forwards=one.n_forwards + (work.asked if place == 0 else 0),
+            n_backwards=one.n_backwards,
+            extras={name: extra.numpy() for name, extra in one.extras.items()},
             surrogate_error=one.surrogate_error,
             seconds=one.seconds,
             device=self.engine.device,

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import statuses
+from ..budget import EXACT
+from ..errors import SettingsError
 from ..explanation import Explanation, Logits, check_target
 from ..outputs import logits_of
 from ..precision import autocast_dtype
@@ -47,11 +49,16 @@ class Batched:
 
     Raises:
         ModelError: When the method cannot explain the model.
+        SettingsError: When there is a budget.
     """
 
     keep_layers = False
 
     def __init__(self, declared: Method, model: nn.Module, settings: Any, scoring: Scoring):
+        if scoring.budget != EXACT:
+            raise SettingsError(
+                f"method {declared.name} leaves no masks out, so budget must be {EXACT}, got {scoring.budget!r}"
+            )
         self.model = model
         self.declared = declared
         self.settings = settings

@@ -51,15 +51,22 @@ class Fit:
     """Shapes of the method's extras for one image."""
 
 
-def check_fit(name: str, model: nn.Module, settings: Any, image: Float[Tensor, "channel height width"]) -> Fit:
+def check_fit(
+    name: str,
+    model: nn.Module,
+    settings: Any,
+    image: Float[Tensor, "channel height width"],
+    scoring: Scoring | None = None,
+) -> Fit:
     """Find out before a run whether a method can explain a model.
 
     Raises:
         ModelError: When it cannot; names the methods that can.
+        SettingsError: When the method does not do what is asked of it.
     """
     declared = find_method(name)
     try:
-        return _tried(declared, model, settings, image)
+        return _tried(declared, model, settings, image, scoring)
     except ModelError as error:
         others = [one for one in fitting_methods(model, image) if one != name]
         known = f"methods that fit it: {', '.join(others)}" if others else "no other method fits it either"
@@ -84,8 +91,8 @@ def _fits(declared: Method, model: nn.Module, image: Tensor) -> bool:
     return True
 
 
-def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> Fit:
-    explainer = make_explainer(declared.name, model, settings)
+def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor, scoring: Scoring | None) -> Fit:
+    explainer = make_explainer(declared.name, model, settings, scoring)
     if isinstance(explainer, SISE):
         return Fit(explainer.plan(image), {})
     _check_architecture(declared, model, settings, image)

@@ -28,7 +28,7 @@ def test_first_creates_then_resumes(place):
     assert before["settings"] == SETTINGS
     assert before["fingerprint"]["model"] == {"digest": "m1", "layers": ["a", "b"]}
     assert before["fingerprint"]["versions"] == versions()
-    assert before["schema_version"] == 1
+    assert before["schema_version"] == 2
     assert before["created"].endswith("+00:00")
 
 
@@ -111,7 +111,7 @@ def test_a_damaged_run_file_is_named(place, content):
 
 def test_another_store_version_is_refused(place):
     put(f"{place}/_run.json", json.dumps({"schema_version": 9, "fingerprint": {}, "settings": {}}).encode())
-    with pytest.raises(RunMismatchError, match="has store version 9, this heatlas writes 1; choose another --out"):
+    with pytest.raises(RunMismatchError, match="has store version 9, this heatlas writes 2; choose another --out"):
         claim_run(place, FACTS, SETTINGS)
 
 
@@ -134,7 +134,9 @@ def test_a_faster_forward_belongs_to_the_fingerprint_once_asked_for(name):
 
     def made(**changes):
         settings = Settings(model="m:f", data="/d", out="/o", **changes)
-        return run_fingerprint(settings, ("drop_pct",), model, Fit(BlockPlan((), how="named"), {}), listing, [Shard(0, 0, 1)])
+        return run_fingerprint(
+            settings, ("drop_pct",), model, Fit(BlockPlan((), how="named"), {}), listing, [Shard(0, 0, 1)]
+        )
 
     assert name not in made()  # so that stores of before still resume
     assert {**made(**{name: True}), name: None} == {**made(), name: None}
