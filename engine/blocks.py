@@ -26,8 +26,8 @@ __all__ = ["BlockLayer", "BlockPlan", "block_layers"]
 SHRINK = 1.5
 """A block ends where a side shrinks by at least this ratio; unpadded convolutions shrink a map by less."""
 REMEDY = (
-    "SISE needs a CNN whose maps shrink from block to block: name convolutional layers with `layers`, or use an "
-    "attention-based method for transformers (such as DAAM), which heatlas does not have yet"
+    "SISE needs a CNN whose maps shrink from block to block: name convolutional layers with `layers`, or use a method for "
+    "transformers, such as daam"
 )
 
 

@@ -15,10 +15,7 @@ from ..outputs import logits_of
 from .class_attention import attentions
 
 CLASS_TOKENS = ("class_token", "cls_token")
-NEEDS = (
-    "DAAM needs a vision transformer with a class token whose blocks are torch.nn.MultiheadAttention or timm's Attention; "
-    "for a CNN use sise or a CAM, for any model integrated_gradients, occlusion or fovex"
-)
+NEEDS = "DAAM needs a vision transformer with a class token whose blocks are torch.nn.MultiheadAttention or timm's Attention"
 
 
 @dataclass(eq=False)
