@@ -86,6 +86,7 @@ def _recomputed(
     import torch  # here, because a report without this section needs no torch
 
     from ...engine.block_view import block_views
+    from ...engine.scores import SCORES
     from ...engine.sise import SISE
     from ...workers.models import ModelSpec, load_model
     from ..sources.reader import FsspecReader
@@ -103,9 +104,10 @@ def _recomputed(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = model.module.to(device)
     layers = settings.get("sise", {}).get("layers")
+    said = rows.atlas.metadata.get("provenance", {}).get("settings", {})
     sise = SISE(
         module, layers=layers, mu=settings["sise"]["mu"], batch_size=min(int(settings.get("batch_size", 64)), 64),
-        budget=settings.get("budget", "exact"),
+        budget=settings.get("budget", "exact"), score=SCORES[said.get("score", "softmax")],
     )  # fmt: skip
     begun, found = time.monotonic(), []
     each = _seconds_per_forward(module, model.preprocess, device)

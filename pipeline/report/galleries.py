@@ -10,6 +10,7 @@ from ..query import quoted
 from .classes import Suspicion
 from .plain_words import name_of
 from .rows import ReportRows
+from .same_place import CANDIDATES, by_overlap
 
 LEADING = (
     ("ebpg", "DESC"), ("bbox", "DESC"), ("miou", "DESC"), ("pointing_hit", "DESC"), ("insertion_auc", "DESC"), ("road", "DESC"),
@@ -103,15 +104,22 @@ def _same_place(rows: ReportRows, limit: int) -> Gallery:
         )
         return Gallery("same-place", title, text, found, ("label_overlap",), count, pairs=pairs)
     with_both = f"{wrong} AND id IN (SELECT id FROM rows WHERE status = 'ok' AND target = label AND NOT main)"
-    found, count = chosen(rows, with_both, "score DESC", limit)
-    if not count:
+    candidates, count = chosen(rows, with_both, "score DESC", CANDIDATES)
+    others = _label_rows(rows, candidates)
+    scored = by_overlap(rows, candidates, others)[:limit]
+    if not scored:
         why = (
             "This needs the map for the label beside the map for the prediction: run with `--target both`, or add label_overlap with "
             "`heatlas evaluate`."
         )
         return Gallery("same-place", title, "", [], missing=why)
-    text = "The prediction is wrong. On the right the map for the label: where both lie in one place, the label may be wrong."
-    return Gallery("same-place", title, text, found, (), count, pairs=_label_rows(rows, found))
+    text = (
+        f"The prediction is wrong. In the middle its map, on the right the map for the label; of the {len(candidates)} surest such answers "
+        "those come first whose two maps overlap most. Often the label is wrong, or the classes are hard to tell apart."
+    )
+    ids = {row["id"] for _, row in scored}
+    pairs = {one: row for one, row in others.items() if one in ids}
+    return Gallery("same-place", title, text, [row for _, row in scored], (), count, pairs=pairs)
 
 
 def _label_rows(rows: ReportRows, found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

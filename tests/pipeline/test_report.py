@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import heatlas
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +27,7 @@ from heatlas.pipeline.report.distributions import axis, distributions, drawn
 from heatlas.pipeline.report.galleries import galleries
 from heatlas.pipeline.report.mean_maps import mean_maps
 from heatlas.pipeline.report.rows import ReportRows
+from heatlas.pipeline.report.same_place import overlap
 from heatlas.pipeline.report.scores import run_scores, wilson
 from hypothesis import given
 from hypothesis import strategies as st
@@ -201,6 +203,14 @@ def test_rows_for_label_and_prediction_are_shown_side_by_side(tmp_path: Path):
     page = Path(atlas.report(tmp_path / "page.html", blocks=False).uri).read_text("utf-8")
     assert "60 images" in Reader(page).words
     assert 'class="gallery wide" aria-label="Label and prediction look at the same place"' in page
+
+
+def test_overlap_by_hand():
+    one, two = np.zeros((2, 5)), np.zeros((2, 5))
+    one[0, 0] = one[0, 1] = two[0, 1] = two[0, 2] = 1
+    assert overlap(one, two) == pytest.approx(1 / 3)
+    assert overlap(one, one) == 1
+    assert overlap(np.zeros((2, 5)), np.ones((2, 5))) == 1, "ties are broken alike"
 
 
 def test_an_unfinished_run_is_called_one(tmp_path: Path):

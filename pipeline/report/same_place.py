@@ -1,0 +1,47 @@
+"""Where a wrong image's maps for its label and for its prediction are both stored: how much the two overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..show import heat_of
+from .rows import ReportRows
+
+CANDIDATES = 64
+"""Wrong images whose maps are compared, the surest first."""
+SHARE = 0.2
+
+
+def by_overlap(
+    rows: ReportRows, found: Sequence[dict[str, Any]], others: Mapping[str, dict[str, Any]]
+) -> list[tuple[float, dict[str, Any]]]:
+    """Overlap of the two maps of each image, and its row, the largest overlap first; images without both maps are left out."""
+    kind = next((name for name in ("map", "map_png") if name in rows.atlas.schema.names), None)
+    if kind is None:
+        return []
+    keys = [(row["id"], row["target"]) for row in (*found, *others.values())]
+    shape = rows.atlas.metadata.get("map", {})
+    heats = {key: heat_of(row[kind], shape) for key, row in rows.details(keys, [kind]).items()}
+    scored = []
+    for row in found:
+        other = others.get(row["id"])
+        pair = [heats.get((one["id"], one["target"])) for one in (row, other) if one is not None]
+        if len(pair) == 2 and pair[0] is not None and pair[1] is not None:
+            scored.append((overlap(pair[0], pair[1]), row))
+    return sorted(scored, key=lambda one: -one[0])
+
+
+def overlap(first: np.ndarray, second: np.ndarray, share: float = SHARE) -> float:
+    """Intersection over union of the strongest `share` of the pixels of two maps `(height, width)`; ties by a fixed order."""
+    one, two = strongest(first, share), strongest(second, share)
+    return float((one & two).sum() / (one | two).sum())
+
+
+def strongest(heat: np.ndarray, share: float) -> np.ndarray:
+    """Which pixels are among the strongest `share`, at least one, as a flat mask."""
+    mask = np.zeros(heat.size, bool)
+    mask[np.argsort(-heat.ravel(), kind="stable")[: max(1, round(share * heat.size))]] = True
+    return mask
