@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .clustering.cluster import Clusters
+    from .compact import Compacted
+    from .export.export import Exported
     from .notebook import Shown
     from .report.build import Report
 
@@ -215,6 +217,18 @@ class Atlas:
 
         return write_report(self, to, **options)
 
+    def export(self, to: str, place: str | os.PathLike[str], **options: Any) -> Exported:
+        """The rows, or some of them, in the format of another program; options and errors as `export_store`, which this is."""
+        from .export.export import export_store  # here, because it opens stores itself
+
+        return export_store(self, to, place, **options)
+
+    def compact(self, **options: Any) -> Compacted:
+        """Many small files of the store become few large ones; options and errors as `compact_store`, which this is."""
+        from .compact import compact_store  # here, because most who read a store do not change it
+
+        return compact_store(self.uri, **options)
+
     def maps(self, ids: Iterable[str] | None = None, *, target: int | None = None) -> np.ndarray:
         """Maps as one array.
 
@@ -258,18 +272,41 @@ class Atlas:
             else np.empty((0, self.schema.field("map").type.list_size))
         )
 
-    def batches(self, columns: Sequence[str] | None = None, where: str | None = None) -> Iterator[pa.Table]:
-        """As `table`, but in pieces of a few MB one after the other, for stores that do not fit in memory."""
-        names = self.schema.names if columns is None else self._known(columns)
-        yield from self._tables(names, where)
+    def batches(
+        self, columns: Sequence[str] | None = None, where: str | None = None, ids: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """As `table`, but in pieces of a few MB one after the other, for stores that do not fit in memory.
 
-    def _tables(self, names: Sequence[str], where: str | None = None) -> Iterator[pa.Table]:
+        Args:
+            columns: Their names; None for all.
+            where: SQL condition.
+            ids: Only rows of these images; what the store does not have is passed over.
+        """
+        names = self.schema.names if columns is None else self._known(columns)
+        yield from self._tables(names, where, ids)
+
+    def count(self, where: str | None = None, ids: Sequence[str] | None = None) -> int:
+        """Rows of which a condition is true, or rows of some images."""
+        return self._steadily(lambda: self._ask_parts("count(*)", where, ids)[0][0])
+
+    def _ask_parts(self, what: str, where: str | None, ids: Sequence[str] | None) -> list[tuple]:
+        chosen = ""
+        if ids is not None:
+            self._database.register("heatlas_chosen", pa.table({"id": pa.array(list(ids), pa.string())}))
+            chosen = "WHERE id IN (SELECT id FROM heatlas_chosen)"
+        with asking(where or what):  # in a subquery of its own, so that a condition cannot end the clause that holds it
+            inner = f"SELECT * FROM {PARTS} WHERE ({where}\n)" if where is not None else f"SELECT * FROM {PARTS}"
+            return self._database.execute(f"SELECT {what} FROM ({inner}) {chosen}").fetchall()
+
+    def _tables(
+        self, names: Sequence[str], where: str | None = None, ids: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
         """Pieces of all rows, once more without those that were given already if files went away because they were merged."""
         given = 0
         while True:
             skipped = 0
             try:
-                for piece in self._pieces(names, where):
+                for piece in self._pieces(names, where, ids):
                     new = piece.slice(min(len(piece), given - skipped)) if skipped < given else piece
                     skipped += len(piece) - len(new)
                     if len(new):
@@ -280,12 +317,12 @@ class Atlas:
                 if not self._follow():
                     raise
 
-    def _pieces(self, names: Sequence[str], where: str | None) -> Iterator[pa.Table]:
-        if where is None:
+    def _pieces(self, names: Sequence[str], where: str | None, ids: Sequence[str] | None) -> Iterator[pa.Table]:
+        if where is None and ids is None:
             for file in self.files:
                 yield from self._added.tables(file, names)
         else:
-            for file, rows in self._rows_where(where).items():
+            for file, rows in self._rows_where(where, ids).items():
                 yield from self._added.tables(file, names, rows)
 
     def _file(self, name: str) -> PartFile:
@@ -300,9 +337,8 @@ class Atlas:
                 raise UsageError(f"unknown column {name!r}{hint}; the columns are {', '.join(self.schema.names)}")
         return names
 
-    def _rows_where(self, where: str) -> dict[PartFile, list[int]]:
-        with asking(where):
-            found = self._database.execute(f"SELECT filename, file_row_number FROM {PARTS} WHERE ({where})").fetchall()
+    def _rows_where(self, where: str | None, ids: Sequence[str] | None) -> dict[PartFile, list[int]]:
+        found = self._ask_parts("filename, file_row_number", where, ids)
         rows: dict[PartFile, list[int]] = defaultdict(list)
         for file, row in sorted((self._file(name), row) for name, row in found):
             rows[file].append(row)

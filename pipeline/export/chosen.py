@@ -1,0 +1,90 @@
+"""The rows and columns that an export is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ...engine.errors import UsageError, did_you_mean
+from ...workers.preprocess import Preprocess
+from ..atlas import Atlas
+from ..show import stored_preprocess
+from ..sources.selection import with_ids
+
+
+@dataclass
+class Chosen:
+    """Some rows of a store, read a few MB at a time, in stored order."""
+
+    atlas: Atlas
+    where: str | None = None
+    ids: list[str] | None = None
+    columns: tuple[str, ...] | None = None
+    """Wanted by the user; None: whatever suits the format."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know about the result; formats add to it."""
+
+    @classmethod
+    def of(cls, atlas: Atlas, where: str | None, ids: str | None, columns: Sequence[str] | None) -> Chosen:
+        """Check a request.
+
+        Args:
+            atlas: The store.
+            where: SQL condition over its columns.
+            ids: File that lists ids, as `heatlas explain --ids` takes it.
+            columns: Names of columns.
+
+        Raises:
+            UsageError: For a condition that DuckDB refuses, an id or a column that the store does not have.
+        """
+        for name in columns or ():
+            if name not in atlas.schema.names:
+                raise UsageError(f"--columns {name}: there is no such column{did_you_mean(name, atlas.schema.names)}; "
+                                 f"the store has {', '.join(atlas.schema.names)}")  # fmt: skip
+        listed = None
+        if ids is not None:
+            known = pa.chunked_array(
+                atlas.sql("SELECT DISTINCT id FROM atlas ORDER BY id").to_arrow_table()["id"].chunks, pa.string()
+            )
+            listed = with_ids(pa.table({"id": known}), ids)["id"].to_pylist()
+        found = cls(atlas, where, listed, tuple(dict.fromkeys(columns)) if columns is not None else None)
+        if not found.count():
+            raise UsageError(f"no row of {atlas.uri} is chosen{f' by --where {where}' if where else ''}; `heatlas status` and "
+                             "`heatlas summary` show what is there")  # fmt: skip
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.atlas.class_names
+
+    def count(self) -> int:
+        """Rows."""
+        return self.atlas.count(self.where, self.ids)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows with these columns."""
+        return self.atlas.batches(columns, self.where, self.ids)
+
+    def has(self, *columns: str) -> list[str]:
+        """Those of these columns that the store has."""
+        return [name for name in columns if name in self.atlas.schema.names]
+
+    def name_of(self, index: int | None) -> str | None:
+        """The class's name, or `class 3`."""
+        if index is None:
+            return None
+        return self.names[index] if 0 <= index < len(self.names) else f"class {index}"
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """How images became the network's input; None where the run does not say."""
+        stored = self.atlas.run["fingerprint"].get("preprocess", {})
+        return stored_preprocess(self.atlas.run) if "resize" in stored else None
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether a value fits in a cell."""
+    return not pa.types.is_nested(kind) and not pa.types.is_binary(kind)
