@@ -20,8 +20,12 @@ def report(
         str | None, Parameter(help="Whose rows, where the store has several methods; by default the one with the most.")
     ] = None,
     blocks: Annotated[
-        bool, Parameter(help="Load the run's model and recompute three images, to show how SISE arrived at their maps.")
-    ] = True,
+        bool | None,
+        Parameter(
+            help="Load the run's model and recompute three images, to show how SISE arrived at their maps. By default only "
+            "models of torchvision and heatlas: another one is code that the store names."
+        ),
+    ] = None,
 ) -> int:
     """Write the run as one HTML page: scores, classes, images worth a look, errors. It opens from disk and fetches nothing."""
     from .report.build import write_report

@@ -21,6 +21,8 @@ SECONDS = 90.0
 TRIED = 16
 """Masked images in the forward by whose time the rest is estimated."""
 MASKS = 4
+KNOWN = ("torchvision:", "heatlas.")
+"""Models whose code is installed with heatlas; the store that names another one may be a stranger's."""
 SIDE = 160
 MASK_SIDE = 80
 
@@ -58,7 +60,14 @@ class Arrivals:
     """Why there are none, or fewer than wanted."""
 
 
-def arrivals(rows: ReportRows, cards: CardMaker, pictures: Pictures, wanted: Sequence[Mapping[str, Any]]) -> Arrivals:
+def arrivals(
+    rows: ReportRows,
+    cards: CardMaker,
+    pictures: Pictures,
+    wanted: Sequence[Mapping[str, Any]],
+    *,
+    load: bool | None = None,
+) -> Arrivals:
     """Recompute some images.
 
     Args:
@@ -66,12 +75,20 @@ def arrivals(rows: ReportRows, cards: CardMaker, pictures: Pictures, wanted: Seq
         cards: With the images of the rows wanted.
         pictures: Where pictures are kept.
         wanted: Rows with a map; each image once.
+        load: Whether the model may be loaded; None for one whose code is not the run's own.
     """
+    if load is False:
+        return Arrivals(missing="Left out as asked for (--no-blocks).")
     if rows.method != "sise":
         return Arrivals(missing=f"The maps were made by {rows.method}, which has no blocks to show.")
     seen = [(row, image) for row in wanted if (image := cards.view_of(row["id"])) is not None]
     if not seen:
         return Arrivals(missing="The images cannot be read any more, so nothing can be recomputed.")
+    model = str(rows.atlas.run["settings"].get("model") or "")
+    if load is None and not model.startswith(KNOWN):
+        return Arrivals(
+            missing=f"The run's model, {model}, is code that this store names. `heatlas report OUT --blocks` runs it."
+        )
     try:
         return _recomputed(rows, cards, pictures, seen)
     except HeatlasError as error:

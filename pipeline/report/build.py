@@ -20,7 +20,7 @@ from ..pages.pictures import Pictures
 from ..summary_text import verdicts
 from ..wording import harmless
 from . import plain_words
-from .arrival import Arrivals, arrivals, wanted_rows
+from .arrival import arrivals, wanted_rows
 from .cards import Card, CardMaker
 from .classes import SHOWN, class_columns, class_facts, most_suspicious, suspicion_rule
 from .derived import derived, with_cards
@@ -62,7 +62,7 @@ def write_report(
     *,
     gallery: int = GALLERY,
     method: str | None = None,
-    blocks: bool = True,
+    blocks: bool | None = None,
 ) -> Report:
     """Write the report of a run as one HTML file.
 
@@ -71,7 +71,8 @@ def write_report(
         to: File or URI of the page; by default `report.html` in the store.
         gallery: Pictures per gallery, 1 to 200; the page stays below 8 MB whatever it is.
         method: Whose rows, where the store has several; by default the method with the most.
-        blocks: Load the run's model and recompute three images, to show how SISE arrived at their maps.
+        blocks: Load the run's model and recompute three images, to show how SISE arrived at their maps. None: if no code has to be
+            run for it that the store names, because it may be a stranger's.
 
     Raises:
         UsageError: For a gallery out of range, a method that the store does not have, or a `to` that is no place for a file.
@@ -85,7 +86,7 @@ def write_report(
     uri = child(atlas.uri, REPORT_FILE) if to is None else file_place(to)
     rows = ReportRows.of(atlas, method)
     pictures = Pictures(PICTURE_BYTES)
-    cards = CardMaker(rows, pictures, code=blocks)
+    cards = CardMaker(rows, pictures, code=blocks is True)
     page = render(Path(__file__).parent, "report.html", **content(rows, cards, pictures, gallery, blocks=blocks))
     put(uri, page)
     return Report(uri, len(page), len(pictures.stored), cards.unread)
@@ -106,7 +107,9 @@ def file_place(to: str | os.PathLike[str]) -> str:
     return uri
 
 
-def content(rows: ReportRows, cards: CardMaker, pictures: Pictures, gallery: int, *, blocks: bool) -> dict[str, Any]:
+def content(
+    rows: ReportRows, cards: CardMaker, pictures: Pictures, gallery: int, *, blocks: bool | None
+) -> dict[str, Any]:
     """Everything that the template shows."""
     scores = run_scores(rows)
     rule = suspicion_rule(rows, scores)
@@ -125,9 +128,7 @@ def content(rows: ReportRows, cards: CardMaker, pictures: Pictures, gallery: int
     }
     provenance_ = provenance(rows)
     wanted = wanted_rows({one.key: one.rows for one in found}, ARRIVALS)
-    arrived = (
-        arrivals(rows, cards, pictures, wanted) if blocks else Arrivals(missing="Left out as asked for (--no-blocks).")
-    )
+    arrived = arrivals(rows, cards, pictures, wanted, load=blocks)
     return {
         "beside": with_cards(beside, cards), "arrived": arrived, "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,

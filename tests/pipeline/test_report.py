@@ -186,8 +186,13 @@ def test_images_outside_of_the_data_root_are_not_read(store: Path, tmp_path: Pat
     assert write_report(str(out), blocks=False).unread > 10
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_the_page_is_made(reader: Reader):
-    assert "The run's model cannot be loaded here" in reader.words
+def test_a_model_of_others_is_not_run_unasked(reader: Reader):
+    assert "The run's model, nowhere_at_all:model, is code that this store names." in reader.words
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_the_page_is_made(store: Path, tmp_path: Path):
+    assert main(["report", str(store), "--blocks", "--to", str(tmp_path / "page.html")]) == 0
+    assert "The run's model cannot be loaded here" in Reader((tmp_path / "page.html").read_text("utf-8")).words
 
 
 def test_rows_for_label_and_prediction_are_shown_side_by_side(tmp_path: Path):
