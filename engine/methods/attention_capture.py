@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -37,6 +38,12 @@ class AttentionRun:
     grid: tuple[int, int] = (0, 0)
     """Patches along height and width: the size of the last convolution's output before the first block."""
 
+    def gradients(self, of: Tensor, weights: Tensor | None = None) -> tuple[Float[Tensor, "batch token channel"], ...]:
+        """Of one number, or of a tensor with a weight for each entry, at every block's output."""
+        return torch.autograd.grad(
+            of, [block.output for block in self.blocks], weights, allow_unused=True, materialize_grads=True
+        )
+
 
 def check_transformer(model: nn.Module) -> None:
     """Refuse a model that has no blocks to read or no class token.
@@ -51,18 +58,25 @@ def check_transformer(model: nn.Module) -> None:
 
 
 def run_attention(
-    model: nn.Module, images: Float[Tensor, "batch channel height width"]
+    model: nn.Module,
+    images: Float[Tensor, "batch channel height width"],
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> tuple[Float[Tensor, "batch class"], AttentionRun]:
     """Run the model, in a context that records gradients.
 
     The first block's output starts the graph anew: nothing below it is asked for.
+
+    Args:
+        model: Whose attention is kept.
+        images: Network input.
+        forward: What is called; the model itself unless given.
 
     Raises:
         ModelError: When tokens are not one sequence per image, the class token first and then the patches.
     """
     run = AttentionRun()
     with _hooked(model, run):
-        logits = logits_of(model(images))
+        logits = logits_of((forward or model)(images))
     patches = run.grid[0] * run.grid[1]
     for block in run.blocks:
         if block.tokens.ndim != 3 or len(block.tokens) != len(images):

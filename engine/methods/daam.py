@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .attention_capture import NEEDS, AttentionRun, check_transformer, run_attention
+from .attention_capture import NEEDS, AttentionRun, Block, check_transformer, run_attention
 from .batch_settings import DaamSettings
 from .class_attention import check, class_attention, projection
 from .layer_gradients import target_logits, wide
@@ -50,40 +50,53 @@ class Daam:
         """
         with differentiable(self._model):
             logits, run = run_attention(self._model, plain(images))
-            gradients = torch.autograd.grad(
-                target_logits(logits, targets).sum(),
-                [block.output for block in run.blocks],
-                allow_unused=True,
-                materialize_grads=True,
-            )
+            gradients = run.gradients(target_logits(logits, targets).sum())
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if not self._checked:
                 check_used(logits, gradients[-1])
-            block_maps = torch.stack([self._block_map(run, number, one) for number, one in enumerate(gradients)], dim=1)
+            slopes = [slopes_of(block, one).relu() for block, one in zip(run.blocks, gradients, strict=True)]
+            maps = block_maps(run, slopes, is_checked=self._checked)
             self._checked = self._checked or bool(logits.isfinite().all(dim=1).any())
-            maps = accumulated(block_maps, (images.shape[2], images.shape[3]), self._settings)
-        return MethodMaps(maps, COST, {"block_maps": block_maps.float()})
+            return finished(maps, (images.shape[2], images.shape[3]), self._settings)
 
-    def _block_map(
-        self, run: AttentionRun, number: int, gradient: Float[Tensor, "batch token channel"]
-    ) -> Float[Tensor, "batch h w"]:
-        """L_b = relu(sum_d relu(C_b)_d S_b[n, d]) over patches (eq. 9), C_b = dy_c / dT_b (eq. 8)."""
-        block = run.blocks[number]
+
+def slopes_of(block: Block, gradient: Float[Tensor, "batch token channel"]) -> Float[Tensor, "batch width"]:
+    """C_b (eq. 8), the gradient at the class token's input to the output projection, from that at its output."""
+    return wide(gradient[:, 0]) @ wide(projection(block.module).weight)
+
+
+def block_maps(
+    run: AttentionRun, slopes: Sequence[Float[Tensor, "batch width"]], *, is_checked: bool
+) -> Float[Tensor, "batch block h w"]:
+    """L_b = relu(sum_d C_d S_b[n, d]) over patches (eq. 9), C as it is given.
+
+    Raises:
+        ModelError: When attention is computed in an unknown way, which is looked for unless it was before.
+    """
+    maps = []
+    for block, one in zip(run.blocks, slopes, strict=True):
         found = class_attention(block.module, block.tokens)
-        if not self._checked:
+        if not is_checked:
             check(block.name, block.module, found, block.output)
-        slopes = wide(gradient[:, 0]) @ wide(projection(block.module).weight)
-        patches = found.weighed(slopes.relu())[:, -run.grid[0] * run.grid[1] :]
-        return patches.relu().unflatten(1, run.grid)
+        patches = found.weighed(one)[:, -run.grid[0] * run.grid[1] :]
+        maps.append(patches.relu().unflatten(1, run.grid))
+    return torch.stack(maps, dim=1)
+
+
+def finished(maps: Float[Tensor, "batch block h w"], size: tuple[int, int], settings: DaamSettings) -> MethodMaps:
+    """The accumulated map, and the blocks' own over its maximum, so that they stay comparable and in [0, 1]."""
+    high = maps.sum(dim=1).amax(dim=(1, 2))[:, None, None, None]
+    scaled = maps / torch.where(high == 0, 1, high)
+    return MethodMaps(accumulated(maps, size, settings), COST, {"block_maps": scaled.float()})
 
 
 def accumulated(
-    block_maps: Float[Tensor, "batch block h w"], size: tuple[int, int], settings: DaamSettings
+    maps: Float[Tensor, "batch block h w"], size: tuple[int, int], settings: DaamSettings
 ) -> Float[Tensor, "batch height width"]:
     """The sum over blocks (eqs. 11, 12) at the image's size, over its maximum or rendered."""
     if settings.norm_per_block:
-        block_maps = over_max(block_maps.flatten(0, 1)).unflatten(0, block_maps.shape[:2])
-    total = block_maps.sum(dim=1)
+        maps = over_max(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+    total = maps.sum(dim=1)
     if settings.rendering:
         return upsampled(spread((5 * over_max(total)).sigmoid() - 0.5), size).float()
     return over_max(upsampled(total, size)).float()
@@ -112,7 +125,7 @@ def check_used(logits: Float[Tensor, "batch class"], last: Float[Tensor, "batch 
     gradients=True,
     signed=True,
     resolution="patch",
-    extras={"block_maps": "map of every block before it is added up, at the patches' resolution"},
+    extras={"block_maps": "map of every block at the patches' resolution, over the maximum of their sum"},
 )
 def build(model: nn.Module, settings: DaamSettings) -> Daam:
     return Daam(model, settings)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import timm
 import torch
-from heatlas.engine.errors import ModelError
+import torch.nn.functional as F
+from heatlas.engine.errors import ModelError, SettingsError
 from heatlas.engine.methods.attention_capture import run_attention
 from heatlas.engine.methods.batch_settings import DaamSettings
 from heatlas.engine.methods.class_attention import class_attention
 from heatlas.engine.methods.daam import Daam
+from heatlas.engine.methods.daam_self_supervised import SelfSupervisedDaam
+from heatlas.engine.methods.feature_bank import FeatureBank, build_bank, features_of
 from oracle_nets import architecture, images_like
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
@@ -93,7 +98,9 @@ def test_the_parts_add_up_to_the_projections_input(case: tuple[nn.Module, Tensor
     assert run.grid == (images.shape[2] // 8, images.shape[3] // 8)
 
 
-def slow_block_maps(model: nn.Module, image: Tensor, target: int) -> list[Tensor]:
+def slow_block_maps(
+    model: nn.Module, image: Tensor, score: Callable[[Tensor], Tensor], rectified: bool = True
+) -> list[Tensor]:
     """L_b of one image by eqs. 7 to 9, head by head and token by token, T_b made a node of the graph."""
     kept: list[Tensor] = []
     totals: list[Tensor] = []
@@ -121,12 +128,12 @@ def slow_block_maps(model: nn.Module, image: Tensor, target: int) -> list[Tensor
 
     blocks = [one for one in model.modules() if isinstance(one, nn.MultiheadAttention) or hasattr(one, "qkv")]
     handles = [block.register_forward_hook(rerun) for block in blocks]
-    logit = model(image[None].clone().requires_grad_())[0, target]
+    number = score(model(image[None].clone().requires_grad_()))
     for handle in handles:
         handle.remove()
     return [
-        torch.relu(parts @ torch.relu(slope))
-        for parts, slope in zip(kept, torch.autograd.grad(logit, totals), strict=True)
+        torch.relu(parts @ (torch.relu(slope) if rectified else slope))
+        for parts, slope in zip(kept, torch.autograd.grad(number, totals), strict=True)
     ]
 
 
@@ -134,11 +141,11 @@ def test_block_maps_are_equations_7_to_9(case: tuple[nn.Module, Tensor]) -> None
     model, images = case
     found = Daam(model, DaamSettings()).explain(images, TARGETS, [0] * 3)
     for number, (image, target) in enumerate(zip(images, TARGETS.tolist(), strict=True)):
-        maps = slow_block_maps(model, image, target)
+        maps = slow_block_maps(model, image, lambda logits, target=target: logits[0, target])
         rows, columns = images.shape[2] // 8, images.shape[3] // 8
         expected = torch.stack([one[-rows * columns :].reshape(rows, columns) for one in maps])
         assert float(expected.amax()) > 0
-        torch.testing.assert_close(found.extras["block_maps"][number], expected.float())
+        torch.testing.assert_close(found.extras["block_maps"][number], (expected / expected.sum(dim=0).max()).float())
         total = nn.functional.interpolate(
             expected.sum(dim=0)[None, None], size=images.shape[2:], mode="bilinear", align_corners=False
         )[0, 0]
@@ -218,3 +225,59 @@ def test_half_precision_is_not_taken_for_another_formula() -> None:
     wide = Daam(timms(), DaamSettings()).explain(images.double(), TARGETS, [0] * 3).maps
     half = Daam(model, DaamSettings()).explain(images.bfloat16(), TARGETS, [0] * 3).maps
     assert float((wide - half).abs().mean()) < 0.05
+
+
+def test_a_self_supervised_model_is_explained_by_its_nearest_features() -> None:
+    model, images = timms(num_classes=0), images_like(40, 3, (32, 48), seed=1).double()
+    labels = torch.arange(40) % 3
+    bank = build_bank(model, [(images[:25], labels[:25]), (images[25:], labels[25:])])
+    with torch.no_grad():
+        features = F.normalize(model(images), dim=1)
+    torch.testing.assert_close(bank.features, features)
+    found, classes = SelfSupervisedDaam(model, bank).explain(images[:3])
+    for number in range(3):
+        near = (features @ features[number]).argsort(descending=True)[:20]
+        votes = dict.fromkeys(range(3), 0.0)
+        for place in near.tolist():
+            votes[int(labels[place])] += float(((features @ features[number])[place] / 0.07).exp())
+        chosen = max(votes, key=votes.__getitem__)
+        assert int(classes[number]) == chosen
+        alike = torch.stack([features[place] for place in near.tolist() if labels[place] == chosen])
+        weights = (features[number] * alike).mean(dim=0)
+        weights = weights / weights.sum().abs()
+        weights = (weights - weights.min()) / (weights.max() - weights.min())
+        maps = slow_block_maps(
+            model, images[number], lambda output, weights=weights: (output[0] * weights).sum(), rectified=False
+        )
+        expected = torch.stack([one[-24:].reshape(4, 6) for one in maps])
+        expected = expected / expected.sum(dim=0).max()
+        torch.testing.assert_close(found.extras["block_maps"][number], expected.float())
+
+
+def test_a_class_that_no_neighbour_has_gives_a_constant_map() -> None:
+    model, images = timms(num_classes=0), images_like(30, 3, (32, 48), seed=1).double()
+    labels = torch.zeros(30, dtype=torch.long)
+    bank = build_bank(model, [(images, labels)])
+    found, classes = SelfSupervisedDaam(model, bank).explain(images[:2], torch.tensor([0, 5]))
+    assert classes.tolist() == [0, 5]
+    assert float(found.maps[0].amax()) == 1
+    assert float(found.maps[1].amax()) == 0
+
+
+def test_features_are_what_the_classifier_is_given() -> None:
+    model, images = timms(), images_like(2, 3, (32, 48), seed=1).double()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            features_of(model, images), model.forward_head(model.forward_features(images), pre_logits=True)
+        )
+        torch.testing.assert_close(features_of(timms(num_classes=0), images), timms(num_classes=0)(images))
+
+
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [((3, 4), [0, 1]), ((0, 4), []), ((2, 4), [0, -1])],
+    ids=["fewer labels", "nothing", "no class"],
+)
+def test_a_bank_that_makes_no_sense_is_refused(features: tuple[int, int], labels: list[int]) -> None:
+    with pytest.raises(SettingsError, match="feature bank needs"):
+        FeatureBank(torch.ones(features), torch.tensor(labels, dtype=torch.long))
