@@ -21,7 +21,9 @@ from .cli_compact import compact
 from .cli_curate import curate
 from .cli_evaluate import evaluate
 from .cli_explain import explain
+from .cli_export import export
 from .cli_metrics import metrics, summary
+from .cli_plan import plan
 from .cli_report import report
 from .wording import harmless
 
@@ -38,7 +40,7 @@ def build_app() -> App:
         help_epilogue="Start with `heatlas demo --out demo-out`, or see `heatlas explain --help`.",
         suppress_keyboard_interrupt=False,
     )
-    for command in (explain, evaluate, curate, cluster, report, compact, layers, metrics, show, status, summary, verify, demo):
+    for command in (explain, plan, evaluate, curate, cluster, report, export, compact, layers, metrics, show, status, summary, verify, demo):
         app.command(command)
     return app
 

@@ -78,7 +78,11 @@ class ModelEngine:
         return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
 
     def rank_classes(self, image: Tensor) -> Tensor:
-        return class_ranking(self._model, self.session.explainer.scorer.score, image.to(self._torch_device)).cpu()
+        return class_ranking(self._model, self.session.explainer.scorer.score, self.on_device(image)).cpu()
+
+    def on_device(self, image: Tensor) -> Tensor:
+        """The image where the model is."""
+        return image.to(self._torch_device)
 
     def shrink(self) -> bool:
         if self._torch_device.type == "cuda":

@@ -1,0 +1,213 @@
+"""`heatlas plan`: its numbers against the run that follows, and every planted mistake found and named."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import heatlas
+import numpy as np
+import pytest
+from heatlas.pipeline.cli import main
+from heatlas.pipeline.outlook import probe
+from PIL import Image
+from tiny_run import CLASSES, command, draw, draw_all, importable_factory
+
+COUNT = 24
+FACTORY = '''
+import torch
+from torch import nn
+
+
+class Colours(nn.Module):
+    """A CNN that hands the brightness of each colour up to its class: red ants, green bees, blue cats."""
+
+    class_names = ("ant", "bee", "cat")
+
+    def __init__(self, bias=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        blocks = []
+        for before, after in ((3, 6), (6, 8), (8, 10)):
+            conv = nn.Conv2d(before, after, 3, padding=1)
+            with torch.no_grad():
+                conv.weight[:3] *= 0.02
+                conv.weight[[0, 1, 2], [0, 1, 2], 1, 1] = 1.0
+                conv.bias.zero_()
+            blocks += [conv, nn.ReLU(), nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*blocks[:-1])
+        self.head = nn.Linear(10, 3)
+        with torch.no_grad():
+            self.head.weight *= 0.02
+            self.head.weight[[0, 1, 2], [0, 1, 2]] = 4.0
+            self.head.bias.copy_(torch.tensor([0.0, bias, 0.0]))
+
+    def forward(self, images):
+        return self.head(self.features(images).mean(dim=(2, 3)))
+
+
+def colours(): return Colours()
+def stubborn(): return Colours(bias=50.0)
+
+
+def said():
+    model = Colours()
+    model.preprocess = {"size": 24, "resize": "squash"}
+    return model
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory):
+    with importable_factory(tmp_path_factory.mktemp("plan"), FACTORY) as folder:
+        draw_all(folder / "images", COUNT)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def hardly_timed(monkeypatch: pytest.MonkeyPatch):
+    """One batch is enough here; the number itself is not tested."""
+    monkeypatch.setattr(probe, "TIMED", 0.01)
+
+
+def argv(images: pathlib.Path, *more: str, model: str = "said") -> list[str]:
+    what = ["plan", "--model", f"tiny_net:{model}", "--data", str(images), "--batch-size", "8", "--workers", "0"]
+    return [*what, *more]
+
+
+def planned(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> dict:
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def codes(found: dict) -> set[str]:
+    return {one["code"] for one in found["findings"]}
+
+
+def test_its_numbers_are_those_of_the_run(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    more = ["--target", "both", "--metrics", "paper", "--floors", "0", "--shard-size", "4"]
+    found = planned(capsys, argv(folder / "images", *more, "--look-at", str(COUNT)))
+    assert main(["explain", *argv(folder / "images", *more)[1:], "--out", str(tmp_path / "out")]) == 0
+    rows = heatlas.open(tmp_path / "out").to_pandas(["id", "n_masks", "n_forwards"])
+    assert found["images"] == COUNT
+    assert found["rows_per_image"] * COUNT == pytest.approx(len(rows))
+    assert found["shards"] == {"count": 6, "largest": 4}
+    assert [one["channels"] for one in found["layers"]] == [6, 8, 10]
+    assert rows["n_masks"].min() <= found["masks"]["mean"] <= rows["n_masks"].max()
+    assert found["forwards"]["total"] == pytest.approx(rows["n_forwards"].sum(), rel=0.3)
+    stored = sum(path.stat().st_size for path in (tmp_path / "out" / "maps").iterdir())
+    assert found["store"]["bytes"] == pytest.approx(stored, rel=0.3)
+    assert found["store"]["how"] == "from rows made here"
+    workers = {one["workers"]: one["seconds"] for one in found["times"] if one["device"] == "cpu"}
+    assert workers[2] == pytest.approx(workers[1] / 2)
+    assert workers[4] == pytest.approx(workers[1] / 3), "the busiest of four has two shards of six"
+    assert found["accuracy"]["images"] == COUNT
+
+
+def test_nothing_is_written_and_nothing_looks_wrong(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    capsys.readouterr()
+    assert main([*argv(folder / "images"), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert not out.exists()
+    assert "nothing looks wrong" in printed
+    assert f"  images    {COUNT}; looked at {COUNT}, {COUNT} of them usable\n" in printed
+    assert "attribute `preprocess` of tiny_net:said()" in printed
+    assert "forwards a second measured on cpu, batch 8, 1 thread" in printed
+    assert "which was not measured: run this on a machine with one" in printed
+
+
+def test_settings_are_named_as_the_origin(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    found = planned(capsys, argv(folder / "images", "--preprocess.size", "32", "--preprocess.mean", "0", "0", "0"))
+    origins = {one["name"]: one["from"] for one in found["preprocess"]}
+    assert origins["size"] == "setting preprocess.size"
+    assert origins["mean"] == "setting preprocess.mean"
+    assert origins["resize"] == "attribute `preprocess` of tiny_net:said()"
+
+
+def test_a_wrong_preprocessing_shows_in_the_accuracy(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    good = planned(capsys, argv(folder / "images"))
+    wrong = planned(capsys, argv(folder / "images", "--preprocess.mean", "9", "0", "9"))
+    assert good["accuracy"]["top1"] > 0.6
+    assert "accuracy" not in codes(good)
+    assert {"accuracy", "one_class"} <= codes(wrong)
+    text = next(one["text"] for one in wrong["findings"] if one["code"] == "accuracy")
+    assert "no better than chance (1 of 3)" in text
+
+
+def test_one_class_for_everything(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    found = planned(capsys, argv(folder / "images", "--preprocess.size", "24", model="stubborn"))
+    text = next(one["text"] for one in found["findings"] if one["code"] == "one_class")
+    assert text == f"the model predicts class 1 for all {COUNT} images looked at, though they have 3 different labels"
+    assert "preprocessing_guessed" in codes(found)
+
+
+def test_labels_without_classes(folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    for number in range(6):
+        draw(tmp_path / (CLASSES[number % 3] if number < 4 else "antelope") / f"{number}.png", number)
+    found = planned(capsys, argv(tmp_path))
+    assert codes(found) == {"labels_without_classes"}
+    assert (
+        "2 of 6 samples have a label that names no class of the model: 'antelope' (2)" in found["findings"][0]["text"]
+    )
+
+
+def test_images_much_larger_than_the_input_and_unreadable_ones(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    for number in range(3):
+        Image.fromarray(np.full((200, 260, 3), 40 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").write_text("no image")
+    found = planned(capsys, argv(tmp_path))
+    assert codes(found) == {"images_much_larger", "decode_error"}
+    texts = {one["code"]: one["text"] for one in found["findings"]}
+    assert "8 times the network's input of 24x24 pixels" in texts["images_much_larger"]
+    assert "1 of the 4 images looked at: decode_error, such as 'bad.png': not an image" in texts["decode_error"]
+
+
+def test_duplicate_ids_are_refused_naming_both(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    image = folder / "images" / "ant" / "000.png"
+    (tmp_path / "list.csv").write_text(f"id,uri\none,{image}\ntwo,{image}\none,{image}\n")
+    assert main(argv(tmp_path / "list.csv")) == 2
+    assert "the id 'one' names two samples" in capsys.readouterr().err
+
+
+def test_other_methods_and_rules(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    rise = planned(
+        capsys,
+        argv(folder / "images", "--method", "rise", "--rise.masks", "40", "--metrics", "none", "--target", "top:2"),
+    )
+    assert rise["masks"] is None
+    assert rise["rows_per_image"] == 2
+    assert rise["forwards"]["per_image"] == 2 * 41 + 1, "asking the model for its classes is one more"
+    none = planned(capsys, argv(folder / "images", "--target", "above:0.999999"))
+    assert codes(none) >= {"no_target"}
+    assert none["times"] == []
+
+
+def test_bad_requests(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    for more, text in (
+        (["--look-at", "0"], "--look-at must be at least 1 image"),
+        (["--target", "top:9"], "top:K with a whole number K from 1 to 3"),
+        (["--data", "nowhere"], "nowhere"),
+    ):
+        arguments = argv(folder / "images", *more)
+        if more[0] == "--data":
+            del arguments[3:5]
+        assert main(arguments) == 2
+        assert text in capsys.readouterr().err
+
+
+def test_it_takes_the_arguments_of_explain(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    same = command(folder / "images", tmp_path / "out")
+    same[same.index("tiny_net:model")] = "tiny_net:colours"
+    assert planned(capsys, ["plan", *same[1:]])["shards"]["count"] == COUNT // 3
