@@ -15,7 +15,7 @@ def report(
     /,
     *,
     to: Annotated[str | None, Parameter(help="File or URI of the page instead of OUT/report.html.")] = None,
-    gallery: Annotated[int, Parameter(help="Pictures per gallery, 1 to 200; the page stays below 8 MB.")] = 8,
+    gallery: Annotated[int, Parameter(help="Pictures per gallery, 1 to 200; with 8 the page stays below 8 MB.")] = 8,
     method: Annotated[
         str | None, Parameter(help="Whose rows, where the store has several methods; by default the one with the most.")
     ] = None,

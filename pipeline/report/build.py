@@ -35,8 +35,8 @@ from .tables import row_table
 REPORT_FILE = "report.html"
 GALLERY = 8
 MOST_GALLERY = 200
-PICTURE_BYTES = 6_000_000
-"""What pictures may take; the rest of a page is bounded by its tables and comes to less than 2 MB."""
+PICTURE_BYTES = 5_500_000
+"""What pictures may take; with galleries of the usual length the rest of a page comes to less than 2.5 MB."""
 CLASSES_WITH_MAP = 60
 CAUSES = 20
 FAILED_CARDS = 12
@@ -69,7 +69,7 @@ def write_report(
     Args:
         out: Directory or URI of a run's store, or the store opened.
         to: File or URI of the page; by default `report.html` in the store.
-        gallery: Pictures per gallery, 1 to 200; the page stays below 8 MB whatever it is.
+        gallery: Pictures per gallery, 1 to 200; with the usual 8 the page stays below 8 MB.
         method: Whose rows, where the store has several; by default the method with the most.
         blocks: Load the run's model and recompute three images, to show how SISE arrived at their maps. None: if no code has to be
             run for it that the store names, because it may be a stranger's.

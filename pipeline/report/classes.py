@@ -18,7 +18,7 @@ from .scores import wilson
 EVEN_BORDER = 0.36
 """Share of the image that lies in the frame of `border_share`, and so of an even map's mass."""
 FALLBACK_FLOOR = 0.1
-SHOWN = 1000
+SHOWN = 500
 FEWEST = 5
 """Right answers from which a class can be called suspicious."""
 

@@ -102,6 +102,8 @@ def _same_place(rows: ReportRows, limit: int) -> Gallery:
             "The prediction is wrong, and the evidence for it lies where the evidence for the label lies: the network sees the object "
             "and names it otherwise. Often the label is wrong, or the classes are hard to tell apart."
         )
+        if pairs:
+            text += " Where there are three pictures, the last is the map for the label."
         return Gallery("same-place", title, text, found, ("label_overlap",), count, pairs=pairs)
     with_both = f"{wrong} AND id IN (SELECT id FROM rows WHERE status = 'ok' AND target = label AND NOT main)"
     candidates, count = chosen(rows, with_both, "score DESC", CANDIDATES)

@@ -8,7 +8,7 @@ import html
 import math
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.engine.errors import UsageError
 from heatlas.pipeline.cli import main
+from heatlas.pipeline.fingerprint import claim_run
 from heatlas.pipeline.pages.pictures import Pictures
 from heatlas.pipeline.pages.texts import between, clipped, figure, named, percent
-from heatlas.pipeline.report.build import write_report
+from heatlas.pipeline.plan import plan_shards
+from heatlas.pipeline.report.build import PICTURE_BYTES, write_report
 from heatlas.pipeline.report.classes import class_facts, most_suspicious, suspicion_rule
 from heatlas.pipeline.report.distributions import axis, distributions, drawn
 from heatlas.pipeline.report.galleries import galleries
@@ -29,10 +31,12 @@ from heatlas.pipeline.report.mean_maps import mean_maps
 from heatlas.pipeline.report.rows import ReportRows
 from heatlas.pipeline.report.same_place import overlap
 from heatlas.pipeline.report.scores import run_scores, wilson
+from heatlas.pipeline.store import ParquetSink
+from heatlas.workers.shards import Row, Sample
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from reported_store import CLASSES, HOSTILE_IDS, LAYOUT, SIDE, looking, write_reported
+from reported_store import CLASSES, HOSTILE_IDS, LAYOUT, METRICS, PREPROCESS, SIDE, looking, write_reported
 
 
 class Reader(HTMLParser):
@@ -257,6 +261,22 @@ def test_gallery_bounds_the_pictures_and_the_page_stays_small(store: Path, tmp_p
     large = write_report(str(store), tmp_path / "b.html", gallery=50, blocks=False)
     assert small.pictures < large.pictures
     assert large.size < 8_000_000
+
+
+def test_a_page_about_many_classes_and_long_names_stays_small(tmp_path: Path):
+    """600 classes with names of 300 characters, ids of 500: every limit is met at once, but that of the pictures."""
+    names = [f"{number:03d}" + "<&>" * 99 for number in range(600)]
+    layout = replace(LAYOUT, with_png=False, map_size=4, metadata={**LAYOUT.metadata, "class_names": names})
+    run = {"plan": {"samples": 1200, "shards": 1, "digest": "d"}, "preprocess": asdict(PREPROCESS)}
+    out = tmp_path / "out"
+    claim_run(str(out), run, {"model": "m:f", "data": "d", "seed": 0})
+    rows = []
+    for number in range(1200):
+        sample = Sample(f"{number:04d}" + "\"'<&>" * 100, "/nowhere.png", number % 600)
+        rows.append(Row(sample, "ok", prediction=number % 599, target=number % 599, score=0.5, map=looking(False),
+                        metrics=dict.fromkeys(METRICS, 0.01), device="cpu"))  # fmt: skip
+    assert ParquetSink(str(out), layout).commit(plan_shards(1200, 1200)[0], rows)
+    assert write_report(str(out)).size < 8_000_000 - PICTURE_BYTES
 
 
 def test_pictures_beyond_the_limit_are_refused_and_counted():
