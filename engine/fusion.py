@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 BINS = 256
+STEEPNESS = 100
+"""Of the soft gate."""
+Gate = Literal["otsu", "soft"]
 
 
 def otsu_thresholds(maps: Float[Tensor, "layer height width"]) -> Float[Tensor, " layer"]:
@@ -47,17 +52,19 @@ def histogram(flat: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return counts, edges
 
 
-def fuse(layer_maps: Float[Tensor, "layer height width"]) -> Float[Tensor, "height width"]:
+def fuse(layer_maps: Float[Tensor, "layer height width"], gate: Gate = "otsu") -> Float[Tensor, "height width"]:
     """`S = V_1; S = (S + V_l) * 1[V_l > otsu(V_l)]` for l = 2..B, low block to high, nothing re-normalised between.
 
     Args:
         layer_maps: V_l of every block, each min-maxed to [0, 1].
+        gate: `soft` is 1 / (1 + exp(-100 (V_l - otsu(V_l)))) in place of the step.
 
     Returns:
         S in [0, B].
     """
-    gates = layer_maps > otsu_thresholds(layer_maps)[:, None, None]
+    thresholds = otsu_thresholds(layer_maps)[:, None, None]
+    gates = layer_maps > thresholds if gate == "otsu" else (STEEPNESS * (layer_maps - thresholds)).sigmoid()
     fused = layer_maps[0]
-    for layer, gate in zip(layer_maps[1:], gates[1:], strict=True):
-        fused = (fused + layer) * gate
+    for layer, opened in zip(layer_maps[1:], gates[1:], strict=True):
+        fused = (fused + layer) * opened
     return fused

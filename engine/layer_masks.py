@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .masks import coarse, extremes, min_max, select_maps, upsample, upsampled_sums
+from .masks import coarse, extremes, min_max, select_by_otsu, select_maps, upsample, upsampled_sums
 from .scorer import Fill, Job
 
 CHUNK = 64
@@ -14,22 +14,40 @@ CHUNK = 64
 
 
 class LayerMasks:
-    """The kept maps of one layer, which make masks just in time and never hold more than a batch's worth upsampled."""
+    """The kept maps of one layer, which make masks just in time and never hold more than a batch's worth upsampled.
 
-    def __init__(self, image: Tensor, maps: Tensor, alphas: Tensor, mu: float, target: int | None):
+    Args:
+        image: Network input.
+        maps: The layer's.
+        alphas: Average gradient of each map.
+        mu: Share of the largest that an alpha must exceed; None for Ada-SISE's threshold.
+        target: The class.
+        behind: What is seen where a mask is 0; None for zeros.
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        maps: Tensor,
+        alphas: Tensor,
+        mu: float | None,
+        target: int | None,
+        behind: Tensor | None = None,
+    ):
         self.image = image
+        self.behind = behind
         self.size = (image.shape[1], image.shape[2])
         self.finite = bool(alphas.isfinite().all() and maps.isfinite().all())
-        self.maps = maps[select_maps(maps, alphas, mu)].contiguous() if self.finite else maps[:0]
+        self.maps = maps[self._selected(maps, alphas, mu)].contiguous() if self.finite else maps[:0]
         self.low = self.maps.new_empty(len(self.maps))
         self.job = Job(count=len(self.maps), target=-1 if target is None else target, fill=self.fill)
 
     def fill(self, start: int, out: Tensor) -> None:
-        """`I * m` for the masks from `start` on: a plain product in network-input space."""
+        """`I * m` for the masks from `start` on: a plain product in network-input space; plus `behind * (1 - m)`."""
         full = upsample(self.maps[start : start + len(out)], self.size)
         low, high = extremes(full)
         self.low[start : start + len(out)] = low
-        torch.mul(self.image, min_max(full, low, high)[:, None], out=out)
+        self._mask(min_max(full, low, high)[:, None], out)
 
     def fill_some(self, places: Tensor) -> Fill:
         """As `fill`, for the masks at these places only; their extremes must be known."""
@@ -37,7 +55,7 @@ class LayerMasks:
         def fill(start: int, out: Tensor) -> None:
             some = places[start : start + len(out)]
             full = upsample(self.maps[some], self.size)
-            torch.mul(self.image, min_max(full, *extremes(full))[:, None], out=out)
+            self._mask(min_max(full, *extremes(full))[:, None], out)
 
         return fill
 
@@ -49,16 +67,26 @@ class LayerMasks:
             self.low[part], high[part] = extremes(upsample(self.maps[part], self.size))
         return coarse(self.maps, self.low, high), self._mass() / (high - self.low).double().clamp(min=1e-300)
 
-    def weighted_sum(self) -> Float[Tensor, "height width"]:
-        """V_l of eq. 12 up to a positive factor and a constant, both of which min-max removes; float64.
+    def weighted_sum(self, baseline: float = 0.0) -> Float[Tensor, "height width"]:
+        """V_l of eq. 12, the baseline taken from every score, up to a positive factor and a constant, both of which min-max removes; float64.
 
         With m = (U - low) / (high - low), U the upsampled map, m / sum(m) = (U - low) / (sum(U) - pixels * low); and as upsampling
         is linear, the weighted maps are summed at the layer's own resolution and upsampled once.
         """
         mass = self._mass()
-        weights = torch.where(mass > 0, self.job.scores.double() / mass, 0)
+        weights = torch.where(mass > 0, (self.job.scores.double() - baseline) / mass, 0)
         total = torch.einsum("k,khw->hw", weights, self.maps.double())
         return upsample(total[None], self.size)[0]
+
+    def _mask(self, masks: Tensor, out: Tensor) -> None:
+        if self.behind is None:
+            torch.mul(self.image, masks, out=out)
+        else:
+            torch.addcmul(self.behind, self.image - self.behind, masks, out=out)
+
+    @staticmethod
+    def _selected(maps: Tensor, alphas: Tensor, mu: float | None) -> Tensor:
+        return select_by_otsu(maps, alphas) if mu is None else select_maps(maps, alphas, mu)
 
     def _mass(self) -> Float[Tensor, " mask"]:
         return upsampled_sums(self.maps, self.size) - self.low.double() * (self.size[0] * self.size[1])

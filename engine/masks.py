@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .fusion import otsu_thresholds
+
 GRID = 28
 """Side of the coarse grid on which masks are compared."""
 
@@ -24,8 +26,25 @@ def select_maps(
     A map that is the same everywhere has no min-max and would mask everything: it contributes nothing and is left out,
     after beta is taken.
     """
-    varies = maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))
-    return (alphas > mu * alphas.max()) & varies
+    return (alphas > mu * alphas.max()) & varying(maps)
+
+
+def select_by_otsu(
+    maps: Float[Tensor, "channel height width"], alphas: Float[Tensor, " channel"]
+) -> Bool[Tensor, " channel"]:
+    """Which feature maps become masks in Ada-SISE: those whose alpha is above Otsu's threshold over the positive alphas, divided by
+    the largest; the largest alone where none is. Constant maps are left out as in `select_maps`."""
+    positive = alphas > 0
+    if not bool(positive.any()):
+        return positive
+    shares = alphas / alphas.max()
+    above = positive & (shares > otsu_thresholds(shares[positive][None, None])[0])
+    return (above if bool(above.any()) else shares == 1) & varying(maps)
+
+
+def varying(maps: Float[Tensor, "channel height width"]) -> Bool[Tensor, " channel"]:
+    """Which maps are not the same everywhere."""
+    return maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))
 
 
 def upsample(maps: Float[Tensor, "mask h w"], size: tuple[int, int]) -> Float[Tensor, "mask height width"]:

@@ -21,11 +21,13 @@ from .capture import capture
 from .errors import ModelError, SettingsError, TargetError
 from .explainer import finish
 from .explanation import Explanation, Logits
-from .fusion import fuse
+from .fusion import Gate, fuse
 from .layer_masks import LayerMasks
 from .masks import average_gradients, extremes, min_max
+from .methods.baselines import baseline_of
+from .methods.batch_settings import Baseline as Fill
 from .precision import PRECISIONS
-from .scorer import Scorer
+from .scorer import Job, Scorer
 from .scores import SOFTMAX, Score
 
 MASK_NOT_FINITE = (statuses.NON_FINITE, "the score of a mask is not finite")
@@ -53,7 +55,8 @@ class SISE:
     Args:
         model: Classifier of `(batch, channel, height, width)` to `(batch, class)` logits with at least two classes.
         layers: Names of the layers to use, or None for the last layer of every block (eqs. 1-5).
-        mu: Share of the largest average gradient that a map must exceed, in [0, 1) (eq. 7).
+        mu: Share of the largest average gradient that a map must exceed, in [0, 1) (eq. 7); None for Ada-SISE, which takes Otsu's
+            threshold instead, of each layer and image.
         batch_size: Masked inputs per forward, at least 1.
         precision: Of the masked forwards: "fp32", "bf16", "fp16" or "auto". The gradient pass runs in the model's own.
         keep_layers: Keep every V_l beside the map.
@@ -62,6 +65,9 @@ class SISE:
         budget: Forwards per image: `exact` for all, `balanced` (25 %), `fast` (10 %), a number or a share in (0, 1]. The scores of
             masks that it leaves out are predicted.
         score: What confidence in a class means, for the selection of maps and for the scores of masks.
+        baseline: Take the score of the fully masked input from every mask's, so that masks that show nothing do not count.
+        fill: What is seen where a mask is 0: `zero`, the image's `mean` colour or its `blur`.
+        gate: `otsu` for steps, `soft` for steep sigmoids at the same thresholds.
 
     Raises:
         SettingsError: When an argument is out of its range.
@@ -72,7 +78,7 @@ class SISE:
         model: nn.Module,
         *,
         layers: Sequence[str] | None = None,
-        mu: float = 0.0,
+        mu: float | None = 0.0,
         batch_size: int = 64,
         precision: str = "fp32",
         keep_layers: bool = False,
@@ -80,8 +86,11 @@ class SISE:
         compile: bool = False,
         budget: Budget = EXACT,
         score: Score = SOFTMAX,
+        baseline: bool = False,
+        fill: Fill = "zero",
+        gate: Gate = "otsu",
     ):
-        if not 0 <= mu < 1:
+        if mu is not None and not 0 <= mu < 1:
             raise SettingsError(f"mu must be in [0, 1), got {mu}: at 1 no map exceeds the largest")
         if batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
@@ -91,7 +100,14 @@ class SISE:
         self.layers = layers
         self.mu = mu
         self.keep_layers = keep_layers
+        self.baseline = baseline
+        self.fill: Fill = fill
+        self.gate: Gate = gate
         self.budget = check_budget(budget)
+        if self.budget != EXACT and (baseline or gate != "otsu"):
+            raise SettingsError(
+                f"a budget predicts scores for Otsu gates and no baseline, so budget must be {EXACT} with a baseline or gate soft, got {budget!r}"
+            )
         self.scorer = Scorer(
             model, batch_size=batch_size, precision=precision, score=score, fold_bn=fold_bn, compile=compile
         )
@@ -157,7 +173,11 @@ class SISE:
         masks = sum(layer.job.count for layer in pending.layers)
         allowed = masks_allowed(self.budget, masks)
         if allowed == masks:
-            self.scorer.submit(*(layer.job for layer in pending.layers), like=pending.image)
+            jobs = [layer.job for layer in pending.layers]
+            if self.baseline:
+                pending.nothing = self._nothing_shown(pending)
+                jobs.append(pending.nothing)
+            self.scorer.submit(*jobs, like=pending.image)
             return
         with torch.no_grad():
             pending.budgeted = BudgetedMasks(pending.layers, allowed)
@@ -187,7 +207,7 @@ class SISE:
         scorer = self.scorer
         return SISE(
             model, layers=self.layers, mu=self.mu, batch_size=scorer.batch_size, precision=scorer.precision,
-            budget=self.budget, score=scorer.score,
+            budget=self.budget, score=scorer.score, baseline=self.baseline, fill=self.fill, gate=self.gate,
         )  # fmt: skip
 
     def layer_masks(self, image: Tensor, target: int | None) -> tuple[Logits, list[LayerMasks]]:
@@ -206,10 +226,17 @@ class SISE:
                 self.scorer.score.margin(raw, labels).sum(), activations, allow_unused=True, materialize_grads=True
             )
         with torch.no_grad():
+            behind = None if self.fill == "zero" else baseline_of(image[None], self.fill)[0]
             return logits, [
-                LayerMasks(image, maps.detach()[0], average_gradients(gradient[0]), self.mu, logits.target)
+                LayerMasks(image, maps.detach()[0], average_gradients(gradient[0]), self.mu, logits.target, behind)
                 for maps, gradient in zip(activations, gradients, strict=True)
             ]
+
+    def _nothing_shown(self, pending: Pending) -> Job:
+        """The fully masked input."""
+        behind = pending.layers[0].behind
+        nothing = torch.zeros_like(pending.image) if behind is None else behind
+        return Job(1, pending.layers[0].job.target, lambda start, out: out.copy_(nothing))
 
     def complete(self, pending: Pending, *, keep_layers: bool | None = None) -> Explanation:
         """Aggregate a pending image whose masks have all been scored (eqs. 10-12, Fig. 5)."""
@@ -226,7 +253,8 @@ class SISE:
         return found
 
     def _aggregate(self, pending: Pending, found: Explanation, keep_layers: bool) -> tuple[str, str] | None:
-        raw = torch.stack([layer.weighted_sum() for layer in pending.layers])
+        shown = 0.0 if pending.nothing is None else float(pending.nothing.scores[0])
+        raw = torch.stack([layer.weighted_sum(shown) for layer in pending.layers])
         if not bool(raw.isfinite().all()):
             return MASK_NOT_FINITE
         low, high = extremes(raw)
@@ -237,7 +265,7 @@ class SISE:
                 f"block layer {constant[0] + 1} of {len(raw)} gives the same value to every pixel",
             )
         layer_maps = min_max(raw, low, high)
-        fused = fuse(layer_maps)
+        fused = fuse(layer_maps, self.gate)
         if bool(fused.amax() <= fused.amin()):
             return statuses.CONSTANT_MAP, "the fused map gives the same value to every pixel"
         found.map = (fused / len(raw)).float()
@@ -254,6 +282,8 @@ class Pending:
         self.layers = layers
         self.budgeted: BudgetedMasks | None = None
         """Where the budget does not allow to score all."""
+        self.nothing: Job | None = None
+        """The fully masked input, where its score is asked for."""
         self._unfit = self._failure()
 
     @property
@@ -267,14 +297,16 @@ class Pending:
     def done(self) -> bool:
         if self.failure is not None:
             return True
-        return self.budgeted.done if self.budgeted else all(layer.job.done for layer in self.layers)
+        if self.budgeted is not None:
+            return self.budgeted.done
+        return all(layer.job.done for layer in self.layers) and (self.nothing is None or self.nothing.done)
 
     @property
     def n_scored(self) -> int:
         """Masks scored, once `done`."""
         if self.budgeted is not None:
             return self.budgeted.n_scored
-        return 0 if self._unfit else sum(layer.job.count for layer in self.layers)
+        return 0 if self._unfit else sum(layer.job.count for layer in self.layers) + (self.nothing is not None)
 
     def _failure(self) -> tuple[str, str] | None:
         if not self.logits.finite:

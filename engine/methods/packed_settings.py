@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from .batch_settings import option, require
+from .batch_settings import BASELINES, option, require, require_one_of
+
+GATES = ("otsu", "soft")
+LAYERS_TEXT = "layers to use instead of the block ends found by themselves, low to high; see `heatlas layers`"
+BASELINE_TEXT = (
+    "take the score of the fully masked input from every mask's, so that masks that show nothing do not count"
+)
+FILL_TEXT = "what is seen where a mask is 0: zero (in network-input space), the image's mean colour, or its blur"
+GATE_TEXT = "otsu for steps, soft for steep sigmoids at the same thresholds"
 
 
 @dataclass(frozen=True)
@@ -17,12 +26,37 @@ class SiseSettings:
             "help": "keep feature maps whose gradient exceeds mu times the layer's largest; higher is faster", "ge": 0, "lt": 1,
         },
     )  # fmt: skip
-    layers: tuple[str, ...] | None = option(
-        None, "layers to use instead of the block ends found by themselves, low to high; see `heatlas layers`"
-    )
+    layers: tuple[str, ...] | None = option(None, LAYERS_TEXT)
+    baseline: bool = option(False, BASELINE_TEXT)
+    fill: Literal["zero", "mean", "blur"] = option("zero", FILL_TEXT)
+    gate: Literal["otsu", "soft"] = option("otsu", GATE_TEXT)
 
     def __post_init__(self) -> None:
         require(0 <= self.mu < 1, f"mu must be in [0, 1), got {self.mu}: at 1 no map exceeds the largest")
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class AdaSiseSettings:
+    """Of Ada-SISE."""
+
+    layers: tuple[str, ...] | None = option(None, LAYERS_TEXT)
+    baseline: bool = option(False, BASELINE_TEXT)
+    fill: Literal["zero", "mean", "blur"] = option("zero", FILL_TEXT)
+    gate: Literal["otsu", "soft"] = option("otsu", GATE_TEXT)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def check_options(one: SiseSettings | AdaSiseSettings) -> None:
+    """Refuse what is none of the names.
+
+    Raises:
+        SettingsError: Naming the value and what it may be.
+    """
+    require_one_of("fill", one.fill, BASELINES)
+    require_one_of("gate", one.gate, GATES)
 
 
 @dataclass(frozen=True)

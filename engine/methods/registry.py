@@ -23,6 +23,7 @@ SETTINGS_GROUP = "heatlas.method_settings"
 BATCH, PACKED = "batch_settings", "packed_settings"
 BUILT_IN = (
     ("sise", "sise", PACKED, "SiseSettings"),
+    ("ada_sise", "sise", PACKED, "AdaSiseSettings"),
     ("rise", "rise", PACKED, "RiseSettings"),
     ("grad_cam", "grad_cam", BATCH, "CamSettings"),
     ("grad_cam_pp", "grad_cam_pp", BATCH, "CamSettings"),
