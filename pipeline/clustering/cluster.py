@@ -25,7 +25,7 @@ from ..wording import counted
 from .cluster_tables import CLUSTERS, MEMBERS, METADATA_KEY, reason
 from .density import density_groups
 from .embedding import embed
-from .separation import mean_distance, separations, tightness
+from .separation import SEEN, mean_distance, separations, tightness
 
 if TYPE_CHECKING:
     from ..atlas import Atlas
@@ -139,7 +139,17 @@ def _check(target: str, min_size: int | None, side: int, seed: int) -> None:
 def _usual_distances(low: LowMaps, seed: int) -> dict[str, float]:
     """By method, the mean distance of two maps of the run, whatever their classes."""
     methods = low.rows["method"].to_numpy(zero_copy_only=False)
-    return {name: mean_distance(np.sqrt(low.mass()[methods == name]), seed=seed) for name in sorted(set(methods))}
+    found = {}
+    for name in sorted(set(methods)):
+        places = np.flatnonzero(methods == name)
+        if len(places) > SEEN:
+            places = np.sort(np.random.default_rng([seed, len(places)]).choice(places, SEEN, replace=False))
+        found[name] = mean_distance(np.sqrt(_taken(low, places).mass()), seed=seed)
+    return found
+
+
+def _taken(low: LowMaps, places: np.ndarray) -> LowMaps:
+    return LowMaps(low.rows.take(pa.array(places)), low.values[places], low.height, low.width)
 
 
 def _classes(low: LowMaps) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -161,7 +171,7 @@ def _one_class(
 ) -> tuple[list[dict[str, Any]], pa.Table]:
     """The clusters of one class (method and class) and its members; `usual` is the mean distance of two maps of the run."""
     method, index = key
-    own = LowMaps(low.rows.take(pa.array(places)), low.values[places], low.height, low.width)
+    own = _taken(low, places)
     points = embed(own.mass())
     groups = density_groups(points, min_size or max(LEAST, round(LEAST_SHARE * len(own))), seed=seed)
     apart = separations(points, groups.group, seed=seed)
