@@ -83,8 +83,8 @@ def run_attention(
             raise ModelError(f"attention {block.name!r} reads windows, not one sequence of tokens per image; {NEEDS}")
         if not 0 < patches < block.tokens.shape[1]:
             raise ModelError(
-                f"attention {block.name!r} reads {block.tokens.shape[1]} tokens for {patches} patches, so there is no "
-                f"class token among them; {NEEDS}"
+                f"attention {block.name!r} reads {block.tokens.shape[1]} tokens for {patches} patches, not a "
+                f"class token and these; {NEEDS}"
             )
     if not run.blocks:
         raise ModelError(f"no self-attention ran; {NEEDS}")
