@@ -6,10 +6,6 @@ the paper's own, with `make soak`.
 
 from __future__ import annotations
 
-import csv
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import reference
@@ -17,58 +13,20 @@ import torch
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise import SISE
 from oracle_nets import ARCHITECTURES
-from PIL import Image
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torchvision.models import mobilenet_v2
+from photographs import COUNT, NEEDS_DATA, network_input, samples, trained, truth_of
+from torch import nn
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
-WEIGHTS = DATA / "weights" / "mobilenet_v2_imagenet.safetensors"
-IMAGES = DATA / "imagenet_boxes"
 LAYERS = ARCHITECTURES["mobilenet_v2"].layers
-SIDE = 224
 
-pytestmark = pytest.mark.skipif(
-    not (WEIGHTS.exists() and IMAGES.exists()), reason=f"needs the evaluation data in {DATA} (see its README)"
-)
+pytestmark = NEEDS_DATA
 
 
-COUNT = 8
 MU = 0.5
 
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    network = mobilenet_v2()
-    network.load_state_dict(load_file(WEIGHTS))
-    return network.eval()
-
-
-def samples() -> list[dict[str, str]]:
-    """`COUNT` rows of the list, evenly spread."""
-    with (IMAGES / "labels.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return rows[:: len(rows) // COUNT][:COUNT]
-
-
-def network_input(name: str) -> Tensor:
-    """(channel, height, width), as the data's README prescribes."""
-    pixels = np.array(Image.open(IMAGES / name).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    return (image - mean[:, None, None]) / std[:, None, None]
-
-
-def truth_of(row: dict[str, str]) -> Tensor:
-    """(height, width) bool: pixels whose centre is in a box."""
-    scale_x, scale_y = SIDE / int(row["width"]), SIDE / int(row["height"])
-    centres = torch.arange(SIDE) + 0.5
-    inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
-    for left, top, right, bottom in json.loads(row["boxes_xyxy"]):
-        in_rows = (centres >= top * scale_y) & (centres < bottom * scale_y)
-        in_columns = (centres >= left * scale_x) & (centres < right * scale_x)
-        inside |= in_rows[:, None] & in_columns
-    return inside
+    return trained()
 
 
 @pytest.mark.timeout(3600)
