@@ -51,7 +51,7 @@ def file_name(sample_id: str, suffix: str = ".png") -> str:
     Everything but letters, digits, `-`, `_` and inner dots becomes `_`, the image's own suffix goes; a short hash of the id
     keeps names apart.
     """
-    readable = re.sub(r"\.\w{1,5}$", "", re.sub(r"[^A-Za-z0-9._-]+", "_", sample_id)).strip("._")[-80:]
+    readable = re.sub(r"\.\w{1,5}$", "", re.sub(r"[^A-Za-z0-9._-]+", "_", sample_id)).strip("._-")[-80:].lstrip("._-")
     return (
         f"{readable or 'sample'}-{hashlib.sha256(sample_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}{suffix}"
     )

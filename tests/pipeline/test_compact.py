@@ -536,6 +536,14 @@ def test_parts_of_different_origin_are_not_mixed(tmp_path, make_run, layout, mak
         compact_store(str(tmp_path))
 
 
+def test_nan_is_like_nan_and_null_is_not_like_zero():
+    values = pa.table({"a": pa.array([1.0, float("nan"), None, 0.0])})
+    assert merged_file.same(values, values.take(pa.array([0, 1, 2, 3])))
+    assert not merged_file.same(values, values.take(pa.array([0, 1, 3, 2])))
+    assert not merged_file.same(values, values.take(pa.array([0, 3, 2, 1])))
+    assert not merged_file.same(values, values.rename_columns(["b"]))
+
+
 def test_what_is_written_is_compared_with_what_was_there(tmp_path, make_run, monkeypatch):
     make_run(tmp_path)
     real = merged_file.merged_bytes
