@@ -22,6 +22,7 @@ from .cli_curate import curate
 from .cli_evaluate import evaluate
 from .cli_explain import explain
 from .cli_export import export
+from .cli_methods import methods
 from .cli_metrics import metrics, summary
 from .cli_plan import plan
 from .cli_report import report
@@ -40,7 +41,9 @@ def build_app() -> App:
         help_epilogue="Start with `heatlas demo --out demo-out`, or see `heatlas explain --help`.",
         suppress_keyboard_interrupt=False,
     )
-    for command in (explain, plan, evaluate, curate, cluster, report, export, compact, layers, metrics, show, status, summary, verify, demo):
+    for command in (
+        explain, plan, evaluate, curate, cluster, report, export, compact, layers, methods, metrics, show, status, summary, verify, demo,
+    ):  # fmt: skip
         app.command(command)
     return app
 
