@@ -8,8 +8,10 @@ truth the object alone. Annotations of crowds are left out. Masks are drawn by t
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from .listing import BOXES, make_listing
 from .manifest import resolved
 from .options import Listed, SourceOptions
 from .place import Place, find
-from .plain_values import plain_columns
+from .plain_values import ROWS_AT_ONCE
 
 LOOKED_FOR = 20
 """Images that are looked for in each folder where they may lie."""
@@ -42,7 +44,8 @@ def list_coco(data: str, options: SourceOptions) -> Listed:
         )
     try:
         with place.fs.open(place.path, "rb") as file:
-            found = read_coco(file, data, facts=options.extra)  # pyright: ignore[reportArgumentType]
+            by_annotation = options.extra and options.rows == "annotation"
+            found = read_coco(file, data, image_facts=options.extra, annotation_facts=by_annotation)  # pyright: ignore[reportArgumentType]
     except OSError as error:
         raise DataError(f"cannot read {data}: {error}") from error
     folder = _image_folder(place, found.files, options)
@@ -52,44 +55,75 @@ def list_coco(data: str, options: SourceOptions) -> Listed:
     return Listed(make_listing(columns, data, extra), tuple(found.categories.values()) or None)
 
 
-Group = tuple[int, Sequence[int]]
-"""An image's position and those of the annotations that are its ground truth, all of one category."""
+@dataclass(frozen=True)
+class Groups:
+    """The rows: for each an image and its ground truth, annotations of one category."""
+
+    images: np.ndarray
+    """Position of the image."""
+    starts: np.ndarray
+    stops: np.ndarray
+    order: np.ndarray
+    """Positions of annotations; those of a row are `order[start:stop]`."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def some(self, start: int) -> list[tuple[int, list[int]]]:
+        """The next rows as Python objects."""
+        which = slice(start, start + ROWS_AT_ONCE)
+        rows = zip(self.images[which].tolist(), self.starts[which].tolist(), self.stops[which].tolist(), strict=True)
+        return [(image, self.order[first:last].tolist()) for image, first, last in rows]
 
 
-def _per_annotation(found: CocoFile) -> list[Group]:
-    return [(found.image_ids[image], (number,)) for number, image in enumerate(found.images_of)]
+def _image_positions(found: CocoFile) -> np.ndarray:
+    return np.fromiter((found.image_ids[image] for image in found.images_of), np.int64, len(found.images_of))
 
 
-def _per_image(found: CocoFile) -> list[Group]:
-    """For every image the annotations of the category with the largest area; of equal ones the category listed first."""
-    images = np.array([found.image_ids[image] for image in found.images_of], dtype=np.int64)
+def _per_annotation(found: CocoFile) -> Groups:
+    images = _image_positions(found)
+    order = np.arange(len(images))
+    return Groups(images, order, order + 1, order)
+
+
+def _per_image(found: CocoFile) -> Groups:
+    """For every image the annotations of the category with the largest area; of equal ones the category with the lower id."""
+    every = np.arange(len(found.files))
+    starts = stops = np.zeros(len(every), np.int64)
+    images = _image_positions(found)
     if not len(images):
-        return [(image, ()) for image in range(len(found.files))]
+        return Groups(every, starts, stops, images)
     ranks = {identity: rank for rank, identity in enumerate(found.categories)}
-    categories = np.array([ranks[category] for category in found.categories_of], dtype=np.int64)
-    areas = np.frombuffer(found.areas, dtype=np.float64)
+    categories = np.fromiter((ranks[category] for category in found.categories_of), np.int64, len(images))
     order = np.lexsort((categories, images))
     edges = np.flatnonzero(np.diff(images[order], prepend=-1) | np.diff(categories[order], prepend=-1))
-    best: dict[int, tuple[float, int, int]] = {}
-    for start, stop in zip(edges, [*edges[1:], len(order)], strict=True):
-        image, area = int(images[order[start]]), float(np.nansum(areas[order[start:stop]]))
-        if image not in best or area > best[image][0]:
-            best[image] = area, int(start), int(stop)
-    nothing = (0.0, 0, 0)
-    return [(image, order[slice(*best.get(image, nothing)[1:])].tolist()) for image in range(len(found.files))]
+    sums = np.add.reduceat(np.frombuffer(found.areas, dtype=np.float64)[order], edges)
+    ends = np.append(edges[1:], len(order))
+    by_area = np.lexsort((-sums, images[order][edges]))  # stable, so equal areas stay in the order of categories
+    owners, first = np.unique(images[order][edges][by_area], return_index=True)
+    starts, stops = starts.copy(), stops.copy()
+    starts[owners], stops[owners] = edges[by_area[first]], ends[by_area[first]]
+    return Groups(every, starts, stops, order)
 
 
-def _columns(found: CocoFile, groups: Sequence[Group], rows: str, folder: str, file: str) -> dict[str, pa.ChunkedArray]:
-    names = [found.files[image] for image, _ in groups]
+def _columns(found: CocoFile, groups: Groups, rows: str, folder: str, file: str) -> dict[str, pa.ChunkedArray]:
+    tables = [_table(found, groups.some(start), rows, folder, file) for start in range(0, len(groups), ROWS_AT_ONCE)]
+    if not tables:
+        return {"uri": _array([], pa.string())}
+    table = pa.concat_tables(tables)
+    return {name: table[name] for name in table.column_names}
+
+
+def _table(found: CocoFile, some: Sequence[tuple[int, list[int]]], rows: str, folder: str, file: str) -> pa.Table:
+    names = [found.files[image] for image, _ in some]
+    ids = names
     if rows == "annotation":
-        ids = [f"{name}#{found.annotation_ids[number]}" for name, (_, [number]) in zip(names, groups, strict=True)]
-    else:
-        ids = names
-    labels = [found.categories[found.categories_of[numbers[0]]] if numbers else None for _, numbers in groups]
-    texts = {"id": ids, "label": labels, "mask_uri": [_mask(found, *group, file) for group in groups]}
+        ids = [f"{name}#{found.annotation_ids[number]}" for name, (_, [number]) in zip(names, some, strict=True)]
+    labels = [found.categories[found.categories_of[numbers[0]]] if numbers else None for _, numbers in some]
+    texts = {"id": ids, "label": labels, "mask_uri": [_mask(found, image, numbers, file) for image, numbers in some]}
+    boxes = [[box for number in numbers if (box := found.boxes[4 * number : 4 * number + 4].tolist())[0] == box[0]] for _, numbers in some]  # fmt: skip
     columns = {name: _array(values, pa.string()) for name, values in texts.items()}
-    boxes = [[box for number in numbers if (box := found.boxes[4 * number : 4 * number + 4].tolist())[0] == box[0]] for _, numbers in groups]  # fmt: skip
-    return {**columns, "boxes": _array(boxes, BOXES), "uri": resolved(_array(names, pa.string()), folder)}
+    return pa.table({**columns, "boxes": _array(boxes, BOXES), "uri": resolved(_array(names, pa.string()), folder)})
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.ChunkedArray:
@@ -104,22 +138,29 @@ def _mask(found: CocoFile, image: int, numbers: Sequence[int], file: str) -> str
     return mask_uri(width, height, tuple((found.places[2 * n], found.places[2 * n + 1]) for n in numbers), file)
 
 
-def _facts(found: CocoFile, groups: Sequence[Group], rows: str) -> dict[str, pa.Array]:
+def _facts(found: CocoFile, groups: Groups, rows: str) -> dict[str, Any]:
     """The data set's own columns: fields of the images and, row by row, of the annotations."""
-    ids = list(found.image_ids)
+    of_image = found.image_facts.columns()
     if rows == "annotation":
-        facts = (
-            {"image_id": ids[image], "annotation_id": found.annotation_ids[number], **found.image_facts[image],
-             **{f"annotation_{key}" if key in found.image_facts[image] else key: value for key, value in found.annotation_facts[number].items()}}
-            for image, [number] in groups
-        )  # fmt: skip
-        return plain_columns(list(facts))
-    named: list[set[str]] = [set() for _ in found.files]
-    for image, category in zip(found.images_of, found.categories_of, strict=True):
-        named[found.image_ids[image]].add(found.categories[category])
-    return plain_columns([
-        {"image_id": ids[image], "categories": ", ".join(sorted(named[image])), **found.image_facts[image]} for image, _ in groups
-    ])  # fmt: skip
+        row = pa.array(groups.images)
+        facts = {name: column.take(row) for name, column in of_image.items()}
+        of_annotation = found.annotation_facts.columns()
+        return facts | {
+            f"annotation_{name}" if name in facts else name: column for name, column in of_annotation.items()
+        }
+    return {"image_id": of_image["image_id"], "categories": _all_categories(found), **of_image}
+
+
+def _all_categories(found: CocoFile) -> pa.Array:
+    """For every image the names of all its categories, in the order of the alphabet."""
+    names = sorted(set(found.categories.values()))
+    places = {identity: names.index(name) for identity, name in found.categories.items()}
+    categories = np.fromiter((places[category] for category in found.categories_of), np.int64, len(found.categories_of))
+    pairs = np.unique(_image_positions(found) * len(names) + categories)
+    images, categories = np.divmod(pairs, max(1, len(names)))
+    edges = np.searchsorted(images, np.arange(len(found.files) + 1)).tolist()
+    texts = (", ".join(names[one] for one in categories[start:stop]) for start, stop in itertools.pairwise(edges))
+    return pa.array(texts, pa.string())
 
 
 def _image_folder(place: Place, files: Sequence[str], options: SourceOptions) -> str:

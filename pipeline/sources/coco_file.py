@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from ...engine.errors import DataError
 from .json_stream import elements
+from .plain_values import GrowingColumns
 
 LISTS = ("images", "annotations", "categories")
 _OF_IMAGE = ("id", "file_name", "width", "height")
@@ -32,13 +33,13 @@ class CocoFile:
     """Position in `files` by id."""
     sizes: array[int] = field(default_factory=_integers)
     """Width and height of each image, 0 where not given."""
-    image_facts: list[dict[str, Any]] = field(default_factory=list)
+    image_facts: GrowingColumns = field(default_factory=GrowingColumns)
     """Further fields of each image; empty unless they are wanted."""
     categories: dict[Any, str] = field(default_factory=dict)
     """Name by id, in the order of ids."""
     annotation_ids: list[Any] = field(default_factory=list)
     images_of: list[Any] = field(default_factory=list)
-    """For every annotation its image's id."""
+    """For every annotation its image's id; of equal ids in a row one object."""
     categories_of: list[Any] = field(default_factory=list)
     boxes: array[float] = field(default_factory=_doubles)
     """Four numbers for every annotation, x0 y0 x1 y1 in pixels; NaN where it has no box."""
@@ -48,16 +49,17 @@ class CocoFile:
     """Offset and length in bytes of every annotation."""
     drawn: bytearray = field(default_factory=bytearray)
     """1 for every annotation that has a segmentation."""
-    annotation_facts: list[dict[str, Any]] = field(default_factory=list)
+    annotation_facts: GrowingColumns = field(default_factory=GrowingColumns)
 
 
-def read_coco(file: IO[bytes], origin: str, *, facts: bool) -> CocoFile:
+def read_coco(file: IO[bytes], origin: str, *, image_facts: bool, annotation_facts: bool) -> CocoFile:
     """Read it from end to end.
 
     Args:
         file: Open, at its beginning.
         origin: For messages.
-        facts: Whether further fields of images and annotations are wanted.
+        image_facts: Whether further fields of images are wanted.
+        annotation_facts: Whether those of annotations are.
 
     Raises:
         DataError: If it is no COCO file, or something in it does not fit together.
@@ -69,11 +71,11 @@ def read_coco(file: IO[bytes], origin: str, *, facts: bool) -> CocoFile:
             if not isinstance(element, Mapping):
                 raise DataError(f"an element of {key!r} in {origin} is {str(element)[:60]!r}, not an object")
             if key == "images":
-                _add_image(found, element, origin, facts)
+                _add_image(found, element, origin, image_facts)
             elif key == "categories":
                 found.categories[_of(element, "id", key, origin)] = str(_of(element, "name", key, origin))
             elif not element.get("iscrowd"):
-                _add_annotation(found, element, (offset, length), origin, facts)
+                _add_annotation(found, element, (offset, length), origin, annotation_facts)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{origin} is no readable JSON: {error}; bring it once more") from error
     if "images" not in seen:
@@ -101,7 +103,9 @@ def _add_image(found: CocoFile, image: Mapping[str, Any], origin: str, facts: bo
     found.files.append(str(name))
     found.sizes.extend(_pixels(image.get(side)) for side in ("width", "height"))
     if facts:
-        found.image_facts.append({key: value for key, value in image.items() if key not in _OF_IMAGE})
+        found.image_facts.add(
+            {"image_id": identity, **{key: value for key, value in image.items() if key not in _OF_IMAGE}}
+        )
 
 
 def _pixels(value: Any) -> int:
@@ -121,14 +125,23 @@ def _add_annotation(
         ) from None
     area = annotation.get("area")
     found.annotation_ids.append(identity)
-    found.images_of.append(_of(annotation, "image_id", "annotations", origin))
+    found.images_of.append(_shared(_of(annotation, "image_id", "annotations", origin), found.images_of))
     found.categories_of.append(_of(annotation, "category_id", "annotations", origin))
     found.boxes.extend((x, y, x + width, y + height))
     found.areas.append(float(area) if isinstance(area, int | float) else max(0.0, width * height))
     found.places.extend(place)
     found.drawn.append(bool(annotation.get("segmentation")))
     if facts:
-        found.annotation_facts.append({key: value for key, value in annotation.items() if key not in _OF_ANNOTATION})
+        found.annotation_facts.add(
+            {
+                "annotation_id": identity,
+                **{key: value for key, value in annotation.items() if key not in _OF_ANNOTATION},
+            }
+        )
+
+
+def _shared(value: Any, before: list[Any]) -> Any:
+    return before[-1] if before and before[-1] == value else value
 
 
 def _check_references(found: CocoFile, origin: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 Column: TypeAlias = "pa.ChunkedArray | pa.Array"
+ROWS_AT_ONCE = 16_384
+"""Rows that are Python objects at the same time."""
 
 
 def is_binary(kind: pa.DataType) -> bool:
@@ -96,3 +98,33 @@ def _piece(column: Column | None, kind: pa.DataType, rows: int) -> list[pa.Array
         return [pa.nulls(rows, kind)]
     found = column.cast(kind)
     return found.chunks if isinstance(found, pa.ChunkedArray) else [found]
+
+
+class GrowingColumns:
+    """Rows out of JSON as columns that grow: a million dictionaries at once would not fit.
+
+    Args:
+        but: Keys that are left out.
+    """
+
+    def __init__(self, but: Iterable[str] = ()):
+        self._but = frozenset(but)
+        self._rows: list[dict[str, Any]] = []
+        self._done: list[dict[str, pa.Array]] = []
+        self._lengths: list[int] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == ROWS_AT_ONCE:
+            self._flush()
+
+    def columns(self) -> dict[str, pa.ChunkedArray]:
+        """All rows so far."""
+        self._flush()
+        return joined(self._done, self._lengths)
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._done.append(plain_columns(self._rows, self._but))
+            self._lengths.append(len(self._rows))
+            self._rows = []

@@ -23,13 +23,12 @@ from .folder import IMAGE_SUFFIXES
 from .listing import BOXES, make_listing
 from .options import Listed, SourceOptions
 from .place import Place, find
-from .plain_values import joined, plain_columns
+from .plain_values import ROWS_AT_ONCE, GrowingColumns, joined
 from .tar_index import Member, key_and_suffix, members
 
 TEXTS = ("cls", "json", "txt")
 """Suffixes of members that are read while listing."""
 _TARS_AT_ONCE = 8
-Columns = dict[str, Any]
 
 
 def list_tars(data: str, options: SourceOptions) -> Listed:
@@ -60,30 +59,41 @@ def _tars(place: Place) -> list[str]:
     return [f"{place.path.rstrip('/')}/{name}" for name in names]
 
 
-def _one(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table, Mapping[str, pa.Array]]:
+def _one(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table, Mapping[str, pa.ChunkedArray]]:
     """The samples of one tar and the data set's own columns."""
     mapping = check_mapping(options.columns)
     origin, file = place.relative(path), place.uri(path)
     wanted = TEXTS if options.extra else TEXTS[:2]
     found = members(place.fs, path, origin, lambda name: key_and_suffix(name)[1] in wanted)
-    columns: Columns = {"id": [], "uri": [], "label": [], "boxes": [], "mask_uri": []}
-    described: list[dict[str, Any]] = []
+    rows, tables = _empty(), []
+    described = GrowingColumns(but=[mapping["label"], mapping["boxes"]])
     for key, group in _samples(found, origin):
         image = _image(group, options.columns.get("image"), key, origin)
         if image is None:
             continue
         facts = _facts(group, key, origin)
-        columns["id"].append(f"{origin}/{key}")
-        columns["uri"].append(range_uri(image.offset, image.size, file))
-        columns["label"].append(_label(group, facts.get(mapping["label"])))
-        columns["boxes"].append(_boxes(facts.get(mapping["boxes"]), key, origin))
         mask = next((group[one] for one in (f"{mapping['mask']}.png", "mask.png", "seg.png") if one in group), None)
-        columns["mask_uri"].append(mask and range_uri(mask.offset, mask.size, file))
+        rows["id"].append(f"{origin}/{key}")
+        rows["uri"].append(range_uri(image.offset, image.size, file))
+        rows["label"].append(_label(group, facts.get(mapping["label"])))
+        rows["boxes"].append(_boxes(facts.get(mapping["boxes"]), key, origin))
+        rows["mask_uri"].append(mask and range_uri(mask.offset, mask.size, file))
         if options.extra:
-            described.append(facts | ({"txt": _decoded(group["txt"])} if "txt" in group else {}))
-    types = {"boxes": BOXES}
-    table = pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
-    return table, plain_columns(described, but=[mapping["label"], mapping["boxes"]])
+            described.add(facts | ({"txt": _decoded(group["txt"])} if "txt" in group else {}))
+        if len(rows["id"]) == ROWS_AT_ONCE:
+            tables.append(_table(rows))
+            rows = _empty()
+    return pa.concat_tables([*tables, _table(rows)]), described.columns()
+
+
+def _empty() -> dict[str, list[Any]]:
+    return {"id": [], "uri": [], "label": [], "boxes": [], "mask_uri": []}
+
+
+def _table(rows: Mapping[str, list[Any]]) -> pa.Table:
+    return pa.table(
+        {name: pa.array(values, BOXES if name == "boxes" else pa.string()) for name, values in rows.items()}
+    )
 
 
 def _samples(found: Iterator[Member], origin: str) -> Iterator[tuple[str, dict[str, Member]]]:

@@ -88,7 +88,8 @@ def _members(file: IO[bytes], size: int, origin: str, wants_text: Callable[[str]
                     raise DataError(
                         f"{found.name!r} in {origin} has {found.size} bytes, more than the limit of {LARGEST_TEXT}"
                     )
-                text = _text(tar, found)
+                file.seek(found.offset_data)
+                text = file.read(found.size)
             yield Member(found.name, found.offset_data, found.size, text)
         last = tar.offset
     file.seek(last)
@@ -97,11 +98,6 @@ def _members(file: IO[bytes], size: int, origin: str, wants_text: Callable[[str]
         raise _cut_short(origin, "its end mark is missing; if it is whole, append one with `truncate -s +1024`")
     if mark.strip(b"\0"):  # where tarfile stops without a word
         raise DataError(f"{origin} is damaged: there is no header at byte {last}; bring it once more")
-
-
-def _text(tar: tarfile.TarFile, found: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(found)
-    return b"" if file is None else file.read()
 
 
 def _cut_short(origin: str, how: str) -> DataError:

@@ -58,10 +58,10 @@ def made(data: str) -> Any:
     Raises:
         DataError: If there is no such class, it is not at ROOT, or it does not know an argument.
     """
-    name, root, arguments = _parts(data)
+    name, root, written = _parts(data)
     kind = _class(name)
     known = inspect.signature(kind.__init__).parameters
-    for argument in arguments:
+    for argument in written:
         if argument not in known or argument in (
             "self",
             "root",
@@ -71,6 +71,7 @@ def made(data: str) -> Any:
             "transforms",
         ):
             raise DataError(f"torchvision:{name} takes no argument {argument!r} here{did_you_mean(argument, known)}; it takes {', '.join(sorted(set(known) - _OURS)) or 'none'}")  # fmt: skip
+    arguments: dict[str, Any] = {key: _value(text, known[key].default) for key, text in written.items()}
     if "root" in known:
         if not root:
             raise DataError(f"torchvision:{name} needs the folder where it lies: torchvision:{name}@ROOT")
@@ -98,8 +99,8 @@ def _class(name: str) -> Any:
     return kind
 
 
-def _parts(data: str) -> tuple[str, str, dict[str, Any]]:
-    """Name, root and arguments."""
+def _parts(data: str) -> tuple[str, str, dict[str, str]]:
+    """Name, root and arguments as written."""
     name, _, rest = data.partition("@")
     name, question, query = name.partition("?")
     if not question:
@@ -110,10 +111,13 @@ def _parts(data: str) -> tuple[str, str, dict[str, Any]]:
         raise DataError(
             f"the arguments {query!r} of torchvision:{name} must be NAME=VALUE&NAME=VALUE: {error}"
         ) from error
-    return name, os.path.expanduser(rest), {key: _value(text) for key, text in pairs}
+    return name, os.path.expanduser(rest), dict(pairs)
 
 
-def _value(text: str) -> Any:
+def _value(text: str, default: Any) -> Any:
+    """Text where the argument is text by default, such as a year."""
+    if isinstance(default, str):
+        return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
