@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .engine.blocks import BlockLayer, BlockPlan, block_layers
     from .engine.errors import HeatlasError
+    from .engine.methods.bound import bind_method as method
     from .engine.sise import SISE, SISEResult
     from .pipeline.atlas import Atlas
     from .pipeline.atlas import open_atlas as open
@@ -28,6 +29,7 @@ __all__ = [
     "block_layers",
     "evaluate_store",
     "explain_dataset",
+    "method",
     "open",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "block_layers": ("engine.blocks", "block_layers"),
     "HeatlasError": ("engine.errors", "HeatlasError"),
     "Atlas": ("pipeline.atlas", "Atlas"),
+    "method": ("engine.methods.bound", "bind_method"),
     "open": ("pipeline.atlas", "open_atlas"),
     "evaluate_store": ("pipeline.evaluate", "evaluate_store"),
     "explain_dataset": ("pipeline.explain", "explain_dataset"),
