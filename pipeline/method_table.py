@@ -17,6 +17,13 @@ from ..engine.methods.registry import entries, find_method
 ARCHITECTURES = {"cnn": "CNN", "vit": "ViT", "any": "any"}
 
 
+LEGEND = (
+    "passes: forwards (F) and backwards (B) of the model per image and class, with default settings; per image: as many as it has masks. "
+    "`heatlas explain --method NAME` uses a method, `heatlas explain --help` lists the settings of each, `heatlas methods --json` tells "
+    "more, docs/methods.md explains."
+)
+
+
 def method_records() -> list[dict[str, Any]]:
     """Every method, in the order of the registry.
 
@@ -75,15 +82,4 @@ def print_method_table(records: Sequence[dict[str, Any]], console: Console | Non
             table.add_row(one["name"], ARCHITECTURES[one["architecture"]], passes(one["cost"]), ", ".join(one["needs"]), one["summary"])  # fmt: skip
     console = console or Console()
     console.print(table)
-    console.print(
-        "passes: forwards (F) and backwards (B) of the model per image and class with default settings, beside one forward",
-        markup=False,
-    )
-    console.print(
-        "for the prediction; per image: as many as there are masks. `heatlas explain --method NAME` uses one;",
-        markup=False,
-    )
-    console.print(
-        "`heatlas explain --help` lists the settings of each, `heatlas methods --json` tells more, docs/methods.md explains.",
-        markup=False,
-    )
+    console.print(LEGEND, markup=False, highlight=False)
