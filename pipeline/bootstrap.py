@@ -29,6 +29,11 @@ def bucket_of(identity: str) -> int:
     return int.from_bytes(digest[8:], "little") % BUCKETS
 
 
+def buckets_of(ids: Iterable[str]) -> np.ndarray:
+    """The buckets `(image,)` of some images."""
+    return np.fromiter((bucket_of(one) for one in ids), np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class BucketSums:
     """Sums and counts of some columns over images, by bucket."""
@@ -43,10 +48,13 @@ class BucketSums:
     @classmethod
     def of(cls, ids: Sequence[str], values: np.ndarray) -> BucketSums:
         """The sums of `values` `(image, column)`; NaN where an image has no value."""
+        return cls.of_buckets(buckets_of(ids), values)
+
+    @classmethod
+    def of_buckets(cls, buckets: np.ndarray, values: np.ndarray) -> BucketSums:
+        """As `of`, with the bucket `(image,)` of every image known."""
         there = ~np.isnan(values)
-        return cls._grouped(
-            np.array([bucket_of(one) for one in ids], np.int64), np.where(there, values, 0.0), there.astype(np.int64)
-        )
+        return cls._grouped(buckets, np.where(there, values, 0.0), there.astype(np.int64))
 
     @classmethod
     def merged(cls, parts: Iterable[BucketSums]) -> BucketSums:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..engine.errors import UsageError, did_you_mean
 from ..engine.floor_names import FLOOR_NAMES
-from .bootstrap import RESAMPLES, BucketSums, check_bootstrap
+from .bootstrap import RESAMPLES, BucketSums, buckets_of, check_bootstrap
 from .query import quoted
 from .schema import metric_columns
 from .score_summary import floored_columns, real
@@ -109,9 +109,9 @@ def compare_scores(
     check_bootstrap(resamples, seed)
     names = common_metrics(first, second, metrics)
     mine, theirs = paired_values(first, second, names, where, where if second_where is None else second_where)
-    ids = mine.pop("id")
+    buckets = buckets_of(mine.pop("id"))
     facts = first.metadata.get("metrics", {})
-    found = [row_of(name, facts.get(name, {}), ids, mine[name], theirs[name], resamples, seed) for name in names]
+    found = [row_of(name, facts.get(name, {}), buckets, mine[name], theirs[name], resamples, seed) for name in names]
     for one, p in zip(found, holm([one["p"] for one in found]), strict=True):
         one["p_holm"] = p
         one["favours"] = favoured(one["effect"], p, one["better"])
@@ -191,7 +191,7 @@ def scores_by_id(atlas: Atlas, columns: dict[str, str], where: str) -> dict[str,
 
 
 def row_of(
-    name: str, fact: dict[str, Any], ids: np.ndarray, first: np.ndarray, second: np.ndarray, resamples: int, seed: int
+    name: str, fact: dict[str, Any], buckets: np.ndarray, first: np.ndarray, second: np.ndarray, resamples: int, seed: int
 ) -> dict[str, Any]:
     """One metric's comparison over the pairs in which both have it."""
     both = ~(np.isnan(first) | np.isnan(second))
@@ -199,7 +199,7 @@ def row_of(
     differences = one - two
     span = np.ptp(np.concatenate([one, two])) if len(one) else 0.0
     test = paired_test(np.where(np.abs(differences) <= NOISE * span, 0.0, differences))
-    sums = BucketSums.of(list(ids[both]), np.stack([one, two, differences], axis=1))
+    sums = BucketSums.of_buckets(buckets[both], np.stack([one, two, differences], axis=1))
     low, high = sums.intervals(resamples=resamples, seed=seed)
     means = [real(mean) for mean in sums.means]
     return {
