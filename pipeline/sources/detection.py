@@ -99,6 +99,9 @@ def _example(kind: str, place: Place) -> str:
 
 def _folder_kinds(place: Place) -> list[str]:
     names = place.names()
+    if names.get("data"):  # as Hugging Face's hub has it
+        tables = {f"data/{name}": False for name in place.inner("data").names() if name.endswith(".parquet")}
+        names = {name: kind for name, kind in names.items() if name != "data" or not tables} | tables
     kinds = [name for name, source in SOURCES.items() if source.in_folder(names)]
     if kinds == ["coco"]:
         raise DataError(

@@ -62,14 +62,7 @@ def made(data: str) -> Any:
     kind = _class(name)
     known = inspect.signature(kind.__init__).parameters
     for argument in written:
-        if argument not in known or argument in (
-            "self",
-            "root",
-            "download",
-            "transform",
-            "target_transform",
-            "transforms",
-        ):
+        if argument not in known or argument in _OURS:
             raise DataError(f"torchvision:{name} takes no argument {argument!r} here{did_you_mean(argument, known)}; it takes {', '.join(sorted(set(known) - _OURS)) or 'none'}")  # fmt: skip
     arguments: dict[str, Any] = {key: _value(text, known[key].default) for key, text in written.items()}
     if "root" in known:

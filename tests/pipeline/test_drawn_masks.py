@@ -130,5 +130,5 @@ def test_what_cannot_be_drawn_is_an_error_row(annotation: dict, expected: str):
 
 
 def test_a_mask_of_too_many_pixels_is_never_made():
-    with pytest.raises(SampleError, match="100000 x 100000 pixels is outside of|is outside the limit"):
+    with pytest.raises(SampleError, match=r"100000 x 100000 pixels is outside of|is outside the limit"):
         drawn_mask([], 100_000, 100_000)

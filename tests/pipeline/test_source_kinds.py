@@ -601,7 +601,7 @@ def test_no_listing_can_name_code_to_run(tmp_path: pathlib.Path):
 
 @pytest.mark.parametrize("image", ["text", None, 7, np.zeros((2, 2, 7), np.uint8), np.zeros((4,), np.float32)])
 def test_items_that_are_no_images(image: Any):
-    with pytest.raises(SampleError, match="item 3 is .*, which is no image"):
+    with pytest.raises(SampleError, match=r"item 3 is .*, which is no image"):
         png(image, 3)
 
 

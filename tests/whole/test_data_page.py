@@ -1,0 +1,74 @@
+"""Every command of `docs/data.md` lists the samples that it says, over data of the names that the page uses."""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import shlex
+import sys
+from collections.abc import Iterator
+
+import data_sets
+import pytest
+from heatlas.pipeline.chosen_samples import chosen_samples, shards_of, stored_extra
+from heatlas.pipeline.cli_explain import explain, typed
+from heatlas.pipeline.resolve import load_settings
+from heatlas.pipeline.settings import Settings
+from heatlas.pipeline.sources.registry import SOURCES
+from tiny_run import draw_all, importable_factory
+
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    heatlas explain ")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    pytest.importorskip("datasets")
+    with importable_factory(tmp_path_factory.mktemp("page"), "") as folder:
+        (folder / "mydata.py").write_text(data_sets.FACTORY)
+        draw_all(folder / "photos", 4)
+        rows = [
+            f"photos/ant/{number:03d}.png,{number},{site},{2020 + number}"
+            for number, site in ((0, "south"), (3, "north"))
+        ]
+        (folder / "labels.csv").write_text("\n".join(["uri,label,site,year", *rows]) + "\n")
+        (folder / "other.jsonl").write_text('{"path": "photos/ant/000.png", "class": "ant"}\n')
+        (folder / "wanted.txt").write_text("photos/ant/003.png\n")
+        data_sets.write_tars(folder / "tars", [2, 1])
+        data_sets.write_parquet(folder / "hub" / "data" / "train-0.parquet", range(3))
+        (folder / "hub" / "README.md").write_text("a hub's folder")
+        data_sets.write_hf(folder / "saved", 3)
+        data_sets.write_coco(folder / "coco", 3)
+        data_sets.write_voc(folder / "voc", 3)
+        yield folder
+        sys.modules.pop("mydata", None)
+
+
+def settings_of(command: str) -> Settings:
+    """As the command line makes them."""
+    words = shlex.split(command)[2:]
+    names = {one.annotation.__metadata__[0].name[0]: one.name for one in inspect.signature(explain).parameters.values()}
+    flags = {names[flag]: [value] if flag in ("--columns.extra", "--metrics") else value for flag, value in zip(words[::2], words[1::2], strict=True)}  # fmt: skip
+    return load_settings(typed(flags))
+
+
+def test_there_is_a_block_for_every_source():
+    kinds = {one.split("--data ")[1].split()[0].strip("'").partition(":")[0] for one in COMMANDS}
+    assert len(COMMANDS) >= 15
+    assert set(SOURCES) - kinds <= {"folder", "manifest"}, "which need no prefix"
+    for name in SOURCES:
+        assert f"| `{name}:` |" in PAGE
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_finds_its_samples(command: str, place: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(place)
+    settings = settings_of(command)
+    found = chosen_samples(settings, None)
+    assert len(found.listing) > 0
+    assert sum(map(len, shards_of(found, settings.shard_size))) == len(found.listing)
+    names = [name for name, _ in stored_extra(found)]
+    if settings.columns.extra == ("all", "year=taken"):
+        assert names == ["site", "taken"]
+    if settings.where or settings.ids:
+        assert len(found.listing) < 3
