@@ -21,8 +21,8 @@ SECONDS = 90.0
 TRIED = 16
 """Masked images in the forward by whose time the rest is estimated."""
 MASKS = 4
-KNOWN = ("torchvision:", "heatlas.")
-"""Models whose code is installed with heatlas; the store that names another one may be a stranger's."""
+KNOWN = ("torchvision:", "heatlas.pipeline.demo.network:")
+"""Models whose code came with heatlas; a store that names another one may be a stranger's."""
 SIDE = 160
 MASK_SIDE = 80
 
