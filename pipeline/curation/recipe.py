@@ -21,6 +21,8 @@ from ...engine.errors import UsageError, did_you_mean
 _DIRECTIVE = re.compile(r"(needs|uses):\s*(.+)")
 _PARAM = re.compile(r"param\s+([a-z_][a-z0-9_]*)\s*=\s*(\S+)\s*(.*)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+FIRST = ("shortcut", "label_suspicion")
+"""The recipes that most people come for; the others follow by name."""
 LONGEST = 100_000
 """Characters of a recipe; a file beyond that is something else."""
 
@@ -70,7 +72,11 @@ def load_recipes(names: Iterable[str] | None = None) -> list[Recipe]:
     Raises:
         UsageError: For an unknown name, a file that cannot be read, two recipes of one name, or a head that makes no sense.
     """
-    wanted = list(packaged_recipes()) if names is None else list(names)
+    wanted = (
+        sorted(packaged_recipes(), key=lambda name: (name not in FIRST, name not in FIRST[:1], name))
+        if names is None
+        else list(names)
+    )
     found = [_load(name) for name in wanted]
     twice = [one.name for one in found if sum(other.name == one.name for other in found) > 1]
     if twice:
