@@ -128,6 +128,10 @@ class Batched:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
+        with torch.inference_mode(False):  # a caller may be in inference mode, which records no gradient
+            self._explain_batch(waiting)
+
+    def _explain_batch(self, waiting: list[Waiting]) -> None:
         filled = waiting + [waiting[-1]] * (self.images - len(waiting))
         images = torch.stack([one.image for one in filled])
         logits = [
