@@ -33,13 +33,13 @@ def select_by_otsu(
     maps: Float[Tensor, "channel height width"], alphas: Float[Tensor, " channel"]
 ) -> Bool[Tensor, " channel"]:
     """Which feature maps become masks in Ada-SISE: those whose alpha is above Otsu's threshold over the positive alphas, divided by
-    the largest; the largest alone where none is. Constant maps are left out as in `select_maps`."""
-    positive = alphas > 0
+    the largest; the largest alone where none is. Constant maps are left out before, since they cannot be masks."""
+    positive = (alphas > 0) & varying(maps)
     if not bool(positive.any()):
         return positive
-    shares = alphas / alphas.max()
+    shares = alphas / alphas[positive].max()
     above = positive & (shares > otsu_thresholds(shares[positive][None, None])[0])
-    return (above if bool(above.any()) else shares == 1) & varying(maps)
+    return above if bool(above.any()) else positive & (shares == 1)
 
 
 def varying(maps: Float[Tensor, "channel height width"]) -> Bool[Tensor, " channel"]:
