@@ -18,6 +18,7 @@ from ..engine.errors import HeatlasError
 from .cli_cluster import cluster
 from .cli_commands import demo, layers, show, status, verify
 from .cli_compact import compact
+from .cli_compare import compare
 from .cli_curate import curate
 from .cli_evaluate import evaluate
 from .cli_explain import explain
@@ -42,7 +43,7 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     for command in (
-        explain, plan, evaluate, curate, cluster, report, export, compact, layers, methods, metrics, show, status, summary, verify, demo,
+        explain, plan, evaluate, curate, cluster, report, compare, export, compact, layers, methods, metrics, show, status, summary, verify, demo,
     ):  # fmt: skip
         app.command(command)
     return app
