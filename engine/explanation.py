@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from . import statuses
 from .errors import TargetError
 from .scores import Score
 
@@ -46,10 +47,12 @@ class Logits:
     target: int | None
     score: float | None
     logit: float | None
+    absent: bool = False
+    """A dense model gives the target no pixel."""
 
     @classmethod
-    def of(cls, logits: Float[Tensor, " class"], target: int | None, score: Score) -> Logits:
-        """Read one image's logits.
+    def of(cls, logits: Float[Tensor, " class *pixels"], target: int | None, score: Score) -> Logits:
+        """Read the output for one image.
 
         Raises:
             TargetError: When `target` is no class of the model.
@@ -57,10 +60,21 @@ class Logits:
         check_target(target, len(logits))
         if not bool(logits.isfinite().all()):
             return cls(False, None, target, None, None)
-        prediction = int(logits.argmax())
+        prediction = int(score.ranking(logits[None]).argmax())
         chosen = prediction if target is None else target
-        found = score.value(logits[None], torch.tensor([chosen], device=logits.device))
-        return cls(True, prediction, chosen, float(found), float(logits[chosen]))
+        labels = torch.tensor([chosen], device=logits.device)
+        found, logit = score.value(logits[None], labels), score.logit(logits[None], labels)
+        absent = score.scene is not None and not bool((score.scene(logits[None]) == chosen).any())
+        return cls(True, prediction, chosen, float(found), float(logit), absent)
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """Status and text, where there is nothing to explain."""
+        if not self.finite:
+            return statuses.NON_FINITE, "the model's output for the image is not finite"
+        if self.absent:
+            return statuses.NO_EVIDENCE, f"the model finds class {self.target} nowhere in the image"
+        return None
 
     def explanation(self, status: str, error: str | None) -> Explanation:
         """An explanation of this image without a map yet."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from .outputs import logits_of
 from .precision import autocast_dtype
@@ -68,6 +69,8 @@ class Scorer:
         self.precision = precision
         self._inputs: Tensor | None = None
         self._targets: Tensor | None = None
+        self._scenes: Tensor | None = None
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._filled = 0
         self._segments: list[tuple[Job, int, int, int]] = []
 
@@ -75,9 +78,11 @@ class Scorer:
         """Queue jobs and run every batch that becomes full.
 
         Args:
-            like: The network input `(channel, height, width)` whose variants the jobs make: tells shape, dtype, device.
+            like: The network input `(channel, height, width)` whose variants the jobs make: tells shape, dtype, device, and the
+                scene where the score compares with one.
         """
-        inputs, targets = self._buffers(like)
+        scene = self._scene(like)
+        inputs, targets, scenes = self._buffers(like, scene)
         for job in jobs:
             job.scores = torch.empty(job.count, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32,
                                      device=like.device)  # fmt: skip
@@ -90,6 +95,8 @@ class Scorer:
                 with torch.no_grad():
                     job.fill(start, inputs[begin:stop])
                     targets[begin:stop] = job.target
+                    if scenes is not None and scene is not None:
+                        scenes[begin:stop] = scene
                 self._segments.append((job, start, begin, stop))
                 self._filled = stop
                 start += stop - begin
@@ -101,7 +108,7 @@ class Scorer:
         if not self._segments or self._inputs is None or self._targets is None:
             return
         segments, self._segments, self._filled = self._segments, [], 0
-        scores = self._forward(self._inputs, self._targets)
+        scores = self._forward(self._inputs, self._targets, self._scenes)
         for job, start, begin, stop in segments:
             job.scores[start : start + stop - begin] = scores[begin:stop]
             job.waiting -= stop - begin
@@ -112,10 +119,27 @@ class Scorer:
 
     def warm_up(self, like: Tensor) -> None:
         """Score an empty batch, so that compiling, and what cannot be compiled, is over before the first image."""
-        inputs, targets = self._buffers(like)
-        self._forward(inputs, targets)
+        self._forward(*self._buffers(like, self._scene(like)))
 
-    def _buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def remember(self, image: Tensor, output: Tensor) -> None:
+        """Take note of the model's output for an unmasked image, so that its scene needs no further forward.
+
+        Args:
+            image: As it will be given as `like`: the same object.
+            output: Without gradients, for this one image.
+        """
+        if self.score.scene is not None:
+            self._known[image] = self.score.scene(output)
+
+    def _scene(self, image: Tensor) -> Tensor | None:
+        if self.score.scene is None:
+            return None
+        if image not in self._known:
+            with untouched(self.model), torch.no_grad():
+                self.remember(image, logits_of(self.model(image[None])))
+        return self._known[image]
+
+    def _buffers(self, like: Tensor, scene: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         shape = (self.batch_size, *like.shape)
         if (
             self._inputs is None
@@ -126,9 +150,10 @@ class Scorer:
             blank = torch.zeros(shape, dtype=like.dtype, device=like.device)
             self._inputs = blank.to(memory_format=torch.channels_last)
             self._targets = torch.zeros(self.batch_size, dtype=torch.long, device=like.device)
-        return self._inputs, self._targets
+            self._scenes = None if scene is None else scene.new_zeros(self.batch_size, *scene.shape)
+        return self._inputs, self._targets, self._scenes
 
-    def _forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _forward(self, inputs: Tensor, targets: Tensor, scenes: Tensor | None) -> Tensor:
         dtype = autocast_dtype(self.precision, inputs.device)
         while True:
             try:
@@ -136,8 +161,10 @@ class Scorer:
                     inputs.device.type, dtype=dtype, enabled=dtype is not None
                 ):  # fmt: skip
                     return torch.cat([
-                        self.score.value(logits_of(self.forward(part)), labels)
-                        for part, labels in zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True)
+                        self.score.value(
+                            logits_of(self.forward(inputs[some])), targets[some], None if scenes is None else scenes[some]
+                        )
+                        for some in (slice(start, start + self.micro_batch) for start in range(0, len(inputs), self.micro_batch))
                     ])  # fmt: skip
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.micro_batch == 1:

@@ -18,7 +18,7 @@ from .blocks import BlockPlan, block_layers
 from .budget import EXACT, Budget, check_budget, masks_allowed
 from .budgeted import BudgetedMasks
 from .capture import capture
-from .errors import ModelError, SettingsError, TargetError
+from .errors import SettingsError, TargetError
 from .explainer import finish
 from .explanation import Explanation, Logits
 from .fusion import Gate, fuse
@@ -214,12 +214,10 @@ class SISE:
         """One forward and one backward pass: the logits, and the kept maps of every layer (eqs. 6-8)."""
         with torch.enable_grad():
             raw, activations = capture(self.model, self.plan(image), image[None])
-            if raw.ndim != 2 or raw.shape[1] < 2:
-                raise ModelError(
-                    f"the model returns {tuple(raw.shape)} for one image; SISE needs (1, class) logits with at least 2 classes"
-                )
+            self.scorer.score.check(raw, "SISE")
+            self.scorer.remember(image, raw.detach())
             logits = Logits.of(raw.detach()[0], target, self.scorer.score)
-            if not logits.finite:
+            if logits.failure is not None:
                 return logits, []
             labels = torch.tensor([logits.target], device=raw.device)
             gradients = torch.autograd.grad(
@@ -309,8 +307,8 @@ class Pending:
         return 0 if self._unfit else sum(layer.job.count for layer in self.layers) + (self.nothing is not None)
 
     def _failure(self) -> tuple[str, str] | None:
-        if not self.logits.finite:
-            return statuses.NON_FINITE, "the model's output for the image is not finite"
+        if self.logits.failure is not None:
+            return self.logits.failure
         if not all(layer.finite for layer in self.layers):
             return statuses.NON_FINITE, "a block layer's map or its gradient is not finite"
         empty = [number for number, layer in enumerate(self.layers, 1) if layer.job.count == 0]

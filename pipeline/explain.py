@@ -18,6 +18,7 @@ from ..engine.errors import DataError, ShardsUndoneError, UsageError
 from ..engine.measurement import find_metric
 from ..engine.methods.in_sessions import check_fit
 from ..engine.metrics import spelt_out
+from ..engine.scores import SCORES
 from ..engine.scoring import Scoring
 from ..engine.statuses import OK
 from ..workers.models import LoadedModel, ModelSpec, load_model, remote_file
@@ -48,7 +49,7 @@ from .sources.place import matches
 from .sources.reader import FsspecReader
 from .store import ParquetSink, check_complete, done_shards, row_totals, write_success
 from .tally import Tally
-from .target_rule import target_rule
+from .target_rule import resolved_score, target_rule
 from .wording import counted, harmless
 
 UNDONE_SHOWN = 5
@@ -205,17 +206,17 @@ def prepare_run(settings: Settings) -> PreparedRun:
     found = chosen_samples(settings, data_root)
     model_spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())
     model = load_model(model_spec, FsspecReader())
+    labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
+    rule = target_rule(settings, labels, model.num_classes)
+    score = resolved_score(settings, rule, dense=model.dense)
     chosen = chosen_settings(settings)
     fit = check_fit(
         settings.method,
         model.module,
         chosen,
         torch.zeros(model.preprocess.channels, *model.preprocess.size),
-        Scoring(budget=settings.budget),
+        Scoring(budget=settings.budget, score=SCORES[score]),
     )
-    labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
-    rule = target_rule(settings, labels, model.num_classes)
-    score = resolved_score(settings, rule)
     if warning := labels.warning():
         say(f"note: {warning}")
     shards = shards_of(found, settings.shard_size)
@@ -284,13 +285,6 @@ def worker_spec(
         threads=settings.cpus_per_worker,
         device=settings.device,
     )
-
-
-def resolved_score(settings: Settings, rule: TargetRule) -> str:
-    """`auto` is softmax, but where several classes may be true at once."""
-    if settings.score != "auto":
-        return settings.score
-    return "sigmoid" if rule.kind == "above" else "softmax"
 
 
 def refuse_undone(outcome: RunOutcome, out: str) -> None:

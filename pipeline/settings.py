@@ -96,9 +96,9 @@ class Settings(MethodChoice):
         "predicted",
         description="Classes to explain: predicted, label, both, top:K, above:P (sigmoid), column:NAME, or indices or names with commas.",
     )
-    score: Literal["auto", "softmax", "sigmoid"] = Field(
+    score: Literal["auto", "softmax", "sigmoid", "segmentation"] = Field(
         "auto",
-        description="Confidence in a class: softmax, or sigmoid for multi-label models, which auto takes for above:P.",
+        description="Confidence in a class: softmax, sigmoid (multi-label; auto with above:P), segmentation (auto for dense models).",
     )
     metrics: Names = Field(
         ("paper",), description="Metrics to compute: presets (`paper`, `standard`, `full`) or names; `none` for none."

@@ -29,6 +29,32 @@ def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) ->
     return rule
 
 
+def resolved_score(settings: Settings, rule: TargetRule, *, dense: bool) -> str:
+    """What confidence means in this run: `auto` asks the model's output, and the rule where several classes may be true at once.
+
+    Raises:
+        TargetError: Where score, rule and model do not go together.
+    """
+    asked = settings.score
+    if dense:
+        if asked not in ("auto", "segmentation"):
+            raise TargetError(
+                f"score {asked!r} is of classifiers; {settings.model} gives every pixel its class: leave --score out"
+            )
+        if rule.kind == "above":
+            raise TargetError(
+                f"target {settings.target!r} is of multi-label classifiers; of a dense model explain predicted, top:K or classes"
+            )
+        return "segmentation"
+    if asked == "segmentation":
+        raise TargetError(
+            f"score 'segmentation' is of dense models; {settings.model} gives one class to the whole image"
+        )
+    if asked != "auto":
+        return asked
+    return "sigmoid" if rule.kind == "above" else "softmax"
+
+
 def _check_column(rule: TargetRule, listing: pa.Table) -> None:
     there = [name.removeprefix(EXTRA) for name in listing.column_names if name.startswith(EXTRA)]
     if rule.column not in there:

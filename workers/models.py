@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -55,7 +55,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that maps images to logits `(batch, class)`."""
+    """A model that maps images to logits `(batch, class)`, or `(batch, class, height, width)` where it is dense."""
 
     module: nn.Module
     """On the CPU, in eval mode."""
@@ -68,6 +68,8 @@ class LoadedModel:
     """Sha256 (hex) of weights and preprocessing."""
     origins: dict[str, str] = field(default_factory=dict)
     """Where each preprocess setting comes from, in words, by name."""
+    dense: bool = False
+    """Whether it gives every pixel its class."""
 
 
 def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedModel:
@@ -85,11 +87,11 @@ def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedMod
     module, class_names = found.module.eval(), found.class_names
     preprocess = with_overrides(found.preprocess, spec.overrides())
     refuse_channels(module, preprocess, spec.spec)
-    classes = _count_classes(module, preprocess, spec.spec)
+    classes, dense = _outputs(module, preprocess, spec.spec)
     if class_names is not None and len(class_names) != classes:
         raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
     digest = model_digest(module, preprocess, found.code)
-    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(found, preprocess, spec))
+    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(found, preprocess, spec), dense)
 
 
 def origins_of(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> dict[str, str]:
@@ -133,29 +135,28 @@ def _load(model: ModelSpec, reader: SampleReader | None) -> FoundModel:
     raise ModelError(f"{spec!r} names no model{hint}; write {_FORMS}")
 
 
-def _count_classes(module: nn.Module, preprocess: Preprocess, spec: str) -> int:
+def _outputs(module: nn.Module, preprocess: Preprocess, spec: str) -> tuple[int, bool]:
+    """Number of classes, and whether every pixel gets them."""
     shape = (1, preprocess.channels, *preprocess.size)
     try:
         with torch.no_grad():
-            logits = module(torch.zeros(shape))
+            output = module(torch.zeros(shape))
     except Exception as error:
         raise ModelError(
             f"{spec} does not run on an input of shape {shape}: {' '.join(str(error).split())}. Set preprocess.size (and, for "
             "other channels, preprocess.mean and preprocess.std) to what the model was trained with"
         ) from error
-    if not isinstance(logits, Tensor):
+    logits = output.get("out") if isinstance(output, Mapping) else output  # torchvision's segmentation models
+    if not isinstance(logits, Tensor) or (logits is not output and logits.ndim != 4):
         raise ModelError(
-            f"{spec} returns a {type(logits).__name__}, not a tensor of logits (batch, class); wrap it so that it returns only "
+            f"{spec} returns a {type(output).__name__}, not a tensor of logits (batch, class); wrap it so that it returns only "
             "the logits"
         )
-    if logits.ndim == 4:
-        raise ModelError(f"{spec} is a dense model, its output has the shape {tuple(logits.shape)}; only classifiers with logits "
-                         "(batch, class) can be explained")  # fmt: skip
-    if logits.ndim != 2 or logits.shape[0] != 1 or logits.shape[1] < 2:
-        raise ModelError(f"{spec} must return logits of shape (batch, class) with at least 2 classes, for a batch of 1 it "
-                         f"returned {tuple(logits.shape)}")  # fmt: skip
+    if logits.ndim not in (2, 4) or logits.shape[0] != 1 or logits.shape[1] < 2:
+        raise ModelError(f"{spec} must return logits of shape (batch, class), or (batch, class, height, width) of a dense model, with at "
+                         f"least 2 classes; for a batch of 1 it returned {tuple(logits.shape)}")  # fmt: skip
     if not torch.isfinite(logits).all():
         raise ModelError(
             f"{spec} returns logits that are not finite for an input of zeros; its weights are damaged or incomplete"
         )
-    return logits.shape[1]
+    return logits.shape[1], logits.ndim == 4

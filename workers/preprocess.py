@@ -88,8 +88,14 @@ class Preprocess:
 
 
 def preprocess_from_preset(preset: Any) -> Preprocess:
-    """The `Preprocess` that equals a torchvision `ImageClassification` preset (`Weights.transforms()`)."""
-    crop = preset.crop_size[0] if isinstance(preset.crop_size, (list, tuple)) else preset.crop_size
+    """The `Preprocess` that equals a torchvision `ImageClassification` preset (`Weights.transforms()`).
+
+    Of a `SemanticSegmentation` preset the centre square, because every input of a run has one size.
+    """
+    cropped = getattr(
+        preset, "crop_size", preset.resize_size
+    )  # segmentation presets keep the whole image, whatever its shape
+    crop = cropped[0] if isinstance(cropped, (list, tuple)) else cropped
     shorter = preset.resize_size[0] if isinstance(preset.resize_size, (list, tuple)) else preset.resize_size
     return Preprocess(
         size=(crop, crop),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torchvision.models
+import torchvision.models.segmentation
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
@@ -25,6 +26,11 @@ def torchvision_names() -> list[str]:
     return list_models(module=torchvision.models)
 
 
+def segmentation_names() -> list[str]:
+    """Every segmentation architecture that torchvision ships, sorted."""
+    return list_models(module=torchvision.models.segmentation)
+
+
 def load_torchvision(name: str, reader: SampleReader | None = None) -> FoundModel:
     """Build an architecture with weights; an untrained one explains nothing, so without `@WEIGHTS` it is `@DEFAULT`.
 
@@ -40,7 +46,7 @@ def load_torchvision(name: str, reader: SampleReader | None = None) -> FoundMode
         ModelError: For unknown architectures or weights, no connection, or weights that do not fit.
     """
     architecture, _, weights = name.partition("@")
-    known = torchvision_names()
+    known = [*torchvision_names(), *segmentation_names()]
     if architecture not in known:
         hint = did_you_mean(architecture, known) or "; see torchvision.models.list_models()"
         raise ModelError(f"unknown torchvision classification model {architecture!r}{hint}")
@@ -86,6 +92,9 @@ def _built(architecture: str, weights: StateDict) -> nn.Module:
 
 
 def _options(architecture: str, weights: StateDict) -> dict[str, Any]:
+    if architecture in segmentation_names():
+        has_auxiliary = any(name.startswith("aux_classifier.") for name in weights)
+        return {"weights_backbone": None} | ({"aux_loss": True} if has_auxiliary else {})
     if architecture in _AUXILIARY:
         has_auxiliary = any(name.startswith(_AUXILIARY[architecture]) for name in weights)
         return {"aux_logits": has_auxiliary, "transform_input": True, "init_weights": False}

@@ -13,6 +13,7 @@ from ..block_plan import BlockPlan
 from ..blocks import block_layers
 from ..errors import HeatlasError, ModelError
 from ..explainer import Explainer
+from ..gradient_flow import gradients_flow
 from ..scoring import Scoring
 from ..sise import SISE
 from .batched import Batched
@@ -36,9 +37,11 @@ def make_explainer(name: str, model: nn.Module, settings: Any = None, scoring: S
     declared = find_method(name)
     settings = declared.settings() if settings is None else settings
     scoring = Scoring() if scoring is None else scoring
-    if declared.packed is not None:
-        return declared.packed(model, settings, scoring)
-    return Batched(declared, model, settings, scoring)
+    packed = declared.packed
+    explainer = Batched(declared, model, settings, scoring) if packed is None else packed(model, settings, scoring)
+    if scoring.score.scene is not None and (packed is None or explainer.scorer.score is not scoring.score):
+        raise ModelError(f"{name} reads the logits of a classifier; this model gives every pixel its class")
+    return explainer
 
 
 @dataclass(frozen=True)
@@ -68,24 +71,28 @@ def check_fit(
     try:
         return _tried(declared, model, settings, image, scoring)
     except ModelError as error:
-        others = [one for one in fitting_methods(model, image) if one != name]
+        others = [one for one in fitting_methods(model, image, scoring) if one != name]
         known = f"methods that fit it: {', '.join(others)}" if others else "no other method fits it either"
         raise type(error)(
             f"method {name} cannot explain this model: {error}\n{known} (`heatlas methods` describes them)"
         ) from error
 
 
-def fitting_methods(model: nn.Module, image: Float[Tensor, "channel height width"]) -> list[str]:
-    """Names of the methods that can explain a model with their defaults."""
-    return [name for name, one in usable_methods().items() if _fits(one, model, image)]
+def fitting_methods(
+    model: nn.Module, image: Float[Tensor, "channel height width"], scoring: Scoring | None = None
+) -> list[str]:
+    """Names of the methods that can explain a model with their defaults, scores meaning what `scoring` says."""
+    plain = Scoring() if scoring is None else Scoring(score=scoring.score)
+    return [name for name, one in usable_methods().items() if _fits(one, model, image, plain)]
 
 
-def _fits(declared: Method, model: nn.Module, image: Tensor) -> bool:
+def _fits(declared: Method, model: nn.Module, image: Tensor, scoring: Scoring) -> bool:
     if declared.artefact:
         return False
     try:
+        _check_gradients(declared, model, image)
         _check_architecture(declared, model, declared.settings(), image)
-        make_explainer(declared.name, model)
+        make_explainer(declared.name, model, scoring=scoring)
     except HeatlasError:
         return False
     return True
@@ -93,10 +100,16 @@ def _fits(declared: Method, model: nn.Module, image: Tensor) -> bool:
 
 def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor, scoring: Scoring | None) -> Fit:
     explainer = make_explainer(declared.name, model, settings, scoring)
+    _check_gradients(declared, model, image)
     if isinstance(explainer, SISE):
         return Fit(explainer.plan(image), {})
     _check_architecture(declared, model, settings, image)
     return Fit(None, explainer.extra_shapes(image) if isinstance(explainer, Batched) else {})
+
+
+def _check_gradients(declared: Method, model: nn.Module, image: Tensor) -> None:
+    if declared.gradients and not gradients_flow(model, image):
+        raise ModelError("no gradient flows from its output to its input, and the method needs gradients")
 
 
 def _check_architecture(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> None:

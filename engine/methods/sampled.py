@@ -17,6 +17,7 @@ from ..explanation import Explanation, Logits
 from ..masks import extremes, min_max
 from ..outputs import logits_of
 from ..scorer import Job
+from ..scores import Score
 from ..scoring import Scoring
 from ..untouched import untouched
 
@@ -75,6 +76,7 @@ class Sampled:
         make: The masks of an image; it may raise NoMasks.
         budget_of: Name of the method, for what it says of a budget.
         ask: The unmasked forward pass.
+        score: By which masks are scored, where that is not the run's.
 
     Raises:
         SettingsError: When there is a budget: all masks are needed.
@@ -90,14 +92,19 @@ class Sampled:
         *,
         budget_of: str,
         ask: Ask = ask_logits,
+        score: Score | None = None,
     ):
         if scoring.budget != EXACT:
             raise SettingsError(
                 f"method {budget_of} scores all its masks, so budget must be {EXACT}, got {scoring.budget!r}"
             )
+        if score is not None and scoring.score.scene is not None:
+            raise ModelError(f"{budget_of} reads the logits of a classifier; this model gives every pixel its class")
         self.model = model
         self.scoring = scoring
         self.scorer = scoring.scorer(model)
+        self._score = score
+        self._masks = self.scorer if score is None else replace(scoring, score=score).scorer(model)
         self._make = make
         self._name = budget_of
         self._ask = ask
@@ -112,18 +119,16 @@ class Sampled:
         with torch.inference_mode(False):
             image = image.clone() if image.is_inference() else image
             raw, layers = self._ask(self.model, image[None])
-        if raw.ndim != 2 or raw.shape[1] < 2:
-            raise ModelError(
-                f"the model returns {tuple(raw.shape)} for one image; {self._name} needs (1, class) logits with at least 2 classes"
-            )
-        logits = Logits.of(raw.detach()[0], target, self.scorer.score)
-        if logits.target is None or not logits.finite:
-            return Sampling(logits, failure=(statuses.NON_FINITE, "the model's output for the image is not finite"))
+        self.scoring.score.check(raw, self._name)
+        logits = Logits.of(raw.detach()[0], target, self.scoring.score)
+        if logits.target is None or logits.failure is not None:
+            return Sampling(logits, failure=logits.failure)
+        self.scorer.remember(image, raw.detach())
         try:
             masks = self._make(Seen(image, logits.target, seed, tuple(layer.detach()[0] for layer in layers)))
         except NoMasksError as error:
             return Sampling(logits, failure=(error.status, str(error)))
-        self.scorer.submit(masks.job, like=image)
+        self._masks.submit(masks.job, like=image)
         return Sampling(logits, masks)
 
     def advance(self, pending: Sampling) -> bool:
@@ -132,16 +137,18 @@ class Sampled:
 
     def flush(self) -> None:
         """Score what is queued."""
+        self._masks.flush()
         self.scorer.flush()
 
     def reset(self) -> None:
         """Forget everything in flight."""
+        self._masks.reset()
         self.scorer.reset()
 
     def over(self, model: nn.Module) -> Sampled:
         """The same masks over another model, which is scored as it is."""
         plain = replace(self.scoring, fold_bn=False, compile=False)
-        return Sampled(model, plain, self._make, budget_of=self._name, ask=self._ask)
+        return Sampled(model, plain, self._make, budget_of=self._name, ask=self._ask, score=self._score)
 
     def complete(self, pending: Sampling, *, keep_layers: bool | None = None) -> Explanation:
         """Add up an image's masks; there are no block maps to keep."""

@@ -211,7 +211,7 @@ def test_unknown_names() -> None:
         "torchvision:resnet5O"
     )
     assert "fcn_resnet50" not in torchvision_names()
-    assert "unknown torchvision classification model 'fcn_resnet50'" in refusal("torchvision:fcn_resnet50")
+    assert "unknown torchvision classification model 'ssd300_vgg16'" in refusal("torchvision:ssd300_vgg16")
     text = refusal("torchvision:resnet50@IMAGENET1K_V3")
     assert "did you mean 'IMAGENET1K_V2'?" in text or "did you mean 'IMAGENET1K_V1'?" in text
     assert "it has IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, or give a local file" in text
@@ -325,9 +325,8 @@ def test_factory(factories: str) -> None:
             "my_needs:make",
             "importing my_needs failed: No module named 'no_such_package_anywhere'; install what it needs",
         ),
-        ("my_models:dense", "is a dense model, its output has the shape (1, 4, 222, 222)"),
         ("my_models:pair", "returns a dict, not a tensor of logits"),
-        ("my_models:single", "with at least 2 classes, for a batch of 1 it returned (1, 1)"),
+        ("my_models:single", "with at least 2 classes; for a batch of 1 it returned (1, 1)"),
         ("my_models:broken_weights", "logits that are not finite"),
         ("my_models:wrong_names", "returns 4 classes but names 2"),
         ("my_models:wrong_preprocess", "did you mean 'squash'?"),
@@ -336,6 +335,19 @@ def test_factory(factories: str) -> None:
 )
 def test_factory_refusals(factories: str, spec: str, text: str) -> None:
     assert text in refusal(spec)
+
+
+def test_dense_models_have_classes_too(factories: str, tmp_path: Path) -> None:
+    dense = load("my_models:dense")
+    assert (dense.dense, dense.num_classes) == (True, 4)
+    assert not load("my_models:plain").dense
+    torch.manual_seed(0)
+    net = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=5)
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    loaded = load(f"torchvision:lraspp_mobilenet_v3_large@{tmp_path}/w.safetensors", size=(64, 96))
+    assert (loaded.dense, loaded.num_classes, loaded.class_names) == (True, 5, None)
+    assert "LRASPP" in loaded.origins["mean"]
+    assert loaded.preprocess.resize_to is not None
 
 
 def test_overrides_out_of_range(factories: str) -> None:
