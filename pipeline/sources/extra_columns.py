@@ -1,6 +1,7 @@
 """Which of the data set's own columns go into the store, and under which names: `columns.extra`.
 
-`all` (the default) takes every one, `NAME` takes one, `NAME=NEW` takes it under another name, `none` takes none.
+`all` (the default) takes every one, `NAME` takes one, `NAME=NEW` takes it under another name, `none` takes none. What `all` takes and the
+store has a column of that name already goes in as `data_NAME`, so that a manifest with a `width` needs no option.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ...engine.errors import DataError, did_you_mean
 from ..plan import EXTRA
 
 ALL = "all"
+PREFIX = "data_"
 
 
 def wants_extra(chosen: Sequence[str]) -> bool:
@@ -36,6 +38,8 @@ def with_extra(listing: pa.Table, chosen: Sequence[str], taken: Collection[str])
     ours = [name for name in listing.column_names if not name.startswith(EXTRA)]
     used = {name.casefold(): f"column {name!r}" for name in taken}
     for name, new in names.items():
+        if new == name and name not in chosen and new.casefold() in used:
+            new = names[name] = PREFIX + name
         if (other := used.get(new.casefold())) is not None:
             raise DataError(
                 f"the data set's column {name!r} would be {new!r} in the store, which has a {other} already; rename it with "

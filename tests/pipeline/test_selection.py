@@ -127,6 +127,7 @@ def test_columns_that_travel():
     assert names("site", "year") == ["year", "site"]
     assert names("all", "odd name=fine") == ["year", "site", "fine"]
     assert names("all", "year=jahr", taken=("Year",)) == ["jahr", "site", "odd name"]
+    assert names("all", taken=("Year",)) == ["data_year", "site", "odd name"], "what nobody named gives way"
     assert not wants_extra(["none"])
     assert not wants_extra([])
     assert wants_extra(["all"])
@@ -135,7 +136,8 @@ def test_columns_that_travel():
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [
-        (("all",), "the data set's column 'year' would be 'year' in the store, which has a column 'YEAR' already; rename it with --columns.extra all,year=NEW"),
+        (("year",), "the data set's column 'year' would be 'year' in the store, which has a column 'YEAR' already; rename it with --columns.extra all,year=NEW"),
+        (("all", "site=data_year"), "would be 'data_year' in the store, which has a column 'data_year' of the data set already"),
         (("yera",), "--columns.extra names 'yera', which the data set does not have; did you mean 'year'?"),
         (("site=",), "gives no new name; write site=NEW"),
         (("site=x", "odd name=X"), "which has a column 'x' of the data set already"),
