@@ -44,9 +44,12 @@ def sentence(text: str) -> str:
 
 
 def method_groups() -> dict[str, type[SettingsGroup]]:
-    """The groups by method. A method whose settings cannot be read has none here; choosing it tells why."""
+    """The groups by method. A method whose package does not say where its settings are has none, for looking would mean to import it;
+    nor has one whose settings cannot be read, and choosing it tells why."""
     found: dict[str, type[SettingsGroup]] = {}
-    for name in entries():
+    for name, entry in entries().items():
+        if not entry.settings:
+            continue
         try:
             found[name] = group_of(name, settings_class(name))
         except SettingsError:
@@ -81,6 +84,17 @@ def chosen_settings(settings: MethodChoice) -> Any:
         SettingsError: When a value is out of its range, or the method cannot be imported.
     """
     return declared_settings(settings, settings.method)
+
+
+def without_effect(settings: MethodChoice) -> list[str]:
+    """Settings of other methods than the chosen one that are not at their defaults, by dotted name."""
+    found = []
+    for name in METHOD_GROUPS.keys() - {settings.method}:
+        given = getattr(settings, name)
+        found += [
+            f"{name}.{one}" for one in type(given).model_fields if getattr(given, one) != getattr(type(given)(), one)
+        ]
+    return sorted(found)
 
 
 def declared_settings(settings: MethodChoice, name: str) -> Any:

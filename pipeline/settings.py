@@ -75,7 +75,7 @@ class Settings(MethodChoice):
     """All settings of one run: `method`, a group for each method, and these."""
 
     model: str = Field(
-        description="`torchvision:NAME[@WEIGHTS]` (WEIGHTS: DEFAULT, an enum name, a .safetensors or .pth file) or `package.module:factory`."
+        description="`torchvision:NAME[@WEIGHTS]` (WEIGHTS: DEFAULT, an enum name, a .safetensors or .pth file), `timm:NAME[@FILE]`, `hf:FOLDER_OR_NAME`, a TorchScript .pt or exported .pt2 file, or `package.module:factory`."
     )
     data: str = Field(
         description="Image folder (class folders are labels), manifest (.csv, .jsonl, .parquet), tars, COCO JSON or another source of docs/data.md; path, URI or pattern, a prefix such as `coco:` says its kind."
@@ -180,6 +180,10 @@ class Settings(MethodChoice):
     preprocess: PreprocessSettings = PreprocessSettings()  # pyright: ignore[reportCallIssue]
     columns: ColumnSettings = ColumnSettings()  # pyright: ignore[reportCallIssue]
     store: StoreSettings = StoreSettings()  # pyright: ignore[reportCallIssue]
+
+
+for _taken in METHOD_GROUPS.keys() & Settings.__annotations__.keys():
+    del METHOD_GROUPS[_taken]  # a method of another package that is called like a setting: it has its defaults
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -73,3 +73,17 @@ class RiseSettings:
         require(self.grid >= 1, f"grid must be at least 1, got {self.grid}")
         require(0 < self.p < 1, f"p must be in (0, 1), got {self.p}")
         require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class ScoreCamSettings:
+    """Of Score-CAM."""
+
+    layer: str | None = option(None, "layer to read; the last block layer of SISE's plan unless named")
+    weights: Literal["softmax", "probability"] = option(
+        "softmax",
+        "of maps: softmax of their logits, as in the paper's algorithm, or probability, as in the authors' code",
+    )
+
+    def __post_init__(self) -> None:
+        require_one_of("weights", self.weights, ("softmax", "probability"))

@@ -2,13 +2,13 @@
 
 A package brings one by an entry point of the group `heatlas.methods`, NAME = MODULE, where importing the module registers the
 method NAME; and its settings, where it has any, by one of the group `heatlas.method_settings`, NAME = MODULE:CLASS, where the module
-does not import torch, so that a command line can show them at once. Nothing is imported before it is asked for.
+should not import torch, so that a command line can show them at once. Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ BUILT_IN = (
     ("sise", "sise", PACKED, "SiseSettings"),
     ("ada_sise", "sise", PACKED, "AdaSiseSettings"),
     ("rise", "rise", PACKED, "RiseSettings"),
+    ("score_cam", "score_cam", PACKED, "ScoreCamSettings"),
     ("grad_cam", "grad_cam", BATCH, "CamSettings"),
     ("grad_cam_pp", "grad_cam_pp", BATCH, "CamSettings"),
     ("layer_cam", "layer_cam", BATCH, "CamSettings"),
@@ -37,7 +38,6 @@ BUILT_IN = (
     ("consensus", "consensus", BATCH, "ConsensusSettings"),
 )
 """Name, module, and where its settings are; in the order in which they are listed."""
-NO_SETTINGS = make_dataclass("NoSettings", (), frozen=True)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Entry:
 
 @cache
 def entries() -> dict[str, Entry]:
-    """Every method by name: those of heatlas in their order, then those of other packages, by name."""
+    """Every method by name: those of heatlas in their order, then those of other packages, by name; names of heatlas's are taken."""
     here = __name__.rpartition(".")[0]
     found = {
         name: Entry(name, f"{here}.{module}", f"{here}.{home}:{settings}", "heatlas")

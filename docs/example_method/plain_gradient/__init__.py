@@ -1,0 +1,1 @@
+"""Adds the method `plain_gradient` to heatlas."""

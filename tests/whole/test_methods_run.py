@@ -1,0 +1,158 @@
+"""Every method through the command: interrupted, resumed to the same content, recorded with its own settings only, told what does not fit."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator
+
+import heatlas
+import pytest
+from heatlas.engine.methods.registry import entries, find_method
+from heatlas.pipeline.cli import main
+from heatlas.pipeline.schema import METHOD_KEY, metric_columns
+from heatlas.pipeline.store import ParquetSink, done_shards, logical_digest
+from tiny_run import FACTORY, command, draw_all, importable_factory
+
+SHORT = {
+    "rise": ("--rise.masks", "40"),
+    "integrated_gradients": ("--integrated-gradients.steps", "4"),
+    "occlusion": ("--occlusion.positions", "4"),
+    "fovex": ("--fovex.fixations", "2", "--fovex.steps", "3"),
+    "consensus": ("--consensus.of", "grad_cam,layer_cam"),
+}
+TRANSFORMER = """
+
+def transformer() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    torch.manual_seed(0)
+    model = VisionTransformer(24, 8, 2, 2, 16, 32, num_classes=3)
+    nn.init.normal_(model.heads[0].weight)
+    return model
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    folder = tmp_path_factory.mktemp("methods")
+    draw_all(folder / "images", 4)
+    with importable_factory(folder, FACTORY + TRANSFORMER):
+        yield folder
+
+
+def explain(place: pathlib.Path, out: pathlib.Path, name: str, *more: str) -> int:
+    plain = command(
+        place / "images", out, "--method", name, "--metrics", "drop_pct", "--floors", "0", "--shard-size", "2", *more
+    )
+    if find_method(name).architecture == "vit":
+        plain[plain.index("tiny_net:model")] = "tiny_net:transformer"
+    return main(plain)
+
+
+@pytest.mark.parametrize("name", list(entries()))
+def test_interrupted_and_resumed_it_is_the_same(
+    name: str, place: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = SHORT.get(name, ())
+    assert explain(place, tmp_path / "whole", name, *more) == 0
+    commit = ParquetSink.commit
+
+    def interrupted(sink, shard, rows):
+        if shard.index:
+            raise KeyboardInterrupt
+        return commit(sink, shard, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ParquetSink, "commit", interrupted)
+        assert explain(place, tmp_path / "out", name, *more) == 130
+    assert list(done_shards(str(tmp_path / "out"))) == [0]
+    assert explain(place, tmp_path / "out", name, *more) == 0
+    assert logical_digest(str(tmp_path / "out")) == logical_digest(str(tmp_path / "whole"))
+    atlas = heatlas.open(str(tmp_path / "out"))
+    table, declared = atlas.table(), find_method(name)
+    assert table["method"].to_pylist() == [name] * 4
+    assert table["status"].to_pylist() == ["ok"] * 4
+    assert all((one > 0) == declared.gradients for one in table["n_backwards"].to_pylist())
+    facts = atlas.metadata.get(METHOD_KEY, {})
+    assert {extra: one["meaning"] for extra, one in facts.items()} == dict(declared.extras)
+    assert metric_columns(atlas.schema) == ["drop_pct"]
+    for extra, one in facts.items():
+        cells = table[extra].to_pylist()
+        assert all((len(cell) if one["shape"] else 1) == length(one["shape"]) for cell in cells)
+    run = json.loads((tmp_path / "out" / "_run.json").read_text())
+    for told in (run["fingerprint"], run["settings"]):
+        assert told["method"] == name
+        assert [one for one in entries() if one in told] == [name]
+
+
+def length(shape: list[int]) -> int:
+    product = 1
+    for side in shape:
+        product *= side
+    return product
+
+
+def test_other_settings_of_the_method_are_another_run(
+    place: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert explain(place, tmp_path / "out", "rise", "--rise.masks", "20") == 0
+    assert explain(place, tmp_path / "out", "rise", "--rise.masks", "21") == 2
+    assert "rise.masks: stored 20, now 21" in capsys.readouterr().err
+    assert explain(place, tmp_path / "out", "rise", "--rise.masks", "20", "--seed", "1") == 2
+    assert "rise.seed: stored 0, now 1" in capsys.readouterr().err
+    assert explain(place, tmp_path / "out", "grad_cam") == 2
+    assert 'method: stored "rise", now "grad_cam"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("sisee", (), "did you mean 'sise'?"),
+        ("fovex", ("--fovex.fixations", "0"), "setting fovex.fixations must be at least 1, got 0"),
+        ("sise", ("--sise.gate", "sof"), "setting sise.gate = 'sof' is not allowed: it must be 'otsu' or 'soft'; did you mean 'soft'?"),
+        ("rise", ("--rise.masks", "many"), "setting rise.masks = 'many' is not allowed: it must be a whole number"),
+        ("occlusion", ("--budget", "fast"), "method occlusion leaves no masks out, so budget must be exact, got 'fast'"),
+        ("sise", ("--sise.baseline", "--budget", "fast"), "so budget must be exact with a baseline"),
+        ("grad_cam", ("--grad-cam.layer", "nowhere"), "unknown layer 'nowhere'"),
+        ("daam", ("--model", "tiny_net:model"), "methods that fit it: sise, "),
+        ("sise", ("--model", "tiny_net:transformer"), "methods that fit it: rise, integrated_gradients, occlusion, daam, fovex"),
+    ],
+)  # fmt: skip
+def test_what_does_not_work_is_said_before_anything_is_written(
+    name: str,
+    more: tuple[str, ...],
+    said: str,
+    place: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    arguments = command(place / "images", tmp_path / "out", "--method", name)
+    if "--model" in more:
+        arguments[arguments.index("tiny_net:model")] = more[1]
+        more = more[2:]
+    assert main([*arguments, *more]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_another_method_are_named_as_without_effect(
+    place: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert explain(place, tmp_path / "out", "grad_cam", "--sise.mu", "0.3") == 0
+    assert "note: sise.mu has no effect with method grad_cam" in capsys.readouterr().err
+
+
+def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
+    assert main(["methods", "--names"]) == 0
+    assert capsys.readouterr().out.split() == [
+        "sise", "ada_sise", "rise", "score_cam", "grad_cam", "grad_cam_pp", "layer_cam", "integrated_gradients", "occlusion",
+        "refine_cam", "daam", "ucag", "fovex", "consensus",
+    ]  # fmt: skip
+    assert main(["methods", "--json"]) == 0
+    told = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert told["fovex"]["cost"] == {"forwards": 200, "backwards": 200}
+    assert told["daam"]["architecture"] == "vit"
+    assert main(["methods"]) == 0
+    text = capsys.readouterr().out
+    assert all(one in text for one in told)
