@@ -33,7 +33,7 @@ from .dispatch import work_through
 from .fingerprint import claim_run
 from .identity import run_fingerprint, store_layout
 from .location import child, locate
-from .method_settings import chosen_settings
+from .method_settings import chosen_settings, without_effect
 from .part_names import SUCCESS
 from .plan import samples_of
 from .resolve import load_settings
@@ -217,6 +217,8 @@ def prepare_run(settings: Settings) -> PreparedRun:
         torch.zeros(model.preprocess.channels, *model.preprocess.size),
         Scoring(budget=settings.budget, score=SCORES[score]),
     )
+    if idle := without_effect(settings):
+        say(f"note: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with method {settings.method}")
     if warning := labels.warning():
         say(f"note: {warning}")
     shards = shards_of(found, settings.shard_size)
