@@ -1,0 +1,54 @@
+"""docs/models.md and docs/targets.md: their commands are understood, their sidecar is read, every rule and score is there."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shlex
+
+import pytest
+from heatlas.engine.scores import SCORES
+from heatlas.pipeline import explain
+from heatlas.pipeline.cli import main
+from heatlas.pipeline.settings import Settings
+from heatlas.workers.models import is_program
+from heatlas.workers.sidecar import read_sidecar
+from heatlas.workers.targets import parse_target
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("models", "targets")}
+COMMANDS = [
+    line.strip() for page in PAGES.values() for line in page.splitlines() if line.startswith("    heatlas explain")
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Settings] = []
+    monkeypatch.setattr(explain, "explain_settings", begun.append)
+    assert main(shlex.split(command)[1:]) == 0
+    [settings] = begun
+    family = settings.model.partition(":")[0]
+    assert family in ("torchvision", "timm", "hf", "mypackage.nets") or is_program(settings.model)
+    if settings.target != "octagon":
+        parse_target(settings.target, ("tench",), 1000)
+
+
+def test_there_is_a_block_for_every_family() -> None:
+    models = [shlex.split(command)[shlex.split(command).index("--model") + 1] for command in COMMANDS]
+    for family in ("torchvision:", "timm:", "hf:", "mypackage.nets:", "torchvision:deeplabv3"):
+        assert any(model.startswith(family) for model in models), family
+    assert {"net.pt", "net.pt2"} <= set(models)
+
+
+def test_the_sidecar_on_the_page_is_read() -> None:
+    [example] = re.findall(r"^    (\{.preprocess.*\})$", PAGES["models"], flags=re.MULTILINE)
+    preprocess, names, origin = read_sidecar("net.pt", example.encode())
+    assert (preprocess.size, names, origin) == ((224, 224), ("ant", "bee"), "sidecar net.pt.json")
+
+
+def test_every_rule_and_score_is_on_the_page() -> None:
+    for rule in ("predicted", "label", "both", "top:K", "above:P", "column:NAME"):
+        assert f"| `{rule}`" in PAGES["targets"]
+    for score in SCORES:
+        assert f"| `{score}` |" in PAGES["targets"]
