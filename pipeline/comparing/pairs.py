@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...engine.errors import UsageError, did_you_mean
 from ...engine.statuses import OK
 from ..atlas import Atlas
-from ..query import PARTS, quoted
+from ..query import PARTS, quoted, reading_parts
 from ..wording import counted, shown
 
 PLAIN = ("id", "target", "label", "prediction", "score", "status")
@@ -34,7 +34,8 @@ class Side:
         Raises:
             UsageError: If the store has no row of it.
         """
-        counts = dict(atlas.sql("SELECT method, count(*) FROM atlas GROUP BY method ORDER BY 2 DESC, 1").fetchall())
+        with reading_parts(atlas.uri):
+            counts = dict(atlas.sql("SELECT method, count(*) FROM atlas GROUP BY method ORDER BY 2 DESC, 1").fetchall())
         if method is not None and method not in counts:
             raise UsageError(f"{atlas.uri} has no row of the method {method!r}{did_you_mean(method, counts)}; it has "
                              f"{', '.join(map(str, counts))}")  # fmt: skip
@@ -44,10 +45,11 @@ class Side:
         """The rows without maps, and where each one's map lies: `file`, `place`."""
         names = ", ".join(quoted(name) for name in (*PLAIN, *metrics))
         method = self.method.replace("'", "''")
-        return self.atlas.sql(
-            f"SELECT {names}, parse_filename(filename) AS file, file_row_number AS place FROM {PARTS} "
-            f"WHERE method = '{method}' ORDER BY filename, file_row_number"
-        ).to_arrow_table()
+        with reading_parts(self.atlas.uri):
+            return self.atlas.sql(
+                f"SELECT {names}, parse_filename(filename) AS file, file_row_number AS place FROM {PARTS} "
+                f"WHERE method = '{method}' ORDER BY filename, file_row_number"
+            ).to_arrow_table()
 
     @property
     def target(self) -> Any:

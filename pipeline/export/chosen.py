@@ -10,6 +10,7 @@ import pyarrow as pa
 from ...engine.errors import UsageError, did_you_mean
 from ...workers.preprocess import Preprocess
 from ..atlas import Atlas
+from ..query import reading_parts
 from ..show import stored_preprocess
 from ..sources.selection import with_ids
 
@@ -45,10 +46,9 @@ class Chosen:
                                  f"the store has {', '.join(atlas.schema.names)}")  # fmt: skip
         listed = None
         if ids is not None:
-            known = pa.chunked_array(
-                atlas.sql("SELECT DISTINCT id FROM atlas ORDER BY id").to_arrow_table()["id"].chunks, pa.string()
-            )
-            listed = with_ids(pa.table({"id": known}), ids)["id"].to_pylist()
+            with reading_parts(atlas.uri):
+                known = atlas.sql("SELECT DISTINCT id FROM atlas ORDER BY id").to_arrow_table()
+            listed = with_ids(known, ids)["id"].to_pylist()
         found = cls(atlas, where, listed, tuple(dict.fromkeys(columns)) if columns is not None else None)
         if not found.count():
             raise UsageError(f"no row of {atlas.uri} is chosen{f' by --where {where}' if where else ''}; `heatlas status` and "

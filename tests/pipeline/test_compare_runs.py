@@ -1,0 +1,330 @@
+"""`heatlas compare`: who is paired with whom, what is counted, how far maps moved, and a page that nothing in the data can break."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import heatlas
+import numpy as np
+import pytest
+from heatlas.engine.errors import StorageError, UsageError
+from heatlas.pipeline.cli import main
+from heatlas.pipeline.comparing import movement as movement_module
+from heatlas.pipeline.comparing.compare import compare_runs
+from heatlas.pipeline.comparing.movement import MapReader, centres, shares
+from heatlas.pipeline.comparing.page import write_page
+from heatlas.pipeline.comparing.predictions import mcnemar
+from heatlas.pipeline.comparing.text import comparison_text
+from heatlas.pipeline.fingerprint import claim_run
+from heatlas.pipeline.plan import plan_shards
+from heatlas.pipeline.resolve import load_settings
+from heatlas.pipeline.schema import StoreLayout
+from heatlas.pipeline.settings import describe
+from heatlas.pipeline.store import ParquetSink
+from heatlas.workers.preprocess import Preprocess
+from heatlas.workers.shards import Row, Sample
+from PIL import Image
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+NAMES = ("ant", "bee", HOSTILE)
+SIZE = (28, 28)
+
+
+def spot(row: int, column: int) -> np.ndarray:
+    """A map with a 4x4 block, which is 2x2 of the 14x14 that are compared."""
+    heat = np.zeros(SIZE, np.float32)
+    heat[row : row + 4, column : column + 4] = 1
+    return heat
+
+
+def row(identity: str, *, label: int | None = 0, prediction: int = 0, target: int | None = None, heat: np.ndarray | None = None,
+        score: float = 0.9, value: float = 0.5, uri: str = "/x.png") -> Row:  # fmt: skip
+    return Row(Sample(identity, uri, label), "ok", None, 28, 28, prediction, prediction if target is None else target, score, 1.0,
+               spot(0, 0) if heat is None else heat, {"ebpg": value, "drop_pct": 10 * value})  # fmt: skip
+
+
+def store(out: Path, rows: list[Row], *, shard_size: int = 4, method: str = "sise", target: str = "predicted", backwards: bool = False,
+          map_size: int | str = "input", with_map: bool = True, definition: str = "ebpg/v1", names=NAMES) -> Path:  # fmt: skip
+    settings = describe(load_settings({"model": "tiny:model", "data": "photos", "out": str(out), "target": target}))
+    claim_run(
+        str(out), {"plan": {"samples": 1}, "preprocess": asdict(Preprocess(size=SIZE)), "method": method}, settings
+    )
+    layout = StoreLayout(
+        SIZE, method=method, metrics=("ebpg", "drop_pct"), map_size=map_size, with_map=with_map, with_png=False,
+        metadata={"class_names": list(names), "metrics": {
+            "ebpg": {"definition": definition, "unit": "1", "better": "higher"},
+            "drop_pct": {"definition": "drop_pct/v1", "unit": "%", "better": "lower"}}},
+    )  # fmt: skip
+    shards = plan_shards(len(rows), shard_size)
+    for shard in shards:
+        some = rows[::-1] if backwards else rows
+        assert ParquetSink(str(out), layout).commit(shard, some[shard.start : shard.stop])
+    return out
+
+
+@pytest.fixture
+def ten(tmp_path) -> tuple[Path, Path]:
+    """Ten images: image 0 moved wholly, 1 by half, 2 changed its prediction, 3 failed in the second run, 9 is in the first only."""
+    first = [row(f"img-{n}", label=n % 3, prediction=n % 3, value=n / 10) for n in range(10)]
+    second = [row(f"img-{n}", label=n % 3, prediction=n % 3, value=n / 10 - 0.05) for n in range(9)]
+    second[0].map, second[1].map = spot(20, 20), spot(0, 2)
+    second[2].prediction = second[2].target = 0
+    second[2].map = spot(20, 0)
+    second[3] = Row(Sample("img-3", "/x.png", 0), "decode_error", "broken")
+    return store(tmp_path / "a", first), store(tmp_path / "b", second)
+
+
+def test_everything_by_hand(ten):
+    found = compare_runs(*ten)
+    said = found.as_json()
+    assert (said["joined_by"], said["pairs"], said["both_ok"]) == ("id", 9, 8)
+    assert (said["first"]["alone"], said["first"]["alone_examples"], said["second"]["alone"]) == (1, ["img-9"], 0)
+    answers = said["predictions"]
+    assert (answers["images"], answers["changed"]) == (8, 1)
+    assert answers["changes"] == [{"first": 2, "second": 0, "images": 1}]
+    assert answers["accuracy"] == [1.0, 7 / 8]
+    assert answers["only_right"] == [1, 0]
+    assert answers["p"] == 1.0
+    moved = said["moved"]
+    assert moved["pairs"] == 7  # the changed and the failed one aside
+    assert moved["mean"] == pytest.approx((1 + 0.5) / 7)
+    assert (moved["median"], sum(moved["histogram"]), moved["histogram"][0], moved["histogram"][-1]) == (0, 7, 5, 1)
+    most = moved["most"]
+    assert [(one["id"], one["distance"]) for one in most[:2]] == [("img-0", 1.0), ("img-1", 0.5)]
+    assert most[0]["shift"] == pytest.approx(20 / 28)  # 20 of 28 pixels both ways, in diagonals
+    assert most[1]["shift"] == pytest.approx(2 / 28 / 2**0.5)
+    assert len(most) == 7
+    assert said["notes"] == ["1 pair explain different classes (to be explained: predicted and predicted); their metrics are compared all the same"]  # fmt: skip
+
+
+def test_metrics_are_those_of_atlas_compare(ten):
+    first, second = map(heatlas.open, ten)
+    assert compare_runs(first, second).metrics == first.compare(second).to_pylist()
+    one = compare_runs(first, second, metrics=["ebpg"])
+    assert [row["metric"] for row in one.metrics] == ["ebpg"]
+    assert one.metrics[0]["favours"] == "first"
+    assert one.metrics[0]["difference"] == pytest.approx(0.05)
+
+
+def test_the_order_of_rows_does_not_matter(tmp_path, ten):
+    rows = [row(f"img-{n}", label=n % 3, prediction=n % 3, value=n / 10 - 0.05) for n in range(9)]
+    rows[0].map, rows[1].map = spot(20, 20), spot(0, 2)
+    straight = compare_runs(ten[0], store(tmp_path / "c", rows)).as_json()
+    turned = compare_runs(ten[0], store(tmp_path / "d", rows, backwards=True, shard_size=2)).as_json()
+    for one in (straight, turned):
+        one.pop("second")
+    assert turned == straight
+
+
+def test_several_targets_are_joined_with_them(tmp_path):
+    first = [
+        row("a", prediction=1, target=1),
+        row("a", prediction=1, target=0, heat=spot(4, 4)),
+        row("b", prediction=0, target=0),
+    ]
+    second = [
+        row("a", prediction=1, target=1, heat=spot(8, 8)),
+        row("a", prediction=1, target=2),
+        row("b", prediction=0, target=0),
+    ]
+    found = compare_runs(
+        store(tmp_path / "a", first, target="both"), store(tmp_path / "b", second, target="both")
+    ).as_json()
+    assert (found["joined_by"], found["pairs"]) == ("id and target", 2)
+    assert (found["first"]["alone"], found["second"]["alone"]) == (1, 1)
+    assert found["predictions"]["images"] == 2
+    assert [(one["id"], one["first_target"], one["distance"]) for one in found["moved"]["most"]] == [
+        ("a", 1, 1.0),
+        ("b", 0, 0.0),
+    ]
+
+
+def test_targets_that_differ_by_setting_are_joined_by_id_and_told(tmp_path):
+    first = store(tmp_path / "a", [row("a", label=1, prediction=0, target=0), row("b")], target="predicted")
+    second = store(
+        tmp_path / "b", [row("a", label=1, prediction=0, target=1, heat=spot(8, 8)), row("b")], target="label"
+    )
+    found = compare_runs(first, second)
+    assert found.as_json()["joined_by"] == "id"
+    assert "1 pair explain different classes (to be explained: predicted and label)" in comparison_text(found)
+    assert found.most[0]["id"] == "a"
+    assert (found.most[0]["first_target"], found.most[0]["second_target"]) == (0, 1)
+
+
+def test_two_methods_of_one_store(tmp_path):
+    """Rows of a second method beside those of the first."""
+    out = store(tmp_path / "a", [row(f"img-{n}") for n in range(3)])
+    layout = StoreLayout(SIZE, method="other", metrics=("ebpg", "drop_pct"), map_size="input", with_png=False,
+                         metadata=heatlas.open(out).metadata)  # fmt: skip
+    [shard] = [shard for shard in plan_shards(2, 2)]  # noqa: C416
+    ParquetSink(str(out), layout).commit(type(shard)(1, 3, 5), [row("img-0", heat=spot(8, 8)), row("img-1")])
+    found = compare_runs(out, out, method="sise", other_method="other")
+    assert (len(found.pairs), found.pairs.alone) == (2, (1, 0))
+    assert found.most[0]["distance"] == 1.0
+    assert 'method: "sise" and "other"' in found.settings
+    with pytest.raises(UsageError, match="compared with itself"):
+        compare_runs(out, str(out) + "/")
+    with pytest.raises(UsageError, match="no row of the method 'othr'; did you mean 'other'"):
+        compare_runs(out, out, other_method="othr")
+
+
+def test_maps_of_different_sizes_are_compared_at_the_smaller_one(tmp_path):
+    first = store(tmp_path / "a", [row("a", heat=spot(0, 0)), row("b", heat=spot(0, 0))])
+    second = store(tmp_path / "b", [row("a", heat=spot(0, 0)), row("b", heat=spot(24, 24))], map_size=7)
+    assert compare_runs(first, second).moved.distance.tolist() == pytest.approx([0, 1], abs=1e-6)
+    third = store(tmp_path / "c", [row("a"), row("b")], with_map=False)
+    found = compare_runs(first, third)
+    assert found.moved is None
+    assert found.as_json()["moved"] is None
+    assert "a run stored no maps" in comparison_text(found)
+
+
+def test_a_map_of_zeros_has_no_place(tmp_path):
+    first = store(tmp_path / "a", [row("a", heat=np.zeros(SIZE, np.float32)), row("b")])
+    found = compare_runs(first, store(tmp_path / "b", [row("a"), row("b")]))
+    assert np.isnan(found.moved.distance[0])
+    assert [one["id"] for one in found.most] == ["b"]
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_shares_and_centres_by_hand():
+    maps = np.zeros((2, 28, 28), np.float32)
+    maps[0, :2, :2] = 0.5
+    maps[1, 0, 0] = maps[1, 27, 27] = 1
+    one = shares(maps, 14)
+    assert one.sum(axis=(1, 2)) == pytest.approx([1, 1])
+    assert one[0, 0, 0] == pytest.approx(1)
+    assert centres(one).tolist() == [pytest.approx([0.5 / 14] * 2), pytest.approx([0.5, 0.5])]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"), [(0, 0, 1.0), (5, 0, 2 / 2**5), (1, 1, 1.0), (0, 1, 1.0), (8, 2, 2 * 56 / 2**10)]
+)
+def test_mcnemar_by_hand(first, second, p):
+    """The binomial tail at one half, both sides."""
+    assert mcnemar(first, second) == pytest.approx(p)
+
+
+def test_rows_in_the_same_order_are_read_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("heatlas.pipeline.schema.ROW_GROUP_BYTES", 8000)
+    monkeypatch.setattr(movement_module, "AT_ONCE", 7)
+    rows = [row(f"{n:03d}", heat=spot(n % 20, 3)) for n in range(40)]
+    stores = [store(tmp_path / name, rows, shard_size=20) for name in "ab"]
+    read: list[tuple[str, str, int]] = []
+    real = movement_module._with_zeros
+
+    def counted(opened, group):
+        read.append((id(opened) and opened.metadata.num_rows, group))
+        return real(opened, group)
+
+    monkeypatch.setattr(movement_module, "_with_zeros", counted)
+    found = compare_runs(*stores)
+    assert found.moved.distance.tolist() == [0] * 40
+    groups = sum(
+        MapReader(heatlas.open(one))._edges_of(f"part-{n:06d}.parquet").size - 1 for one in stores for n in (0, 1)
+    )
+    assert len(read) == groups >= 8
+
+
+def test_a_damaged_file_is_named(ten):
+    (ten[1] / "maps" / "part-000001.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(StorageError, match="part-000001"):
+        compare_runs(*ten)
+
+
+def test_metrics_that_mean_something_else_are_not_compared(tmp_path, ten):
+    other = store(tmp_path / "c", [row(f"img-{n}") for n in range(9)], definition="ebpg/v2", names=("x", "y", "z"))
+    found = compare_runs(ten[0], other)
+    assert [one["metric"] for one in found.metrics] == ["drop_pct"]
+    assert found.uncompared == ["ebpg"]
+    assert any("name their classes differently" in one for one in found.pairs.notes)
+    with pytest.raises(UsageError, match="cannot compare 'ebpg'"):
+        compare_runs(ten[0], other, metrics=["ebpg"])
+
+
+# --- the command and its page
+
+
+def test_text_and_json(ten, capsys):
+    assert main(["compare", *map(str, ten)]) == 0
+    said = capsys.readouterr().out
+    assert "joined by id: 9 pairs" in said
+    assert "1 row only in the first (such as img-9)" in said
+    assert "predictions: 1 of 8 images changed" in said
+    assert "accuracy 1.0000 and 0.8750 of 8; only the first right 1, only the second 0 (McNemar p 1.0000)" in said
+    assert "on average 21.4% of a map's mass lies elsewhere, at most 100.0%" in said
+    assert main(["compare", *map(str, ten), "--json", "--limit", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["moved"]["most"]) == 2
+    assert found["predictions"]["changed"] == 1
+
+
+def test_the_page_shows_it_and_holds_no_markup_of_the_data(tmp_path, capsys):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (40, 40), "red").save(image)
+    hostile = ["<script>alert(1)</script>", '"><img src=x>', "{{ 7 * 7 }}", "\u202egnp.exe", "a&b"]
+    first = [row(one, prediction=2, label=2, uri=str(image)) for one in hostile]
+    second = [row(one, prediction=2, label=2, uri=str(image), heat=spot(20, 20)) for one in hostile]
+    second[3].prediction = second[3].target = 1
+    stores = [
+        store(tmp_path / f"{HOSTILE.replace('/', '')}-{name}", rows) for name, rows in (("a", first), ("b", second))
+    ]
+    page = tmp_path / "page.html"
+    assert main(["compare", *map(str, stores), "--html", str(page)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{page}  (0.")
+    text = page.read_text()
+    assert "default-src &#39;none&#39;" in text
+    assert text.count("<script>") == 1
+    assert "<img" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "\u202e" not in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    assert (
+        text.count("data:image/webp") == 4 + 4 + 4
+    )  # the image, the first map and the second one of every pair that is shown
+    assert text.count('class="card"') == 4
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a.png", "page.html"]
+
+
+def test_the_page_stands_without_images(ten, tmp_path):
+    found = compare_runs(*ten)
+    assert write_page(found, str(tmp_path / "page.html")) == os.path.getsize(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "7 images could not be shown, so the maps stand alone" in text
+    assert text.count("data:image/webp") >= 7
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(ten, tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    page.write_text("old")
+    monkeypatch.setattr("heatlas.pipeline.comparing.page.render", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_page(compare_runs(*ten), str(page))
+    assert page.read_text() == "old"
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), [
+    (["A"], 2, "SECOND"),
+    (["A", "A"], 2, "would be compared with itself"),
+    (["A", "nowhere"], 2, "is no heatlas run"),
+    (["A", "B", "--limit", "0"], 2, "must be from 1 to 200, got 0"),
+    (["A", "B", "--resamples", "0"], 2, "resamples must be at least 1"),
+    (["A", "B", "--seed", "-1"], 2, "seed must be at least 0"),
+    (["A", "B", "--metrics", "ebgp"], 2, "cannot compare 'ebgp'; did you mean 'ebpg'?"),
+    (["A", "B", "--method", "rise"], 2, "has no row of the method 'rise'"),
+    (["A", "B", "--html", "."], 2, "is a folder"),
+    (["A", "B", "--html", "s4://bucket/x.html"], 2, "s4://bucket/x.html"),
+    (["A", "C"], 2, "have no image in common"),
+])  # fmt: skip
+def test_bad_requests(ten, tmp_path, capsys, monkeypatch, arguments, code, said):
+    places = {"A": str(ten[0]), "B": str(ten[1]), "C": str(tmp_path / "c")}
+    if "C" in arguments:
+        store(tmp_path / "c", [row("somebody else")])
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *(places.get(one, one) for one in arguments)]) == code
+    assert said in " ".join(capsys.readouterr().err.split())
