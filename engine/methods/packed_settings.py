@@ -64,13 +64,13 @@ class RiseSettings:
     """Of RISE."""
 
     masks: int = option(4000, "random masks per image, at least 1: forwards")
-    grid: int = option(7, "cells of a mask along each side, at least 1")
+    grid: int = option(7, "cells of a mask along each side, at least 2")
     p: float = option(0.5, "probability that a cell is shown, in (0, 1)")
     seed: int = option(0, "of the masks, at least 0; each image has its own")
 
     def __post_init__(self) -> None:
         require(self.masks >= 1, f"masks must be at least 1, got {self.masks}")
-        require(self.grid >= 1, f"grid must be at least 1, got {self.grid}")
+        require(self.grid >= 2, f"grid must be at least 2, got {self.grid}")
         require(0 < self.p < 1, f"p must be in (0, 1), got {self.p}")
         require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
 
