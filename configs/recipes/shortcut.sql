@@ -1,6 +1,8 @@
 -- Right for the wrong reason: confident and correct, with the evidence beside the object or in the frame of the image.
 -- Counted by class, because a shortcut is a habit: one image that looks away is chance, nine of ten are not.
+-- EBPG depends on the size of the object; where `pointing_hit` is there, a map whose peak lies on the object or near it is not beside it.
 -- needs: ebpg or border_share
+-- uses: pointing_hit
 -- param confidence = 0.5   Least score of the prediction.
 -- param inside = 0.5       Evidence on the object below this share of what right answers usually have counts as beside it.
 -- param border = 0.6       Evidence in the outer tenth of the image from this share on counts as border-bound (an even map has 0.36).
@@ -11,7 +13,7 @@ WITH seen AS (
     SELECT method, median(ebpg) AS usual_ebpg FROM seen GROUP BY method
 ), judged AS (
     SELECT *,
-        coalesce(ebpg < $inside * usual_ebpg, false) AS beside,
+        coalesce(ebpg < $inside * usual_ebpg, false) AND coalesce(pointing_hit < 0.5, true) AS beside,
         coalesce(border_share >= $border, false) AS at_border,
         greatest(coalesce(1 - ebpg / nullif(usual_ebpg, 0), 0), coalesce(border_share, 0)) AS strength
     FROM seen JOIN usual USING (method)
@@ -20,7 +22,7 @@ WITH seen AS (
     FROM judged GROUP BY method, target
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, score,
-    ebpg, usual_ebpg, border_share, looking_away, right_answers,
+    ebpg, usual_ebpg, pointing_hit, border_share, looking_away, right_answers,
     format('right with {:.2f}, but ', score)
         || concat_ws(' and ',
             CASE WHEN beside THEN format('only {:.0f} % of the evidence lies on the object, where right answers usually have {:.0f} %',
