@@ -12,6 +12,8 @@ from .settings import leaves
 
 ONCE = frozenset({"retry_errors"})
 """Settings that were meant for one start of the run only."""
+ABSENT = object()
+"""What a run did not store, such as the settings of the methods that it did not choose."""
 
 
 def explain_command(settings: Mapping[str, Any]) -> str:
@@ -27,7 +29,7 @@ def explain_command(settings: Mapping[str, Any]) -> str:
 def _flag(name: str, field: Any, settings: Mapping[str, Any]) -> Iterator[str]:
     value = _nested(settings, name)
     default = None if field.is_required() else to_jsonable_python(field.default)
-    if value == default or name in ONCE:
+    if value is ABSENT or value == default or name in ONCE:
         return
     group, dot, key = name.replace("_", "-").rpartition(".")
     if isinstance(value, bool):
@@ -43,5 +45,5 @@ def _flag(name: str, field: Any, settings: Mapping[str, Any]) -> Iterator[str]:
 def _nested(settings: Mapping[str, Any], name: str) -> Any:
     found: Any = settings
     for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
+        found = found.get(part, ABSENT) if isinstance(found, Mapping) else ABSENT
     return found

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from ...engine.metrics import METRICS
@@ -16,6 +17,7 @@ from ...engine.metrics.floors import FLOORS, floored
 from ..explain import PreparedRun, prepare_run
 from ..schema import rows_to_table, table_to_parquet
 from ..settings import Settings
+from ..summaries import with_summary
 from .probe import LOOKED_AT, Probe, probe_run
 from .suspicions import accuracy, finding_records, findings, seconds_per_row
 
@@ -125,7 +127,7 @@ def times(run: PreparedRun, probe: Probe, forwards: float | None, rows: float) -
         {"device": probe.device, "workers": count, "seconds": divided(work, count, len(run.shards)), "how": how}
         for count in counts(run)
     ]
-    if not probe.device.startswith("cuda"):
+    if not probe.device.startswith("cuda") and probe.rate < ASSUMED_RATE / 2:
         found += [
             {"device": "gpu", "workers": count, "seconds": divided(forwards / ASSUMED_RATE, count, len(run.shards)),
              "how": f"assuming {ASSUMED_RATE:,.0f} forwards a second on each, which was not measured: run this on a machine with one"}
@@ -153,11 +155,11 @@ def store_bytes(run: PreparedRun, probe: Probe, images: int, rows: float) -> dic
     """Bytes of the store, from rows made here or by rule of thumb."""
     layout = run.sink.layout
     if probe.rows:
-        one = len(table_to_parquet(rows_to_table(probe.rows[:1], layout)))
-        both = len(table_to_parquet(rows_to_table(probe.rows, layout)))
-        each = (both - one) / (len(probe.rows) - 1) if len(probe.rows) > 1 else one
+        table = rows_to_table(probe.rows, layout)
+        each = ROW_BYTES + sum(bytes_of_maps(table)) / len(table)
+        frame = max(0, len(table_to_parquet(with_summary(table))) - each * len(table))
         return {
-            "bytes": round(rows * each + len(run.shards) * max(0, one - each)),
+            "bytes": round(rows * each + len(run.shards) * frame),
             "per_row": round(each),
             "how": "from rows made here",
         }
@@ -165,3 +167,11 @@ def store_bytes(run: PreparedRun, probe: Probe, images: int, rows: float) -> dic
     pixels = layout.input_size[0] * layout.input_size[1]
     each = ROW_BYTES + (2 * height * width if layout.with_map else 0) + (PNG_SHARE * pixels if layout.with_png else 0)
     return {"bytes": round(rows * each), "per_row": round(each), "how": "by rule of thumb"}
+
+
+def bytes_of_maps(table: pa.Table) -> list[int]:
+    """Of every row, as numbers and as a picture."""
+    kind = table.schema.field("map").type if "map" in table.column_names else None
+    numbers = 0 if kind is None else 2 * kind.list_size
+    pictures = table["map_png"].to_pylist() if "map_png" in table.column_names else [None] * len(table)
+    return [numbers + len(one["bytes"]) if one else numbers for one in pictures]

@@ -39,7 +39,7 @@ def forecast_text(found: Mapping[str, Any]) -> str:
 
 def images_line(found: Mapping[str, Any]) -> str:
     probe = found["probe"]
-    several = f", {found['rows_per_image']:.2g} rows each" if found["rows_per_image"] not in (0, 1) else ""
+    several = f", {found['rows_per_image']:.3g} rows each" if found["rows_per_image"] not in (0, 1) else ""
     return f"{found['images']:,}{several}; looked at {probe['looked_at']}, {probe['usable']} of them usable"
 
 
