@@ -1,21 +1,19 @@
 """The engine beside pytorch-grad-cam's and torchcam's Score-CAM and captum's occlusion: masks per second, and quality.
 
-    python -m bench.versus_peers [--networks mobilenet_v2] [--images 3] [--masks 0] [--quality 0] [--fresh]
+    python -m bench.versus_peers [--networks mobilenet_v2] [--images 3] [--masks 0] [--quality 0] [--score-cam 0] [--fresh]
 
 Needs the `bench` extra. Every method gets the same model, the same image and, where it can be told, the number of masks that SISE scores
 for that image (Score-CAM: so many maps of the last layer, through each library's `reshape_transform`; occlusion: a square grid of about
 as many windows). Each peer runs as its users call it, and once more as `tuned`: channels_last under our bf16 autocast. Its batch size is
 the fastest of 16, 32, 64 in a trial. Methods take turns on each image; ratios are within an image, and the median over images counts.
 --quality N measures the maps of N boxed images with our metrics, each method with all of its own masks.
+--score-cam N races our Score-CAM and RISE, N images sharing mask batches, with the peers' Score-CAM at the same number of masks per image.
 Images are stored when done: the same command goes on after an interruption.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -30,77 +28,15 @@ from heatlas.engine.statuses import CONSTANT_MAP, OK
 from heatlas.workers.shard_attempt import seed_of
 from torch import Tensor, nn
 
+from .packed_race import score_cam_lines, score_cams
+from .peers import PEERS, RUNS
 from .performance_page import table, write_section
 from .records import Records
 from .subjects import boxed_samples, network, prepared
 
-PEERS = ("pytorch-grad-cam ScoreCAM", "torchcam ScoreCAM", "captum Occlusion")
 METRICS = ("drop_pct", "increase", "ebpg", "insertion_auc", "deletion_auc")
 BATCHES = (16, 32, 64)
 TRIAL = 64
-Peer = Callable[[nn.Module, str, Tensor, int, int | None, int], tuple[Tensor, int]]
-"""(model, layer, image, target, masks wanted or None for all, batch) -> (map `(height, width)`, masks that were scored)."""
-
-
-def score_cam_of_grad_cam(
-    model: nn.Module, layer: str, image: Tensor, target: int, masks: int | None, batch: int
-) -> tuple[Tensor, int]:
-    from pytorch_grad_cam import ScoreCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    used: list[int] = []
-
-    def few(maps: Tensor) -> Tensor:
-        used[:] = [min(maps.shape[1], masks or maps.shape[1])]
-        return maps[:, : used[0]].float()
-
-    with (
-        ScoreCAM(model, [model.get_submodule(layer)], reshape_transform=few) as cam,
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        cam.batch_size = batch
-        heat = cam(image[None], [ClassifierOutputTarget(target)])[0]
-    return torch.from_numpy(heat), used[0]
-
-
-def score_cam_of_torchcam(
-    model: nn.Module, layer: str, image: Tensor, target: int, masks: int | None, batch: int
-) -> tuple[Tensor, int]:
-    from torchcam.methods import ScoreCAM
-
-    used: list[int] = []
-
-    def few(maps: Tensor) -> Tensor:
-        used[:] = [min(maps.shape[1], masks or maps.shape[1])]
-        return maps[:, : used[0]].float()
-
-    with torch.no_grad(), ScoreCAM(model, layer, batch_size=batch, reshape_transform=few) as cam:
-        scores = model(image[None])
-        coarse = cam(target, scores)[0]
-    heat = nn.functional.interpolate(coarse.view(1, 1, *coarse.shape[-2:]).float(), image.shape[1:], mode="bilinear")
-    return heat[0, 0], used[0]
-
-
-def occlusion_of_captum(
-    model: nn.Module, layer: str, image: Tensor, target: int, masks: int | None, batch: int
-) -> tuple[Tensor, int]:
-    from captum.attr import Occlusion
-
-    side = max(2, round(math.sqrt(masks or 650)))
-    stride = math.ceil((image.shape[1] - 16) / (side - 1))
-    window = max(16, stride)
-    with torch.no_grad():
-        found = Occlusion(model).attribute(
-            image[None], (image.shape[0], window, window), strides=(image.shape[0], stride, stride), target=target,
-            perturbations_per_eval=batch,
-        )  # fmt: skip
-    windows = (math.ceil((image.shape[1] - window) / stride) + 1) ** 2
-    return found[0].mean(0).clamp(min=0).float(), windows
-
-
-RUNS: dict[str, Peer] = dict(
-    zip(PEERS, (score_cam_of_grad_cam, score_cam_of_torchcam, occlusion_of_captum), strict=True)
-)
 
 
 def timed(peer: str, tuned: bool, models: tuple[nn.Module, nn.Module], *arguments: Any) -> tuple[float, int]:
@@ -270,6 +206,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3)
     parser.add_argument("--masks", type=int, default=0, help="at most so many for the peers, 0: as many as SISE")
     parser.add_argument("--quality", type=int, default=0, help="images on which maps are measured")
+    parser.add_argument(
+        "--score-cam", type=int, default=0, help="images for Score-CAM and RISE beside the peers' Score-CAM"
+    )
+    parser.add_argument("--layer", help="of Score-CAM; the last block layer unless named")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     arguments = parser.parse_args()
     try:
@@ -282,7 +222,13 @@ def main() -> None:
         race(name, arguments.images, arguments.masks, records)
         if arguments.quality:
             quality(name, arguments.quality, records)
-    write_section("versus_peers", lines(records.found), packages=("grad-cam", "torchcam", "captum"))
+        if arguments.score_cam:
+            score_cams(name, arguments.score_cam, arguments.layer, records)
+    write_section(
+        "versus_peers",
+        [*lines(records.found), *score_cam_lines(records.found)],
+        packages=("grad-cam", "torchcam", "captum"),
+    )
 
 
 if __name__ == "__main__":

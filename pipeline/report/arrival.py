@@ -120,10 +120,10 @@ def _recomputed(
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = model.module.to(device)
-    layers = settings.get("sise", {}).get("layers")
+    options = {name: value for name, value in settings["sise"].items() if value is not None}
     said = rows.atlas.metadata.get("provenance", {}).get("settings", {})
     sise = SISE(
-        module, layers=layers, mu=settings["sise"]["mu"], batch_size=min(int(settings.get("batch_size", 64)), 64),
+        module, **options, batch_size=min(int(settings.get("batch_size", 64)), 64),
         budget=settings.get("budget", "exact"), score=SCORES[said.get("score", "softmax")],
     )  # fmt: skip
     begun, found = time.monotonic(), []
