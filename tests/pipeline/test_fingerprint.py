@@ -96,7 +96,7 @@ def test_an_empty_directory_with_a_log_is_accepted(tmp_path):
 
 def test_a_file_instead_of_a_directory_is_refused(tmp_path):
     (tmp_path / "out").write_bytes(b"x")
-    with pytest.raises(StorageError, match="a file stands where a folder should be"):
+    with pytest.raises(NoRunError, match="is a file, or lies below one; give a directory"):
         claim_run(str(tmp_path / "out"), FACTS, SETTINGS)
 
 
