@@ -28,7 +28,7 @@ HEADER = """<!-- Made by `python -m bench.methods_page`; do not edit, run it aga
 Store, metrics, floors, `--sanity`, resuming and all guarantees are the same for every method. A run has one method; its settings, and no other
 method's, belong to the run's fingerprint, so that a run resumed with others is refused. Two methods on the same images are two
 runs, which `heatlas compare` compares. A model that a method cannot explain is refused before anything is written, with the methods that fit.
-How each departs from its paper or its released code stands in [method-notes.md](method-notes.md), what they score in
+`layer_agreement` compares SISE's block maps and is null with other methods. How each departs from its paper or its released code stands in [method-notes.md](method-notes.md), what they score in
 [evaluation.md](evaluation.md).
 
     import heatlas

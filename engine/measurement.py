@@ -118,8 +118,11 @@ class Measurement:
         truth: Bool[Tensor, "height width"] | None = None,
         layer_maps: Float[Tensor, "layer height width"] | None = None,
     ) -> dict[str, float | None]:
-        """Every metric once `done`; None where it is not defined for the map, or asks for ground truth that is not there."""
-        asked = [metric for metric in self._wanted.metrics if metric.needs != "truth" or truth is not None]
+        """Every metric once `done`; None where it is not defined for the map, or asks for ground truth or block maps that are not there."""
+        asked = [
+            metric for metric in self._wanted.metrics
+            if (metric.needs != "truth" or truth is not None) and (not metric.layers or layer_maps is not None)
+        ]  # fmt: skip
         if not asked or not self.finite:
             return self._wanted.undefined
         evidence = self._evidence(truth, layer_maps)

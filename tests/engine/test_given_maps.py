@@ -107,10 +107,12 @@ def test_a_map_of_another_size_is_refused_and_nothing_is_taken_in(model: nn.Modu
     assert session.alive == ()
 
 
-def test_block_maps_cannot_be_given(model: nn.Module, images: Tensor):
+def test_without_block_maps_their_agreement_is_not_defined(model: nn.Module, images: Tensor):
     given = Explanation("ok", None, 1, 1, 0.5, 0.1, map=torch.rand(24, 24))
-    with pytest.raises(ValueError, match="without the block maps"):
-        finished(model, images[:1], ["layer_agreement"], {0: given})
+    found = finished(model, images[:1], ["layer_agreement", "gini"], {0: given})[0]
+    assert found.status == "ok"
+    assert found.metrics["layer_agreement"] is None
+    assert found.metrics["gini"] is not None
 
 
 def test_an_unknown_metric_is_refused_as_ever(model: nn.Module):

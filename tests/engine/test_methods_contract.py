@@ -12,10 +12,12 @@ import pytest
 import torch
 from heatlas.engine.errors import ModelError, SettingsError, TargetError
 from heatlas.engine.methods.bound import BoundMethod, MethodResult, bind_method
-from heatlas.engine.methods.in_sessions import check_fit
+from heatlas.engine.methods.in_sessions import check_fit, make_explainer
 from heatlas.engine.methods.registry import entries, find_method, settings_class
+from heatlas.engine.metrics import spelt_out
 from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.scoring import Scoring
+from heatlas.engine.session import ExplainSession
 from oracle_nets import images_like
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
@@ -327,3 +329,18 @@ def test_settings_have_help_and_refuse_what_they_do_not_know(name: str) -> None:
 def test_only_methods_that_can_leave_masks_out_take_a_budget(name: str) -> None:
     with pytest.raises(SettingsError, match=f"method {name} .* budget must be exact, got 'fast'"):
         bound(name, model_for(name), replace(Scoring(), budget="fast"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_can_be_measured(name: str, images: Tensor) -> None:
+    settings = settings_class(name)(**{**SHORT.get(name, {}), **({"masks": 10} if name == "rise" else {})})
+    explainer = make_explainer(name, model_for(name), settings, Scoring(batch_size=16))
+    session = ExplainSession(explainer, spelt_out(["full"]), floors_below=100, sanity_below=100)
+    truth = torch.zeros(SIZE, dtype=torch.bool)
+    truth[4:12, 6:15] = True
+    found = [*session.push(0, images[0], truth=truth, label=1, sample_seed=3), *session.finish()]
+    assert [one.status for one in found] == ["ok"]
+    absent = {metric for metric, value in found[0].metrics.items() if value is None}
+    assert absent <= {"layer_agreement", "max_sensitivity", "label_overlap", "random_model_spearman"}
+    assert ("layer_agreement" in absent) == (name not in ("sise", "ada_sise"))
+    assert found[0].floors is not None
