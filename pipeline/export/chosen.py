@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ...engine.errors import UsageError, did_you_mean
 from ...workers.preprocess import Preprocess
 from ..atlas import Atlas
 from ..query import reading_parts
-from ..show import stored_preprocess
+from ..show import heat_of, stored_preprocess
 from ..sources.selection import with_ids
 
 
@@ -68,6 +70,23 @@ class Chosen:
         """The rows with these columns."""
         return self.atlas.batches(columns, self.where, self.ids)
 
+    def rows(self, columns: Sequence[str], heat: str | None) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
+        """The rows one by one, each with its map `(height, width)` in [0, 1] if it has one.
+
+        Args:
+            columns: Names, without the map's.
+            heat: The column to take maps from: `map`, `map_png` or none.
+        """
+        shape = self.atlas.metadata.get("map", {})
+        names = list(dict.fromkeys([*columns, *filter(None, [heat])]))
+        for table in self.batches(names):
+            if heat is None:
+                yield from ((row, None) for row in table.to_pylist())
+            elif heat == "map":
+                yield from zip(table.drop_columns([heat]).to_pylist(), _maps(table[heat], shape), strict=True)
+            else:
+                yield from ((row, heat_of(row.pop(heat), shape)) for row in table.to_pylist())
+
     def has(self, *columns: str) -> list[str]:
         """Those of these columns that the store has."""
         return [name for name in columns if name in self.atlas.schema.names]
@@ -83,6 +102,14 @@ class Chosen:
         """How images became the network's input; None where the run does not say."""
         stored = self.atlas.run["fingerprint"].get("preprocess", {})
         return stored_preprocess(self.atlas.run) if "resize" in stored else None
+
+
+def _maps(column: pa.ChunkedArray, shape: Mapping[str, int]) -> Iterator[np.ndarray | None]:
+    """The maps of a piece without a Python object per pixel."""
+    for chunk in column.chunks:
+        values = iter(chunk.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, shape["height"], shape["width"]))  # fmt: skip
+        for there in chunk.is_valid().to_pylist():
+            yield next(values) if there else None
 
 
 def is_plain(kind: pa.DataType) -> bool:

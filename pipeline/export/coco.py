@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,6 @@ from typing import Any
 
 from ...engine.statuses import OK
 from ..schema import metric_columns
-from ..show import heat_of
 from .chosen import Chosen
 from .json_arrays import ArrayFile, plain
 from .whole_image import box_on_image, geometry_of, hot_box
@@ -33,21 +31,20 @@ def write_coco(chosen: Chosen, path: Path) -> int:
     heat = next(iter(chosen.has("map", "map_png")), None)
     if heat is None:
         chosen.notes.append("the run stored no maps, so there are no boxes and no annotations")
-    preprocess, shape = chosen.preprocess, chosen.atlas.metadata.get("map", {})
-    columns: list[str] = list(dict.fromkeys([*chosen.has(*WANTED), *metrics, *filter(None, [heat])]))
+    preprocess = chosen.preprocess
+    columns: list[str] = list(dict.fromkeys([*chosen.has(*WANTED), *metrics]))
     highest, rows, image, last = len(chosen.names) - 1, 0, 0, None
     with tempfile.TemporaryDirectory(prefix=".coco-", dir=path.parent) as beside:
         parts = {name: Path(beside) / name for name in ("images", "annotations")}
         with ArrayFile(parts["images"]) as images, ArrayFile(parts["annotations"]) as annotations:
-            for row in itertools.chain.from_iterable(table.to_pylist() for table in chosen.batches(columns)):
+            for row, values in chosen.rows(columns, heat):
                 rows += 1
                 if row["id"] != last:  # the rows of an image stand together
                     last, image = row["id"], image + 1
                     images.add(image_entry(row, image))
                 highest = max(highest, row["target"] or 0)
-                geometry = geometry_of(row, preprocess)
-                values = heat_of(row[heat], shape) if heat and row["status"] == OK else None
-                box = hot_box(values) if values is not None else None
+                geometry = geometry_of(row, preprocess) if values is not None and row["status"] == OK else None
+                box = hot_box(values) if values is not None and geometry is not None else None
                 placed = box_on_image(box, geometry) if box and geometry else None
                 if placed is not None:
                     annotations.add(annotation_entry(row, image, annotations.count + 1, placed, metrics))

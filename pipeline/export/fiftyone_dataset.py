@@ -10,7 +10,6 @@ The format is the one that FiftyOne wrote before version 0.8 and still reads: it
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,6 @@ from typing import Any
 from ...engine.errors import SampleError
 from ...engine.statuses import OK
 from ..schema import metric_columns
-from ..show import heat_of
 from ..sources.reader import FsspecReader
 from .chosen import Chosen, is_plain
 from .json_arrays import ArrayFile, plain
@@ -45,13 +43,13 @@ def write_fiftyone(chosen: Chosen, path: Path) -> int:
     fields = field_names(name for name in wanted if is_plain(schema.field(name).type) and name not in WANTED)
     heat = next(iter(chosen.has("map_png", "map")), None)
     reader = FsspecReader(chosen.atlas.run["fingerprint"].get("data_root"))
-    preprocess, shape = chosen.preprocess, chosen.atlas.metadata.get("map", {})
+    preprocess = chosen.preprocess
     names, unread, last, image = FileNames(chosen.count()), 0, None, None
     (path / MAPS).mkdir(parents=True)
     (path / "data").mkdir()
-    columns: list[str] = list(dict.fromkeys([*chosen.has(*WANTED), *fields, *filter(None, [heat])]))
+    columns: list[str] = list(dict.fromkeys([*chosen.has(*WANTED), *fields]))
     with ArrayFile(path / "samples.json", '{"samples": [', "]}") as samples:
-        for row in itertools.chain.from_iterable(table.to_pylist() for table in chosen.batches(columns)):
+        for row, values in chosen.rows(columns, heat):
             stem = names.new(row["id"], row["target"], row["method"]).removesuffix(".png")
             if row["id"] != last:  # the rows of an image stand together
                 last, image = row["id"], None
@@ -63,8 +61,7 @@ def write_fiftyone(chosen: Chosen, path: Path) -> int:
             if image is None:
                 continue
             sample = sample_of(row, chosen, fields, image)
-            values = heat_of(row[heat], shape) if heat and row["status"] == OK else None
-            geometry = geometry_of(row, preprocess)
+            geometry = geometry_of(row, preprocess) if row["status"] == OK else None
             if values is not None and geometry is not None:
                 _write(path / MAPS / f"{stem}.png", png(on_whole_image(values, geometry)))
                 sample["explanation"] = {

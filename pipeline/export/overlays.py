@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from ...engine.errors import SampleError, UsageError
 from ...engine.statuses import OK
 from ..overlay import file_name
-from ..show import caption, draw, heat_of
+from ..show import caption, draw
 from ..sources.reader import FsspecReader
 from .chosen import Chosen
 
@@ -39,12 +38,11 @@ def write_overlays(chosen: Chosen, path: Path) -> int:
             f"{chosen.atlas.uri} stored no maps, or not how its images were prepared, so there is nothing to draw"
         )
     reader = FsspecReader(chosen.atlas.run["fingerprint"].get("data_root"))
-    shape, names, taken = chosen.atlas.metadata.get("map", {}), FileNames(chosen.count()), 0
+    names, taken = FileNames(chosen.count()), 0
     missing: dict[str, int] = {}
     with open(path / INDEX, "w", encoding="utf-8") as index:
-        tables = chosen.batches([*chosen.has(*WANTED), heat])
-        for row in itertools.chain.from_iterable(table.to_pylist() for table in tables):
-            row["heat"] = heat_of(row.pop(heat), shape)
+        for found, values in chosen.rows(chosen.has(*WANTED), heat):
+            row = {**found, "heat": values}
             entry: dict[str, Any] = {
                 "file": None,
                 **{name: row[name] for name in ("id", "target", "method", "status", "error")},
