@@ -44,6 +44,10 @@ PASSES = {
     "ada_sise": "1F 1B + K F, K fewer maps",
     "score_cam": "1F + K F, K maps of the layer",
 }
+MEASURED = {
+    "ada_sise": "On 24 photographs with MobileNetV2 it keeps 212 masks of the 661 that SISE keeps at mu = 0 (means; per image 23 to 38 %).",
+}
+"""Counts that took no timing; what maps are worth stands in docs/evaluation.md."""
 OWN = """## A method of your own
 
 A package brings a method by two entry points: one whose module registers it, and one that names its settings, in a module that does not
@@ -113,6 +117,8 @@ def section(one: Method) -> str:
     text = f"## {one.name}\n\n{one.summary[:1].upper()}{one.summary[1:]}. {' '.join(facts)}"
     if one.name not in ("sise", "ada_sise") and told:
         text += f"\n\n{told}"
+    if one.name in MEASURED:
+        text += f" {MEASURED[one.name]}"
     settings = [setting for setting in dataclasses.fields(one.settings) if setting.name != "seed"]
     if settings:
         hints = get_type_hints(one.settings)
