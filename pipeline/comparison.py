@@ -191,7 +191,13 @@ def scores_by_id(atlas: Atlas, columns: dict[str, str], where: str) -> dict[str,
 
 
 def row_of(
-    name: str, fact: dict[str, Any], buckets: np.ndarray, first: np.ndarray, second: np.ndarray, resamples: int, seed: int
+    name: str,
+    fact: dict[str, Any],
+    buckets: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
     """One metric's comparison over the pairs in which both have it."""
     both = ~(np.isnan(first) | np.isnan(second))

@@ -129,7 +129,9 @@ def test_a_column_and_sigmoids(folder: pathlib.Path, tmp_path: pathlib.Path):
     files = sorted((folder / "images").rglob("*.png"))[:4]
     lines = [f"{path},{claim}" for path, claim in zip(files, ["2", '"0,1"', "", "7"], strict=True)]
     (tmp_path / "list.csv").write_text("uri,claim\n" + "\n".join(lines) + "\n")
-    argv = command(tmp_path / "list.csv", tmp_path / "out", "--target", "column:claim", "--score", "sigmoid", "--metrics", "none")
+    argv = command(
+        tmp_path / "list.csv", tmp_path / "out", "--target", "column:claim", "--score", "sigmoid", "--metrics", "none"
+    )
     assert main(argv) == 0
     rows = heatlas.open(tmp_path / "out").to_pandas(["target", "status", "score", "logit", "prediction"])
     assert sorted(rows["status"]) == ["label_error", "label_error", "ok", "ok", "ok"]
