@@ -59,7 +59,7 @@ CONTRACT = """What `explain` promises, and `tests/engine/test_methods_contract.p
 - Maps at the input's size, float32, in [0, 1]; constant where an image gives no map, NaN where it breaks. heatlas makes the statuses
   `constant_map` and `non_finite` of them; no row ever holds a NaN.
 - A row does not depend on the other images of its batch. Batches always have the same size (`images` in the declaration, 8, or the run's
-  `--batch-size` where that is smaller); the last is filled up with copies.
+  `--batch-size` or its largest shard where that is smaller); the last is filled up with copies.
 - Whatever is random is drawn from `seeds`, which stand for the images, and from nothing else; a settings field `seed` is the run's `--seed`.
 - The model is in eval mode and is left as it came. Under `--precision bf16` all passes run under autocast.
 - `cost` is what is spent: the passes that a hook on the last layer counts.

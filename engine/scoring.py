@@ -23,6 +23,8 @@ class Scoring:
 
     batch_size: int = 64
     """Masked inputs per forward, at least 1."""
+    images: int | None = None
+    """Most images that a batch method is given at once, where that is fewer than it takes, at least 1."""
     precision: str = "fp32"
     """Of `PRECISIONS`; that of the masked forwards, and of all passes of a method that has none."""
     score: Score = SOFTMAX
@@ -34,6 +36,8 @@ class Scoring:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.images is not None and self.images < 1:
+            raise SettingsError(f"images must be at least 1, got {self.images}")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
 

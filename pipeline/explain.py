@@ -228,7 +228,10 @@ def prepare_run(settings: Settings) -> PreparedRun:
         listing=labels.listing,
         shards=shards,
         fingerprint=run_fingerprint(settings, metrics, model, fit, labels.listing, shards, data_root, score),
-        spec=worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
+        spec=replace(
+            worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
+            shard_size=max(map(len, shards)),
+        ),
         reader=FsspecReader(data_root, remote_file(settings.model), item_source(settings.data)),
         sink=ParquetSink(settings.out, layout),
         layer_count=len(fit.blocks or ()),

@@ -111,7 +111,7 @@ class ModelEngine:
     def _new_session(self) -> ExplainSession:
         spec = self._spec
         scoring = Scoring(
-            batch_size=self._batch_size, precision=spec.precision, score=SCORES[spec.score],
+            batch_size=self._batch_size, images=spec.shard_size, precision=spec.precision, score=SCORES[spec.score],
             fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget,
         )  # fmt: skip
         settings = find_method(spec.method).settings(**spec.method_settings)

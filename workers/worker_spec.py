@@ -28,6 +28,8 @@ class WorkerSpec:
     """Forward passes per image, see `engine.budget`."""
     batch_size: int = 64
     """Masked images per forward pass, at least 1."""
+    shard_size: int | None = None
+    """Images of the run's largest shard: no method is given more at once, so that small shards are not padded. None: not known."""
     precision: str = "fp32"
     fold_bn: bool = False
     """Score masks with batch norms folded into convolutions."""

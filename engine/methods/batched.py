@@ -64,7 +64,7 @@ class Batched:
         self.settings = settings
         self.scoring = scoring
         self.scorer = scoring.scorer(model)
-        self.images = max(1, min(declared.images, scoring.batch_size))
+        self.images = max(1, min(declared.images, scoring.batch_size, scoring.images or declared.images))
         with untouched(model):
             self._method = declared.build(model, settings)
         self._waiting: list[Waiting] = []

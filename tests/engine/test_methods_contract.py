@@ -344,3 +344,19 @@ def test_every_metric_can_be_measured(name: str, images: Tensor) -> None:
     assert absent <= {"layer_agreement", "max_sensitivity", "label_overlap", "random_model_spearman"}
     assert ("layer_agreement" in absent) == (name not in ("sise", "ada_sise"))
     assert found[0].floors is not None
+
+
+def test_small_shards_are_not_filled_up():
+    """A session that will see two images at most gives the method no more than two at once."""
+    model, sizes = cnn(), []
+    explainer = make_explainer("grad_cam", model, None, Scoring(images=2))
+    handle = model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    session = ExplainSession(explainer)
+    for key, image in enumerate(images_like(2, 3, SIZE, 0)):
+        session.push(key, image)
+    session.finish()
+    handle.remove()
+    assert sizes
+    assert set(sizes) == {2}
+    with pytest.raises(SettingsError, match="images must be at least 1, got 0"):
+        Scoring(images=0)
