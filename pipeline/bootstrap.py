@@ -93,7 +93,7 @@ class BucketSums:
             level: Share of the resampled means that lie between the ends.
 
         Returns:
-            NaN where fewer than two buckets have a value: nothing can be said about the spread then.
+            NaN where fewer than two buckets have a value, or no resample met one: nothing can be said about the spread then.
         """
         size = len(self.buckets)
         generator = np.random.default_rng(seed)
@@ -104,7 +104,7 @@ class BucketSums:
             drawn = generator.integers(size, size=(many, size)) if size else np.zeros((many, 0), np.int64)
             weights = np.stack([np.bincount(row, minlength=size) for row in drawn]).astype(np.float64)
             means[start : start + many] = _ratio(weights @ self.sums, weights @ self.counts)
-        enough = (self.counts > 0).sum(axis=0) > 1
+        enough = ((self.counts > 0).sum(axis=0) > 1) & ~np.isnan(means).all(axis=0)
         ends = np.full((2, self.sums.shape[1]), np.nan)
         if enough.any():
             ends[:, enough] = np.nanquantile(means[:, enough], [(1 - level) / 2, (1 + level) / 2], axis=0)
