@@ -36,12 +36,18 @@ def export(
         Parameter(help="Columns, instead of those that suit the format.", consume_multiple=True, negative=""),
     ] = None,
     overwrite: Annotated[bool, Parameter(help="Replace an older export at --out.", negative="")] = False,
+    trust_code: Annotated[
+        bool,
+        Parameter(
+            help="Run the Python source that the store names, to read its images (fiftyone, overlays).", negative=""
+        ),
+    ] = False,
     as_json: Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.", negative="")] = False,
 ) -> int:
     """Write a store, or some of its rows, for FiftyOne, Hugging Face datasets, COCO tools, spreadsheets, Lance, cleanlab, or as pictures."""
     from .export.export import export_store
 
     names = None if columns is None else [name for text in columns for name in text.split(",") if name]
-    done = export_store(out, to, place, where=where, ids=ids, columns=names, overwrite=overwrite)
+    done = export_store(out, to, place, where=where, ids=ids, columns=names, overwrite=overwrite, trust_code=trust_code)
     print(json.dumps(dataclasses.asdict(done), indent=2) if as_json else harmless(done.text()))
     return 0

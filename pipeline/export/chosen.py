@@ -13,7 +13,8 @@ from ...engine.errors import UsageError, did_you_mean
 from ...workers.preprocess import Preprocess
 from ..atlas import Atlas
 from ..query import reading_parts
-from ..show import heat_of, stored_preprocess
+from ..show import heat_of, reader_of, stored_preprocess
+from ..sources.reader import FsspecReader
 from ..sources.selection import with_ids
 
 
@@ -26,6 +27,8 @@ class Chosen:
     ids: list[str] | None = None
     columns: tuple[str, ...] | None = None
     """Wanted by the user; None: whatever suits the format."""
+    trust_code: bool = False
+    """Whether a source written in Python, which the store names, may be run to read images."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about the result; formats add to it."""
 
@@ -86,6 +89,11 @@ class Chosen:
                 yield from zip(table.drop_columns([heat]).to_pylist(), _maps(table[heat], shape), strict=True)
             else:
                 yield from ((row, heat_of(row.pop(heat), shape)) for row in table.to_pylist())
+
+    @property
+    def reader(self) -> FsspecReader:
+        """Reads the run's images again."""
+        return reader_of(self.atlas.run, trust_code=self.trust_code)
 
     def has(self, *columns: str) -> list[str]:
         """Those of these columns that the store has."""

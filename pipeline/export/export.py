@@ -75,6 +75,7 @@ def export_store(
     ids: str | None = None,
     columns: Sequence[str] | None = None,
     overwrite: bool = False,
+    trust_code: bool = False,
 ) -> Exported:
     """Write a store, or some of its rows, in another format. A few MB of rows are in memory at a time.
 
@@ -86,6 +87,7 @@ def export_store(
         ids: File that lists the ids wanted, one per line or in a column `id`.
         columns: Which columns; None: those that suit the format.
         overwrite: Replace an older export at `place`.
+        trust_code: Whether a source written in Python, which the store names, may be run to read images.
 
     Raises:
         UsageError: If something of the request is wrong; nothing was written.
@@ -99,6 +101,7 @@ def export_store(
     checked(final, form.kind, overwrite=overwrite)
     atlas = out if isinstance(out, Atlas) else open_atlas(out)
     chosen = Chosen.of(atlas, where, ids, columns)
+    chosen.trust_code = trust_code
     rows = chosen.count()
     facts = {"format": to, "store": atlas.uri, "rows": rows, "where": where, "ids": ids, "columns": list(columns) if columns else None,
              "heatlas": __version__, "run_created": atlas.run.get("created")}  # fmt: skip

@@ -19,7 +19,6 @@ from typing import Any
 from ...engine.errors import SampleError
 from ...engine.statuses import OK
 from ..schema import metric_columns
-from ..sources.reader import FsspecReader
 from .chosen import Chosen, is_plain
 from .json_arrays import ArrayFile, plain
 from .overlays import FileNames
@@ -42,7 +41,7 @@ def write_fiftyone(chosen: Chosen, path: Path) -> int:
     wanted = chosen.columns or [*metric_columns(schema), *chosen.atlas.metadata.get("extra_columns", {})]
     fields = field_names(name for name in wanted if is_plain(schema.field(name).type) and name not in WANTED)
     heat = next(iter(chosen.has("map_png", "map")), None)
-    reader = FsspecReader(chosen.atlas.run["fingerprint"].get("data_root"))
+    reader = chosen.reader
     preprocess = chosen.preprocess
     names, unread, last, image = FileNames(chosen.count()), 0, None, None
     (path / MAPS).mkdir(parents=True)

@@ -11,7 +11,6 @@ from ...engine.errors import SampleError, UsageError
 from ...engine.statuses import OK
 from ..overlay import file_name
 from ..show import caption, draw
-from ..sources.reader import FsspecReader
 from .chosen import Chosen
 
 INDEX = "index.jsonl"
@@ -37,7 +36,7 @@ def write_overlays(chosen: Chosen, path: Path) -> int:
         raise UsageError(
             f"{chosen.atlas.uri} stored no maps, or not how its images were prepared, so there is nothing to draw"
         )
-    reader = FsspecReader(chosen.atlas.run["fingerprint"].get("data_root"))
+    reader = chosen.reader
     names, taken = FileNames(chosen.count()), 0
     missing: dict[str, int] = {}
     with open(path / INDEX, "w", encoding="utf-8") as index:
