@@ -40,11 +40,11 @@ class StoredMaps:
         return StoredMaps, (self.out,)
 
     def of(self, sample: Sample) -> list[Explanation]:
-        """See `StoredExplanations.of`; the map is float32, with float16's 11 bits."""
+        """See `StoredExplanations.of`; the map is float32, with float16's 11 bits. Empty for a sample whose rows have no map."""
         with self._lock:
             if self._part != sample.explained_in or sample.id not in self._group:
                 self._load(sample)
-            rows, shape = self._group[sample.id], self._shape
+            rows, shape = self._group.get(sample.id, []), self._shape
         return [
             Explanation(
                 row["status"], row["error"], row["prediction"], row["target"], row["score"], row["logit"],
