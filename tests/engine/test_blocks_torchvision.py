@@ -78,6 +78,6 @@ def test_the_page_holds_each_classifier_once_and_nothing_else() -> None:
 def test_a_vision_transformer_is_refused_with_a_way_out() -> None:
     model, image = TABLE["meta_model"]("vit_b_32")
     with pytest.raises(
-        NoBlocksError, match=r"one, 'conv_proj' with 768 maps of 7 x 7.*name convolutional layers.*DAAM"
+        NoBlocksError, match=r"one, 'conv_proj' with 768 maps of 7 x 7.*name convolutional layers.*such as daam"
     ):
         block_layers(model, image)

@@ -223,7 +223,8 @@ def test_manifest_columns_travel_and_can_be_chosen(place: pathlib.Path, tmp_path
         f"images/{CLASSES[n % 3]}/{n:03d}.png,{n % 3},{100 + n},cam{n % 2},00{n},2026-01-0{n + 1}" for n in range(COUNT)
     ]
     (place / "manifest.csv").write_text("\n".join(lines) + "\n")
-    assert main(command(place / "manifest.csv", tmp_path / "out")) == 2
+    assert "data_width" in run(place / "manifest.csv", tmp_path / "as-it-is").schema.names
+    assert main(command(place / "manifest.csv", tmp_path / "out", "--columns.extra", "width")) == 2
     told = capsys.readouterr().err
     assert "the data set's column 'width' would be 'width' in the store, which has a column 'width' already" in told
     assert "--columns.extra all,width=NEW" in told
