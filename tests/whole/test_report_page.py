@@ -13,6 +13,7 @@ from heatlas.pipeline.explain import explain_dataset
 from heatlas.pipeline.report.build import write_report
 from PIL import Image
 from reported_store import HOSTILE_IDS, write_reported
+from tiny_run import wait_until
 
 pytestmark = needs_chromium
 
@@ -120,7 +121,8 @@ def test_the_keyboard_searches_and_walks_through_pictures(opened: Page):
     assert opened.run(place) == "8 of 8"
     opened.press("Escape")
     assert not opened.run("document.querySelector('#viewer').open")
-    assert opened.run("document.activeElement === document.querySelectorAll('#worst .open')[7]")
+    focused = "document.activeElement === document.querySelectorAll('#worst .open')[7]"
+    assert wait_until(lambda: opened.run(focused), 20), "the close event comes after the key's"
 
 
 def test_dark_follows_the_system_and_the_button(opened: Page):
