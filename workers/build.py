@@ -17,6 +17,7 @@ from ..engine.scoring_forward import StandInWarning
 from ..engine.session import ExplainSession
 from .decode import Prepared, prepare
 from .engine_port import Engine
+from .freed_memory import keep_freed_memory
 from .models import LoadedModel, load_model
 from .ports import SampleReader, StoredExplanations
 from .shards import Sample
@@ -24,7 +25,7 @@ from .worker_spec import WorkerSpec
 
 
 def build_engine(spec: WorkerSpec, reader: SampleReader, stored: StoredExplanations | None = None) -> Engine:
-    """Load the model and put it on the device.
+    """Load the model and put it on the device; sets this process's threads and, on a CPU, that it keeps the memory it frees.
 
     Args:
         spec: Model and method.
@@ -36,7 +37,10 @@ def build_engine(spec: WorkerSpec, reader: SampleReader, stored: StoredExplanati
         SettingsError: When a metric or precision is unknown.
     """
     torch.set_num_threads(spec.threads)
-    return ModelEngine(spec, load_model(spec.model, reader), _device(spec), stored)
+    device = _device(spec)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return ModelEngine(spec, load_model(spec.model, reader), device, stored)
 
 
 def _device(spec: WorkerSpec) -> torch.device:

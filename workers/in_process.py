@@ -6,10 +6,7 @@ A crash takes the run with it and nothing watches for hangs; the same command re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import replace
-
-import torch
 
 from ..engine.errors import TooManyErrorsError, WorkerStartError
 from .engine_port import Build
@@ -27,6 +24,7 @@ from .events import (
     WorkersChanged,
 )
 from .interrupts import STOPPING, Interrupts
+from .lent_process import lent_process
 from .outcome import RunOutcome
 from .ports import SampleReader, ShardSink
 from .shard_worker import ShardWorker
@@ -65,7 +63,7 @@ def explain_in_process(
         WorkerStartError: When the model cannot be built.
         TooManyErrorsError: When the circuit breaker opens.
     """
-    with _threads(), Interrupts(patience=1) as interrupts:
+    with lent_process(), Interrupts(patience=1) as interrupts:
         worker = ShardWorker(replace(spec, max_error_rate=max_error_rate), reader, sink, build, _leave)
         report = worker.start()
         if report.error:
@@ -129,14 +127,3 @@ def _one_shard(
 
 def _leave(code: int) -> None:
     raise SystemExit(f"the accelerator of this process no longer computes (exit code {code}); the same command resumes")
-
-
-@contextmanager
-def _threads():
-    """Torch's thread count is this process's, not ours; put it back."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        with suppress(RuntimeError):
-            torch.set_num_threads(before)

@@ -16,6 +16,7 @@ from ...engine.methods.registry import find_method
 from ...engine.sise import SISE
 from ...workers.build import ModelEngine, build_engine
 from ...workers.decode import Prepared
+from ...workers.lent_process import lent_process
 from ...workers.shard_attempt import ShardAttempt
 from ...workers.shards import Row, Sample, Shard
 from ...workers.targets import targets_of
@@ -86,12 +87,9 @@ def probe_run(run: PreparedRun, images: int = LOOKED_AT) -> Probe:
     spec = replace(run.spec, floors_below=0, sanity_below=0)
     if not torch.cuda.is_available() or spec.device == "cpu":
         spec = replace(spec, batch_size=min(spec.batch_size, BATCH_ON_CPU))
-    threads = torch.get_num_threads()
-    try:
+    with lent_process():
         engine = cast(ModelEngine, build_engine(spec, run.reader))
         return _probed(run, engine, spread(run, images))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def spread(run: PreparedRun, count: int) -> list[Sample]:

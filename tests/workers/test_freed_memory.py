@@ -1,0 +1,81 @@
+"""A CPU worker keeps the memory that it frees: no page faults for a tensor whose size it has freed before."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from heatlas.workers.freed_memory import keep_freed_memory, return_freed_memory
+from heatlas.workers.lent_process import lent_process
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told")
+MIB = 2**20
+
+
+def resident() -> float:
+    """MiB of this process in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / MIB
+
+
+def faults(mib: int = 64) -> int:
+    """Page faults of making and freeing a tensor whose like were made and freed before."""
+    for _ in range(12):  # the first few settle between other blocks
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(mib * MIB // 4)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def alone(body: str) -> list[float]:
+    """What `body` prints in a process of its own, whose allocator nobody has told anything."""
+    script = f"import sys; sys.path[:0] = {sys.path!r}\nfrom test_freed_memory import *\n{body}"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return [float(word) for word in run.stdout.split()]
+
+
+@glibc
+def test_memory_is_kept_and_returned():
+    given_back, kept, again, before, after = alone(
+        "print(faults()); keep_freed_memory(); print(faults())\n"
+        "torch.ones(64 * MIB); before = resident(); return_freed_memory(); print(faults(), before, resident())"
+    )
+    assert given_back >= 64 * MIB / resource.getpagesize() / 600  # even where pages are huge
+    assert kept < given_back / 4
+    assert again > 2 * kept
+    assert before - after > 200  # of the 256 MiB that were free and kept
+
+
+@glibc
+def test_a_worker_on_a_cpu_keeps_its_memory():
+    body = (
+        "from fake_engine import NoReader, fake_spec\nfrom heatlas.workers import build\n"
+        "from heatlas.workers.models import LoadedModel\nfrom heatlas.workers.preprocess import Preprocess\n"
+        "from torchvision.models import squeezenet1_1\n"
+        "found = LoadedModel(squeezenet1_1().eval(), Preprocess((64, 64), 'squash'), None, 1000, 'digest')\n"
+        "build.load_model = lambda spec, reader: found\n"
+        "before = faults(); build.build_engine(fake_spec(device='cpu'), NoReader()); print(before, faults())"
+    )
+    before, kept = alone(body)
+    assert kept < before / 4
+
+
+@glibc
+def test_a_lent_process_is_put_back(monkeypatch):
+    told = []
+    monkeypatch.setattr("heatlas.workers.lent_process.return_freed_memory", lambda: told.append(True))
+    threads = torch.get_num_threads()
+    with lent_process():
+        torch.set_num_threads(threads + 1)
+    assert torch.get_num_threads() == threads
+    assert told == [True]
+
+
+def test_another_allocator_is_left_alone(monkeypatch):
+    monkeypatch.setattr("heatlas.workers.freed_memory.ctypes.CDLL", lambda name: object())
+    assert keep_freed_memory() is False
+    return_freed_memory()
