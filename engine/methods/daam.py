@@ -2,20 +2,26 @@
 
 Every block's attention hands the class token a sum over tokens; weighed by the positive gradient of the target's logit it says
 what each patch gave to the class in that block, and over the blocks it adds up. Equation numbers as in the specification.
+
+A self-supervised model is explained with a bank of labelled features (`heatlas bank`, setting `bank`) in the place of a classifier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from .attention_capture import NEEDS, AttentionRun, Block, check_transformer, run_attention
+from .bank_classifier import BankClassifier
 from .batch_settings import DaamSettings
 from .class_attention import check, class_attention, projection
+from .feature_bank import FeatureBank, features_of
 from .layer_gradients import target_logits, wide
 from .method import Cost, MethodMaps, method
 from .passes import differentiable, plain
@@ -25,15 +31,20 @@ COST = Cost(forwards=1, backwards=1)
 
 
 class Daam:
-    """The supervised form; the identity sum_n S_b = T_b is checked on the first batch.
+    """The supervised form, and the self-supervised one where the model is a `BankClassifier`.
+
+    The self-supervised C_b is the gradient of the feature weighed by the dimensions that the nearest entries of its class share. As in
+    the released code the weights apply to the feature before it is normalised, and C_b is not rectified. An image none of whose
+    nearest entries is of its target has a constant map. The identity sum_n S_b = T_b is checked on the first batch.
 
     Raises:
         ModelError: When the model is no vision transformer that it can read.
     """
 
     def __init__(self, model: nn.Module, settings: DaamSettings):
-        check_transformer(model)
-        self._model = model
+        self._bank = model.bank if isinstance(model, BankClassifier) else None
+        self._model = model.model if isinstance(model, BankClassifier) else model
+        check_transformer(self._model)
         self._settings = settings
         self._checked = False
 
@@ -46,18 +57,48 @@ class Daam:
         """The accumulated map of the last block, and every block's own map; `seeds` are not used.
 
         Raises:
-            ModelError: When the logits do not depend on the class token, or attention is computed in an unknown way.
+            ModelError: When what the model says does not depend on the class token, or attention is computed in an unknown way.
         """
         with differentiable(self._model):
-            logits, run = run_attention(self._model, plain(images))
-            gradients = run.gradients(target_logits(logits, targets).sum())
+            if self._bank is None:
+                read = read_logits(self._model, plain(images), targets)
+            else:
+                read = read_features(self._model, self._bank, plain(images), targets)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if not self._checked:
-                check_used(logits, gradients[-1])
-            slopes = [slopes_of(block, one).relu() for block, one in zip(run.blocks, gradients, strict=True)]
-            maps = block_maps(run, slopes, is_checked=self._checked)
-            self._checked = self._checked or bool(logits.isfinite().all(dim=1).any())
+                check_used(read.asked, read.gradients[-1])
+            slopes = [slopes_of(block, one) for block, one in zip(read.run.blocks, read.gradients, strict=True)]
+            if self._bank is None:
+                slopes = [one.relu() for one in slopes]
+            maps = block_maps(read.run, slopes, is_checked=self._checked)
+            self._checked = self._checked or bool(read.asked.any())
             return finished(maps, (images.shape[2], images.shape[3]), self._settings)
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A forward and a backward pass over a batch."""
+
+    run: AttentionRun
+    gradients: tuple[Float[Tensor, "batch token channel"], ...]
+    """At every block's output."""
+    asked: Bool[Tensor, " batch"]
+    """Rows whose gradient must reach the class token: finite ones of which something was asked."""
+
+
+def read_logits(model: nn.Module, images: Tensor, targets: Int[Tensor, " batch"]) -> Read:
+    """What the target's logit says, in a context that records gradients."""
+    logits, run = run_attention(model, images)
+    gradients = run.gradients(target_logits(logits, targets).sum())
+    return Read(run, gradients, logits.detach().isfinite().all(dim=1))
+
+
+def read_features(model: nn.Module, bank: FeatureBank, images: Tensor, targets: Int[Tensor, " batch"]) -> Read:
+    """What the feature says in the dimensions that the target's nearest entries share, in a context that records gradients."""
+    feature, run = run_attention(model, images, lambda batch: features_of(model, batch))
+    weights = bank.weights(F.normalize(wide(feature.detach()), dim=1), targets)
+    gradients = run.gradients(feature, weights.to(feature))
+    return Read(run, gradients, feature.detach().isfinite().all(dim=1) & weights.any(dim=1))
 
 
 def slopes_of(block: Block, gradient: Float[Tensor, "batch token channel"]) -> Float[Tensor, "batch width"]:
@@ -102,14 +143,13 @@ def accumulated(
     return over_max(upsampled(total, size)).float()
 
 
-def check_used(logits: Float[Tensor, "batch class"], last: Float[Tensor, "batch token channel"]) -> None:
-    """Refuse a model that classifies by its patches.
+def check_used(asked: Bool[Tensor, " batch"], last: Float[Tensor, "batch token channel"]) -> None:
+    """Refuse a model that classifies by its patches, or by another token.
 
     Raises:
-        ModelError: When no finite row's logit changes with the last block's class token.
+        ModelError: When nothing that was asked changes with the last block's class token.
     """
-    finite = logits.detach().isfinite().all(dim=1)
-    if bool(finite.any()) and not bool(last[finite, 0].any()):
+    if bool(asked.any()) and not bool(last[asked, 0].any()):
         raise ModelError(
             f"the logits do not depend on the class token (the model averages its patches, perhaps); {NEEDS}"
         )

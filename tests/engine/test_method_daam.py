@@ -8,13 +8,13 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from heatlas.engine.errors import ModelError, SettingsError
+from heatlas.engine.errors import ModelError
 from heatlas.engine.methods.attention_capture import run_attention
+from heatlas.engine.methods.bank_classifier import BankClassifier
 from heatlas.engine.methods.batch_settings import DaamSettings
 from heatlas.engine.methods.class_attention import class_attention
 from heatlas.engine.methods.daam import Daam
-from heatlas.engine.methods.daam_self_supervised import SelfSupervisedDaam
-from heatlas.engine.methods.feature_bank import FeatureBank, build_bank, features_of
+from heatlas.engine.methods.feature_bank import build_bank, features_of
 from oracle_nets import architecture, images_like
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
@@ -234,7 +234,8 @@ def test_a_self_supervised_model_is_explained_by_its_nearest_features() -> None:
     with torch.no_grad():
         features = F.normalize(model(images), dim=1)
     torch.testing.assert_close(bank.features, features)
-    found, classes = SelfSupervisedDaam(model, bank).explain(images[:3])
+    classes = bank.classes(features[:3])
+    found = Daam(BankClassifier(model, bank), DaamSettings()).explain(images[:3], classes, [0] * 3)
     for number in range(3):
         near = (features @ features[number]).argsort(descending=True)[:20]
         votes = dict.fromkeys(range(3), 0.0)
@@ -257,9 +258,8 @@ def test_a_self_supervised_model_is_explained_by_its_nearest_features() -> None:
 def test_a_class_that_no_neighbour_has_gives_a_constant_map() -> None:
     model, images = timms(num_classes=0), images_like(30, 3, (32, 48), seed=1).double()
     labels = torch.zeros(30, dtype=torch.long)
-    bank = build_bank(model, [(images, labels)])
-    found, classes = SelfSupervisedDaam(model, bank).explain(images[:2], torch.tensor([0, 5]))
-    assert classes.tolist() == [0, 5]
+    bank = build_bank(model, [(images, labels)], num_classes=6)
+    found = Daam(BankClassifier(model, bank), DaamSettings()).explain(images[:2], torch.tensor([0, 5]), [0] * 2)
     assert float(found.maps[0].amax()) == 1
     assert float(found.maps[1].amax()) == 0
 
@@ -271,13 +271,3 @@ def test_features_are_what_the_classifier_is_given() -> None:
             features_of(model, images), model.forward_head(model.forward_features(images), pre_logits=True)
         )
         torch.testing.assert_close(features_of(timms(num_classes=0), images), timms(num_classes=0)(images))
-
-
-@pytest.mark.parametrize(
-    ("features", "labels"),
-    [((3, 4), [0, 1]), ((0, 4), []), ((2, 4), [0, -1])],
-    ids=["fewer labels", "nothing", "no class"],
-)
-def test_a_bank_that_makes_no_sense_is_refused(features: tuple[int, int], labels: list[int]) -> None:
-    with pytest.raises(SettingsError, match="feature bank needs"):
-        FeatureBank(torch.ones(features), torch.tensor(labels, dtype=torch.long))
