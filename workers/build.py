@@ -37,14 +37,14 @@ def build_engine(spec: WorkerSpec, reader: SampleReader, stored: StoredExplanati
         SettingsError: When a metric or precision is unknown.
     """
     torch.set_num_threads(spec.threads)
-    device = _device(spec)
+    device = device_of(spec.device)
     if device.type == "cpu":
         keep_freed_memory()
     return ModelEngine(spec, load_model(spec.model, reader), device, stored)
 
 
-def _device(spec: WorkerSpec) -> torch.device:
-    wanted = spec.device
+def device_of(wanted: str) -> torch.device:
+    """What `auto`, `cpu` or `cuda` means here."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)

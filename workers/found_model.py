@@ -23,3 +23,5 @@ class FoundModel:
     """Where the preprocessing comes from, in words."""
     code: str = ""
     """Stands for what the module computes where its weights do not tell it; goes into the digest."""
+    headless: bool = False
+    """Whether it is known to give features instead of logits."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..engine.errors import ModelError, did_you_mean
+from ..engine.methods.bank_classifier import BankClassifier
+from .bank_file import bank_for
 from .factory_models import load_factory
 from .found_model import FoundModel
 from .hf_models import load_hf
@@ -20,6 +22,7 @@ from .program_models import SUFFIXES, load_program
 from .timm_models import load_timm
 from .torchvision_models import load_torchvision, torchvision_names
 from .weights import model_digest
+from .zero_run import class_count, feature_width
 
 _FAMILIES: dict[str, Callable[[str, SampleReader | None], FoundModel]] = {
     "torchvision": load_torchvision,
@@ -47,10 +50,12 @@ class ModelSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channels: int | None = None
+    bank: str | None = None
+    """Path or URI of a feature bank that stands in for a classifier."""
 
     def overrides(self) -> dict[str, object]:
         """The preprocess settings by name, None where the model decides."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "spec"}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("spec", "bank")}
 
 
 @dataclass(frozen=True)
@@ -65,33 +70,90 @@ class LoadedModel:
     num_classes: int
     """At least 2."""
     digest: str
-    """Sha256 (hex) of weights and preprocessing."""
+    """Sha256 (hex) of weights and preprocessing, and of the bank where there is one."""
     origins: dict[str, str] = field(default_factory=dict)
     """Where each preprocess setting comes from, in words, by name."""
     dense: bool = False
     """Whether it gives every pixel its class."""
+    bank_digest: str = ""
+    """Sha256 (hex) of the bank alone; empty without one."""
+
+
+@dataclass(frozen=True)
+class FeatureModel:
+    """A model that gives features, whatever else it returns."""
+
+    module: nn.Module
+    """On the CPU, in eval mode."""
+    preprocess: Preprocess
+    digest: str
+    """Sha256 (hex) of weights and preprocessing."""
+    width: int
+    """Numbers in a feature."""
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedModel:
-    """Load the model, settle its preprocessing, and run it once on zeros to see that it is a classifier.
+    """Load the model, settle its preprocessing, and run it once on zeros to see that it is a classifier, or with a bank becomes one.
 
     Args:
-        spec: Model and preprocessing.
-        reader: Reads weights at remote URIs (`s3://...`); local files need none.
+        spec: Model, preprocessing and bank.
+        reader: Reads weights and banks at remote URIs (`s3://...`); local files need none.
 
     Raises:
-        ModelError: When the model is unknown, cannot be loaded, or does not return logits `(batch, class)`.
+        ModelError: When the model is unknown, cannot be loaded, or does not return logits `(batch, class)`; when the bank is none, or
+            another model's.
         SettingsError: When a preprocess setting is out of its range.
     """
-    found = _load(spec, reader)
-    module, class_names = found.module.eval(), found.class_names
-    preprocess = with_overrides(found.preprocess, spec.overrides())
-    refuse_channels(module, preprocess, spec.spec)
-    classes, dense = _outputs(module, preprocess, spec.spec)
+    if spec.bank is not None:
+        return _with_bank(load_feature_model(spec, reader), spec.spec, spec.bank, reader)
+    found, preprocess = _settled(spec, reader)
+    if found.headless:
+        raise ModelError(
+            f"{spec.spec} has no classifier, it gives features: make a bank of labelled images with `heatlas bank` and name it "
+            "with --bank, or give weights that have a last layer"
+        )
+    module, class_names = found.module, found.class_names
+    classes, dense = class_count(module, preprocess, spec.spec)
     if class_names is not None and len(class_names) != classes:
         raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
     digest = model_digest(module, preprocess, found.code)
     return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(found, preprocess, spec), dense)
+
+
+def load_feature_model(spec: ModelSpec, reader: SampleReader | None = None) -> FeatureModel:
+    """As `load_model`, of a model whose features are wanted; its bank is not looked at.
+
+    Raises:
+        ModelError: When the model is unknown, cannot be loaded, or gives no features.
+        SettingsError: When a preprocess setting is out of its range.
+    """
+    found, preprocess = _settled(spec, reader)
+    width = feature_width(found.module, preprocess, spec.spec)
+    digest = model_digest(found.module, preprocess, found.code)
+    return FeatureModel(found.module, preprocess, digest, width, origins_of(found, preprocess, spec))
+
+
+def _with_bank(model: FeatureModel, spec: str, uri: str, reader: SampleReader | None) -> LoadedModel:
+    stored = bank_for(uri, model.width, model.digest, spec, reader)
+    own = stored.digest()
+    return LoadedModel(
+        module=BankClassifier(model.module, stored.bank).eval(),
+        preprocess=model.preprocess,
+        class_names=stored.class_names,
+        num_classes=stored.bank.num_classes,
+        digest=hashlib.sha256(f"{model.digest} {own}".encode()).hexdigest(),
+        origins=model.origins,
+        bank_digest=own,
+    )
+
+
+def _settled(spec: ModelSpec, reader: SampleReader | None) -> tuple[FoundModel, Preprocess]:
+    found = _load(spec, reader)
+    found.module.eval()
+    preprocess = with_overrides(found.preprocess, spec.overrides())
+    refuse_channels(found.module, preprocess, spec.spec)
+    return found, preprocess
 
 
 def origins_of(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> dict[str, str]:
@@ -133,30 +195,3 @@ def _load(model: ModelSpec, reader: SampleReader | None) -> FoundModel:
     else:
         hint = did_you_mean(family, _FAMILIES)
     raise ModelError(f"{spec!r} names no model{hint}; write {_FORMS}")
-
-
-def _outputs(module: nn.Module, preprocess: Preprocess, spec: str) -> tuple[int, bool]:
-    """Number of classes, and whether every pixel gets them."""
-    shape = (1, preprocess.channels, *preprocess.size)
-    try:
-        with torch.no_grad():
-            output = module(torch.zeros(shape))
-    except Exception as error:
-        raise ModelError(
-            f"{spec} does not run on an input of shape {shape}: {' '.join(str(error).split())}. Set preprocess.size (and, for "
-            "other channels, preprocess.mean and preprocess.std) to what the model was trained with"
-        ) from error
-    logits = output.get("out") if isinstance(output, Mapping) else output  # torchvision's segmentation models
-    if not isinstance(logits, Tensor) or (logits is not output and logits.ndim != 4):
-        raise ModelError(
-            f"{spec} returns a {type(output).__name__}, not a tensor of logits (batch, class); wrap it so that it returns only "
-            "the logits"
-        )
-    if logits.ndim not in (2, 4) or logits.shape[0] != 1 or logits.shape[1] < 2:
-        raise ModelError(f"{spec} must return logits of shape (batch, class), or (batch, class, height, width) of a dense model, with at "
-                         f"least 2 classes; for a batch of 1 it returned {tuple(logits.shape)}")  # fmt: skip
-    if not torch.isfinite(logits).all():
-        raise ModelError(
-            f"{spec} returns logits that are not finite for an input of zeros; its weights are damaged or incomplete"
-        )
-    return logits.shape[1], logits.ndim == 4

@@ -22,7 +22,7 @@ def load_timm(name: str, reader: SampleReader | None = None) -> FoundModel:
 
     Args:
         name: `NAME` or `NAME.TAG`, or either with `@FILE` (`.safetensors`, `.pth` or `.pt`), whose last layer says how many classes
-            there are and whose first layer how many channels.
+            there are and whose first layer how many channels; without a last layer the model gives features.
         reader: Reads weights at remote URIs.
 
     Raises:
@@ -47,7 +47,7 @@ def load_timm(name: str, reader: SampleReader | None = None) -> FoundModel:
     classes = getattr(module, "num_classes", None)
     return FoundModel(
         module, preprocess_from_timm(config), imagenet_names() if classes == 1000 else None, f"timm's data config of {architecture}",
-        f"timm:{architecture}",
+        f"timm:{architecture}", headless=classes == 0,
     )  # fmt: skip
 
 
@@ -104,13 +104,14 @@ def _from_file(timm: Any, architecture: str, uri: str, reader: SampleReader | No
 
 
 def _options(bare: nn.Module, weights: StateDict) -> dict[str, int]:
-    """Classes and channels as the file's last and first layer have them."""
+    """Classes and channels as the file's last and first layer have them; no classes where it has no last layer."""
     config: Any = getattr(bare, "pretrained_cfg", None) or {}
     found = {}
     for option, key, axis in (("num_classes", "classifier", 0), ("in_chans", "first_conv", 1)):
         names = config.get(key)
-        for name in (names,) if isinstance(names, str) else names or ():
-            if (weight := weights.get(f"{name}.weight")) is not None and weight.ndim > axis:
-                found[option] = weight.shape[axis]
-                break
+        given = [weights.get(f"{name}.weight") for name in ((names,) if isinstance(names, str) else names or ())]
+        if (weight := next((one for one in given if one is not None), None)) is not None and weight.ndim > axis:
+            found[option] = weight.shape[axis]
+        elif key == "classifier" and given and weight is None:
+            found[option] = 0
     return found

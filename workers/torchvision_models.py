@@ -36,7 +36,8 @@ def load_torchvision(name: str, reader: SampleReader | None = None) -> FoundMode
 
     Args:
         name: `NAME`, `NAME@DEFAULT`, `NAME@ENUM_NAME`, or `NAME@FILE` with a `.safetensors`, `.pth` or `.pt` file. The
-            number of classes is read from the file's last layer; with 1000 classes they are taken for ImageNet's.
+            number of classes is read from the file's last layer; with 1000 classes they are taken for ImageNet's. From a file without
+            a last layer the model gives features.
         reader: Reads weights at remote URIs.
 
     Returns:
@@ -68,7 +69,7 @@ def _published(architecture: str, entry: WeightsEnum) -> FoundModel:
 
 def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> FoundModel:
     weights = read_weights(uri, reader)
-    module = _built(architecture, weights)
+    module, headless = _built(architecture, weights)
     fit(module, weights, uri)
     default = get_model_weights(architecture).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
     preprocess = preprocess_from_preset(default.transforms())
@@ -76,19 +77,23 @@ def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> Foun
     if image_size != preprocess.size[0]:
         preprocess = replace(preprocess, size=(image_size, image_size), resize_to=None)
     categories = _categories(default)
-    fits = categories is not None and len(categories) == _class_count(module, weights)
+    fits = categories is not None and not headless and len(categories) == _class_count(module, weights)
     origin = f"transforms of {default}, because a file does not say"
-    return FoundModel(module, preprocess, categories if fits else None, origin)
+    return FoundModel(module, preprocess, categories if fits else None, origin, headless=headless)
 
 
-def _built(architecture: str, weights: StateDict) -> nn.Module:
-    """The empty architecture, with as many classes (and for ViT, positions) as the weights have."""
+def _built(architecture: str, weights: StateDict) -> tuple[nn.Module, bool]:
+    """The empty architecture, with as many classes (and for ViT, positions) as the weights have; whether it is without its last layer."""
     options: dict[str, Any] = _options(architecture, weights)
     module = get_model(architecture, weights=None, **options)
+    last = _last_weight(module).removesuffix(".weight")
+    if not any(name.startswith(f"{last}.") for name in weights) and isinstance(module.get_submodule(last), nn.Linear):
+        module.set_submodule(last, nn.Identity())
+        return module, True
     classes = _class_count(module, weights)
     if classes == module.state_dict()[_last_weight(module)].shape[0]:
-        return module
-    return get_model(architecture, weights=None, num_classes=classes, **options)
+        return module, False
+    return get_model(architecture, weights=None, num_classes=classes, **options), False
 
 
 def _options(architecture: str, weights: StateDict) -> dict[str, Any]:

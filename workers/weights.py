@@ -42,14 +42,42 @@ def read_weights(uri: str, reader: SampleReader | None = None) -> StateDict:
     Raises:
         ModelError: When the file is missing, damaged, or holds anything but tensors and plain values.
     """
-    data = _read(uri, reader)
-    content = _safetensors(uri, data) if uri.lower().endswith(".safetensors") else _torch_file(uri, data)
+    data = read_file(uri, reader, "weights")
+    content = safetensors_of(uri, data) if uri.lower().endswith(".safetensors") else _torch_file(uri, data)
     tensors = _unwrapped(content)
     if not tensors:
         raise ModelError(
             f"{uri} holds no state dict (tensors by name); save one with torch.save(model.state_dict(), path)"
         )
     return _without_prefix(tensors)
+
+
+def read_file(uri: str, reader: SampleReader | None, what: str, remedy: str = "check the path") -> bytes:
+    """The whole file.
+
+    Args:
+        uri: Local path or `file://` URI; anything else is read through `reader`.
+        reader: Reads remote URIs.
+        what: It is, for messages.
+        remedy: For a local file that cannot be read.
+
+    Raises:
+        ModelError: When it cannot be read.
+    """
+    path = uri.removeprefix("file://")
+    if "://" not in path:
+        try:
+            return Path(path).expanduser().read_bytes()
+        except OSError as error:
+            raise ModelError(f"cannot read the {what} {path}: {error.strerror}; {remedy}") from error
+    if reader is None:
+        raise ModelError(
+            f"cannot read the {what} {uri}: it is no local file, and nothing was given to read others; copy the file here first"
+        )
+    try:
+        return reader.read(uri)
+    except SampleError as error:
+        raise ModelError(f"cannot read the {what} {uri}: {error.text}") from error
 
 
 def fit(module: nn.Module, weights: StateDict, origin: str) -> None:
@@ -96,24 +124,12 @@ def model_digest(module: nn.Module, preprocess: Preprocess, code: str = "") -> s
     return digest.hexdigest()
 
 
-def _read(uri: str, reader: SampleReader | None) -> bytes:
-    path = uri.removeprefix("file://")
-    if "://" not in path:
-        try:
-            return Path(path).expanduser().read_bytes()
-        except OSError as error:
-            raise ModelError(f"cannot read the weights {path}: {error.strerror}; check the path") from error
-    if reader is None:
-        raise ModelError(
-            f"the weights {uri} are not a local file, and nothing was given to read them; copy them here first"
-        )
-    try:
-        return reader.read(uri)
-    except SampleError as error:
-        raise ModelError(f"cannot read the weights {uri}: {error.text}") from error
+def safetensors_of(uri: str, data: bytes) -> StateDict:
+    """The tensors in the bytes of a safetensors file.
 
-
-def _safetensors(uri: str, data: bytes) -> StateDict:
+    Raises:
+        ModelError: When they are none.
+    """
     try:
         return load_safetensors(data)
     except SafetensorError as error:

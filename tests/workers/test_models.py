@@ -171,7 +171,7 @@ def test_remote_weights_come_through_the_reader(tmp_path: Path) -> None:
     assert load_model(spec, Reader()).num_classes == 3
     with pytest.raises(ModelError, match=r"cannot read s3://bucket/gone\.pth: no such file"):
         load_model(replace(spec, spec=f"torchvision:{SMALL}@s3://bucket/gone.pth"), Reader())
-    assert "copy them here first" in refusal(spec.spec)
+    assert "copy the file here first" in refusal(spec.spec)
 
 
 def test_published_weights_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
