@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .engine.sise import SISE, SISEResult
     from .pipeline.atlas import Atlas
     from .pipeline.atlas import open_atlas as open
+    from .pipeline.bank import make_bank
     from .pipeline.evaluate import evaluate_store
     from .pipeline.explain import explain_dataset
 
@@ -29,6 +30,7 @@ __all__ = [
     "block_layers",
     "evaluate_store",
     "explain_dataset",
+    "make_bank",
     "method",
     "open",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "method": ("engine.methods.bound", "bind_method"),
     "open": ("pipeline.atlas", "open_atlas"),
     "evaluate_store": ("pipeline.evaluate", "evaluate_store"),
+    "make_bank": ("pipeline.bank", "make_bank"),
     "explain_dataset": ("pipeline.explain", "explain_dataset"),
 }
 

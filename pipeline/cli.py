@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError
 
 from .. import __version__
 from ..engine.errors import HeatlasError
+from .cli_bank import bank
 from .cli_cluster import cluster
 from .cli_commands import demo, layers, show, status, verify
 from .cli_compact import compact
@@ -43,7 +44,7 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     for command in (
-        explain, plan, evaluate, curate, cluster, report, compare, export, compact, layers, methods, metrics, show, status, summary, verify, demo,
+        explain, plan, bank, evaluate, curate, cluster, report, compare, export, compact, layers, methods, metrics, show, status, summary, verify, demo,
     ):  # fmt: skip
         app.command(command)
     return app

@@ -14,7 +14,7 @@ from .resolve import load_settings
 from .settings import leaves
 
 TITLES = {
-    "What (each may stand in the --config file instead)": ("model", "data", "out", "data_root", "rows", "images", "where", "ids", "sample", "limit"),
+    "What (each may stand in the --config file instead)": ("model", "data", "out", "bank", "data_root", "rows", "images", "where", "ids", "sample", "limit"),
     "How to explain": (
         "method", "target", "score", "metrics", "floors", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed",
     ),
@@ -59,12 +59,12 @@ def from_text(annotation: Any, value: Any) -> Any:
     return None if value == "none" and admits(annotation, type(None)) else value
 
 
-def flag(name: str, field: Any) -> inspect.Parameter:
-    """One keyword parameter for cyclopts, unset by default so that a configuration file can speak."""
+def flag(name: str, field: Any, text: str | None = None) -> inspect.Parameter:
+    """One keyword parameter for cyclopts, unset by default so that a configuration file can speak; `text` where its help is another."""
     kind = bool if admits(field.annotation, bool) else list[str] if admits(field.annotation, tuple) else str
     parameter = Parameter(
         name=f"--{name.replace('_', '-')}",
-        help=field.description,
+        help=text or field.description,
         group=GROUPS[name.partition(".")[0]],
         metavar=None if kind is bool else metavar(field.annotation),
         show_default=default_text(field),

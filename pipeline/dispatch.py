@@ -61,7 +61,9 @@ def work_through(
             image_timeout=settings.image_timeout,
             start_timeout=settings.start_timeout,
             local_paths=[
-                place for place in (place_named(settings.data), settings.out) if place and is_local(locate(place)[0])
+                place
+                for place in (place_named(settings.data), settings.out, settings.bank)
+                if place and is_local(locate(place)[0])
             ],
             shared_fs=settings.shared_fs,
             on_event=progress,

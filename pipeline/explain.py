@@ -204,7 +204,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     refuse_private_memory(settings)
     data_root = check_data_root(settings.data_root)
     found = chosen_samples(settings, data_root)
-    model_spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())
+    model_spec = ModelSpec(spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump())
     model = load_model(model_spec, FsspecReader())
     labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
     rule = target_rule(settings, labels, model.num_classes)
@@ -232,12 +232,17 @@ def prepare_run(settings: Settings) -> PreparedRun:
             worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
             shard_size=max(map(len, shards)),
         ),
-        reader=FsspecReader(data_root, remote_file(settings.model), item_source(settings.data)),
+        reader=FsspecReader(data_root, named_by_user(settings), item_source(settings.data)),
         sink=ParquetSink(settings.out, layout),
         layer_count=len(fit.blocks or ()),
         labels=labels,
         model=replace(model, module=nn.Identity()),
     )
+
+
+def named_by_user(settings: Settings) -> tuple[str, ...]:
+    """Remote files that are read whatever `data_root` confines."""
+    return tuple(one for one in (remote_file(settings.model), settings.bank) if one is not None and "://" in one)
 
 
 def refuse_out_among_images(settings: Settings) -> None:
@@ -261,9 +266,9 @@ def refuse_private_memory(settings: Settings) -> None:
     """Worker processes would read and write a `memory://` of their own, which nobody else sees and which is lost with them.
 
     Raises:
-        UsageError: If `data` or `out` lies there and there are worker processes.
+        UsageError: If `data`, `out` or `bank` lies there and there are worker processes.
     """
-    for name, place in (("data", place_named(settings.data)), ("out", settings.out)):
+    for name, place in (("data", place_named(settings.data)), ("out", settings.out), ("bank", settings.bank)):
         if place is not None and settings.workers != 0 and isinstance(locate(place)[0], MemoryFileSystem):
             raise UsageError(f"--{name} {place} lies in the memory of this process, which worker processes cannot see; "
                              "use --workers 0, or another place")  # fmt: skip

@@ -39,7 +39,11 @@ def run_fingerprint(
         plan["sizes"] = list(map(len, shards))
     return {
         "plan": plan,
-        "model": {"digest": model.digest, **({"layers": list(fit.blocks.names)} if fit.blocks else {})},
+        "model": {
+            "digest": model.digest,
+            **({"bank": model.bank_digest} if model.bank_digest else {}),
+            **({"layers": list(fit.blocks.names)} if fit.blocks else {}),
+        },
         "preprocess": asdict(model.preprocess),
         "method": settings.method,
         settings.method: method_identity(settings),
@@ -72,6 +76,7 @@ def store_layout(
     provenance = {
         "model": settings.model,
         "model_digest": model.digest,
+        **({"bank": settings.bank, "bank_digest": model.bank_digest} if settings.bank else {}),
         **({"layers": [asdict(layer) for layer in fit.blocks], "layers_found": fit.blocks.how} if fit.blocks else {}),
         "preprocess": asdict(model.preprocess),
         "settings": {

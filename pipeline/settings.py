@@ -81,6 +81,10 @@ class Settings(MethodChoice):
         description="Image folder (class folders are labels), manifest (.csv, .jsonl, .parquet), tars, COCO JSON or another source of docs/data.md; path, URI or pattern, a prefix such as `coco:` says its kind."
     )
     out: str = Field(description="Directory or URI of the store to write; the same command again resumes there.")
+    bank: str | None = Field(
+        None,
+        description="Feature bank (.safetensors, made by `heatlas bank`) that stands in for the model's classifier; path or URI.",
+    )
     data_root: str | None = Field(
         None,
         description="Folder or URI that confines an untrusted manifest: images and masks outside of it, links followed, become error rows.",

@@ -111,7 +111,9 @@ def _recomputed(
     run = rows.atlas.run
     settings, fingerprint = run["settings"], run["fingerprint"]
     spec = ModelSpec(
-        spec=settings["model"], **{name: _plain(one) for name, one in settings.get("preprocess", {}).items()}
+        spec=settings["model"],
+        bank=settings.get("bank"),
+        **{name: _plain(one) for name, one in settings.get("preprocess", {}).items()},
     )
     model = load_model(spec, FsspecReader())
     if model.digest != fingerprint.get("model", {}).get("digest"):

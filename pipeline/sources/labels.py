@@ -102,6 +102,21 @@ def resolve_labels(
     return ResolvedLabels(resolved, names, _unresolved(encoded, labels, indices))
 
 
+def own_classes(labels: Iterable[str], source_names: Sequence[str] | None = None) -> tuple[tuple[str, ...] | None, int]:
+    """The classes of a data set where no model says which there are.
+
+    Returns:
+        Names, and how many. The source's own where it knows them; no names where all labels are whole numbers, which then are class
+        indices; else the distinct labels in sorted order, which is how torchvision's `ImageFolder` numbers class folders.
+    """
+    if source_names is not None:
+        return tuple(source_names), len(source_names)
+    known = sorted(set(labels))
+    if known and all(_INTEGER.fullmatch(one.strip()) for one in known):
+        return None, max(0, *(int(float(one)) + 1 for one in known))
+    return tuple(known), len(known)
+
+
 def _indices(labels: Iterable[str], class_names: Sequence[str], num_classes: int) -> list[int | None]:
     exact, loose = defaultdict(set), defaultdict(set)
     for index, name in enumerate(class_names):

@@ -31,8 +31,8 @@ class FsspecReader:
 
     data_root: str | None = None
     """Everything outside of it is refused; None refuses nothing. As `check_data_root` gives it."""
-    trusted: str | None = None
-    """The one URI that is not confined: remote weights, which the user named himself."""
+    trusted: tuple[str, ...] = ()
+    """URIs that are not confined: remote weights and banks, which the user named himself."""
     code: str | None = None
     """The one source written in Python whose items are read, as `item_source` gives it; no listing can name another."""
 
@@ -97,7 +97,7 @@ class FsspecReader:
         return cell(inside, fs.unstrip_protocol(path), lambda: cast(IO[bytes], fs.open(path, "rb")))
 
     def _confines(self, uri: str) -> bool:
-        return self.data_root is not None and uri != self.trusted
+        return self.data_root is not None and uri not in self.trusted
 
     def _local(self, uri: str) -> str | None:
         """The local path to open for it; None where it lies elsewhere. Nothing in it means anything to fsspec, not even `::`."""

@@ -117,7 +117,7 @@ def test_the_root_may_be_a_link_and_the_whole_machine(root: Path) -> None:
 
 
 def test_only_the_weights_that_the_user_named_are_exempt(root: Path) -> None:
-    reader = FsspecReader(str(root), trusted=f"file://{root.parent}/secret.png")
+    reader = FsspecReader(str(root), trusted=(f"file://{root.parent}/secret.png",))
     assert reader.read(f"file://{root.parent}/secret.png") == SECRET
     assert OUTSIDE in refusal(reader, f"{root.parent}/secret.png")
 
