@@ -116,9 +116,10 @@ def test_flags_reach_the_settings_as_typed_values():
     }
 
 
-def test_help_loads_neither_torch_nor_ray_nor_arrow():
+@pytest.mark.parametrize("command", ["explain", "bank"])
+def test_help_loads_neither_torch_nor_ray_nor_arrow(command: str):
     script = (
-        "import sys; from heatlas.pipeline.cli import main; code = main(['explain', '--help']);"
+        f"import sys; from heatlas.pipeline.cli import main; code = main(['{command}', '--help']);"
         "print('heavy:', [name for name in ('torch', 'ray', 'pyarrow', 'PIL') if name in sys.modules]); sys.exit(code)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from heatlas.pipeline.sources.labels import ResolvedLabels, resolve_labels
+import pytest
+from heatlas.pipeline.sources.labels import ResolvedLabels, own_classes, resolve_labels
 
 
 def resolve(labels: list[str | None], class_names: list[str] | None = None, num_classes: int = 3) -> ResolvedLabels:
@@ -99,3 +100,20 @@ def test_chunked_labels() -> None:
     column = pa.chunked_array([["b", "a"], ["c", "b"]])
     table = pa.table({"id": pa.chunked_array([["0", "1", "2", "3"]]), "label": column})
     assert resolve_labels(table, None, 3).listing["label"].to_pylist() == [1, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "source", "classes"),
+    [
+        (["cat", "ant", "cat"], None, (("ant", "cat"), 2)),
+        (["3", " 1 ", "0.0"], None, (None, 4)),
+        (["-1"], None, (None, 0)),
+        (["3", "three"], None, (("3", "three"), 2)),
+        (["cat"], ("dog", "cat", "ant"), (("dog", "cat", "ant"), 3)),
+        ([], None, ((), 0)),
+    ],
+)
+def test_classes_of_a_data_set_without_a_model(
+    labels: list[str], source: tuple[str, ...] | None, classes: tuple
+) -> None:
+    assert own_classes(labels, source) == classes

@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 from heatlas.engine.scores import SCORES
-from heatlas.pipeline import explain
+from heatlas.pipeline import bank, explain
 from heatlas.pipeline.cli import main
 from heatlas.pipeline.settings import Settings
 from heatlas.workers.models import is_program
@@ -18,7 +18,10 @@ from heatlas.workers.targets import parse_target
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("models", "targets")}
 COMMANDS = [
-    line.strip() for page in PAGES.values() for line in page.splitlines() if line.startswith("    heatlas explain")
+    line.strip()
+    for page in PAGES.values()
+    for line in page.splitlines()
+    if line.startswith(("    heatlas explain", "    heatlas bank"))
 ]
 
 
@@ -26,6 +29,7 @@ COMMANDS = [
 def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Settings] = []
     monkeypatch.setattr(explain, "explain_settings", begun.append)
+    monkeypatch.setattr(bank, "bank_settings", lambda settings, overwrite: begun.append(settings))
     assert main(shlex.split(command)[1:]) == 0
     [settings] = begun
     family = settings.model.partition(":")[0]
@@ -36,6 +40,7 @@ def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_there_is_a_block_for_every_family() -> None:
     models = [shlex.split(command)[shlex.split(command).index("--model") + 1] for command in COMMANDS]
+    assert any(command.startswith("heatlas bank") for command in COMMANDS)
     for family in ("torchvision:", "timm:", "hf:", "mypackage.nets:", "torchvision:deeplabv3"):
         assert any(model.startswith(family) for model in models), family
     assert {"net.pt", "net.pt2"} <= set(models)
