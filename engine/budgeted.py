@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .layer_masks import LayerMasks
-from .rounds import MaskRounds
+from .rounds import MaskRounds, rounds_over
 from .scorer import Job, Scorer
 
 
@@ -21,11 +21,9 @@ class BudgetedMasks:
     """
 
     def __init__(self, layers: Sequence[LayerMasks], allowed: int):
-        surveys = [layer.survey() for layer in layers]
         self._layers = layers
         self._counts = [layer.job.count for layer in layers]
-        masks, mass = (torch.cat(parts) for parts in zip(*surveys, strict=True))
-        self._rounds: MaskRounds | None = MaskRounds(masks, mass, self._counts, allowed)
+        self._rounds: MaskRounds | None = rounds_over(layers, allowed)
         self._chosen: list[int] = []
         self._jobs: list[Job] = []
         self.n_scored = 0

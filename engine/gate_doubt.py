@@ -17,7 +17,7 @@ WIDTH = 0.05
 """Distance from the threshold, in the block map's range, at which a pixel's side of it is in doubt."""
 GATE_WEIGHT = 0.3
 """How much a pixel won or lost counts beside a pixel's value changed."""
-EVERYWHERE = 0.1
+EVERYWHERE = 0.03
 """Share of the importance that all pixels have alike, since the thought may be wrong."""
 
 

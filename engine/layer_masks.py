@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .masks import coarse, extremes, min_max, select_by_otsu, select_maps, upsample, upsampled_sums
+from .masks import coarse, extremes, min_max, on_grid, select_by_otsu, select_maps, upsample, upsampled_sums
 from .scorer import Fill, Job
 
 CHUNK = 64
@@ -38,7 +38,10 @@ class LayerMasks:
         self.behind = behind
         self.size = (image.shape[1], image.shape[2])
         self.finite = bool(alphas.isfinite().all() and maps.isfinite().all())
-        self.maps = maps[self._selected(maps, alphas, mu)].contiguous() if self.finite else maps[:0]
+        kept = self._selected(maps, alphas, mu) if self.finite else slice(0)
+        self.maps = maps[kept].contiguous()
+        self.alphas = alphas[kept]
+        """Of the kept maps."""
         self.low = self.maps.new_empty(len(self.maps))
         self.job = Job(count=len(self.maps), target=-1 if target is None else target, fill=self.fill)
 
@@ -66,6 +69,11 @@ class LayerMasks:
             part = slice(start, start + CHUNK)
             self.low[part], high[part] = extremes(upsample(self.maps[part], self.size))
         return coarse(self.maps, self.low, high), self._mass() / (high - self.low).double().clamp(min=1e-300)
+
+    def evidence(self) -> Float[Tensor, " pixel"]:
+        """Where the kept maps speak for the class, on the coarse grid: this layer's Grad-CAM, at least 0, float64."""
+        found = torch.einsum("k,khw->hw", self.alphas.double(), self.maps.double())
+        return on_grid(found[None])[0].clamp(min=0)
 
     def weighted_sum(self, baseline: float = 0.0) -> Float[Tensor, "height width"]:
         """V_l of eq. 12, the baseline taken from every score, up to a positive factor and a constant, both of which min-max removes; float64.

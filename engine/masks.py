@@ -94,8 +94,12 @@ def coarse(
         low: Minimum of each map upsampled to the input's size.
         high: Its maximum.
     """
-    side = (max(maps.shape[1], GRID), max(maps.shape[2], GRID))
-    averaged = F.adaptive_avg_pool2d(upsample(maps, side)[:, None], GRID)[:, 0].double()
     span = (high - low).double()
     scale = torch.where(span > 0, 1 / torch.where(span > 0, span, 1), 0)
-    return ((averaged - low.double()[:, None, None]) * scale[:, None, None]).clamp(0, 1).flatten(1)
+    return ((on_grid(maps) - low.double()[:, None]) * scale[:, None]).clamp(0, 1)
+
+
+def on_grid(maps: Float[Tensor, "mask h w"]) -> Float[Tensor, "mask pixel"]:
+    """Feature maps upsampled and averaged to the coarse grid, float64."""
+    side = (max(maps.shape[1], GRID), max(maps.shape[2], GRID))
+    return F.adaptive_avg_pool2d(upsample(maps, side)[:, None], GRID)[:, 0].double().flatten(1)

@@ -6,24 +6,37 @@ Masks are compared on a coarse grid, so that nothing of full size is held betwee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from .fusion import fuse
 from .gate_doubt import importance
+from .layer_masks import LayerMasks
 from .surrogate import Posterior, a_optimal, margin, prior_covariance, probabilities
 
 ROUNDS = 6
 DRAWS = 32
 """Of all scores, by which the error is estimated."""
-LAST = 2.0
+LAST = 4.0
 """Weight of the last block, whose gate decides last."""
+EVIDENCE = 0.5
+"""Share of a pixel's weight in the distance between masks that follows the evidence there; the rest is the same everywhere."""
+POOLED = 2
+"""Side of the blocks of the coarse grid that a choice sees as one pixel: half its time, and as good a choice."""
 LEAST_SLOPE = 0.02
 """A mask's probability moves at least this much with its margin, relative to the mean over masks."""
+
+
+def rounds_over(layers: Sequence[LayerMasks], allowed: int) -> MaskRounds:
+    """Rounds over all masks of these layers, low to high, which take note of their masks' extremes."""
+    masks, mass = (torch.cat(parts) for parts in zip(*(layer.survey() for layer in layers), strict=True))
+    return MaskRounds(masks, mass, [layer.job.count for layer in layers], allowed, layers[-1].evidence())
 
 
 class MaskRounds:
@@ -34,6 +47,7 @@ class MaskRounds:
         mass: Sum over pixels of every mask at the input's size.
         counts: Masks of each layer.
         allowed: How many may be scored, at least 1 and fewer than all.
+        evidence: Where the last block speaks for the class, at least 0, in any unit: masks that differ there differ more.
     """
 
     def __init__(
@@ -42,8 +56,11 @@ class MaskRounds:
         mass: Float[Tensor, " mask"],
         counts: Sequence[int],
         allowed: int,
+        evidence: Float[Tensor, " pixel"],
     ):
-        self._prior = prior_covariance(masks)
+        mean = evidence.mean()
+        weight = EVIDENCE * evidence / torch.where(mean > 0, mean, 1) + 1 - EVIDENCE
+        self._prior = prior_covariance(masks * weight.sqrt())
         self._parts = torch.where(mass > 0, 1 / torch.where(mass > 0, mass, 1), 0).double()[:, None] * masks
         self._layers = [slice(*edges) for edges in pairwise(accumulate(counts, initial=0))]
         rounds = min(ROUNDS, allowed)
@@ -68,7 +85,7 @@ class MaskRounds:
     def choose(self) -> list[int]:
         """The masks of the next round."""
         limit = next(limit for limit in self._until if limit > len(self._scores))
-        views = self._parts * self._slopes[:, None] * self._spread(self._weights).sqrt()
+        views = pooled(self._parts * self._slopes[:, None] * self._spread(self._weights).sqrt())
         return a_optimal(self._posterior, views, self._layers, limit - len(self._scores), self.scored)
 
     def take(self, chosen: Sequence[int], scores: Float[Tensor, " chosen"]) -> None:
@@ -117,3 +134,11 @@ class MaskRounds:
         emphasis = weights.new_tensor([1.0] * (len(weights) - 1) + [LAST])
         counts = torch.tensor([masks.stop - masks.start for masks in self._layers], device=weights.device)
         return (weights * emphasis[:, None]).repeat_interleave(counts, dim=0)
+
+
+def pooled(views: Float[Tensor, "mask pixel"]) -> Float[Tensor, "mask block"]:
+    """Views on the coarse grid, averaged over square blocks where the grid is one of that many pixels a side."""
+    side = math.isqrt(views.shape[1])
+    if side % POOLED or side * side != views.shape[1]:
+        return views
+    return F.avg_pool2d(views.unflatten(1, (side, side))[:, None], POOLED).flatten(1)

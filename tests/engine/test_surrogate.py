@@ -7,7 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 from heatlas.engine.gate_doubt import EVERYWHERE, importance
-from heatlas.engine.rounds import MaskRounds
+from heatlas.engine.layer_masks import LayerMasks
+from heatlas.engine.masks import GRID
+from heatlas.engine.rounds import MaskRounds, pooled
 from heatlas.engine.surrogate import NOISE, Posterior, a_optimal, margin, prior_covariance, probabilities
 from torch import Tensor
 
@@ -107,10 +109,43 @@ def test_twin_masks_and_masks_without_mass_are_no_trouble(features: Tensor):
     masks = torch.cat([features, features]).repeat(1, 4)
     mass = masks.sum(dim=1)
     mass[4] = 0
-    rounds = MaskRounds(masks, mass, [9, 9], 7)
+    rounds = MaskRounds(masks, mass, [9, 9], 7, torch.ones(masks.shape[1], dtype=torch.float64))
     while not rounds.finished:
         chosen = rounds.choose()
         rounds.take(chosen, torch.full((len(chosen),), 0.25))
     assert len(rounds.scored) == len(set(rounds.scored)) == 7
     torch.testing.assert_close(rounds.expected, torch.full((18,), 0.25, dtype=torch.float64), atol=1e-3, rtol=0)
     assert rounds.error() == pytest.approx(0, abs=0.05)
+
+
+def test_masks_that_differ_where_the_evidence_is_are_less_alike():
+    masks = torch.zeros(3, 8, dtype=torch.float64)
+    masks[0, 4], masks[1, 0], masks[2, 7] = 1, 1, 1
+    left = torch.tensor([8.0, 0, 0, 0, 0, 0, 0, 0], dtype=torch.float64)
+
+    def alike(evidence: Tensor) -> tuple[float, float]:
+        prior = MaskRounds(masks, masks.sum(dim=1), [3], 2, evidence)._prior
+        return float(prior[0, 1]), float(prior[0, 2])
+
+    for same in (torch.ones_like(left), torch.zeros_like(left)):
+        one, other = alike(same)
+        assert one == pytest.approx(other)
+    at_the_evidence, elsewhere = alike(left)
+    assert at_the_evidence < elsewhere - 0.01
+
+
+def test_evidence_is_grad_cam_of_the_kept_maps():
+    generator = torch.Generator().manual_seed(0)
+    maps, alphas = torch.randn(5, 7, 7, generator=generator), torch.tensor([0.5, -1.0, 2.0, 0.0, 0.25])
+    layer = LayerMasks(torch.zeros(3, GRID, GRID), maps, alphas.double(), 0.0, 1)
+    expected = torch.zeros(GRID, GRID)
+    for alpha, one in zip((0.5, 2.0, 0.25), (maps[0], maps[2], maps[4]), strict=True):
+        expected += alpha * torch.nn.functional.interpolate(one[None, None], GRID, mode="bilinear")[0, 0]
+    torch.testing.assert_close(layer.evidence(), expected.clamp(min=0).flatten().double(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_choice_sees_blocks_of_four_pixels():
+    views = torch.arange(32, dtype=torch.float64).reshape(2, 16)
+    assert pooled(views).tolist() == [[2.5, 4.5, 10.5, 12.5], [18.5, 20.5, 26.5, 28.5]]
+    assert pooled(views[:, :9]).shape == (2, 9)
+    assert pooled(views[:, :8]).shape == (2, 8)
