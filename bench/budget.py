@@ -1,43 +1,35 @@
 """Fewer forwards for the same map: agreement with full SISE and metrics against the share of forwards; writes docs/budget.md.
 
-    python -m bench.budget [--images 16] [--precision bf16] [--cache FOLDER]
+    python -m bench.budget [--images 300] [--precision bf16] [--cache FOLDER] [--part 1/2]
 
-All masks of every image are scored once and their scores are kept in a file; every budget is then played from it, so that the
-frontier costs only the metrics. Results are kept too: the same command continues, and the page holds all images measured so far.
-The images are spread evenly over the list. The constants were chosen on images 0, 15, 30 ... and 0, 25, 50 ... of it, so that
-`--images 60 --offset 2` takes none of them.
+All masks of every image are scored once and their scores are kept (`bench.known_scores`); every budget is then played from them, so that
+the frontier costs only the metrics. Results are kept too: the same command continues, and the page holds all images measured so far.
+--part 1/2 and --part 2/2 let two processes share the work; the page is written by whoever comes last.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import platform
-import time
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
-from heatlas.engine.budget import masks_allowed
-from heatlas.engine.rounds import MaskRounds
+from heatlas.engine.scoring_forward import folded
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import SISE, Explanation, Pending
-from heatlas.pipeline.sources.reader import FsspecReader
-from heatlas.workers.decode import prepare
+from heatlas.engine.sise import SISE
+from heatlas.workers.freed_memory import keep_freed_memory
 from heatlas.workers.shards import Sample
-from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from torchvision import models
 
-from .evaluation import DATA, PREPROCESS
+from .known_scores import KnownScores, full_sise, played
+from .subjects import boxed_samples, network, prepared
 
 matplotlib.use("Agg")
 DOCS = Path(__file__).parent.parent / "docs"
@@ -86,119 +78,49 @@ class Records:
         return np.array([one.get(key) for one in self._found.values() if one["way"] == way], dtype=float)
 
 
-def network(name: str) -> nn.Module:
-    model = models.get_model(name)
-    model.load_state_dict(load_file(DATA / "weights" / f"{name}_imagenet.safetensors"))
-    return model.eval()
-
-
-def samples(count: int, offset: int) -> list[Sample]:
-    with (DATA / "imagenet_boxes" / "labels.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    chosen = rows[offset :: max(1, len(rows) // count)][:count]
-    return [
-        Sample(row["file"], str(DATA / "imagenet_boxes" / row["file"]), boxes=tuple(map(tuple, json.loads(row["boxes_xyxy"]))))
-        for row in chosen
-    ]  # fmt: skip
-
-
-class FullScores:
-    """The score of every mask by image, kept in a file."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._found: dict[str, dict] = torch.load(path) if path.exists() else {}
-
-    def of(self, sise: SISE, sample: Sample, image: Tensor) -> Tensor:
-        if sample.id not in self._found:
-            pending = sise.begin(image, None)
-            sise.finish(pending)
-            self._found[sample.id] = {"scores": torch.cat([layer.job.scores for layer in pending.layers])}
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(self._found, self._path)
-        return self._found[sample.id]["scores"]
-
-
-@cache
-def explainer(model: nn.Module, mu: float) -> SISE:
-    """One per mu, since each traces the network."""
-    return SISE(model, mu=mu)
-
-
-def played(
-    sise: SISE, full: Pending, scores: Sequence[Tensor], mu: float, budget: str | float
-) -> tuple[Explanation, int, float]:
-    """The explanation under a budget from scores that are known, the masks that it took, and the surrogate's seconds."""
-    logits, layers = explainer(sise.model, mu).layer_masks(full.image, full.logits.target)
-    known = [
-        matched(one.maps, whole.maps, values) for one, whole, values in zip(layers, full.layers, scores, strict=True)
-    ]
-    pending = Pending(full.image, logits, layers)
-    counts = [layer.job.count for layer in layers]
-    allowed = masks_allowed(budget, sum(counts))
-    begun = time.process_time()
-    surveys = [layer.survey() for layer in layers]
-    if allowed < sum(counts):
-        rounds = MaskRounds(*(torch.cat(parts) for parts in zip(*surveys, strict=True)), counts, allowed)
-        values = torch.cat(known)
-        while not rounds.finished:
-            chosen = rounds.choose()
-            rounds.take(chosen, values[chosen])
-        known, error = list(rounds.expected.split(counts)), rounds.error()
-    else:
-        error = None
-    seconds = time.process_time() - begun if error is not None else 0.0
-    for layer, own in zip(layers, known, strict=True):
-        layer.job.scores = own
-    return replace(sise.complete(pending), surrogate_error=error), allowed, seconds
-
-
-def matched(maps: Tensor, among: Tensor, values: Tensor) -> Tensor:
-    """The values of those maps that are kept; both in the channels' order."""
-    places, place = [], 0
-    for one in maps:
-        while not torch.equal(one, among[place]):
-            place += 1
-        places.append(place)
-        place += 1
-    return values[places]
-
-
 def measure(name: str, arguments: argparse.Namespace, records: Records) -> None:
     """Every way on every image that is not measured yet."""
-    sise = SISE(network(name), precision=arguments.precision, batch_size=32)
-    full, reader = FullScores(arguments.cache / f"budget-{name}-{arguments.precision}.pt"), FsspecReader()
-    for number, sample in enumerate(samples(arguments.images, arguments.offset), 1):
+    model = network(name).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    known = KnownScores(arguments.cache / f"scores-{name}-{arguments.precision}", full_sise(model, arguments.precision))
+    plain = folded_if_possible(model)
+    by_mu = {mu: SISE(model, mu=mu) for mu, _ in WAYS.values()}
+    probes = SISE(plain, precision=arguments.precision, batch_size=32)
+    part, parts = map(int, arguments.part.split("/"))
+    samples = boxed_samples(arguments.images)[part - 1 :: parts]
+    for number, sample in enumerate(samples, 1):
         metrics = METRICS if number <= arguments.metric_images else ()
         if not records.have(sample, bool(metrics)):
-            records.add(measured(sise, sample, full, reader, metrics))
-        print(f"{name}: {number} of {arguments.images} images", flush=True)
+            records.add(measured(by_mu, known, ExplainSession(probes, metrics), sample))
+        print(f"{name}: {number} of {len(samples)} images", flush=True)
 
 
-def measured(
-    sise: SISE, sample: Sample, known: FullScores, reader: FsspecReader, metrics: Sequence[str]
-) -> list[Record]:
+def folded_if_possible(model: nn.Module) -> nn.Module:
+    """The same network with faster forwards, for the metrics'."""
+    try:
+        return folded(model, torch.zeros(1, 3, 224, 224))
+    except ValueError:
+        return model
+
+
+def measured(by_mu: dict[float, SISE], known: KnownScores, session: ExplainSession, sample: Sample) -> list[Record]:
     """A record per way; none for an image without a map."""
-    prepared = prepare(sample, reader, PREPROCESS)
-    scores = known.of(sise, sample, prepared.image)
-    logits, layers = sise.layer_masks(prepared.image, None)
-    full = Pending(prepared.image, logits, layers)
-    split = scores.split([layer.job.count for layer in layers])
-    found: list[tuple[str, Explanation, int, float]] = []
-    for way, (mu, budget) in WAYS.items():
-        found.append((way, *played(sise, full, split, mu, budget)))
-    session = ExplainSession(sise, metrics)
+    found = prepared(sample)
+    full = known.of(sample.id, found.image)
+    if full.failure is not None:
+        return []
+    total = sum(layer.job.count for layer in full.layers)
+    ways = [(way, *played(by_mu[mu], full, budget)) for way, (mu, budget) in WAYS.items()]
     left = []
-    for key, (_, explained, _, _) in enumerate(found):
-        left += session.push(key, prepared.image, truth=prepared.truth, given=explained)
+    for key, (_, explained, _, _) in enumerate(ways):
+        left += session.push(key, found.image, truth=found.truth, given=explained)
     left += session.finish()
-    exact = found[0][1].map
+    exact = ways[0][1].map
     if exact is None:
         return []
     return [
-        {"way": way, "id": sample.id, "seconds": seconds, "forwards": 1 + masks, "share": (1 + masks) / (1 + len(scores)),
+        {"way": way, "id": sample.id, "seconds": seconds, "forwards": 1 + masks, "share": (1 + masks) / (1 + total),
          "expected": one.surrogate_error, **agreement(one.map, exact), **scored.metrics}
-        for (way, one, masks, seconds), scored in zip(found, left, strict=True) if one.map is not None
+        for (way, one, masks, seconds), scored in zip(ways, left, strict=True) if one.map is not None
     ]  # fmt: skip
 
 
@@ -271,11 +193,11 @@ def plot(results: dict[str, Records]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.budget")
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument(
         "--metric-images", type=int, default=10**6, help="the first so many get the metrics, which take forwards"
     )
-    parser.add_argument("--offset", type=int, default=0, help="place in the list of the first image, to get others")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="of the images, for the I-th of N processes")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--cache", type=Path, default=Path("bench-out"))
     parser.add_argument(
@@ -283,6 +205,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     results = {name: Records(arguments.cache / f"budget-{name}-{arguments.precision}.jsonl") for name in NETS}
     for name in arguments.nets:

@@ -1,13 +1,16 @@
 """Every method and two floors by every metric on real images with boxes and masks; writes docs/evaluation.md.
 
-    python -m bench.evaluation [--images 300] [--methods sise sise:mu=0.3 grad_cam ...] [--metrics standard] [--precision fp32]
-        [--batch-size 32] [--scores FOLDER] [--compute imagenet_boxes magnetic_tile]
+    python -m bench.evaluation [--images 300] [--methods sise sise:mu=0.3 grad_cam ...] [--metrics standard infidelity]
+        [--precision bf16] [--scores FOLDER] [--compute imagenet_boxes magnetic_tile] [--part 1/2] [--time 8]
 
 Methods are named as `heatlas methods --names` does, settings behind a colon; without --methods all that fit the network. Images are
 taken in the order of a digest of their names, a few at a time through every method, and every score is appended to a file at once:
 the same command continues after an interruption, a larger --images goes on from a smaller one, and methods may be computed in several
-commands. The page is made from the images that all methods of the command have so far; --compute with one data set lets two processes
-share the work, with none it only writes the page.
+commands. The page is made from the images that all methods with scores for a data set have so far; --part 1/2 and --part 2/2 let two
+processes share the work, --compute with no name only writes the page.
+
+SISE's maps at all mu and both gates are made of the same scores of masks, which are kept (`bench.known_scores`): seconds are therefore
+measured apart, by --time N on the first N images, all methods in one process.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from heatlas.engine.scoring import Scoring
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.pipeline.sources.reader import FsspecReader
 from heatlas.workers.decode import prepare
+from heatlas.workers.freed_memory import keep_freed_memory
 from heatlas.workers.preprocess import Preprocess
 from heatlas.workers.shard_attempt import seed_of
 from heatlas.workers.shards import Sample
@@ -34,6 +38,7 @@ from heatlas.workers.shards import Sample
 from .evaluation_data import DATA, DATA_SETS, DataSet
 from .evaluation_methods import SEED, Asked, Contender, contenders
 from .evaluation_page import PAGE, Scores, page
+from .records import Records
 
 PREPROCESS = Preprocess(
     size=(224, 224), resize="squash", interpolation="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
@@ -55,13 +60,10 @@ class ScoreFile:
             except ValueError:
                 continue  # cut short when the run was killed: its image is done again
             self.found[record["id"]] = record
-        if self.found:
-            self.path.write_text("".join(json.dumps(record) + "\n" for record in self.found.values()))
 
-    def add(self, sample: Sample, one: Explained, passes: tuple[int, int], seconds: float) -> None:
+    def add(self, sample: Sample, one: Explained, passes: tuple[int, int]) -> None:
         record = {
-            "id": sample.id, "status": one.status, "forwards": passes[0], "backwards": passes[1],
-            "seconds": round(seconds, 4), "values": one.metrics,
+            "id": sample.id, "status": one.status, "forwards": passes[0], "backwards": passes[1], "values": one.metrics,
         }  # fmt: skip
         self.found[sample.id] = record
         with self.path.open("a") as file:
@@ -71,26 +73,34 @@ class ScoreFile:
 def evaluate(data_set: DataSet, arguments: argparse.Namespace) -> Scores:
     """Scores of all methods on the data set, those of earlier commands included."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = data_set.model().to(device)
+    model = data_set.model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     scoring = Scoring(batch_size=arguments.batch_size, precision=arguments.precision)
     example = torch.zeros(3, *PREPROCESS.size, device=device)
-    compared = contenders(model, example, arguments.methods, scoring, spelt_out(arguments.metrics))
+    known = arguments.scores / f"scores-{data_set.scores}-{arguments.precision}"
+    compared = contenders(model, example, arguments.methods, scoring, spelt_out(arguments.metrics), known)
     files = {one.name: ScoreFile(arguments.scores, data_set, one.name, facts(one, arguments)) for one in compared}
     samples = data_set.samples(arguments.images)
-    for few in batches(samples) if data_set.name in arguments.compute else ():
+    part, parts = map(int, arguments.part.split("/"))
+    for few in batches(samples[part - 1 :: parts]) if data_set.name in arguments.compute else ():
         for method in compared:
             measure(method, few, files[method.name], device)
         done = sum(all(sample.id in file.found for file in files.values()) for sample in samples)
         print(f"{data_set.name}: {done} of {len(samples)} images", flush=True)
+    seconds = Records("evaluation-seconds")
+    keys = {name: f"{file.path.stem} {arguments.precision}" for name, file in files.items()}
+    for method in compared if arguments.time and data_set.name in arguments.compute else ():
+        if keys[method.name] not in seconds:
+            seconds.add(keys[method.name], timed(method, samples[: arguments.time], device))
     return Scores(
-        data_set.title, len(samples), {name: file.found for name, file in files.items()}, [one.id for one in samples]
-    )
+        data_set.title, len(samples), {name: file.found for name, file in files.items() if file.found}, [one.id for one in samples],
+        {name: seconds.found[key] for name, key in keys.items() if key in seconds},
+    )  # fmt: skip
 
 
 def facts(method: Contender, arguments: argparse.Namespace) -> str:
     """What makes another score: definitions, settings, numbers; weights are the data's own."""
     definitions = [METRICS[name].definition for name in method.metrics]
-    return json.dumps([definitions, method.facts, arguments.precision, SEED, torch.__version__])
+    return json.dumps([definitions, method.facts, arguments.precision, "folded", SEED, torch.__version__])
 
 
 def batches(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
@@ -98,7 +108,7 @@ def batches(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
 
 
 def measure(method: Contender, samples: Sequence[Sample], file: ScoreFile, device: torch.device) -> None:
-    """Make the maps that the file does not have, timed, then measure them."""
+    """Make the maps that the file does not have, then measure them."""
     reader = FsspecReader()
     todo = [sample for sample in samples if sample.id not in file.found]
     if not todo:
@@ -106,17 +116,25 @@ def measure(method: Contender, samples: Sequence[Sample], file: ScoreFile, devic
     prepared = [prepare(sample, reader, PREPROCESS) for sample in todo]
     images = [one.image.to(device) for one in prepared]
     seeds = [seed_of(sample.id) for sample in todo]
-    wait(device)
-    start = time.perf_counter()
-    maps = method.maps(images, seeds)
-    wait(device)
-    seconds = (time.perf_counter() - start) / len(todo)
+    maps = method.maps(images, seeds, [sample.id for sample in todo])
     session = ExplainSession(method.explainer, method.metrics, seed=SEED)
     left: list[Explained] = []
     for key, (sample, one, image, given) in enumerate(zip(todo, prepared, images, maps, strict=True)):
         left += session.push(key, image, truth=one.truth, label=sample.label, sample_seed=seeds[key], given=given)
     for one in [*left, *session.finish()]:
-        file.add(todo[one.key], one, (maps[one.key].n_forwards, maps[one.key].n_backwards), seconds)
+        file.add(todo[one.key], one, (maps[one.key].n_forwards, maps[one.key].n_backwards))
+
+
+def timed(method: Contender, samples: Sequence[Sample], device: torch.device) -> float:
+    """Seconds per image of the maps alone, once the method has seen its model."""
+    reader = FsspecReader()
+    images = [prepare(sample, reader, PREPROCESS).image.to(device) for sample in samples]
+    method.anew(images[:1], [0])
+    wait(device)
+    begun = time.perf_counter()
+    method.anew(images, [seed_of(sample.id) for sample in samples])
+    wait(device)
+    return (time.perf_counter() - begun) / len(images)
 
 
 def wait(device: torch.device) -> None:
@@ -131,11 +149,13 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", default=[], metavar="NAME[:SETTING=VALUE,...]", help="all that fit the network"
     )
-    parser.add_argument("--metrics", nargs="+", default=["standard"])
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--metrics", nargs="+", default=["standard", "infidelity"])
+    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--scores", type=Path, default=Path("bench-out"), help="where scores are kept")
     parser.add_argument("--page", type=Path, default=PAGE, help="where the page is written")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="of the images, for the I-th of N processes")
+    parser.add_argument("--time", type=int, default=0, metavar="IMAGES", help="time every method on so many images")
     names = [one.name for one in DATA_SETS]
     parser.add_argument(
         "--compute", nargs="*", default=names, choices=names, help="only these data sets; none: write the page only"
@@ -147,6 +167,8 @@ def main() -> None:
         parser.error(str(error))
     if not DATA.exists():
         raise SystemExit(f"needs the evaluation data in {DATA}")
+    torch.set_num_threads(1)
+    keep_freed_memory()
     arguments.scores.mkdir(parents=True, exist_ok=True)
     scores = [evaluate(data_set, arguments) for data_set in DATA_SETS]
     arguments.page.write_text(page(scores, arguments.precision))

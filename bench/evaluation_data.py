@@ -27,6 +27,8 @@ class DataSet:
     columns: dict[str, str]
     model: Callable[[], nn.Module]
     classes: int
+    scores: str
+    """Name of the folder for scores of masks."""
 
     def samples(self, limit: int) -> list[Sample]:
         """The first `limit` in the order of their digests, so that more images are these and others."""
@@ -52,6 +54,6 @@ def tiles() -> nn.Module:
 
 
 DATA_SETS = (
-    DataSet("imagenet_boxes", "ImageNet validation images with boxes", {"id": "file", "uri": "file", "boxes": "boxes_xyxy"}, imagenet, 1000),
-    DataSet("magnetic_tile", "Magnetic tiles with defect masks", {"id": "file", "uri": "file", "mask": "mask"}, tiles, 6),
+    DataSet("imagenet_boxes", "ImageNet validation images with boxes", {"id": "file", "uri": "file", "boxes": "boxes_xyxy"}, imagenet, 1000, "mobilenet_v2"),
+    DataSet("magnetic_tile", "Magnetic tiles with defect masks", {"id": "file", "uri": "file", "mask": "mask"}, tiles, 6, "magnetic_tile"),
 )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -18,8 +19,12 @@ from heatlas.engine.methods.in_sessions import fitting_methods, make_explainer
 from heatlas.engine.methods.registry import settings_class
 from heatlas.engine.metrics.floors import FLOORS, floored
 from heatlas.engine.scoring import Scoring
+from heatlas.engine.scoring_forward import folded
+from heatlas.engine.sise import SISE
 from heatlas.engine.statuses import OK
 from torch import Tensor, nn
+
+from .known_scores import KnownScores, full_sise, played
 
 SISES = ("sise", "sise:mu=0.3", "sise:mu=0.5")
 SEED = 0
@@ -35,7 +40,11 @@ class Contender(Protocol):
     explainer: Explainer
     """Whose scorer the metrics use."""
 
-    def maps(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]: ...
+    def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]: ...
+
+    def anew(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
+        """The same with all of its passes, whatever is known of the images."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,10 +85,27 @@ class MethodContender:
         kept = [metric for metric in MetricSet.of(metrics).metrics if layers or not metric.layers]
         self.metrics = tuple(metric.name for metric in kept)
 
-    def maps(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
+    def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]:
+        return self.anew(images, seeds)
+
+    def anew(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
         pending = [self.explainer.begin(image, None, seed) for image, seed in zip(images, seeds, strict=True)]
         finish(self.explainer, *pending)
         return [self.explainer.complete(one, keep_layers=True) for one in pending]
+
+
+class SiseContender(MethodContender):
+    """SISE or Ada-SISE of masks whose scores are known."""
+
+    explainer: SISE
+
+    def __init__(self, asked: Asked, model: nn.Module, scoring: Scoring, metrics: Sequence[str], known: KnownScores):
+        super().__init__(asked, model, scoring, metrics)
+        self._known = known
+
+    def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]:
+        found = [self._known.of(one, image) for one, image in zip(ids, images, strict=True)]
+        return [played(self.explainer, one)[0] for one in found]
 
 
 class FloorContender:
@@ -92,7 +118,10 @@ class FloorContender:
         self.metrics = tuple(metric.name for metric in floored(MetricSet.of(metrics).metrics))
         self._floor = FLOORS[floor]
 
-    def maps(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
+    def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]:
+        return self.anew(images, seeds)
+
+    def anew(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
         with torch.no_grad():
             logits = self.explainer.model(torch.stack(list(images))).float()
         found = []
@@ -105,14 +134,35 @@ class FloorContender:
 
 
 def contenders(
-    model: nn.Module, image: Tensor, asked: Sequence[Asked], scoring: Scoring, metrics: Sequence[str]
+    model: nn.Module, image: Tensor, asked: Sequence[Asked], scoring: Scoring, metrics: Sequence[str], known: Path
 ) -> list[Contender]:
-    """The methods that were asked for, or all that fit the model, and the floors."""
+    """The methods that were asked for, or all that fit the model, and the floors.
+
+    All see the network with its batch norms folded into its convolutions; SISE selects maps in the network as it is and scores in
+    the folded one.
+
+    Args:
+        known: Folder of the scores of masks.
+    """
+    fast = folded(model, image[None])
+    sise_scoring = replace(scoring, fold_bn=True)
+    scores = KnownScores(known, full_sise(model, scoring.precision))
     wanted = asked or [Asked.of(text) for text in default_methods(model, image)]
     return [
-        *(MethodContender(one, model, scoring, metrics) for one in wanted),
-        *(FloorContender(name, model, scoring, metrics) for name in FLOORS),
-    ]
+        *(
+            SiseContender(one, model, sise_scoring, metrics, scores) if of_known_scores(one)
+            else MethodContender(one, fast, scoring, metrics) for one in wanted
+        ),
+        *(FloorContender(name, fast, scoring, metrics) for name in FLOORS),
+    ]  # fmt: skip
+
+
+def of_known_scores(asked: Asked) -> bool:
+    """Whether its maps are made of the scores that masks of the default kind have."""
+    settings = asked.settings
+    if asked.name not in ("sise", "ada_sise"):
+        return False
+    return settings.fill == "zero" and not settings.baseline and settings.layers is None
 
 
 def default_methods(model: nn.Module, image: Tensor) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ every metric is defined in [metrics.md](metrics.md).
 - Each number is the mean over the images to which the method gave a map, in brackets its {level:.0f} % bootstrap interval ({resamples}
   resamples of images). The best mean of a column is bold, among the methods that gave every image a map: the images that a method
   leaves out may be the hard ones.
-- Forwards and backwards are those for the map, the prediction included. Seconds are medians over images on a machine that does other
-  work, too: good for orders of magnitude.
+- Forwards and backwards are those for the map, the prediction included. Seconds are of one thread, all methods one after the other on
+  the same few images: good for orders of magnitude, and for ratios.
+- Batch norms are folded into the convolutions before them, which changes a network's last digits.
 - Whether one is better than another by more than chance is what the paired tests say: Wilcoxon's signed-rank test per metric
   over the images that both have, Holm's correction over the metrics of a comparison, level {significant}. In brackets the effect size: the
   matched-pairs rank-biserial correlation, positive where SISE's value is larger. Few images show few differences: "no difference
@@ -57,6 +58,8 @@ class Scores:
     by_method: dict[str, dict[str, dict[str, Any]]]
     """Method -> id -> `status`, `forwards`, `values`."""
     ids: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Per image, of the methods that were timed."""
 
     @property
     def tried(self) -> list[str]:
@@ -117,9 +120,8 @@ def cost_table(scores: Scores) -> list[str]:
         forwards, backwards = (
             f"{float(np.mean(costs(scores, name, what))):,.0f}" for what in ("forwards", "backwards")
         )
-        lines.append(
-            f"| {name} | {with_map} | {forwards} | {backwards} | {number(float(np.median(costs(scores, name, 'seconds'))))} |"
-        )
+        seconds = number(scores.seconds[name]) if name in scores.seconds else "-"
+        lines.append(f"| {name} | {with_map} | {forwards} | {backwards} | {seconds} |")
     return lines
 
 

@@ -1,0 +1,99 @@
+"""Scores of all of an image's masks, kept in a file an image, so that SISE at any mu, with any gate or under any budget costs no forwards.
+
+What a mask scores does not depend on which other masks are scored, so a map that needs some of them is made of the kept ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from heatlas.engine.budget import masks_allowed
+from heatlas.engine.rounds import rounds_over
+from heatlas.engine.sise import SISE, Explanation, Pending
+from torch import Tensor, nn
+
+
+def full_sise(model: nn.Module, precision: str) -> SISE:
+    """What scores all masks: as fast as this machine can."""
+    norms = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    return SISE(model, precision=precision, batch_size=32, fold_bn=norms, compile=True)
+
+
+class KnownScores:
+    """The scores of an image's masks at mu = 0, which are scored where no file has them.
+
+    Several processes may share a folder.
+
+    Args:
+        folder: Where the files are.
+        full: SISE at mu = 0; its settings and its model's weights are not looked at, so each wants a folder of its own.
+    """
+
+    def __init__(self, folder: Path, full: SISE):
+        self._folder = folder
+        self._full = full
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, sample: str, image: Tensor) -> Pending:
+        """All masks of the image with their scores, for the predicted class; without any where there can be no map."""
+        logits, layers = self._full.layer_masks(image, None)
+        pending = Pending(image, logits, layers)
+        if pending.failure is not None:
+            return pending
+        counts = [layer.job.count for layer in layers]
+        path = self._folder / f"{hashlib.sha256(sample.encode()).hexdigest()[:16]}.pt"
+        kept = torch.load(path, weights_only=True) if path.exists() else {}
+        if kept.get("counts") != counts:
+            self._full.scorer.submit(*(layer.job for layer in layers), like=image)
+            self._full.finish(pending)
+            kept = {"counts": counts, "scores": torch.cat([layer.job.scores for layer in layers])}
+            beside = path.with_suffix(f".{os.getpid()}")
+            torch.save(kept, beside)
+            beside.replace(path)
+        for layer, scores in zip(layers, kept["scores"].split(counts), strict=True):
+            layer.job.scores, layer.job.waiting = scores, 0
+        return pending
+
+
+def played(sise: SISE, full: Pending, budget: str | float = "exact") -> tuple[Explanation, int, float]:
+    """The explanation of `sise` under a budget, from scores that are known; the masks it took, and the surrogate's CPU seconds."""
+    logits, layers = sise.layer_masks(full.image, full.logits.target)
+    pending = Pending(full.image, logits, layers)
+    if pending.failure is not None:
+        return sise.complete(pending), 0, 0.0
+    known = [matched(one.maps, whole.maps, whole.job.scores) for one, whole in zip(layers, full.layers, strict=True)]
+    counts = [layer.job.count for layer in layers]
+    allowed = masks_allowed(budget, sum(counts))
+    error, seconds = None, 0.0
+    if allowed < sum(counts):
+        begun = time.process_time()
+        rounds = rounds_over(layers, allowed)
+        values = torch.cat(known)
+        while not rounds.finished:
+            chosen = rounds.choose()
+            rounds.take(chosen, values[chosen])
+        known, error = list(rounds.expected.split(counts)), rounds.error()
+        seconds = time.process_time() - begun
+    else:
+        for layer in layers:
+            layer.survey()  # the masks' extremes, which filling them would have noted
+    for layer, own in zip(layers, known, strict=True):
+        layer.job.scores, layer.job.waiting = own, 0
+    return replace(sise.complete(pending, keep_layers=True), surrogate_error=error), allowed, seconds
+
+
+def matched(maps: Tensor, among: Tensor, values: Tensor) -> Tensor:
+    """The values of those maps that are kept; both in the channels' order."""
+    places: list[int] = []
+    place = 0
+    for one in maps:
+        while not torch.equal(one, among[place]):
+            place += 1
+        places.append(place)
+        place += 1
+    return values[places]
