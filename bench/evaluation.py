@@ -54,12 +54,16 @@ class ScoreFile:
         slug = "".join(letter if letter.isalnum() else "-" for letter in method.lower())
         self.path = folder / f"{data_set.name}-{slug}-{digest}.jsonl"
         self.found: dict[str, dict[str, Any]] = {}
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+        text = self.path.read_text() if self.path.exists() else ""
+        for line in text.splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
                 continue  # cut short when the run was killed: its image is done again
             self.found[record["id"]] = record
+        if text and not text.endswith("\n"):
+            with self.path.open("a") as file:  # appended, since another process may be writing, too
+                file.write("\n")
 
     def add(self, sample: Sample, one: Explained, passes: tuple[int, int]) -> None:
         record = {

@@ -44,6 +44,7 @@ every metric is defined in [metrics.md](metrics.md).
 
 Measured on {machine}, {precision} forwards.
 """
+NOT_TRIED: dict[str, Any] = {"values": {}}
 NOT_COMPARABLE = {"complexity_l1"}
 """Depends on the map's scale."""
 
@@ -63,17 +64,26 @@ class Scores:
 
     @property
     def tried(self) -> list[str]:
-        """Images on which every method was tried."""
-        return [one for one in self.ids if all(one in found for found in self.by_method.values())]
+        """Images on which some method was tried."""
+        return [one for one in self.ids if any(one in found for found in self.by_method.values())]
+
+    def count(self, method: str) -> int:
+        """On how many of them this one was."""
+        return sum(one in self.by_method[method] for one in self.tried)
 
     def values(self, method: str, metric: str) -> np.ndarray:
-        """`(image,)` over the images that were tried; NaN where the method gave no map, or the map has no such value."""
-        found = [self.by_method[method][one]["values"].get(metric) for one in self.tried]
+        """`(image,)` over the images that were tried; NaN where the method was not, gave no map, or the map has no such value."""
+        found = [self.by_method[method].get(one, NOT_TRIED)["values"].get(metric) for one in self.tried]
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     def without_map(self, method: str) -> Counter[str]:
         """Images to which the method gave no map, by status."""
-        return Counter(status for one in self.tried if (status := self.by_method[method][one]["status"]) != OK)
+        found = [self.by_method[method][one]["status"] for one in self.tried if one in self.by_method[method]]
+        return Counter(status for status in found if status != OK)
+
+    def whole(self, method: str) -> bool:
+        """Whether the method gave every image a map."""
+        return self.count(method) == len(self.tried) and not self.without_map(method)
 
     @property
     def metrics(self) -> list[str]:
@@ -96,6 +106,9 @@ def section(scores: Scores) -> str:
     missing = {name: scores.without_map(name) for name in names}
     few = f" of the {scores.asked} asked for" if len(tried) < scores.asked else ""
     lines = [f"\n## {scores.title}\n", f"{len(tried)} images{few}."]
+    for name in names:
+        if scores.count(name) < len(tried):
+            lines.append(f"{name}: the first {scores.count(name)} of them only, which take long enough.")
     for name, statuses in missing.items():
         if statuses:
             causes = ", ".join(f"{status} {many}" for status, many in statuses.most_common())
@@ -116,7 +129,7 @@ def cost_table(scores: Scores) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name in scores.by_method:
-        with_map = len(scores.tried) - scores.without_map(name).total()
+        with_map = scores.count(name) - scores.without_map(name).total()
         forwards, backwards = (
             f"{float(np.mean(costs(scores, name, what))):,.0f}" for what in ("forwards", "backwards")
         )
@@ -161,7 +174,7 @@ def column(scores: Scores, metric: str) -> list[str]:
         low, high = (None if np.isnan(end[0]) else float(end[0]) for end in sums.intervals())
         means.append(float(sums.means[0]))
         cells.append("-" if np.isnan(means[-1]) else f"{number(means[-1])} {interval(low, high)}".strip())
-    judged = [np.nan if scores.without_map(name) else mean for name, mean in zip(scores.by_method, means, strict=True)]
+    judged = [mean if scores.whole(name) else np.nan for name, mean in zip(scores.by_method, means, strict=True)]
     if better != "neither" and metric not in NOT_COMPARABLE and not np.isnan(judged).all():
         best = np.nanmax(judged) if better == "higher" else np.nanmin(judged)
         cells = [f"**{cell}**" if mean == best else cell for cell, mean in zip(cells, judged, strict=True)]
@@ -170,7 +183,7 @@ def column(scores: Scores, metric: str) -> list[str]:
 
 def costs(scores: Scores, method: str, what: str) -> list[float]:
     """Of each image; 0 where an older record does not say."""
-    return [scores.by_method[method][one].get(what, 0) for one in scores.tried]
+    return [found.get(what, 0) for one, found in scores.by_method[method].items() if one in scores.tried]
 
 
 def verdict(scores: Scores, ours: str, rival: str) -> str:
