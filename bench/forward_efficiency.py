@@ -21,6 +21,7 @@ import torch
 from heatlas.engine.precision import autocast_dtype
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise import SISE
+from heatlas.workers.freed_memory import keep_freed_memory
 from torch import Tensor, nn
 
 from .performance_page import table, write_section
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--stand-ins", nargs="+", default=["-"], choices=["-", "fold_bn", "compile", "fold_bn+compile"])
     parser.add_argument("--fresh", action="store_true", help="forget earlier cells")
     arguments = parser.parse_args()
+    keep_freed_memory()
     records = Records("forward_efficiency", fresh=arguments.fresh)
     for device in arguments.devices:
         for precision in arguments.precisions:

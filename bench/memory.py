@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise import SISE
+from heatlas.workers.freed_memory import keep_freed_memory
 
 from .performance_page import table, write_section
 from .records import Records
@@ -29,6 +30,7 @@ def cell(batch_size: int, mu: float, images: int, precision: str) -> dict[str, A
     """Peak of this process in MiB: after one plain forward of the batch, and after explaining."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = network(NETWORK).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    keep_freed_memory()
     pictures = [prepared(sample).image for sample in boxed_samples(images)]
     with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
         model(torch.zeros(batch_size, 3, 224, 224, device=device).to(memory_format=torch.channels_last))

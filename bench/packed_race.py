@@ -12,6 +12,7 @@ import torch
 from heatlas.engine.blocks import block_layers
 from heatlas.engine.methods.bound import BoundMethod, bind_method
 from heatlas.engine.scoring import Scoring
+from heatlas.workers.freed_memory import keep_freed_memory, return_freed_memory
 from torch import Tensor, nn
 
 from .peers import RUNS
@@ -70,11 +71,13 @@ def warmed(
 
 
 def ours(method: BoundMethod, images: Tensor, targets: list[int]) -> int:
+    keep_freed_memory()
     return sum(method.explain(images, targets).n_forwards) - len(images)
 
 
 def theirs(peer: str, tuned: bool, model: nn.Module, layer: str, images: Tensor, targets: list[int]) -> int:
     """One image after the other, as the libraries take them with a class each."""
+    (keep_freed_memory if tuned else return_freed_memory)()
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=tuned):
         return sum(
             RUNS[peer](model, layer, image, target, None, BATCH)[1]

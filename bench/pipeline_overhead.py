@@ -43,7 +43,9 @@ NAMES = ("drop_pct", "increase", "ebpg")
 
 def worker_spec(mu: float, precision: str) -> WorkerSpec:
     model = ModelSpec(spec=f"torchvision:mobilenet_v2@{weights_of('mobilenet_v2')}", size=(224, 224), resize="squash")
-    return WorkerSpec(model=model, mu=mu, precision=precision, batch_size=32, metrics=NAMES, device="auto")
+    return WorkerSpec(
+        model=model, method_settings={"mu": mu}, precision=precision, batch_size=32, metrics=NAMES, device="auto"
+    )
 
 
 def clocks() -> tuple[float, float]:

@@ -17,6 +17,7 @@ import torch
 from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.engine.sise import SISE
+from heatlas.workers.freed_memory import keep_freed_memory
 from heatlas.workers.shards import Sample
 from torch import Tensor, nn
 
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--mu", type=float, default=0.0)
     parser.add_argument("--fresh", action="store_true", help="forget earlier images")
     arguments = parser.parse_args()
+    keep_freed_memory()
     records = Records("precision", fresh=arguments.fresh)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models = {
