@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from .explanation import Explanation
 from .scorer import Scorer
 
 
+@runtime_checkable
 class Explainer(Protocol):
     """Explains images of which several are in flight: `begin` each, `advance` it until it is `done`, then `complete` it.
 
