@@ -147,6 +147,12 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def command(arguments: argparse.Namespace) -> str:
+    """What to call for the same page."""
+    methods = f" --methods {' '.join(one.text for one in arguments.methods)}" if arguments.methods else ""
+    return f"python -m bench.evaluation --images {arguments.images} --metrics {' '.join(arguments.metrics)}{methods}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.evaluation")
     parser.add_argument("--images", type=int, default=300, help="at most, of each data set")
@@ -158,6 +164,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--scores", type=Path, default=Path("bench-out"), help="where scores are kept")
     parser.add_argument("--page", type=Path, default=PAGE, help="where the page is written")
+    parser.add_argument("--title", default="Evaluation", help="of the page")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="of the images, for the I-th of N processes")
     parser.add_argument("--time", type=int, default=0, metavar="IMAGES", help="time every method on so many images")
     names = [one.name for one in DATA_SETS]
@@ -175,7 +182,7 @@ def main() -> None:
     keep_freed_memory()
     arguments.scores.mkdir(parents=True, exist_ok=True)
     scores = [evaluate(data_set, arguments) for data_set in DATA_SETS]
-    arguments.page.write_text(page(scores, arguments.precision))
+    arguments.page.write_text(page(scores, arguments.precision, arguments.title, command(arguments)))
     print(f"wrote {arguments.page}")
 
 

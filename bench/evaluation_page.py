@@ -20,7 +20,7 @@ from heatlas.pipeline.summary_text import interval, number
 
 PAGE = Path(__file__).parent.parent / "docs" / "evaluation.md"
 HEADER = """<!-- Made by `python -m bench.evaluation`; do not edit, run it again. -->
-# Evaluation
+# {title}
 
 What the maps of SISE and of the other methods get, beside maps that know nothing of the model, on real images with ground truth. The
 network is torchvision's MobileNetV2 with ImageNet weights, input 224 x 224; the class explained is the predicted one, the same for
@@ -42,7 +42,7 @@ every metric is defined in [metrics.md](metrics.md).
 - `complexity_l1` depends on how maps are scaled (SISE's by the number of blocks, a CAM's by its maximum): do not compare it here.
 - The images have no clear licence and are not part of the project; the commands need `../shared/data`.
 
-Measured on {machine}, {precision} forwards.
+Measured on {machine}, {precision} forwards, with `{command}`.
 """
 NOT_TRIED: dict[str, Any] = {"values": {}}
 NOT_COMPARABLE = {"complexity_l1"}
@@ -93,10 +93,14 @@ class Scores:
         return sorted(known, key=lambda name: METRICS[name].better == "neither")
 
 
-def page(scores: Sequence[Scores], precision: str) -> str:
+def page(
+    scores: Sequence[Scores], precision: str, title: str = "Evaluation", command: str = "python -m bench.evaluation"
+) -> str:
+    """The whole page; data sets without scores are left out."""
     head = HEADER.format(
-        level=100 * LEVEL, resamples=RESAMPLES, significant=SIGNIFICANT, machine=machine(), precision=precision
-    )
+        level=100 * LEVEL, resamples=RESAMPLES, significant=SIGNIFICANT, machine=machine(), precision=precision, title=title,
+        command=command,
+    )  # fmt: skip
     return head + "".join(section(one) for one in scores if one.tried)
 
 

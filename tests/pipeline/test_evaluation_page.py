@@ -148,7 +148,8 @@ def test_what_cannot_be_asked_for_is_refused(monkeypatch, text: str, said: str):
 def test_the_page_names_machine_precision_and_both_sets(pages: ModuleType, scores):
     text = pages.page([scores, scores], "fp32")
     assert text.count("\n## Photographs\n") == 2
-    assert re.search(r"Measured on .+, fp32 forwards\.", text)
+    assert re.search(r"Measured on .+, fp32 forwards, with `python -m bench\.evaluation`\.", text)
+    assert "\n# Evaluation\n" in text
 
 
 def test_scores_survive_a_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
