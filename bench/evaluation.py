@@ -6,8 +6,8 @@
 Methods are named as `heatlas methods --names` does, settings behind a colon; without --methods all that fit the network. Images are
 taken in the order of a digest of their names, a few at a time through every method, and every score is appended to a file at once:
 the same command continues after an interruption, a larger --images goes on from a smaller one, and methods may be computed in several
-commands. The page is made from the images that all methods with scores for a data set have so far; --part 1/2 and --part 2/2 let two
-processes share the work, --compute with no name only writes the page.
+commands. The page says where a method was measured on fewer images than another; --part 1/2 and --part 2/2 let two processes share the
+work, --compute with no name only writes the page.
 
 SISE's maps at all mu and both gates are made of the same scores of masks, which are kept (`bench.known_scores`): seconds are therefore
 measured apart, by --time N on the first N images, all methods in one process.

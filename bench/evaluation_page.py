@@ -57,10 +57,14 @@ class Scores:
     asked: int
     """Images that were asked for."""
     by_method: dict[str, dict[str, dict[str, Any]]]
-    """Method -> id -> `status`, `forwards`, `values`."""
+    """Method -> id -> `status`, `forwards`, `values`; methods without any of the ids are left out."""
     ids: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
     """Per image, of the methods that were timed."""
+
+    def __post_init__(self) -> None:
+        some = {name: found for name, found in self.by_method.items() if not found.keys().isdisjoint(self.ids)}
+        object.__setattr__(self, "by_method", some)
 
     @property
     def tried(self) -> list[str]:
@@ -112,7 +116,7 @@ def section(scores: Scores) -> str:
     lines = [f"\n## {scores.title}\n", f"{len(tried)} images{few}."]
     for name in names:
         if scores.count(name) < len(tried):
-            lines.append(f"{name}: the first {scores.count(name)} of them only, which take long enough.")
+            lines.append(f"{name}: {scores.count(name)} of them only.")
     for name, statuses in missing.items():
         if statuses:
             causes = ", ".join(f"{status} {many}" for status, many in statuses.most_common())

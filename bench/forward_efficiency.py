@@ -1,6 +1,6 @@
 """Masks per second of the engine over plain forwards of the same model, batch, precision and memory format.
 
-    python -m bench.forward_efficiency [--models mobilenet_v2 ...] [--precisions fp32 bf16] [--batch-size 64] [--images 2] [--fresh]
+    python -m bench.forward_efficiency [--models mobilenet_v2 ...] [--precisions fp32 bf16] [--batch-size 64] [--images 2] [--mu 0] [--fresh]
 
 While the engine explains whole images through a session, a plain forward of the same shape runs beside every batch of the engine,
 before it and after it in turns, so that noise of the machine meets both alike. efficiency = (median over batches of plain time /
@@ -70,11 +70,13 @@ def sync(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def measure(name: str, precision: str, device: str, batch_size: int, images: int, **stand_in: bool) -> dict[str, Any]:
+def measure(
+    name: str, precision: str, device: str, batch_size: int, images: int, mu: float, **stand_in: bool
+) -> dict[str, Any]:
     """One cell of the table."""
     model = network(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     pictures = [prepared(sample).image.to(device) for sample in boxed_samples(images)]
-    sise = SISE(model, batch_size=batch_size, precision=precision, **stand_in)
+    sise = SISE(model, batch_size=batch_size, precision=precision, mu=mu, **stand_in)
     batch = torch.stack([pictures[0]] * batch_size).to(memory_format=torch.channels_last)
     sise.plan(pictures[0])
     sise.scorer.warm_up(pictures[0])
@@ -103,15 +105,15 @@ def measure(name: str, precision: str, device: str, batch_size: int, images: int
 def lines(found: dict[str, Any]) -> list[str]:
     rows = []
     for key, one in found.items():
-        name, precision, device, batch, stand_in = key.split()
+        name, precision, device, batch, stand_in, mu = key.split()
         target = TARGET[device]
         verdict = "yes" if one["efficiency"] >= target else f"**no** ({target:g})"
         rows.append([
-            f"{name}{'' if stand_in == '-' else ' ' + stand_in}", precision, device, batch, f"{one['plain_per_second']:.1f}", one["masks"],
+            f"{name}{'' if stand_in == '-' else ' ' + stand_in}", precision, device, batch, mu, f"{one['plain_per_second']:.1f}", one["masks"],
             f"{one['forward_ratio']:.3f}", f"{one['forward_share']:.3f}",
             f"{one['forward_cpu_share']:.3f}", f"**{one['efficiency']:.3f}**", verdict,
         ])  # fmt: skip
-    head = ("network", "precision", "device", "batch", "plain forwards/s", "masks", "forward ratio", "share of time in forwards", "of CPU time",
+    head = ("network", "precision", "device", "batch", "mu", "plain forwards/s", "masks", "forward ratio", "share of time in forwards", "of CPU time",
             "efficiency", "target met")  # fmt: skip
     return [
         "## Forward efficiency",
@@ -133,6 +135,9 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", default=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--images", type=int, default=2, help="for each cell")
+    parser.add_argument(
+        "--mu", type=float, default=0.0, help="fewer masks per image, which is harder: the rest weighs more"
+    )
     parser.add_argument("--stand-ins", nargs="+", default=["-"], choices=["-", "fold_bn", "compile", "fold_bn+compile"])
     parser.add_argument("--fresh", action="store_true", help="forget earlier cells")
     arguments = parser.parse_args()
@@ -142,11 +147,14 @@ def main() -> None:
         for precision in arguments.precisions:
             for name in arguments.models:
                 for stand_in in arguments.stand_ins:
-                    key = f"{name} {precision} {device} {arguments.batch_size} {stand_in}"
+                    key = f"{name} {precision} {device} {arguments.batch_size} {stand_in} {arguments.mu:g}"
                     if key not in records:
                         asked = {one: True for one in stand_in.split("+") if one != "-"}
                         records.add(
-                            key, measure(name, precision, device, arguments.batch_size, arguments.images, **asked)
+                            key,
+                            measure(
+                                name, precision, device, arguments.batch_size, arguments.images, arguments.mu, **asked
+                            ),
                         )
     write_section("forward_efficiency", lines(records.found))
 

@@ -12,7 +12,7 @@ from .freed_memory import return_freed_memory
 
 @contextmanager
 def lent_process() -> Iterator[None]:
-    """Torch's thread count and the allocator's ways, as they were before."""
+    """Torch's thread count as it was before; where a worker in it kept the memory that it freed, that goes back to the kernel."""
     threads = torch.get_num_threads()
     try:
         yield

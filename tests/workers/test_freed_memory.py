@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
@@ -10,7 +11,6 @@ import sys
 import pytest
 import torch
 from heatlas.workers.freed_memory import keep_freed_memory, return_freed_memory
-from heatlas.workers.lent_process import lent_process
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told")
 MIB = 2**20
@@ -30,24 +30,31 @@ def faults(mib: int = 64) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def alone(body: str) -> list[float]:
-    """What `body` prints in a process of its own, whose allocator nobody has told anything."""
+def alone(body: str, **environment: str) -> list[float]:
+    """Numbers that `body` prints in a process of its own, whose allocator nobody has told anything but this environment."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     script = f"import sys; sys.path[:0] = {sys.path!r}\nfrom test_freed_memory import *\n{body}"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=kept | environment
+    )
     assert run.returncode == 0, run.stderr
     return [float(word) for word in run.stdout.split()]
 
 
 @glibc
-def test_memory_is_kept_and_returned():
-    given_back, kept, again, before, after = alone(
-        "print(faults()); keep_freed_memory(); print(faults())\n"
-        "torch.ones(64 * MIB); before = resident(); return_freed_memory(); print(faults(), before, resident())"
+def test_a_lent_process_keeps_memory_and_returns_it():
+    given_back, kept, again, before, after, threads, threads_after = alone(
+        "from heatlas.workers.lent_process import lent_process\nprint(faults()); threads = torch.get_num_threads()\n"
+        "with lent_process():\n"
+        "    keep_freed_memory(); torch.set_num_threads(threads + 1); print(faults())\n"
+        "    torch.ones(64 * MIB); before = resident()\n"
+        "after = resident(); print(faults(), before, after, threads, torch.get_num_threads())"
     )
     assert given_back >= 64 * MIB / resource.getpagesize() / 600  # even where pages are huge
     assert kept < given_back / 4
     assert again > 2 * kept
     assert before - after > 200  # of the 256 MiB that were free and kept
+    assert threads == threads_after
 
 
 @glibc
@@ -65,17 +72,24 @@ def test_a_worker_on_a_cpu_keeps_its_memory():
 
 
 @glibc
-def test_a_lent_process_is_put_back(monkeypatch):
-    told = []
-    monkeypatch.setattr("heatlas.workers.lent_process.return_freed_memory", lambda: told.append(True))
-    threads = torch.get_num_threads()
-    with lent_process():
-        torch.set_num_threads(threads + 1)
-    assert torch.get_num_threads() == threads
-    assert told == [True]
+def test_what_the_user_told_the_allocator_stays():
+    """Were it told anything, it would return less than what was asked for here."""
+    kept, still = alone(
+        "assert not keep_freed_memory(); print(faults()); return_freed_memory(); print(faults())",
+        MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(2**34),
+    )  # fmt: skip
+    assert kept < 1000
+    assert still < 1000
+
+
+def test_nothing_is_returned_where_nothing_was_kept(monkeypatch):
+    monkeypatch.setattr("heatlas.workers.freed_memory._keeping", False)
+    monkeypatch.setattr("heatlas.workers.freed_memory.ctypes.CDLL", None)  # would raise if it were asked
+    return_freed_memory()
 
 
 def test_another_allocator_is_left_alone(monkeypatch):
+    monkeypatch.setattr("heatlas.workers.freed_memory._keeping", False)
     monkeypatch.setattr("heatlas.workers.freed_memory.ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False
     return_freed_memory()
