@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.errors import ModelError
-from ..engine.methods.feature_bank import features_of
+from ..engine.methods.image_features import features_of
 from .preprocess import Preprocess
 
 
@@ -37,9 +37,9 @@ def feature_width(module: nn.Module, preprocess: Preprocess, spec: str) -> int:
     """Numbers in the feature that the model gives each image.
 
     Raises:
-        ModelError: When the model does not run on its own input size or gives no feature.
+        ModelError: When the model does not run on its own input size, gives no feature, or returns scores made of its logits.
     """
-    features = _on_zeros(lambda images: features_of(module, images), preprocess, spec)
+    features = _on_zeros(lambda images: features_of(module, images, refuse_scores=True), preprocess, spec)
     _refuse_damaged(features, spec, "features")
     return features.shape[1]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .feature_bank import FeatureBank, unit_features
+from .feature_bank import FeatureBank
+from .image_features import unit_features
 
 
 class BankClassifier(nn.Module):
@@ -14,8 +15,8 @@ class BankClassifier(nn.Module):
     Gradients flow through the similarities to the nearest entries.
 
     Args:
-        model: Gives features, see `feature_bank.features_of`; a child, so that its layers keep their names behind `model.`.
-        bank: Made by `build_bank` with the same model; a child whose features and labels are buffers. Moved to where the model is.
+        model: Gives features, see `image_features.features_of`; a child, so that its layers keep their names behind `model.`.
+        bank: Made by `build_bank` with the same model; a child whose features and labels are buffers, shared by copies. Moved to where the model is.
     """
 
     def __init__(self, model: nn.Module, bank: FeatureBank):

@@ -21,7 +21,8 @@ from .attention_capture import NEEDS, AttentionRun, Block, check_transformer, ru
 from .bank_classifier import BankClassifier
 from .batch_settings import DaamSettings
 from .class_attention import check, class_attention, projection
-from .feature_bank import FeatureBank, features_of
+from .feature_bank import FeatureBank
+from .image_features import features_of
 from .layer_gradients import target_logits, wide
 from .method import Cost, MethodMaps, method
 from .passes import differentiable, plain
@@ -66,7 +67,7 @@ class Daam:
                 read = read_features(self._model, self._bank, plain(images), targets)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if not self._checked:
-                check_used(read.asked, read.gradients[-1])
+                check_used(read.asked, read.gradients[-1], "logits" if self._bank is None else "features")
             slopes = [slopes_of(block, one) for block, one in zip(read.run.blocks, read.gradients, strict=True)]
             if self._bank is None:
                 slopes = [one.relu() for one in slopes]
@@ -143,15 +144,21 @@ def accumulated(
     return over_max(upsampled(total, size)).float()
 
 
-def check_used(asked: Bool[Tensor, " batch"], last: Float[Tensor, "batch token channel"]) -> None:
-    """Refuse a model that classifies by its patches, or by another token.
+def check_used(asked: Bool[Tensor, " batch"], last: Float[Tensor, "batch token channel"], what: str) -> None:
+    """Refuse a model that says what it says by its patches, or by another token.
+
+    Args:
+        asked: Rows to look at.
+        last: Gradient at the last block's output.
+        what: The model says, for the message.
 
     Raises:
         ModelError: When nothing that was asked changes with the last block's class token.
     """
     if bool(asked.any()) and not bool(last[asked, 0].any()):
         raise ModelError(
-            f"the logits do not depend on the class token (the model averages its patches, perhaps); {NEEDS}"
+            f"the {what} do not depend on the class token: the model averages its patches, perhaps, or reads another token "
+            f"(a distillation token, a register); {NEEDS}"
         )
 
 

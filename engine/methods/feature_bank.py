@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import ModelError, SettingsError
-from ..outputs import first_of
+from ..errors import SettingsError
+from .image_features import unit_features
 from .layer_gradients import wide
 
 NEIGHBOURS = 20
@@ -51,6 +50,10 @@ class FeatureBank(nn.Module):
             )
         self.register_buffer("features", features)
         self.register_buffer("labels", labels)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureBank:
+        """Itself: a bank is never changed, and may be as large as the memory that a copy of its model takes."""
+        return self
 
     def forward(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
         """Logarithm of each class's votes among the nearest, each worth exp(similarity / 0.07), so that a softmax gives shares.
@@ -116,43 +119,6 @@ def refuse_nonsense(features: Tensor, labels: Tensor) -> None:
         )
 
 
-def features_of(model: nn.Module, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch width"]:
-    """What the model's last linear layer is given for each image, where it has one; else what the model returns.
-
-    Raises:
-        ModelError: When that is not one row per image.
-    """
-    inputs: list[Tensor] = []
-
-    def keep(module: nn.Module, args: Any) -> None:
-        if args[0].ndim == 2:
-            inputs.append(args[0])
-
-    handles = [one.register_forward_pre_hook(keep) for one in model.modules() if isinstance(one, nn.Linear)]
-    try:
-        output = first_of(model(images), Tensor)
-    finally:
-        for handle in handles:
-            handle.remove()
-    found = inputs[-1] if inputs else output
-    if found is None or found.ndim != 2 or len(found) != len(images):
-        raise ModelError(
-            "the model gives no feature vector per image; wrap it so that it returns the class token's features"
-        )
-    return found
-
-
-def unit_features(
-    model: nn.Module, images: Float[Tensor, "batch channel height width"]
-) -> Float[Tensor, "batch width"]:
-    """As `features_of`, each of length 1 (of length 0 where all are 0), float32 at least.
-
-    Raises:
-        ModelError: As `features_of`.
-    """
-    return F.normalize(wide(features_of(model, images)), dim=1)
-
-
 @torch.no_grad()
 def build_bank(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], num_classes: int | None = None
@@ -166,11 +132,11 @@ def build_bank(
 
     Raises:
         SettingsError: When there is no image with features.
-        ModelError: When the model gives no features.
+        ModelError: When the model gives no features, or returns scores made of its logits.
     """
     features, labels = [], []
     for images, classes in batches:
-        found = unit_features(model, images).cpu()
+        found = unit_features(model, images, refuse_scores=True).cpu()
         usable = found.isfinite().all(dim=1) & found.any(dim=1)
         features.append(found[usable])
         labels.append(classes.cpu().long()[usable])

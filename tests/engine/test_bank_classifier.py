@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -11,17 +12,20 @@ import torch
 from heatlas.engine.errors import ModelError, SettingsError
 from heatlas.engine.methods.bank_classifier import BankClassifier
 from heatlas.engine.methods.bound import bind_method
-from heatlas.engine.methods.feature_bank import NO_VOTE, FeatureBank, build_bank, features_of
+from heatlas.engine.methods.feature_bank import NO_VOTE, FeatureBank, build_bank
+from heatlas.engine.methods.image_features import features_of
 from heatlas.engine.methods.in_sessions import check_fit, make_explainer
 from heatlas.engine.methods.registry import settings_class
 from heatlas.engine.metrics import spelt_out
+from heatlas.engine.metrics.sanity import randomised
 from heatlas.engine.scoring import Scoring
+from heatlas.engine.scoring_forward import ScoringForward, StandInWarning
 from heatlas.engine.session import ExplainSession
 from oracle_nets import images_like
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torchvision.models import VisionTransformer
+from torchvision.models import VisionTransformer, mobilenet_v3_small
 
 SIZE = (24, 24)
 CLASSES = 4
@@ -98,11 +102,140 @@ def test_a_softmax_of_the_logits_is_the_share_of_votes(build, images: Tensor) ->
     assert torch.equal(logits.argmax(dim=1), model.bank.classes(features))
 
 
-def test_features_are_what_the_head_is_given_or_the_output() -> None:
+class Vgg(nn.Module):
+    """Linear layers and activations that work in place, in front of the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        active = nn.ReLU(inplace=True)
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), active, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.classifier = nn.Sequential(nn.Linear(16, 24), active, nn.Dropout(), nn.Linear(24, 24), active, nn.Dropout(), nn.Linear(24, 7))  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images))
+
+
+class Excited(nn.Module):
+    """Squeeze and excitation by linear layers, in front of the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate, self.fc = nn.Conv2d(3, 12, 3), nn.Linear(12, 12), nn.Linear(12, 12)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.conv(images).relu()
+        return self.fc((found * self.gate(found.mean((2, 3))).sigmoid()[:, :, None, None]).mean((2, 3)))
+
+
+HEADS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "vit": (with_head, "heads"),
+    "mobilenet": (lambda: mobilenet_v3_small(num_classes=1024), "classifier.3"),
+    "vgg": (Vgg, "classifier.6"),
+    "excited": (Excited, "fc"),
+}
+
+
+@pytest.mark.parametrize(("build", "head"), HEADS.values(), ids=list(HEADS))
+def test_features_are_the_same_with_the_head_and_without(build: Callable[[], nn.Module], head: str) -> None:
+    """Classes may be as many as features, so that a shape says nothing."""
+    torch.manual_seed(0)
+    model = build().eval()
+    bare = copy.deepcopy(model)
+    bare.set_submodule(head, nn.Identity())
     images = images_like(2, 3, SIZE, seed=1)
     with torch.no_grad():
-        torch.testing.assert_close(features_of(with_head(), images), without_heads()(images))
-        torch.testing.assert_close(features_of(headless(), images), headless()(images))
+        expected = bare(images)
+        for one in (model, bare):
+            assert torch.equal(features_of(one, images), expected)
+            assert torch.equal(features_of(one, images, refuse_scores=True), expected)
+            with torch.inference_mode():
+                assert torch.equal(features_of(one, images), expected)
+    assert all(not module._forward_hooks for module in (*model.modules(), *bare.modules()))
+
+
+def test_features_of_a_model_that_had_no_head() -> None:
+    images = images_like(2, 3, SIZE, seed=1)
+    with torch.no_grad():
+        assert torch.equal(features_of(headless(), images), headless()(images))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x: x.view(len(x), -1), lambda x: (x, 2 * x), lambda x: {"aux": 2 * x, "logits": x}]
+)
+def test_logits_may_be_wrapped(wrap: Callable[[Tensor], object]) -> None:
+    class Wrapped(Vgg):
+        def forward(self, images: Tensor) -> object:
+            return wrap(super().forward(images))
+
+    torch.manual_seed(0)
+    model = Wrapped().eval()
+    assert features_of(model, images_like(2, 3, SIZE, seed=1), refuse_scores=True).shape == (2, 24)
+
+
+@pytest.mark.parametrize("head", ["classifier.6", ""])
+def test_compiled_features_are_the_same(head: str) -> None:
+    torch.manual_seed(0)
+    model = Vgg().eval()
+    if not head:
+        model.classifier[6] = nn.Identity()
+    whole = classifier(model)
+    compiled = torch.compile(whole, backend="eager", dynamic=False)
+    images = images_like(2, 3, SIZE, seed=1)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            torch.testing.assert_close(compiled(images), whole(images))
+
+
+AFTER: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda x: x.softmax(dim=1),
+    "log_softmax": lambda x: x.log_softmax(dim=1),
+    "sigmoid": lambda x: x.sigmoid(),
+    "scale": lambda x: 30 * x,
+    "scale in place": lambda x: x.mul_(30),
+}
+
+
+@pytest.mark.parametrize("after", AFTER.values(), ids=list(AFTER))
+def test_scores_made_of_logits_are_no_features(after: Callable[[Tensor], Tensor]) -> None:
+    class Scores(Vgg):
+        def forward(self, images: Tensor) -> Tensor:
+            return after(super().forward(images))
+
+    torch.manual_seed(0)
+    with pytest.raises(
+        ModelError, match="returns not features but scores that it makes of its last linear layer's output"
+    ):
+        classifier(Scores().eval())
+
+
+@pytest.mark.parametrize("after", [lambda x: normalize(x, dim=1), lambda x: x.tanh(), lambda x: x.relu_()])
+def test_what_follows_a_projection_is_a_feature(after: Callable[[Tensor], Tensor]) -> None:
+    class Projected(Vgg):
+        def forward(self, images: Tensor) -> Tensor:
+            return after(super().forward(images))
+
+    torch.manual_seed(0)
+    assert classifier(Projected().eval()).bank.features.shape == (ENTRIES, 7)
+
+
+def test_copies_share_the_bank_which_random_weights_do_not_change(images: Tensor) -> None:
+    model = classifier(headless())
+    before = model.bank.features.clone(), model.bank.labels.clone()
+    random = randomised(model)
+    assert random.bank is model.bank
+    assert torch.equal(model.bank.features, before[0])
+    assert torch.equal(model.bank.labels, before[1])
+    with torch.no_grad():
+        assert not torch.equal(random(images), model(images))
+
+
+def test_batch_norms_are_not_folded_below_a_bank(images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = classifier(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    )
+    with pytest.warns(StandInWarning, match="torch.fx cannot follow its forward"), torch.no_grad():
+        assert torch.equal(ScoringForward(model, fold_bn=True)(images), model(images))
 
 
 def test_the_gradient_is_that_of_the_votes_summed_by_class() -> None:
@@ -194,17 +327,30 @@ def test_the_declared_passes_are_what_is_spent(images: Tensor) -> None:
 def test_a_model_that_averages_its_patches_is_refused(images: Tensor) -> None:
     torch.manual_seed(0)
     model = TimmTransformer(24, 8, embed_dim=16, depth=2, num_heads=2, num_classes=0, global_pool="avg").eval()
-    with pytest.raises(ModelError, match="do not depend on the class token"):
+    with pytest.raises(ModelError, match="the features do not depend on the class token"):
         bind_method("daam", classifier(model)).explain(images)
     with pytest.raises(ModelError, match="no self-attention that can be read"):
         bind_method("daam", classifier(cnn()))
 
 
-def test_distilled_features_are_not_the_class_tokens(images: Tensor) -> None:
+def test_a_mean_of_two_heads_is_no_feature() -> None:
     torch.manual_seed(0)
     model = timm.create_model("deit_tiny_distilled_patch16_224", img_size=24, patch_size=8, num_classes=3, depth=2)
-    with pytest.raises(ModelError, match="do not depend on the class token"):
-        bind_method("daam", classifier(model.eval())).explain(images)
+    with pytest.raises(ModelError, match="a mean of two heads"):
+        classifier(model.eval())
+
+
+def test_a_model_that_reads_another_token_is_refused(images: Tensor) -> None:
+    class Distilled(TimmTransformer):
+        def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+            return x[:, 1]
+
+    torch.manual_seed(0)
+    model = Distilled(24, 8, embed_dim=16, depth=2, num_heads=2, num_classes=0, reg_tokens=1).eval()
+    with pytest.raises(
+        ModelError, match=r"the features do not .*, or reads another token \(a distillation token, a register\)"
+    ):
+        bind_method("daam", classifier(model)).explain(images)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from heatlas.engine.methods.bank_classifier import BankClassifier
 from heatlas.engine.methods.batch_settings import DaamSettings
 from heatlas.engine.methods.class_attention import class_attention
 from heatlas.engine.methods.daam import Daam
-from heatlas.engine.methods.feature_bank import build_bank, features_of
+from heatlas.engine.methods.feature_bank import build_bank
+from heatlas.engine.methods.image_features import features_of
 from oracle_nets import architecture, images_like
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
