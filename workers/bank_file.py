@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,11 @@ _REMEDY = "`heatlas bank` makes one from labelled images"
 _TENSORS = {"features": torch.float32, "labels": torch.int64}
 _SHORT = 12
 """Digits of a digest that a message shows."""
+_LONGEST_NAMES = 64 << 20
+"""Characters of JSON that are read: 64 for each of as many classes as there may be."""
+_MOST_DIGITS = 10
+_SHOWN = 40
+"""Characters of a text that a message shows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +44,9 @@ class StoredBank:
     """One per class, None where nobody says."""
 
     def digest(self) -> str:
-        """Sha256 (hex) of what decides classes: features, labels, and how many classes there are."""
-        found = hashlib.sha256(f"{self.bank.num_classes} {tuple(self.bank.features.shape)}".encode())
+        """Sha256 (hex) of what decides classes and what they are called: features, labels, and the names, or how many they are."""
+        facts = [self.bank.num_classes, self.bank.features.shape, self.class_names]
+        found = hashlib.sha256(json.dumps(facts).encode())
         for tensor in (self.bank.features, self.bank.labels):
             found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return found.hexdigest()
@@ -127,19 +134,40 @@ def _facts(data: bytes) -> dict[str, Any]:
 def _class_names(uri: str, facts: dict[str, Any]) -> tuple[str, ...] | None:
     if "class_names" not in facts:
         return None
-    try:
-        names = json.loads(facts["class_names"])
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ModelError(f"the class_names of the feature bank {uri} must be a JSON list of texts; {_REMEDY}")
+    text, names = facts["class_names"], None
+    if len(text) <= _LONGEST_NAMES:
+        try:
+            names = json.loads(text)
+        except (ValueError, RecursionError):
+            names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and is_text(name) for name in names):
+        raise ModelError(
+            f"the class_names of the feature bank {uri} must be a JSON list of texts that UTF-8 can write, of at most "
+            f"{_LONGEST_NAMES >> 20} Mi characters in all; {_REMEDY}"
+        )
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise ModelError(
+            f"the class_names of the feature bank {uri} must differ, got {twice[0][:_SHOWN]!r} more than once; {_REMEDY}"
+        )
     return tuple(names)
+
+
+def is_text(name: str) -> bool:
+    """Whether it can be written: a surrogate without its other half cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _count(uri: str, facts: dict[str, Any]) -> int | None:
     text = facts.get("num_classes")
     if text is None:
         return None
-    if not text.isdecimal():
-        raise ModelError(f"num_classes of the feature bank {uri} must be a whole number, got {text!r}; {_REMEDY}")
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise ModelError(
+            f"num_classes of the feature bank {uri} must be a whole number of at most {_MOST_DIGITS} digits, got "
+            f"{text[:_SHOWN]!r}; {_REMEDY}"
+        )
     return int(text)

@@ -13,6 +13,7 @@ import torch
 from heatlas.engine.errors import ModelError, SampleError
 from heatlas.engine.methods.bank_classifier import BankClassifier
 from heatlas.engine.methods.feature_bank import FeatureBank
+from heatlas.workers import bank_file
 from heatlas.workers.bank_file import KIND, StoredBank, bank_bytes, read_bank
 from heatlas.workers.models import LoadedModel, ModelSpec, load_feature_model, load_model
 from safetensors import safe_open
@@ -82,7 +83,8 @@ def test_what_is_written_is_read(tmp_path: Path, names: tuple[str, ...] | None) 
     assert torch.equal(found.bank.features, bank().features)
     assert torch.equal(found.bank.labels, bank().labels)
     assert (found.bank.num_classes, found.model_digest, found.class_names) == (4, "abc", names)
-    assert found.digest() == StoredBank(bank(count=4), "other").digest()
+    assert found.digest() == StoredBank(bank(count=4), "other", names).digest()
+    assert found.digest() != StoredBank(bank(count=4), "abc", ("ant", "bée", "dog", "cat")).digest()
     assert found.digest() != StoredBank(bank(count=5), "abc").digest()
     assert found.digest() != StoredBank(bank(count=4, seed=1), "abc").digest()
     with safe_open(path, "pt") as file:
@@ -116,7 +118,13 @@ def handmade(tensors: dict[str, Tensor] | None = None, **facts: str) -> bytes:
         (handmade(class_names='{"ant": 1}'), "class_names of the feature bank .* must be a JSON list of texts"),
         (handmade(class_names="["), "must be a JSON list of texts"),
         (handmade(class_names="[1, 2, 3]"), "must be a JSON list of texts"),
-        (handmade(num_classes="many"), "num_classes of the feature bank .* must be a whole number, got 'many'"),
+        (handmade(class_names="[" * 200_000), "must be a JSON list of texts"),
+        (handmade(class_names="[" + "9" * 5_000 + "]"), "must be a JSON list of texts"),
+        (handmade(class_names=r'["ant", "b\ud800", "cat"]'), "texts that UTF-8 can write"),
+        (handmade(class_names='["ant", "bee", "ant"]'), "class_names of the feature bank .* must differ, got 'ant' more than once"),
+        (handmade(num_classes="9" * 5_000), r"must be a whole number of at most 10 digits, got '9{40}'; `heatlas bank` makes one"),
+        (handmade(num_classes="-3"), "must be a whole number of at most 10 digits, got '-3'"),
+        (handmade(num_classes="many"), "num_classes of the feature bank .* must be a whole number of at most 10 digits, got 'many'"),
         (handmade(num_classes="2"), "label 2 needs 3 to 1048576 classes, got 2"),
     ],
 )  # fmt: skip
@@ -125,6 +133,14 @@ def test_a_file_that_is_no_bank_is_refused(tmp_path: Path, data: bytes, text: st
     with pytest.raises(ModelError, match=text) as refusal:
         read_bank(str(tmp_path / "b.safetensors"))
     assert str(tmp_path / "b.safetensors") in str(refusal.value)
+
+
+def test_names_longer_than_all_classes_need_are_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "b.safetensors", StoredBank(bank(), "abc", ("ant", "bee", "cat")))
+    assert read_bank(str(path)).class_names == ("ant", "bee", "cat")
+    monkeypatch.setattr(bank_file, "_LONGEST_NAMES", 10)
+    with pytest.raises(ModelError, match="must be a JSON list of texts"):
+        read_bank(str(path))
 
 
 def test_a_bank_that_is_not_there(tmp_path: Path) -> None:
@@ -166,6 +182,10 @@ def test_the_digest_is_of_model_and_bank(place: Path) -> None:
     first = load(of_model(place / "a.safetensors"))
     assert first.digest == load(of_model(place / "again.safetensors")).digest
     assert first.digest != load_feature_model(ModelSpec(spec="bank_nets:features")).digest
+    named = load(of_model(place / "named.safetensors", names=("ant", "bee", "cat")))
+    renamed = load(of_model(place / "renamed.safetensors", names=("ant", "cat", "bee")))
+    assert len({first.bank_digest, named.bank_digest, renamed.bank_digest}) == 3
+    assert len({first.digest, named.digest, renamed.digest}) == 3
     other = load(of_model(place / "b.safetensors", seed=1))
     assert other.digest != first.digest
     assert (first.bank_digest, other.bank_digest) == (
