@@ -22,10 +22,9 @@ from .subjects import boxed_samples, network, prepared
 
 SCORE_CAMS = ("pytorch-grad-cam ScoreCAM", "torchcam ScoreCAM")
 BATCH = 32
-ROUNDS = 3
 
 
-def score_cams(name: str, count: int, layer: str | None, records: Records) -> None:
+def score_cams(name: str, count: int, layer: str | None, rounds: int, records: Records) -> None:
     """Masks per second over the same images, in turns."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     plain, fast = network(name).to(device), network(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -44,7 +43,7 @@ def score_cams(name: str, count: int, layer: str | None, records: Records) -> No
         for tuned in (False, True):
             model = fast if tuned else plain
             runs[f"{peer}{' tuned' if tuned else ''}"] = partial(theirs, peer, tuned, model, last, images, targets)
-    for number in range(ROUNDS):
+    for number in range(rounds):
         key = f"score_cam|{name}|{last}|{count}|{number}"
         if key in records:
             continue

@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument(
         "--score-cam", type=int, default=0, help="images for Score-CAM and RISE beside the peers' Score-CAM"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of that race")
     parser.add_argument("--layer", help="of Score-CAM; the last block layer unless named")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     arguments = parser.parse_args()
@@ -226,7 +227,7 @@ def main() -> None:
         if arguments.quality:
             quality(name, arguments.quality, records)
         if arguments.score_cam:
-            score_cams(name, arguments.score_cam, arguments.layer, records)
+            score_cams(name, arguments.score_cam, arguments.layer, arguments.rounds, records)
     write_section(
         "versus_peers",
         [*lines(records.found), *score_cam_lines(records.found)],
