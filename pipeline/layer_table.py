@@ -9,6 +9,8 @@ from ..engine.errors import ModelError, SettingsError, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..workers.models import FeatureModel
+
 LARGEST = 4096
 """Pixels; a network runs once on an input of this height and width, and larger ones do not fit into most machines."""
 
@@ -17,7 +19,8 @@ def layer_records(model: str, size: int | None = None) -> dict[str, Any]:
     """Plan the model's layers.
 
     Args:
-        model: Model spec, as in the settings; `torchvision:NAME` without weights gets random ones, so nothing is downloaded.
+        model: Model spec, as in the settings; `torchvision:NAME` without weights gets random ones, so nothing is downloaded. The layers of
+            a model without a classifier are named as they are with a feature bank, behind the prefix `model.`.
         size: Height and width of the network's input; None for the model's own.
 
     Returns:
@@ -46,10 +49,22 @@ def is_bare_torchvision(model: str) -> bool:
 
 def loaded(model: str) -> tuple[nn.Module, int, tuple[int, int]]:
     """The model with its weights, its channels and input size."""
-    from ..workers.models import ModelSpec, load_model
+    from ..workers.models import FeatureModel, ModelSpec, load_either
 
-    found = load_model(ModelSpec(spec=model))
-    return found.module, found.preprocess.channels, found.preprocess.size
+    found = load_either(ModelSpec(spec=model))
+    module = with_some_bank(found) if isinstance(found, FeatureModel) else found.module
+    return module, found.preprocess.channels, found.preprocess.size
+
+
+def with_some_bank(model: FeatureModel) -> nn.Module:
+    """The classifier that a feature bank makes of the model; its layers are the same with any bank."""
+    import torch
+
+    from ..engine.methods.bank_classifier import BankClassifier
+    from ..engine.methods.feature_bank import FeatureBank
+
+    entries = torch.full((2, model.width), model.width**-0.5)
+    return BankClassifier(model.module, FeatureBank(entries, torch.arange(2))).eval()
 
 
 def untrained(model: str) -> tuple[nn.Module, int, tuple[int, int]]:

@@ -113,12 +113,7 @@ def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedMod
             f"{spec.spec} has no classifier, it gives features: make a bank of labelled images with `heatlas bank` and name it "
             "with --bank, or give weights that have a last layer"
         )
-    module, class_names = found.module, found.class_names
-    classes, dense = class_count(module, preprocess, spec.spec)
-    if class_names is not None and len(class_names) != classes:
-        raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
-    digest = model_digest(module, preprocess, found.code)
-    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(found, preprocess, spec), dense)
+    return _classifier(found, preprocess, spec)
 
 
 def load_feature_model(spec: ModelSpec, reader: SampleReader | None = None) -> FeatureModel:
@@ -128,7 +123,30 @@ def load_feature_model(spec: ModelSpec, reader: SampleReader | None = None) -> F
         ModelError: When the model is unknown, cannot be loaded, or gives no features.
         SettingsError: When a preprocess setting is out of its range.
     """
+    return _features(*_settled(spec, reader), spec)
+
+
+def load_either(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedModel | FeatureModel:
+    """As `load_model`, or as `load_feature_model` where the model has no classifier: for whoever looks only at its layers.
+
+    Raises:
+        ModelError: As these two.
+        SettingsError: As these two.
+    """
     found, preprocess = _settled(spec, reader)
+    return (_features if found.headless else _classifier)(found, preprocess, spec)
+
+
+def _classifier(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> LoadedModel:
+    module, class_names = found.module, found.class_names
+    classes, dense = class_count(module, preprocess, spec.spec)
+    if class_names is not None and len(class_names) != classes:
+        raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
+    digest = model_digest(module, preprocess, found.code)
+    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(found, preprocess, spec), dense)
+
+
+def _features(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> FeatureModel:
     width = feature_width(found.module, preprocess, spec.spec)
     digest = model_digest(found.module, preprocess, found.code)
     return FeatureModel(found.module, preprocess, digest, width, origins_of(found, preprocess, spec))

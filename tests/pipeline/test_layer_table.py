@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import pytest
 from heatlas.pipeline.cli import main
+from safetensors.torch import save_file
+from torchvision.models import get_model
 
 
 def test_table_of_resnet18(capsys: pytest.CaptureFixture[str]):
@@ -28,6 +31,16 @@ def test_json_and_size(capsys: pytest.CaptureFixture[str]):
 def test_a_factory_of_ones_own(capsys: pytest.CaptureFixture[str]):
     assert main(["layers", "heatlas.pipeline.demo.network:demo_model"]) == 0
     assert "for 96 x 96 input" in capsys.readouterr().out
+
+
+def test_a_model_without_a_classifier_has_layers_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    weights = {name: one for name, one in get_model("resnet18").state_dict().items() if not name.startswith("fc.")}
+    save_file(weights, tmp_path / "w.safetensors")
+    assert main(["layers", f"torchvision:resnet18@{tmp_path}/w.safetensors", "--size", "64", "--json"]) == 0
+    bare = json.loads(capsys.readouterr().out)
+    assert main(["layers", "torchvision:resnet18", "--size", "64", "--json"]) == 0
+    headed = json.loads(capsys.readouterr().out)
+    assert bare["layers"] == [{**one, "name": f"model.{one['name']}"} for one in headed["layers"]]
 
 
 @pytest.mark.parametrize(

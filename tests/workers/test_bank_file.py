@@ -15,7 +15,7 @@ from heatlas.engine.methods.bank_classifier import BankClassifier
 from heatlas.engine.methods.feature_bank import FeatureBank
 from heatlas.workers import bank_file
 from heatlas.workers.bank_file import KIND, StoredBank, bank_bytes, read_bank
-from heatlas.workers.models import LoadedModel, ModelSpec, load_feature_model, load_model
+from heatlas.workers.models import FeatureModel, LoadedModel, ModelSpec, load_either, load_feature_model, load_model
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
@@ -244,7 +244,9 @@ def test_files_without_a_last_layer_give_features(tmp_path: Path, build: Callabl
     ):
         load_model(ModelSpec(spec=model))
     made = load_feature_model(ModelSpec(spec=model))
-    assert made.width == width
+    either = load_either(ModelSpec(spec=model))
+    assert isinstance(either, FeatureModel)
+    assert (made.width, either.width, either.digest) == (width, width, made.digest)
     assert not [one for one in made.module.modules() if isinstance(one, nn.Linear) and one.out_features == 1000]
     loaded = load(written(tmp_path / "b.safetensors", StoredBank(bank(width), made.digest, ("a", "b", "c"))), model)
     assert (loaded.num_classes, loaded.class_names) == (3, ("a", "b", "c"))
