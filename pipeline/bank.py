@@ -106,8 +106,9 @@ def bank_settings(settings: Settings, overwrite: bool = False) -> BankResult:
     reader = FsspecReader(data_root, code=item_source(settings.data))
     device = usable_device(settings.device)
     skipped = Skipped()
-    if unlabelled := labels.listing["label"].null_count:
-        skipped.causes["without a class"] = unlabelled
+    skipped.causes.update(without_class(labels))
+    if warning := labels.warning():
+        say(f"note: {warning}")
     say(f"{counted(len(listing), 'image')} through {settings.model} on {device.type}; writing {settings.out}")
     bank = fill_bank(model, batches(listing, settings.batch_size), reader, device, classes, skipped)
     represented = len(torch.unique(bank.labels))
@@ -186,6 +187,14 @@ def labelled(settings: Settings, found: Listed) -> tuple[ResolvedLabels, int]:
             f"the labels of --data {settings.data} name {classes or 'no'} class (such as {known[0]!r}); a bank needs images of at least 2"
         )
     return resolved, count
+
+
+def without_class(labels: ResolvedLabels) -> dict[str, int]:
+    """How many images have no class, by why."""
+    unnamed = labels.unresolved_rows
+    unlabelled = labels.listing["label"].null_count - unnamed
+    found = {"without a label": unlabelled, "whose label names no single class": unnamed}
+    return {cause: number for cause, number in found.items() if number}
 
 
 def usable_device(wanted: str) -> torch.device:

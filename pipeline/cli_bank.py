@@ -28,7 +28,7 @@ TAKEN = (
 """And the groups `preprocess` and `columns`, without what a bank does not keep."""
 COLUMNS = ("columns.id", "columns.uri", "columns.label", "columns.image")
 TEXTS = {
-    "model": "As for `heatlas explain`; it need not have a classifier: features are what its last linear layer is given, or what it returns.",
+    "model": "As for `heatlas explain`; it need not have a classifier: features are what its classifying linear layer is given, or what it returns.",
     "data": "Labelled images, from any source of `heatlas explain`; others than those that are to be explained, or each finds itself.",
     "batch_size": "Images per forward pass.",
     "where": "Take only samples for which this SQL condition is true, over id, uri, label and further columns.",

@@ -96,7 +96,9 @@ def test_a_bank_is_made_of_what_can_be_used(
     torch.testing.assert_close(stored.bank.features[0], wanted / wanted.norm(), atol=2e-3, rtol=0)
 
 
-def test_by_python_with_numbers_for_labels(place: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_by_python_with_numbers_for_labels(
+    place: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
     lines = ["uri,kind", *(f"{place}/train/{CLASSES[number % 3]}/{number:03d}.png,{label}"
                            for number, label in zip(range(6), (0, 3, "", 3, -1, 0), strict=True))]  # fmt: skip
     (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
@@ -105,7 +107,13 @@ def test_by_python_with_numbers_for_labels(place: pathlib.Path, tmp_path: pathli
         model="tiny_net:features", data=tmp_path / "m.csv", out=tmp_path / "deep" / "b.safetensors", **how
     )
     assert (made.entries, made.classes, made.represented, made.class_names, made.width) == (4, 4, 2, None, 16)
-    assert made.skipped == {"without a class": 2}
+    assert made.skipped == {"without a label": 1, "whose label names no single class": 1}
+    said = capsys.readouterr().err
+    assert (
+        "note: 1 of 6 samples have a label that names no single class of the model ('-1'); write class indices from 0"
+        in said
+    )
+    assert "note: 2 of 6 images left out: 1 without a label, 1 whose label names no single class" in said
     assert sorted(read_bank(made.out).bank.labels.tolist()) == [0, 0, 3, 3]
 
 
