@@ -30,7 +30,7 @@ UNIT = 1e-3
 class Passed:
     """One linear layer as it ran on a row per image."""
 
-    given: Float[Tensor, "batch width"]
+    given: Float[Tensor, "batch feature"]
     output: Tensor
     version: int
     """Of `output` when it was made: an activation that works in place returns the same tensor, but not what the layer said."""
@@ -45,7 +45,7 @@ class Passed:
 
 def features_of(
     model: nn.Module, images: Float[Tensor, "batch channel height width"], *, refuse_scores: bool = False
-) -> Float[Tensor, "batch width"]:
+) -> Float[Tensor, "batch feature"]:
     """What the layer is given whose output the model returns, where that is a linear layer; else what the model returns.
 
     So a classifier with and without its last layer has the same features, whatever linear layers it has further below.
@@ -78,7 +78,7 @@ def features_of(
 
 def unit_features(
     model: nn.Module, images: Float[Tensor, "batch channel height width"], *, refuse_scores: bool = False
-) -> Float[Tensor, "batch width"]:
+) -> Float[Tensor, "batch feature"]:
     """As `features_of`, each of length 1 (of length 0 where all are 0), float32 at least.
 
     Raises:
@@ -105,7 +105,7 @@ def linear_layers(model: nn.Module, *, with_copies: bool) -> Iterator[list[Passe
             handle.remove()
 
 
-def check_scores(output: Float[Tensor, "batch width"], said: Sequence[Tensor]) -> None:
+def check_scores(output: Float[Tensor, "batch feature"], said: Sequence[Tensor]) -> None:
     """Refuse a softmax, a logarithm of one, a sigmoid or a multiple of the last linear layer's output, or of its last two's sum.
 
     A projection over its length is no score, and what has fewer than 3 numbers cannot be told apart.
@@ -134,7 +134,7 @@ def check_scores(output: Float[Tensor, "batch width"], said: Sequence[Tensor]) -
         )
 
 
-def on_a_line(values: Float[Tensor, "batch width"], of: Float[Tensor, "batch width"]) -> bool:
+def on_a_line(values: Float[Tensor, "batch feature"], of: Float[Tensor, "batch feature"]) -> bool:
     """Whether each row is the other's but for scale and shift; rows that are not finite or nearly constant do not count."""
     usable = values.isfinite().all(dim=1) & (of.std(dim=1) > SPREAD) & (values.std(dim=1) > 0)
     first, second = (F.normalize(one[usable] - one[usable].mean(dim=1, keepdim=True), dim=1) for one in (values, of))
