@@ -150,7 +150,10 @@ def wait(device: torch.device) -> None:
 def command(arguments: argparse.Namespace) -> str:
     """What to call for the same page."""
     methods = f" --methods {' '.join(one.text for one in arguments.methods)}" if arguments.methods else ""
-    return f"python -m bench.evaluation --images {arguments.images} --metrics {' '.join(arguments.metrics)}{methods}"
+    sets = f" --sets {' '.join(arguments.sets)}" if len(arguments.sets) < len(DATA_SETS) else ""
+    return (
+        f"python -m bench.evaluation --images {arguments.images} --metrics {' '.join(arguments.metrics)}{methods}{sets}"
+    )
 
 
 def main() -> None:
@@ -171,6 +174,7 @@ def main() -> None:
     parser.add_argument(
         "--compute", nargs="*", default=names, choices=names, help="only these data sets; none: write the page only"
     )
+    parser.add_argument("--sets", nargs="+", default=names, choices=names, help="data sets on the page")
     arguments = parser.parse_args()
     try:
         arguments.methods = [Asked.of(text) for text in arguments.methods]
@@ -181,7 +185,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     arguments.scores.mkdir(parents=True, exist_ok=True)
-    scores = [evaluate(data_set, arguments) for data_set in DATA_SETS]
+    scores = [evaluate(data_set, arguments) for data_set in DATA_SETS if data_set.name in arguments.sets]
     arguments.page.write_text(page(scores, arguments.precision, arguments.title, command(arguments)))
     print(f"wrote {arguments.page}")
 
