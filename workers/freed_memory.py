@@ -32,9 +32,10 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """After `keep_freed_memory`: what is free now goes back to the kernel, and large blocks do from now on; otherwise nothing.
+    """After `keep_freed_memory`: what is free now goes back to the kernel; otherwise nothing.
 
-    The thresholds are those that glibc comes to in a process that has freed blocks of 32 MiB; they no longer move by themselves.
+    From now on large blocks do when they are freed, but for those that fit into holes that are left. The thresholds are those that
+    glibc comes to in a process that has freed blocks of 32 MiB; they no longer move by themselves.
     """
     global _keeping
     values = {MMAP_MAX: MOST_MMAPS, MMAP_THRESHOLD: LARGEST_THRESHOLD, TRIM_THRESHOLD: 2 * LARGEST_THRESHOLD}

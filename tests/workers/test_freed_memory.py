@@ -43,16 +43,15 @@ def alone(body: str, **environment: str) -> list[float]:
 
 @glibc
 def test_a_lent_process_keeps_memory_and_returns_it():
-    given_back, kept, again, before, after, threads, threads_after = alone(
+    given_back, kept, before, after, threads, threads_after = alone(
         "from heatlas.workers.lent_process import lent_process\nprint(faults()); threads = torch.get_num_threads()\n"
         "with lent_process():\n"
         "    keep_freed_memory(); torch.set_num_threads(threads + 1); print(faults())\n"
         "    torch.ones(64 * MIB); before = resident()\n"
-        "after = resident(); print(faults(), before, after, threads, torch.get_num_threads())"
+        "after = resident(); print(before, after, threads, torch.get_num_threads())"
     )
     assert given_back >= 64 * MIB / resource.getpagesize() / 600  # even where pages are huge
     assert kept < given_back / 4
-    assert again > 2 * kept
     assert before - after > 200  # of the 256 MiB that were free and kept
     assert threads == threads_after
 
