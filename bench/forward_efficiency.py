@@ -43,13 +43,13 @@ class Beside:
         self.cpu: dict[str, list[float]] = {"own": [], "beside": []}
         sise.scorer._forward = self  # type: ignore[method-assign]
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, targets: Tensor, scenes: Tensor | None) -> Tensor:
         scores = None
         for turn in ("own", "beside") if len(self.own) % 2 else ("beside", "own"):
             sync(inputs.device)
             begun, cpu = time.perf_counter(), time.process_time()
             if turn == "own":
-                scores = self.real(inputs, targets)
+                scores = self.real(inputs, targets, scenes)
             else:
                 forward(self.model, self.plain, self.precision)
             sync(inputs.device)
