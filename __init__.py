@@ -8,18 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
-    from .engine.blocks import BlockLayer, BlockPlan, block_layers
-    from .engine.errors import HeatlasError
+    from .engine.layers.block_plan import BlockLayer, BlockPlan
+    from .engine.layers.blocks import block_layers
     from .engine.methods.bound import bind_method as method
-    from .engine.sise import SISE, SISEResult
+    from .engine.sise.sise import SISE, SISEResult
+    from .errors import HeatlasError
     from .pipeline.atlas import Atlas
     from .pipeline.atlas import open_atlas as open
-    from .pipeline.bank import make_bank
-    from .pipeline.evaluate import evaluate_store
-    from .pipeline.explain import explain_dataset
+    from .pipeline.evaluate.evaluate import evaluate_store
+    from .pipeline.explain.explain import explain_dataset
+    from .pipeline.explain.feature_bank import make_bank
 
-__version__ = "0.1.0"
 __all__ = [
     "SISE",
     "Atlas",
@@ -27,6 +29,7 @@ __all__ = [
     "BlockPlan",
     "HeatlasError",
     "SISEResult",
+    "__version__",
     "block_layers",
     "evaluate_store",
     "explain_dataset",
@@ -36,18 +39,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SISE": ("engine.sise", "SISE"),
-    "SISEResult": ("engine.sise", "SISEResult"),
-    "BlockLayer": ("engine.blocks", "BlockLayer"),
-    "BlockPlan": ("engine.blocks", "BlockPlan"),
-    "block_layers": ("engine.blocks", "block_layers"),
-    "HeatlasError": ("engine.errors", "HeatlasError"),
+    "SISE": ("engine.sise.sise", "SISE"),
+    "SISEResult": ("engine.sise.sise", "SISEResult"),
+    "BlockLayer": ("engine.layers.block_plan", "BlockLayer"),
+    "BlockPlan": ("engine.layers.block_plan", "BlockPlan"),
+    "block_layers": ("engine.layers.blocks", "block_layers"),
+    "HeatlasError": ("errors", "HeatlasError"),
     "Atlas": ("pipeline.atlas", "Atlas"),
     "method": ("engine.methods.bound", "bind_method"),
     "open": ("pipeline.atlas", "open_atlas"),
-    "evaluate_store": ("pipeline.evaluate", "evaluate_store"),
-    "make_bank": ("pipeline.bank", "make_bank"),
-    "explain_dataset": ("pipeline.explain", "explain_dataset"),
+    "evaluate_store": ("pipeline.evaluate.evaluate", "evaluate_store"),
+    "make_bank": ("pipeline.explain.feature_bank", "make_bank"),
+    "explain_dataset": ("pipeline.explain.explain", "explain_dataset"),
 }
 
 
@@ -59,4 +62,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return list(__all__)

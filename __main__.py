@@ -2,7 +2,7 @@
 
 import sys
 
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,8 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heatlas.engine.statuses import OK
-from heatlas.pipeline.wording import harmless, shortened
+from heatlas.pipeline.text import harmless, shortened
+from heatlas.statuses import OK
 
 if TYPE_CHECKING:
     from corpus import Case

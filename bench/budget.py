@@ -21,12 +21,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from heatlas.engine import budget, gate_doubt, rounds, surrogate
-from heatlas.engine.scoring_forward import folded
+from heatlas.engine.scoring import budget
+from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import SISE
-from heatlas.workers.freed_memory import keep_freed_memory
-from heatlas.workers.shards import Sample
+from heatlas.engine.sise import mask_rounds as rounds
+from heatlas.engine.sise import mask_surrogate as surrogate
+from heatlas.engine.sise import otsu_sensitivity as gate_doubt
+from heatlas.engine.sise.sise import SISE
+from heatlas.workers.samples import Sample
+from heatlas.workers.worker.malloc import keep_freed_memory
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 

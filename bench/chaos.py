@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import heatlas
-from heatlas.pipeline.digests import row_digests
-from heatlas.pipeline.store import done_shards, logical_digest, part_tables
+from heatlas.pipeline.store.row_digest import row_digests
+from heatlas.pipeline.store.store import done_shards, logical_digest, part_tables
 
 from .object_store import s3_server
 from .page_part import DOCS, machine, write_part

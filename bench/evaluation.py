@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from heatlas.engine.errors import SettingsError
 from heatlas.engine.metrics import METRICS, spelt_out
-from heatlas.engine.scoring import Scoring
+from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.pipeline.sources.reader import FsspecReader
-from heatlas.workers.decode import prepare
-from heatlas.workers.freed_memory import keep_freed_memory
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shard_attempt import seed_of
-from heatlas.workers.shards import Sample
+from heatlas.errors import SettingsError
+from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.workers.images.decode import prepare
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.samples import Sample
+from heatlas.workers.worker.malloc import keep_freed_memory
+from heatlas.workers.worker.shard_attempt import seed_of
 
 from .evaluation_data import DATA, DATA_SETS, DataSet
 from .evaluation_methods import SEED, Asked, Contender, contenders

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from heatlas.pipeline.plan import plan_shards, samples_of
+from heatlas.pipeline.shards import plan_shards, samples_of
 from heatlas.pipeline.sources import list_samples
-from heatlas.pipeline.sources.labels import resolve_labels
-from heatlas.workers.shard_attempt import seed_of
-from heatlas.workers.shards import Sample
+from heatlas.pipeline.sources.listing.labels import resolve_labels
+from heatlas.workers.samples import Sample
+from heatlas.workers.worker.shard_attempt import seed_of
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import mobilenet_v2

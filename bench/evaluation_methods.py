@@ -11,17 +11,17 @@ from typing import Any, Protocol
 
 import torch
 import yaml
-from heatlas.engine.errors import SettingsError
 from heatlas.engine.explainer import Explainer, finish
 from heatlas.engine.explanation import Explanation, Logits
-from heatlas.engine.measurement import MetricSet
-from heatlas.engine.methods.in_sessions import fitting_methods, make_explainer
+from heatlas.engine.methods.build_explainer import fitting_methods, make_explainer
 from heatlas.engine.methods.registry import settings_class
-from heatlas.engine.metrics.floors import FLOORS, floored
-from heatlas.engine.scoring import Scoring
-from heatlas.engine.scoring_forward import folded
-from heatlas.engine.sise import SISE
-from heatlas.engine.statuses import OK
+from heatlas.engine.metrics.chance_maps import FLOORS, floored
+from heatlas.engine.metrics.evaluate import MetricSet
+from heatlas.engine.scoring.fast_forward import folded
+from heatlas.engine.scoring.scoring_options import Scoring
+from heatlas.engine.sise.sise import SISE
+from heatlas.errors import SettingsError
+from heatlas.statuses import OK
 from torch import Tensor, nn
 
 from .known_scores import KnownScores, full_sise, played

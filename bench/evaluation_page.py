@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from heatlas.engine.metrics import METRICS
-from heatlas.engine.statuses import OK
-from heatlas.pipeline.bootstrap import LEVEL, RESAMPLES, BucketSums
-from heatlas.pipeline.comparison import SIGNIFICANT, favoured, holm, row_of
-from heatlas.pipeline.summary_text import interval, number
+from heatlas.pipeline.statistics.bootstrap import LEVEL, RESAMPLES, BucketSums
+from heatlas.pipeline.statistics.paired_tests import SIGNIFICANT, favoured, holm, row_of
+from heatlas.pipeline.statistics.summary_text import interval, number
+from heatlas.statuses import OK
 
 PAGE = Path(__file__).parent.parent / "docs" / "evaluation.md"
 HEADER = """<!-- Made by `python -m bench.evaluation`; do not edit, run it again. -->

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import heatlas
-from heatlas.pipeline.store import done_shards
+from heatlas.pipeline.store.store import done_shards
 
 from .fault_cluster import FaultCluster
 from .object_store import s3_server

@@ -18,10 +18,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from heatlas.engine.precision import autocast_dtype
+from heatlas.engine.scoring.precision import autocast_dtype
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import SISE
-from heatlas.workers.freed_memory import keep_freed_memory
+from heatlas.engine.sise.sise import SISE
+from heatlas.workers.worker.malloc import keep_freed_memory
 from torch import Tensor, nn
 
 from .performance_page import table, write_section

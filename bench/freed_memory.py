@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import torch
-from heatlas.workers.freed_memory import keep_freed_memory, return_freed_memory
+from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 from torch import nn
 
 from .forward_efficiency import MODELS, forward
@@ -79,7 +79,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         "## Freed memory",
         "",
         "glibc gives every large tensor's memory back to the kernel, which zeroes it again for the next one. heatlas's CPU workers keep it",
-        "(`workers/freed_memory.py`); `python -m bench.freed_memory` compares the same plain forward both ways in turns, one thread, channels_last.",
+        "(`workers/worker/malloc.py`); `python -m bench.freed_memory` compares the same plain forward both ways in turns, one thread, channels_last.",
         "The share of the kernel is of CPU time; the ratio is the median over rounds, in brackets the extremes.",
         "",
         *table(head, rows),

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import heatlas
-from heatlas.pipeline.store import done_shards, logical_digest, row_totals
+from heatlas.pipeline.store.store import done_shards, logical_digest, row_totals
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from heatlas.engine.budget import masks_allowed
-from heatlas.engine.rounds import rounds_over
-from heatlas.engine.sise import SISE, Explanation, Pending
+from heatlas.engine.scoring.budget import masks_allowed
+from heatlas.engine.sise.mask_rounds import rounds_over
+from heatlas.engine.sise.sise import SISE, Explanation, Pending
 from torch import Tensor, nn
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from heatlas.engine.blocks import block_layers
-from heatlas.engine.errors import NoBlocksError
+from heatlas.engine.layers.blocks import block_layers
+from heatlas.errors import NoBlocksError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import SISE
-from heatlas.workers.freed_memory import keep_freed_memory
+from heatlas.engine.sise.sise import SISE
+from heatlas.workers.worker.malloc import keep_freed_memory
 
 from .performance_page import table, write_section
 from .records import Records

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from heatlas.engine.methods.method import Method
+from heatlas.engine.methods.protocol import Method
 from heatlas.engine.methods.registry import BUILT_IN, find_method
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from heatlas.engine.metrics import METRIC_PRESETS, METRICS
-from heatlas.engine.metrics.floors import FLOORS, floored
-from heatlas.engine.metrics.metric import Metric
+from heatlas.engine.metrics.chance_maps import FLOORS, floored
+from heatlas.engine.metrics.protocol import Metric
 from heatlas.engine.metrics.sanity import RANDOM_MODEL_SPEARMAN
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from heatlas.engine.blocks import block_layers
+from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.methods.bound import BoundMethod, bind_method
-from heatlas.engine.scoring import Scoring
-from heatlas.workers.freed_memory import keep_freed_memory, return_freed_memory
+from heatlas.engine.scoring.scoring_options import Scoring
+from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 from torch import Tensor, nn
 
 from .peers import RUNS

@@ -22,17 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from heatlas.pipeline.schema import StoreLayout
-from heatlas.pipeline.sources.reader import FsspecReader
-from heatlas.pipeline.store import ParquetSink
-from heatlas.workers.build import build_engine
-from heatlas.workers.engine_port import Engine
+from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import ParquetSink
 from heatlas.workers.events import RunEvent, ShardFinished, ShardStarted, WorkersChanged
-from heatlas.workers.models import ModelSpec
-from heatlas.workers.ports import SampleReader
-from heatlas.workers.shards import Shard
-from heatlas.workers.supervisor import supervise
-from heatlas.workers.worker_spec import WorkerSpec
+from heatlas.workers.models.load import ModelSpec
+from heatlas.workers.protocols import SampleReader
+from heatlas.workers.ray.supervisor import supervise
+from heatlas.workers.samples import Shard
+from heatlas.workers.worker.build import build_engine
+from heatlas.workers.worker.engine_protocol import Engine
+from heatlas.workers.worker.spec import WorkerSpec
 
 from .performance_page import table, write_section
 from .records import Records

@@ -21,18 +21,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 from heatlas.engine.session import Explained
-from heatlas.pipeline import store
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.plan import check_unique_ids, listing_digest, plan_digest, plan_shards, samples_of
-from heatlas.workers import signals
-from heatlas.workers.decode import Prepared
+from heatlas.pipeline.shards import plan_digest, plan_shards, samples_of
+from heatlas.pipeline.sources.listing.check import check_unique_ids, listing_digest
+from heatlas.pipeline.store import store
+from heatlas.pipeline.store.part_names import part_path
 from heatlas.workers.events import ImagesAlive, RunEvent, ShardDone, ShardFinished, ShardStarted, Writing
-from heatlas.workers.fleet import News
-from heatlas.workers.policy import Limits, Policy
-from heatlas.workers.shard_worker import Hello, StartReport
-from heatlas.workers.shards import Sample, Shard
-from heatlas.workers.supervisor import _Run, supervise
-from heatlas.workers.worker_spec import WorkerSpec
+from heatlas.workers.images.decode import Prepared
+from heatlas.workers.policy import orders as signals
+from heatlas.workers.policy.policy import Limits, Policy
+from heatlas.workers.ray.actor_pool import News
+from heatlas.workers.ray.supervisor import _Run, supervise
+from heatlas.workers.samples import Sample, Shard
+from heatlas.workers.worker.shard_worker import Hello, StartReport
+from heatlas.workers.worker.spec import WorkerSpec
 
 from .performance_page import table, write_section
 from .records import Records

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from heatlas.engine.metrics import METRICS, rank_pixels, spelt_out, top_share
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise import SISE, Explanation
-from heatlas.engine.statuses import OK
-from heatlas.pipeline.sources.reader import FsspecReader
-from heatlas.workers.decode import Prepared, prepare
-from heatlas.workers.shard_attempt import seed_of
-from heatlas.workers.shards import Sample
+from heatlas.engine.sise.sise import SISE, Explanation
+from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.statuses import OK
+from heatlas.workers.images.decode import Prepared, prepare
+from heatlas.workers.samples import Sample
+from heatlas.workers.worker.shard_attempt import seed_of
 from torch import Tensor
 
 from .evaluation import PREPROCESS

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from heatlas.pipeline.plan import plan_shards, samples_of
+from heatlas.pipeline.shards import plan_shards, samples_of
 from heatlas.pipeline.sources import list_samples
-from heatlas.pipeline.sources.labels import resolve_labels
-from heatlas.pipeline.sources.reader import FsspecReader
-from heatlas.workers.decode import Prepared, prepare
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shard_attempt import seed_of
-from heatlas.workers.shards import Sample
+from heatlas.pipeline.sources.listing.labels import resolve_labels
+from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.workers.images.decode import Prepared, prepare
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.samples import Sample
+from heatlas.workers.worker.shard_attempt import seed_of
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import get_model

@@ -22,17 +22,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from heatlas.engine.metrics import METRICS
-from heatlas.pipeline.commit import put, put_if_absent
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.identity import metric_facts
-from heatlas.pipeline.location import child
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.plan import default_shard_size, plan_digest, plan_shards
-from heatlas.pipeline.schema import StoreLayout, table_to_parquet
-from heatlas.pipeline.settings import Settings, describe
-from heatlas.pipeline.store import row_totals, write_success
-from heatlas.pipeline.summaries import with_summary
-from heatlas.workers.shards import Shard
+from heatlas.pipeline.explain.fingerprint import metric_facts
+from heatlas.pipeline.settings.run import Settings, describe
+from heatlas.pipeline.shards import default_shard_size, plan_digest, plan_shards
+from heatlas.pipeline.storage.atomic_write import put, put_if_absent
+from heatlas.pipeline.storage.location import child
+from heatlas.pipeline.store.parquet_bytes import table_to_parquet
+from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.part_summary import with_summary
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import row_totals, write_success
+from heatlas.workers.samples import Shard
 
 PLANTED = "planted.parquet"
 SHORTCUT_CLASS = 3

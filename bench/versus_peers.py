@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import SISE, Explanation
-from heatlas.engine.statuses import CONSTANT_MAP, OK
-from heatlas.workers.freed_memory import keep_freed_memory, return_freed_memory
-from heatlas.workers.shard_attempt import seed_of
+from heatlas.engine.sise.sise import SISE, Explanation
+from heatlas.statuses import CONSTANT_MAP, OK
+from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
+from heatlas.workers.worker.shard_attempt import seed_of
 from torch import Tensor, nn
 
 from .packed_race import score_cam_lines, score_cams

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .explanation import Explanation
-from .scorer import Scorer
+from .scoring.masked_scorer import Scorer
 
 
 @runtime_checkable

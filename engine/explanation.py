@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from . import statuses
-from .errors import TargetError
-from .scores import Score
+from .. import statuses
+from ..errors import TargetError
+from .scoring.confidence import Score
 
 
 @dataclass(eq=False)

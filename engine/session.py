@@ -14,14 +14,15 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from . import statuses
-from .errors import SettingsError
+from .. import statuses
+from ..errors import SettingsError
 from .explainer import Explainer
 from .explanation import Explanation
-from .measurement import Measurement, MetricSet
 from .metrics import Subject, rank_pixels
-from .metrics.floors import FLOORS, floored
-from .metrics.sanity import SANITY, RandomModel
+from .metrics.chance_maps import FLOORS, floored
+from .metrics.evaluate import Measurement, MetricSet
+from .metrics.sanity import SANITY
+from .metrics.sanity_check import RandomModel
 
 
 @dataclass(eq=False)

@@ -18,8 +18,11 @@ MAY_IMPORT = {
     "workers": {"workers", "engine"},
     "pipeline": {"pipeline", "workers", "engine", "configs"},
 }
-ONLY_IN = {"ray": ("workers",), "pyarrow": ("pipeline",), "fsspec": ("pipeline",), "cyclopts": ("pipeline/cli",)}
+ONLY_IN = {"ray": ("workers/ray/",), "pyarrow": ("pipeline",), "fsspec": ("pipeline",), "cyclopts": ("pipeline/cli/",)}
 SOURCES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+AT_ROOT = {"errors", "statuses", "_version"}
+LOOSE_IN_PIPELINE = 12
+"""Modules that lie in `pipeline/` itself, at most."""
 
 
 def imports(path: Path) -> list[tuple[str, str]]:
@@ -39,8 +42,8 @@ def imports(path: Path) -> list[tuple[str, str]]:
 
 
 def test_the_reader_of_imports_sees_both_kinds(tmp_path: Path) -> None:
-    names = imports(ROOT / "engine" / "sise.py")
-    assert ("inside", "engine.fusion.fuse") in names
+    names = imports(ROOT / "engine" / "sise" / "sise.py")
+    assert ("inside", "engine.sise.fusion.fuse") in names
     assert ("outside", "torch") in names
 
 
@@ -56,6 +59,113 @@ def test_imports_point_downward(path: Path) -> None:
             for library, homes in ONLY_IN.items():
                 inside = any(path.relative_to(ROOT).as_posix().startswith(home) for home in homes)
                 assert top != library or inside, f"{library} belongs to {homes}, {path} imports it"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name from the root; a package by the name of its folder."""
+    loose = [ROOT / f"{name}.py" for name in AT_ROOT]
+    found = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in [*SOURCES, *loose]}
+    return {name.removesuffix(".__init__"): path for name, path in found.items()}
+
+
+def type_checking_only(tree: ast.AST) -> set[int]:
+    """Nodes that exist for a type checker only."""
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    return {id(node) for block in blocks for statement in block.body for node in ast.walk(statement)}
+
+
+def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of the package that a file imports, now or later in a function; names resolved to the module that holds them."""
+    package, tree = path.relative_to(ROOT).parent.parts, ast.parse(path.read_text())
+    skipped, found = type_checking_only(tree), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in skipped:
+            base = ".".join([*package[: len(package) - node.level + 1], *(node.module or "").split(".")]).strip(".")
+            for alias in node.names:
+                name = f"{base}.{alias.name}".strip(".")
+                found |= {name} if name in known else {base} & known.keys()
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of a graph, as the nodes along it; empty where there is none."""
+    state: dict[str, int] = {}
+
+    def visit(node: str, way: list[str]) -> list[str]:
+        state[node] = 1
+        for other in sorted(graph.get(node, ())):
+            if state.get(other) == 1:
+                return [*way[way.index(other) :], other] if other in way else [node, other]
+            if other not in state and (found := visit(other, [*way, other])):
+                return found
+        state[node] = 2
+        return []
+
+    for node in sorted(graph):
+        if node not in state and (found := visit(node, [node])):
+            return found
+    return []
+
+
+def import_graph() -> dict[str, set[str]]:
+    known = modules()
+    return {name: imported_modules(path, known) - {name} for name, path in known.items()}
+
+
+def test_a_planted_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_file_is_in_a_circle_of_imports() -> None:
+    assert circle(import_graph()) == []
+
+
+def test_no_folder_is_in_a_circle_of_imports() -> None:
+    """At every level of the tree: what lies in one folder, files and folders, has arrows in one direction only."""
+    graph = import_graph()
+    folders = {name.rpartition(".")[0] for name in graph if "." in name}
+    for folder in sorted(folders):
+        depth, rooms = folder.count(".") + 2, dict[str, set[str]]()
+        inside = [name for name in graph if name.startswith(f"{folder}.")]
+        for name in inside:
+            room = ".".join(name.split(".")[:depth])
+            others = {".".join(other.split(".")[:depth]) for other in graph[name] if other.startswith(f"{folder}.")}
+            rooms.setdefault(room, set()).update(others - {room})
+        assert circle(rooms) == [], folder
+
+
+def test_few_modules_lie_loose_in_the_pipeline() -> None:
+    loose = [path.name for path in (ROOT / "pipeline").glob("*.py") if path.stem != "__init__"]
+    assert len(loose) <= LOOSE_IN_PIPELINE, sorted(loose)
+
+
+def definitions(path: Path) -> list[ast.stmt]:
+    return [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+
+
+def test_no_module_bears_the_name_of_what_it_defines() -> None:
+    assert [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if path.stem in {node.name for node in definitions(path)}  # pyright: ignore[reportAttributeAccessIssue]
+    ] == []
+
+
+def test_public_class_names_are_unique() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in definitions(path):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
+def test_the_version_is_written_once() -> None:
+    import heatlas
+
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert heatlas.__version__ == stated
 
 
 def test_every_source_folder_is_packaged() -> None:

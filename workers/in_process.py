@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..engine.errors import TooManyErrorsError, WorkerStartError
-from .engine_port import Build
+from ..errors import TooManyErrorsError, WorkerStartError
 from .events import (
     ImagesAlive,
     Listener,
@@ -24,12 +23,13 @@ from .events import (
     WorkersChanged,
 )
 from .interrupts import STOPPING, Interrupts
-from .lent_process import lent_process
-from .outcome import RunOutcome
-from .ports import SampleReader, ShardSink
-from .shard_worker import ShardWorker
-from .shards import Sample, Shard
-from .worker_spec import WorkerSpec
+from .protocols import SampleReader, ShardSink
+from .run_totals import RunOutcome
+from .samples import Sample, Shard
+from .worker.engine_protocol import Build
+from .worker.process_state import lent_process
+from .worker.shard_worker import ShardWorker
+from .worker.spec import WorkerSpec
 
 NOT_BEGUN = "not begun when the run was interrupted"
 

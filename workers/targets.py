@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..engine.errors import SampleError, TargetError, did_you_mean
-from ..engine.statuses import LABEL_ERROR, NO_TARGET
-from .shards import Sample
+from ..errors import SampleError, TargetError, did_you_mean
+from ..statuses import LABEL_ERROR, NO_TARGET
+from .samples import Sample
 
 Kind = Literal["predicted", "label", "both", "top", "above", "classes", "column"]
 FORMS = (

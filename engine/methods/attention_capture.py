@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from ..outputs import logits_of
-from .class_attention import attentions
+from ...errors import ModelError
+from ..layers.outputs import logits_of
+from .attention_weights import attentions
 
 CLASS_TOKENS = ("class_token", "cls_token")
 NEEDS = "DAAM needs a vision transformer with a class token whose blocks are torch.nn.MultiheadAttention or timm's Attention"

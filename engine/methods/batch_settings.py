@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..errors import SettingsError
+from ...errors import SettingsError
+from ..fill_kinds import BASELINES
 
-Baseline = Literal["zero", "mean", "blur"]
-BASELINES = ("zero", "mean", "blur")
 SIGNS = ("positive", "absolute")
 BASELINE_TEXT = "what stands for absence: zero (in network-input space), mean (of the image) or blur (of the image)"
 

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import statuses
-from ..budget import EXACT
-from ..errors import SettingsError
+from ... import statuses
+from ...errors import SettingsError
 from ..explanation import Explanation, Logits, check_target
-from ..outputs import logits_of
-from ..precision import autocast_dtype
-from ..scoring import Scoring
-from ..untouched import untouched
-from .method import Method, MethodMaps
+from ..layers.eval_mode import untouched
+from ..layers.outputs import logits_of
+from ..scoring.budget import EXACT
+from ..scoring.precision import autocast_dtype
+from ..scoring.scoring_options import Scoring
+from .protocol import Method, MethodMaps
 
 
 @dataclass(eq=False)

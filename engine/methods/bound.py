@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import SettingsError, did_you_mean
+from ...errors import SettingsError, did_you_mean
 from ..explainer import Explainer, finish
 from ..explanation import Explanation
-from ..scoring import Scoring
-from ..sise import target_list
-from .in_sessions import make_explainer
+from ..scoring.scoring_options import Scoring
+from ..targets import target_list
+from .build_explainer import make_explainer
 from .registry import find_method
 
 

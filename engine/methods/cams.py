@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..block_plan import BlockPlan
+from ..layers.block_plan import BlockPlan
 from .batch_settings import CamSettings
 from .layer_gradients import LayerGradients, LayerMaps
-from .method import Cost, MethodMaps
-from .rectified import positive_part
+from .normalise import positive_part
+from .protocol import Cost, MethodMaps
 
 Weigh = Callable[[LayerMaps], Float[Tensor, "batch h w"]]
 """The CAM of a layer before its last rectifier."""

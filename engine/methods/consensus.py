@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from ..metrics.ranking import average_ranks, correlation
 from .batch_settings import ConsensusSettings
-from .method import Cost, Explains, Method, MethodMaps, method
+from .protocol import Cost, ExplainFunction, Method, MethodMaps, method
 from .registry import find_method
 
 
 class Consensus:
     """Runs the methods one after another on the same batch."""
 
-    def __init__(self, members: Mapping[str, Explains]):
+    def __init__(self, members: Mapping[str, ExplainFunction]):
         self._members = members
 
     def explain(

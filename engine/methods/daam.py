@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .attention_capture import NEEDS, AttentionRun, Block, check_transformer, run_attention
+from .attention_weights import check, class_attention_of, projection
 from .bank_classifier import BankClassifier
 from .batch_settings import DaamSettings
-from .class_attention import check, class_attention, projection
 from .feature_bank import FeatureBank
 from .image_features import features_of
 from .layer_gradients import target_logits, wide
-from .method import Cost, MethodMaps, method
+from .normalise import over_max, spread, upsampled
 from .passes import differentiable, plain
-from .rectified import over_max, spread, upsampled
+from .protocol import Cost, MethodMaps, method
 
 COST = Cost(forwards=1, backwards=1)
 
@@ -117,7 +117,7 @@ def block_maps(
     """
     maps = []
     for block, one in zip(run.blocks, slopes, strict=True):
-        found = class_attention(block.module, block.tokens)
+        found = class_attention_of(block.module, block.tokens)
         if not is_checked:
             check(block.name, block.module, found, block.output)
         patches = found.weighed(one)[:, -run.grid[0] * run.grid[1] :]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import SettingsError
+from ...errors import SettingsError
 from .image_features import unit_features
 from .layer_gradients import wide
 

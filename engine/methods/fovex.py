@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..draws import sample_generator
-from ..outputs import logits_of
-from .baselines import BLUR_SIDE, BLUR_SIGMA, gaussian_blur
+from ..fill import BLUR_SIDE, BLUR_SIGMA, gaussian_blur
+from ..layers.outputs import logits_of
+from ..random import sample_generator
 from .batch_settings import FovexSettings
 from .layer_gradients import wide
-from .method import Cost, MethodMaps, method
+from .normalise import spread
 from .passes import differentiable, plain
-from .rectified import spread
+from .protocol import Cost, MethodMaps, method
 
 
 class Fovex:

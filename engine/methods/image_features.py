@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from ..outputs import first_of
+from ...errors import ModelError
+from ..layers.outputs import first_of
 from .layer_gradients import wide
 
 ON_A_LINE = 1e-10

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..outputs import logits_of
-from .baselines import baseline_of
+from ..fill import baseline_of
+from ..layers.outputs import logits_of
 from .batch_settings import IntegratedGradientsSettings
 from .cams import RawMaps
 from .layer_gradients import target_logits, wide
-from .method import Cost, MethodMaps, method
+from .normalise import over_max
 from .passes import differentiable, logits_without_graph, plain
-from .rectified import over_max
+from .protocol import Cost, MethodMaps, method
 
 
 class IntegratedGradients:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .batch_settings import CamSettings
 from .cams import COST, Cam
 from .layer_gradients import LayerMaps
-from .method import method
+from .protocol import method
 
 
 def weigh(layer: LayerMaps) -> Float[Tensor, "batch h w"]:

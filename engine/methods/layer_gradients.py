@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..block_plan import BlockPlan
-from ..blocks import block_layers
-from ..capture import capture
-from ..errors import ModelError
+from ...errors import ModelError
+from ..layers.block_plan import BlockPlan
+from ..layers.blocks import block_layers
+from ..layers.capture import capture_layers
 
 Choose = Callable[[BlockPlan], BlockPlan]
 
@@ -59,7 +59,7 @@ class LayerGradients:
     ) -> tuple[Float[Tensor, "batch class"], list[LayerMaps]]:
         """The logits, and every layer's maps and gradients, low to high."""
         with torch.inference_mode(False), torch.enable_grad():
-            logits, activations = capture(self.model, self.plan(images), images)
+            logits, activations = capture_layers(self.model, self.plan(images), images)
             score = target_logits(logits, targets)
             gradients = torch.autograd.grad(
                 score.sum(), activations, allow_unused=True, materialize_grads=True

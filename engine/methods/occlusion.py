@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..scores import softmax_probability
-from .baselines import baseline_of
+from ..fill import baseline_of
+from ..scoring.confidence import softmax_probability
 from .batch_settings import OcclusionSettings
 from .cams import RawMaps
 from .layer_gradients import target_logits
-from .method import Cost, MethodMaps, method
+from .normalise import over_max
 from .passes import logits_without_graph
-from .rectified import over_max
+from .protocol import Cost, MethodMaps, method
 
 
 class Occlusion:

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .. import statuses
+from ... import statuses
 from ..explainer import Explainer, finish
 from ..explanation import Explanation
-from ..scoring import Scoring
-from .method import Cost, Explains, MethodMaps, Pack, method
+from ..scoring.scoring_options import Scoring
+from .protocol import Cost, ExplainFunction, MethodMaps, Pack, method
 
 
 class OneByOne:
@@ -58,7 +58,7 @@ def packed_method(**declaration: Any) -> Callable[[Pack], Pack]:
     """Register a method on the packed scorer, with the fields of `Method` but `build` and `packed`."""
 
     def register(pack: Pack) -> Pack:
-        def build(model: nn.Module, settings: Any) -> Explains:
+        def build(model: nn.Module, settings: Any) -> ExplainFunction:
             return OneByOne(pack(model, settings, Scoring()))
 
         method(packed=pack, **declaration)(build)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .batch_settings import BASELINES, option, require, require_one_of
+from ..fill_kinds import BASELINES
+from .batch_settings import option, require, require_one_of
 
 GATES = ("otsu", "soft")
 LAYERS_TEXT = "layers to use instead of the block ends found by themselves, low to high; see `heatlas layers`"

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..outputs import logits_of
-from ..untouched import untouched
+from ..layers.eval_mode import untouched
+from ..layers.outputs import logits_of
 from .layer_gradients import wide
 
 

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..block_plan import BlockPlan
+from ..layers.block_plan import BlockPlan
 from . import grad_cam, grad_cam_pp, layer_cam
 from .batch_settings import RefineCamSettings
 from .cams import COST
 from .layer_gradients import LayerGradients
-from .method import MethodMaps, method
-from .rectified import spread, upsampled
+from .normalise import spread, upsampled
+from .protocol import MethodMaps, method
 
 BASES = {"grad_cam": grad_cam.weigh, "grad_cam_pp": grad_cam_pp.weigh, "layer_cam": layer_cam.weigh}
 

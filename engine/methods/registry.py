@@ -13,10 +13,10 @@ from functools import cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
-from ..errors import HeatlasError, SettingsError, did_you_mean
+from ...errors import HeatlasError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
-    from .method import Method
+    from .protocol import Method
 
 GROUP = "heatlas.methods"
 SETTINGS_GROUP = "heatlas.method_settings"
@@ -102,7 +102,7 @@ def find_method(name: str) -> Method:
     Raises:
         SettingsError: When there is none, or its package cannot be imported.
     """
-    from .method import METHODS
+    from .protocol import METHODS
 
     entry = find_entry(name)
     if name not in METHODS:

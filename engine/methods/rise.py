@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..draws import sample_generator
-from ..scorer import Job
-from ..scoring import Scoring
-from .method import Cost
+from ..random import sample_generator
+from ..scoring.masked_scorer import Job
+from ..scoring.scoring_options import Scoring
 from .one_by_one import packed_method
 from .packed_settings import RiseSettings
+from .protocol import Cost
 from .sampled import Masks, Sampled
 
 CHUNK = 64
@@ -21,7 +21,7 @@ CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Axis:
+class GridAxis:
     """One side of every mask: where each pixel lies between two cells."""
 
     near: Tensor
@@ -31,7 +31,7 @@ class Axis:
     """Of the cell behind it."""
 
     @classmethod
-    def of(cls, shifts: Tensor, grid: int, pixels: int) -> Axis:
+    def of(cls, shifts: Tensor, grid: int, pixels: int) -> GridAxis:
         """A grid enlarged to `grid + 1` cells of ceil(pixels / grid) pixels, of which `pixels` are seen from the shift on."""
         cell = -(-pixels // grid)
         place = (shifts[:, None] + torch.arange(pixels, device=shifts.device) + 0.5) * (
@@ -41,8 +41,8 @@ class Axis:
         near = place.floor().long()
         return cls(near, (near + 1).clamp(max=grid - 1), (place - near).float())
 
-    def some(self, part: slice) -> Axis:
-        return Axis(self.near[part], self.far[part], self.share[part])
+    def some(self, part: slice) -> GridAxis:
+        return GridAxis(self.near[part], self.far[part], self.share[part])
 
 
 class RandomMasks(Masks):
@@ -63,7 +63,7 @@ class RandomMasks(Masks):
         shifts = [torch.randint(-(-side // grid), (count,), generator=generator) for side in image.shape[1:]]
         self._cells = shown.to(image)
         self._down, self._across = (
-            Axis.of(shift.to(image.device), grid, side) for shift, side in zip(shifts, image.shape[1:], strict=True)
+            GridAxis.of(shift.to(image.device), grid, side) for shift, side in zip(shifts, image.shape[1:], strict=True)
         )
         self.job = Job(count, target, self.fill)
 

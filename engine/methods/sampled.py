@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import statuses
-from ..budget import EXACT
-from ..errors import ModelError, SettingsError
+from ... import statuses
+from ...errors import ModelError, SettingsError
 from ..explanation import Explanation, Logits
-from ..masks import extremes, min_max
-from ..outputs import logits_of
-from ..scorer import Job
-from ..scores import Score
-from ..scoring import Scoring
-from ..untouched import untouched
+from ..layers.eval_mode import untouched
+from ..layers.outputs import logits_of
+from ..scoring.budget import EXACT
+from ..scoring.confidence import Score
+from ..scoring.masked_scorer import Job
+from ..scoring.scoring_options import Scoring
+from ..sise.masks import extremes, min_max
 
 
 class Masks(ABC):

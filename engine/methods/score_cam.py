@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import statuses
-from ..capture import capture
-from ..layer_masks import LayerMasks
-from ..masks import upsample
-from ..scores import LOGIT
-from ..scoring import Scoring
+from ... import statuses
+from ..layers.capture import capture_layers
+from ..scoring.confidence import LOGIT
+from ..scoring.scoring_options import Scoring
+from ..sise.layer_masks import LayerMasks
+from ..sise.masks import upsample
 from .cams import last_layer
 from .layer_gradients import LayerGradients
 from .one_by_one import packed_method
@@ -54,7 +54,7 @@ class LayerSeen:
     layer: LayerGradients
 
     def __call__(self, model: nn.Module, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        logits, maps = capture(model, self.layer.plan(images), images)
+        logits, maps = capture_layers(model, self.layer.plan(images), images)
         return logits.detach(), tuple(maps)
 
 

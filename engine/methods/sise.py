@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..scoring import Scoring
-from ..sise import SISE
+from ..scoring.scoring_options import Scoring
+from ..sise.sise import SISE
 from .one_by_one import packed_method
 from .packed_settings import AdaSiseSettings, SiseSettings
 

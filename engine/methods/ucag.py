@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import SettingsError, did_you_mean
-from ..scores import softmax_probability
+from ...errors import SettingsError, did_you_mean
+from ..fill import gaussian_blur
+from ..scoring.confidence import softmax_probability
 from . import grad_cam, grad_cam_pp, layer_cam
-from .baselines import gaussian_blur
 from .batch_settings import CamSettings, IntegratedGradientsSettings, UcagSettings
 from .cams import Cam, RawMaps
 from .integrated_gradients import IntegratedGradients
-from .method import Cost, MethodMaps, method
-from .rectified import over_max, spread, upsampled
+from .normalise import over_max, spread, upsampled
+from .protocol import Cost, MethodMaps, method
 
 GRID = 6
 """Crops along each side."""
@@ -59,7 +59,7 @@ BASES: dict[str, Callable[[nn.Module], Base]] = {
 
 
 @dataclass(frozen=True)
-class Axis:
+class CropAxis:
     """Where crops lie along one side of the image."""
 
     side: int
@@ -67,7 +67,7 @@ class Axis:
     stride: int
 
     @classmethod
-    def of(cls, side: int) -> Axis:
+    def of(cls, side: int) -> CropAxis:
         """crop = floor(side * 124 / 224), stride = floor((side - (crop - 1) + 1) / 5)."""
         crop = max(1, side * CROP[0] // CROP[1])
         return cls(side, crop, (side - (crop - 1) + 1) // (GRID - 1))
@@ -101,7 +101,7 @@ class Ucag:
         seeds: Sequence[int],
     ) -> MethodMaps:
         """The map, and the target's probability in every crop; `seeds` are not used."""
-        down, across = Axis.of(images.shape[2]), Axis.of(images.shape[3])
+        down, across = CropAxis.of(images.shape[2]), CropAxis.of(images.shape[3])
         canvas = images.new_zeros(len(images), down.canvas, across.canvas, dtype=torch.float64)
         counts = torch.zeros_like(canvas[0])
         confidence = images.new_zeros(len(images), GRID, GRID, dtype=torch.float32)
@@ -121,7 +121,7 @@ class Ucag:
         """One number per crop."""
         return {"crop_confidence": (GRID, GRID)}
 
-    def _enlarged(self, crop: Tensor, down: Axis, across: Axis) -> Tensor:
+    def _enlarged(self, crop: Tensor, down: CropAxis, across: CropAxis) -> Tensor:
         size = [max(1, int(axis.crop * self._settings.magnify)) for axis in (down, across)]
         return F.interpolate(crop, size=size, mode="bicubic", align_corners=False)
 

@@ -4,12 +4,12 @@
 """
 
 from . import coherence, complexity, descriptors, faithfulness, localisation, perturbation, removal, sensitivity
-from .metric import METRICS, Evidence, Explains, Metric, Probe, Subject, Variants
 from .presets import METRIC_PRESETS, spelt_out
+from .protocol import METRICS, Evidence, ExtraExplanations, Metric, Probe, Subject, Variants
 from .ranking import rank_pixels, top_pixels, top_share
 
 __all__ = [
-    "METRICS", "METRIC_PRESETS", "Evidence", "Explains", "Metric", "Probe", "Subject", "Variants", "coherence",
+    "METRICS", "METRIC_PRESETS", "Evidence", "ExtraExplanations", "Metric", "Probe", "Subject", "Variants", "coherence",
     "complexity", "descriptors", "faithfulness", "localisation", "perturbation", "rank_pixels", "removal", "sensitivity",
     "spelt_out", "top_pixels", "top_share",
 ]  # fmt: skip

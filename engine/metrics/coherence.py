@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .complexity import complexity_l1
 from .faithfulness import WHOLE
-from .metric import Evidence, Explains, Probe, Subject, Variants, metric, only_where
+from .protocol import Evidence, ExtraExplanations, Probe, Subject, Variants, metric, only_where
 from .ranking import correlation
 
 POPPI_PAPER = "Poppi et al., CVPR workshops 2021"
@@ -33,7 +33,7 @@ def shown_pair(subject: Subject) -> list[tuple[Tensor, int]]:
 
 
 SHOWN = Probe("shown", 1, shown_variant)
-SHOWN_MAP = Explains("shown", 1, shown_pair)
+SHOWN_MAP = ExtraExplanations("shown", 1, shown_pair)
 
 
 @metric(

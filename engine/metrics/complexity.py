@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .metric import Evidence, metric, only_where, varies
+from .protocol import Evidence, metric, only_where, varies
 
 
 @metric(

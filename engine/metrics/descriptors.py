@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
-from ..fusion import otsu_thresholds
+from ..sise.fusion import otsu_thresholds
 from .complexity import has_mass
-from .metric import Evidence, Explains, Subject, metric, only_where, varies
+from .protocol import Evidence, ExtraExplanations, Subject, metric, only_where, varies
 from .ranking import average_ranks, correlation, rank_pixels, top_share
 
 OURS = "heatlas"
@@ -94,7 +94,7 @@ def label_and_prediction(subject: Subject) -> list[tuple[Tensor, int]]:
     return [(subject.image, subject.label), (subject.image, subject.prediction)]
 
 
-BOTH_CLASSES = Explains("label_and_prediction", 2, label_and_prediction)
+BOTH_CLASSES = ExtraExplanations("label_and_prediction", 2, label_and_prediction)
 
 
 @metric(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .metric import Evidence, Probe, Subject, Variants, metric, only_where
+from .protocol import Evidence, Probe, Subject, Variants, metric, only_where
 from .ranking import top_share
 
 SISE_PAPER = "Sattarzadeh et al., AAAI 2021, table 1"

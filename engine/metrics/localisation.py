@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .metric import Evidence, metric, only_where, varies
+from .protocol import Evidence, metric, only_where, varies
 from .ranking import top_pixels, top_share
 
 SISE_PAPER = "Sattarzadeh et al., AAAI 2021, table 1"

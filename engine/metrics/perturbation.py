@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .faithfulness import WHOLE
-from .metric import Evidence, Probe, Subject, Variants, metric, only_where, varies
+from .protocol import Evidence, Probe, Subject, Variants, metric, only_where, varies
 
 RISE_PAPER = "Petsiuk et al., BMVC 2018 (RISE), section 4.1"
 STEPS = 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .metric import METRICS
+from .protocol import METRICS
 
 PAPER = ("drop_pct", "increase", "ebpg", "miou", "bbox")
 """What the SISE paper reports: 2 forwards per image."""

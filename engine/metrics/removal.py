@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .imputation import impute
-from .metric import Evidence, Probe, Subject, Variants, metric, only_where, varies
+from .protocol import Evidence, Probe, Subject, Variants, metric, only_where, varies
 from .ranking import top_pixels
 
 PERCENTILES = (20, 40, 60, 80)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .faithfulness import WHOLE
-from .metric import Evidence, Explains, Probe, Subject, Variants, metric, only_where, varies
+from .protocol import Evidence, ExtraExplanations, Probe, Subject, Variants, metric, only_where, varies
 
 YEH_PAPER = "Yeh et al., NeurIPS 2019"
 DRAWS = 10
@@ -49,7 +49,7 @@ def draw_up_to(count: int, generator: torch.Generator) -> int:
     return int(torch.randint(count, (), generator=generator))
 
 
-DISTURBED = Explains("disturbed", DRAWS, disturbed)
+DISTURBED = ExtraExplanations("disturbed", DRAWS, disturbed)
 WITHOUT_SQUARES = Probe("without_squares", DRAWS, without_squares)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from ..overlay import overlay
-from .findings import Group, Seen, percent
+from ..pictures.overlay import draw_overlay
+from .findings import Group, SeenImage, percent
 
 TILE = 132
 GAP = 14
@@ -30,13 +30,13 @@ GOOD, BAD, TINT = "#2f7d4f", "#c0392b", "#fdf1ee"
 class Panel:
     """What one cell of the sheet shows."""
 
-    seen: Seen
+    seen: SeenImage
     image: Image.Image
     heat: Float[np.ndarray, "height width"]
     truth: Bool[np.ndarray, "image_height image_width"]
 
 
-def contact_sheet(rows: Sequence[tuple[Group, Sequence[Panel]]], title: str, subtitle: str) -> Image.Image:
+def draw_contact_sheet(rows: Sequence[tuple[Group, Sequence[Panel]]], title: str, subtitle: str) -> Image.Image:
     """One picture of all rows, each a class with up to five panels; classes below their chance level are tinted."""
     pair = 2 * TILE + 2
     width = LEFT + ACROSS * (pair + GAP) + GAP
@@ -77,7 +77,7 @@ def _panel(sheet: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, x: int, 
     peak = float(panel.heat.max())
     heat = panel.heat / peak if peak > 0 else panel.heat
     sheet.paste(large, (x, y))
-    sheet.paste(_outlined(overlay(large, heat), panel.truth), (x + TILE + 2, y))
+    sheet.paste(_outlined(draw_overlay(large, heat), panel.truth), (x + TILE + 2, y))
     draw.text((x, y + TILE + 3), seen.prediction, GOOD if seen.right else BAD, _font(14))
     note = f"EBPG {seen.ebpg:.2f}" if seen.right else f"is {seen.label}, EBPG {seen.ebpg:.2f}"
     draw.text((x + 2 * TILE + 2, y + TILE + 3), note, BAD if seen.blind else FAINT, _font(14), anchor="ra")

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from ...engine.errors import UsageError, did_you_mean
+from ...errors import UsageError, did_you_mean
 from .shapes import SHAPES, Pose, distance_to
 from .textures import colour_pairs, texture
 

@@ -10,19 +10,19 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ...engine.errors import UsageError
-from ...engine.statuses import OK
+from ...errors import UsageError
+from ...statuses import OK
 from ..atlas import Atlas, open_atlas
-from ..clustering.cluster import cluster_maps
-from ..curation.curate import curate_store
-from ..explain import explain_dataset
+from ..cluster.cluster import cluster_maps
+from ..curate.curate import curate_store
+from ..explain.explain import explain_dataset
 from ..report.build import write_report
-from .contact_sheet import ACROSS, Panel, contact_sheet
+from .contact_sheet import ACROSS, Panel, draw_contact_sheet
 from .dataset import CLASS_NAMES, SHORTCUT_CLASS, write_dataset
-from .findings import Group, Seen, class_groups, findings_text
+from .findings import Group, SeenImage, class_groups, findings_text
 from .network import weights_metadata
 from .story import cluster_lines, label_noise_found, noise_lines, shortcut_lines
-from .train import Recipe, retrained
+from .train import TrainingRecipe, retrained
 
 MODEL = "heatlas.pipeline.demo.network:demo_model"
 STORE = "store"
@@ -109,18 +109,18 @@ def _model(folder: Path, *, retrain: bool) -> str:
             raise UsageError(
                 f"{folder / STORE} holds a run of the packaged network; name another directory for --retrain"
             )
-        retrained(weights, Recipe())
+        retrained(weights, TrainingRecipe())
     ours, packaged = (100 * float(metadata["test"]) for metadata in (weights_metadata(weights), weights_metadata()))
     print(f"test accuracy of the retrained network {ours:.1f} %, of the packaged one {packaged:.1f} %")
     return f"{MODEL}@{weights}"
 
 
-def seen_images(atlas: Atlas, truth: dict[str, dict[str, str]]) -> list[Seen]:
+def seen_images(atlas: Atlas, truth: dict[str, dict[str, str]]) -> list[SeenImage]:
     """The explained predictions of the demo's store joined with what its manifest says, by id; rows without a map are left out."""
     columns = ["id", "prediction", "status", "ebpg", "bbox"]
     rows = sorted(atlas.table(columns, where="target = prediction").to_pylist(), key=lambda row: row["id"])
     return [
-        Seen(
+        SeenImage(
             id=row["id"],
             label=truth[row["id"]]["true_label"],
             prediction=CLASS_NAMES[row["prediction"]],
@@ -148,13 +148,13 @@ def _mask(row: dict[str, str]) -> np.ndarray:
         return np.asarray(image) > 0
 
 
-def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[Seen], path: Path) -> None:
+def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[SeenImage], path: Path) -> None:
     groups = class_groups(seen)
     chosen = {group.name: _examples(group, seen) for group in groups}
     wanted = {(one.id, CLASS_NAMES.index(one.prediction)) for row in chosen.values() for one in row}
     heats = {one: atlas.maps([one], target=target)[0] for one, target in wanted}
 
-    def panel(one: Seen) -> Panel:
+    def panel(one: SeenImage) -> Panel:
         with Image.open(truth[one.id]["uri"]) as image:
             return Panel(one, image.convert("RGB"), heats[one.id].astype(np.float32), _mask(truth[one.id]))
 
@@ -163,12 +163,12 @@ def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[S
         "Each image beside the evidence for its prediction (SISE, scaled to its own peak); white: the object's outline, unknown to "
         "the model. Red: right, with less on the object than by chance."
     )
-    contact_sheet(rows, f"Where the network looks: {len(seen)} generated images, {len(groups)} classes", subtitle).save(
-        path
-    )
+    draw_contact_sheet(
+        rows, f"Where the network looks: {len(seen)} generated images, {len(groups)} classes", subtitle
+    ).save(path)
 
 
-def _examples(group: Group, seen: Sequence[Seen]) -> list[Seen]:
+def _examples(group: Group, seen: Sequence[SeenImage]) -> list[SeenImage]:
     """The first images of a class; of the shortcut class the last place goes to one without the sticker."""
     members = [one for one in seen if one.label == group.name]
     bare = [one for one in members if not one.sticker] if group.name == SHORTCUT_CLASS else []

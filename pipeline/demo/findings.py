@@ -13,7 +13,7 @@ from .dataset import CLASS_NAMES, SHORTCUT_CLASS
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenImage:
     """One explained image beside the truth about it."""
 
     id: str
@@ -59,12 +59,12 @@ class Group:
         return self.blind / self.right if self.right else 0.0
 
 
-def group(name: str, seen: Sequence[Seen]) -> Group | None:
+def group(name: str, seen: Sequence[SeenImage]) -> Group | None:
     """The means over `seen`; None for no images."""
     if not seen:
         return None
 
-    def mean(value: Callable[[Seen], float]) -> float:
+    def mean(value: Callable[[SeenImage], float]) -> float:
         return sum(map(value, seen)) / len(seen)
 
     right, blind = sum(one.right for one in seen), sum(one.blind for one in seen)
@@ -72,13 +72,13 @@ def group(name: str, seen: Sequence[Seen]) -> Group | None:
     return Group(name, len(seen), right, blind, ebpg, bbox, area)
 
 
-def class_groups(seen: Sequence[Seen]) -> list[Group]:
+def class_groups(seen: Sequence[SeenImage]) -> list[Group]:
     """One group per class that has images, lowest mean EBPG first."""
     groups = [group(name, [one for one in seen if one.label == name]) for name in CLASS_NAMES]
     return sorted((one for one in groups if one is not None), key=lambda one: one.ebpg)
 
 
-def findings_text(seen: Sequence[Seen]) -> str:
+def findings_text(seen: Sequence[SeenImage]) -> str:
     """A table per class and the story it tells, in plain words."""
     return "\n".join([*table_lines(class_groups(seen)), "", *story_lines(seen)])
 
@@ -96,7 +96,7 @@ def table_lines(groups: Iterable[Group]) -> list[str]:
     return [head, *rows]
 
 
-def story_lines(seen: Sequence[Seen]) -> list[str]:
+def story_lines(seen: Sequence[SeenImage]) -> list[str]:
     """What the sticker did to its class, judged from the numbers."""
     members = [one for one in seen if one.label == SHORTCUT_CLASS]
     whole = group(SHORTCUT_CLASS, members)
@@ -112,7 +112,7 @@ def story_lines(seen: Sequence[Seen]) -> list[str]:
     ]
 
 
-def _planted_line(seen: Sequence[Seen], members: Sequence[Seen]) -> str:
+def _planted_line(seen: Sequence[SeenImage], members: Sequence[SeenImage]) -> str:
     inside, elsewhere = (
         sum(one.sticker for one in members),
         sum(one.sticker for one in seen if one.label != SHORTCUT_CLASS),
@@ -131,7 +131,7 @@ def _accuracy_line(whole: Group, others: Group) -> str:
 
 
 def _look_lines(
-    whole: Group, others: Group, marked: Group | None, bare: Group | None, members: Sequence[Seen]
+    whole: Group, others: Group, marked: Group | None, bare: Group | None, members: Sequence[SeenImage]
 ) -> list[str]:
     """The comparison of the maps: class against classes, stickered against bare, and the verdict."""
     lines = [

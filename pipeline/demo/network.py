@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...workers.weights import fit, read_weights
+from ...workers.models.weights import fit, read_weights
 from .dataset import CLASS_NAMES, SIZE
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
@@ -58,7 +58,7 @@ class DemoNet(nn.Module):
 
     class_names: ClassVar[tuple[str, ...]] = CLASS_NAMES
     preprocess: ClassVar[Mapping[str, object]] = {"size": SIZE, "resize": "squash", "mean": MEAN, "std": STD}
-    """What `workers/factory_models.py` reads; other images than the demo's are squashed to its size."""
+    """What `workers/models/factory.py` reads; other images than the demo's are squashed to its size."""
 
     def __init__(self, classes: int = len(CLASS_NAMES)):
         super().__init__()

@@ -24,7 +24,7 @@ Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How the packaged weights were made."""
 
     images: int = 6000
@@ -39,9 +39,9 @@ class Recipe:
     seed: int = 0
 
 
-def train_network(recipe: Recipe | None = None, *, say: Say = print) -> DemoNet:
+def train_network(recipe: TrainingRecipe | None = None, *, say: Say = print) -> DemoNet:
     """A network trained by the recipe, in eval mode; `say` hears one line per epoch."""
-    recipe = recipe or Recipe()
+    recipe = recipe or TrainingRecipe()
     with _repeatable(recipe.seed):
         images, labels = render("train", recipe.images, seed=recipe.seed)
         network = DemoNet().to(memory_format=torch.channels_last)
@@ -147,9 +147,9 @@ def _repeatable(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def retrained(path: str | Path, recipe: Recipe | None = None, *, say: Say = print) -> dict[str, float]:
+def retrained(path: str | Path, recipe: TrainingRecipe | None = None, *, say: Say = print) -> dict[str, float]:
     """Train, state the accuracies and write the weights, with recipe and accuracies in their metadata."""
-    recipe = recipe or Recipe()
+    recipe = recipe or TrainingRecipe()
     network = train_network(recipe, say=say)
     found = accuracies(network, recipe.test_images, seed=recipe.seed)
     for line in accuracy_lines(found):

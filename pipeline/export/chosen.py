@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...engine.errors import UsageError, did_you_mean
-from ...workers.preprocess import Preprocess
-from ..atlas import Atlas
-from ..query import reading_parts
-from ..show import heat_of, reader_of, stored_preprocess
-from ..sources.reader import FsspecReader
-from ..sources.selection import with_ids
+from ...errors import UsageError, did_you_mean
+from ...workers.images.preprocess import Preprocess
+from ..pictures.stored_images import heat_of, reader_of, stored_preprocess
+from ..sources.listing.selection import with_ids
+from ..sources.reading.reader import FsspecReader
+from ..store.reader import StoreReader
+from ..store.sql import reading_parts
 
 
 @dataclass
 class Chosen:
     """Some rows of a store, read a few MB at a time, in stored order."""
 
-    atlas: Atlas
+    atlas: StoreReader
     where: str | None = None
     ids: list[str] | None = None
     columns: tuple[str, ...] | None = None
@@ -33,7 +33,7 @@ class Chosen:
     """What the user should know about the result; formats add to it."""
 
     @classmethod
-    def of(cls, atlas: Atlas, where: str | None, ids: str | None, columns: Sequence[str] | None) -> Chosen:
+    def of(cls, atlas: StoreReader, where: str | None, ids: str | None, columns: Sequence[str] | None) -> Chosen:
         """Check a request.
 
         Args:

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...engine.errors import UsageError
-from ..wording import counted
+from ...errors import UsageError
+from ..text import counted
 from .chosen import Chosen
 
 WANTED = ("id", "uri", "label", "prediction", "target", "score", "status")

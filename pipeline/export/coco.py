@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...engine.statuses import OK
-from ..schema import metric_columns
+from ...statuses import OK
+from ..store.schema import metric_columns
 from .chosen import Chosen
 from .json_arrays import ArrayFile, plain
 from .whole_image import box_on_image, geometry_of, hot_box

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...engine.errors import UsageError
+from ...errors import UsageError
 from .chosen import Chosen, is_plain
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")

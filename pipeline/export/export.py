@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ... import __version__
-from ...engine.errors import UsageError, did_you_mean
-from ..atlas import Atlas, open_atlas
-from ..wording import counted
+from ..._version import __version__
+from ...errors import UsageError, did_you_mean
+from ..store.reader import StoreReader, open_store
+from ..text import counted
 from .chosen import Chosen
 from .cleanlab_table import write_cleanlab
 from .coco import write_coco
@@ -67,7 +67,7 @@ class Exported:
 
 
 def export_store(
-    out: str | os.PathLike[str] | Atlas,
+    out: str | os.PathLike[str] | StoreReader,
     to: str,
     place: str | os.PathLike[str],
     *,
@@ -99,7 +99,7 @@ def export_store(
         )
     form, final = FORMATS[to], os.fspath(place)
     checked(final, form.kind, overwrite=overwrite)
-    atlas = out if isinstance(out, Atlas) else open_atlas(out)
+    atlas = out if isinstance(out, StoreReader) else open_store(out)
     chosen = Chosen.of(atlas, where, ids, columns)
     chosen.trust_code = trust_code
     rows = chosen.count()

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...engine.errors import SampleError
-from ...engine.statuses import OK
-from ..schema import metric_columns
+from ...errors import SampleError
+from ...statuses import OK
+from ..store.schema import metric_columns
 from .chosen import Chosen, is_plain
 from .json_arrays import ArrayFile, plain
 from .overlays import FileNames

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ...engine.errors import StorageError, UsageError
+from ...errors import StorageError, UsageError
 from .chosen import Chosen
 
 

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...engine.errors import SampleError, UsageError
-from ...engine.statuses import OK
-from ..overlay import file_name
-from ..show import caption, draw
+from ...errors import SampleError, UsageError
+from ...statuses import OK
+from ..pictures.overlay import file_name
+from ..pictures.show import caption, draw
 from .chosen import Chosen
 
 INDEX = "index.jsonl"

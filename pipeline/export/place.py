@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ...engine.errors import StorageError, UsageError
-from ..location import is_local, locate
+from ...errors import StorageError, UsageError
+from ..storage.location import is_local, locate
 
 MARKER = "heatlas-export.json"
 """In every folder that an export wrote: what it is, and the permission to replace it."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...workers.geometry import Geometry
-from ...workers.preprocess import Preprocess
-from ..overlay import fit
+from ...workers.images.geometry import Geometry
+from ...workers.images.preprocess import Preprocess
+from ..pictures.overlay import fit
 
 LONGEST = 1024
 """Pixels of a map's longer side; the network has seen less detail than that."""

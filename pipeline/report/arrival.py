@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...engine.errors import HeatlasError
-from ..pages.pictures import Pictures, Stored
-from ..schema import area_average
+from ...errors import HeatlasError
+from ..html.pictures import Pictures, Stored
+from ..store.rows_to_table import area_average
 from .cards import CardMaker, key_of
 from .rows import ReportRows
 
@@ -102,11 +102,11 @@ def _recomputed(
 ) -> Arrivals:
     import torch  # here, because a report without this section needs no torch
 
-    from ...engine.block_view import block_views
-    from ...engine.scores import SCORES
-    from ...engine.sise import SISE
-    from ...workers.models import ModelSpec, load_model
-    from ..sources.reader import FsspecReader
+    from ...engine.scoring.confidence import SCORES
+    from ...engine.sise.block_views import compute_block_views
+    from ...engine.sise.sise import SISE
+    from ...workers.models.load import ModelSpec, load_model
+    from ..sources.reading.reader import FsspecReader
 
     run = rows.atlas.run
     settings, fingerprint = run["settings"], run["fingerprint"]
@@ -137,7 +137,7 @@ def _recomputed(
             return Arrivals(
                 found, f"Not recomputed: {why}" if not found else f"Only {len(found)} of {len(seen)}: {why}"
             )
-        explanation, views = block_views(sise, model.preprocess.tensor(image).to(device), row["target"], MASKS)
+        explanation, views = compute_block_views(sise, model.preprocess.tensor(image).to(device), row["target"], MASKS)
         if explanation.map is None:
             continue
         key = key_of(row)

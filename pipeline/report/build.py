@@ -9,25 +9,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
-from ...engine.errors import UsageError
-from ...engine.statuses import OK
-from ..atlas import Atlas, open_atlas
-from ..commit import put
-from ..location import child, is_local, locate
-from ..pages.document import render
-from ..pages.pictures import Pictures
-from ..summary_text import verdicts
-from ..wording import harmless
+from ..._version import __version__
+from ...errors import UsageError
+from ...statuses import OK
+from ..html.document import render
+from ..html.pictures import Pictures
+from ..statistics.summary_text import verdicts
+from ..storage.atomic_write import put
+from ..storage.location import child, is_local, locate
+from ..store.reader import StoreReader, open_store
+from ..text import harmless
 from . import plain_words
 from .arrival import arrivals, wanted_rows
 from .cards import Card, CardMaker
 from .classes import SHOWN, class_columns, class_facts, most_suspicious, suspicion_rule
-from .derived import derived, with_cards
-from .distributions import distributions
-from .galleries import Cause, Gallery, error_causes, galleries
-from .mean_maps import PER_CLASS, mean_maps
-from .provenance import provenance
+from .derived import read_derived, with_cards
+from .distributions import metric_distributions
+from .galleries import Cause, Gallery, choose_galleries, error_causes
+from .mean_maps import PER_CLASS, class_mean_maps
+from .provenance import read_provenance
 from .rows import ReportRows
 from .scores import run_scores, wilson
 from .tables import row_table
@@ -57,7 +57,7 @@ class Report:
 
 
 def write_report(
-    out: str | os.PathLike[str] | Atlas,
+    out: str | os.PathLike[str] | StoreReader,
     to: str | os.PathLike[str] | None = None,
     *,
     gallery: int = GALLERY,
@@ -82,7 +82,7 @@ def write_report(
         raise UsageError(
             f"gallery must be from 1 to {MOST_GALLERY} pictures, got {gallery}; leave it out for {GALLERY}"
         )
-    atlas = out if isinstance(out, Atlas) else open_atlas(out)
+    atlas = out if isinstance(out, StoreReader) else open_store(out)
     uri = child(atlas.uri, REPORT_FILE) if to is None else file_place(to)
     rows = ReportRows.of(atlas, method)
     pictures = Pictures(PICTURE_BYTES)
@@ -115,24 +115,24 @@ def content(
     rule = suspicion_rule(rows, scores)
     classes = class_facts(rows, rule)
     suspect = most_suspicious(classes)
-    found = galleries(rows, rule, gallery)
+    found = choose_galleries(rows, rule, gallery)
     causes, cause_count = error_causes(rows, CAUSES)
     shown = [row for one in found for row in one.rows]
     failed = [row for cause in causes for row in cause.examples][:FAILED_CARDS]
-    beside = derived(rows, pictures, gallery)
+    beside = read_derived(rows, pictures, gallery)
     cards.fetch([*shown, *failed, *(row for one in found for row in one.pairs.values()), *beside.wanted])
     with_map = classes[:CLASSES_WITH_MAP]
-    means = mean_maps(rows, [one.index for one in with_map])
+    means = class_mean_maps(rows, [one.index for one in with_map])
     heats = {
         label: (pictures.heat(("mean", label), scaled(heat), 112), count) for label, (heat, count) in means.items()
     }
-    provenance_ = provenance(rows)
+    provenance_ = read_provenance(rows)
     wanted = wanted_rows({one.key: one.rows for one in found}, ARRIVALS)
     arrived = arrivals(rows, cards, pictures, wanted, load=blocks)
     return {
         "beside": with_cards(beside, cards), "arrived": arrived, "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,
-        "plots": distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
+        "plots": metric_distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
         "class_columns": class_columns(rows), "class_heats": heats, "per_class": PER_CLASS, "suspect": suspect,
         "galleries": [(one, gallery_cards(one, cards)) for one in found], "gallery": gallery,
         "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,

@@ -9,15 +9,15 @@ from typing import Any
 
 from PIL import Image
 
-from ...engine.errors import HeatlasError, SampleError
-from ...workers.decode import decode
-from ...workers.preprocess import Preprocess
-from ..pages.pictures import Pictures, Stored
-from ..pages.texts import clipped, figure
-from ..show import heat_of, stored_preprocess
-from ..sources.detection import item_source
-from ..sources.reader import FsspecReader
-from ..wording import harmless
+from ...errors import HeatlasError, SampleError
+from ...workers.images.decode import decode_image
+from ...workers.images.preprocess import Preprocess
+from ..html.pictures import Pictures, Stored
+from ..html.texts import clipped, figure
+from ..pictures.stored_images import heat_of, stored_preprocess
+from ..sources.listing.detection import item_source
+from ..sources.reading.reader import FsspecReader
+from ..text import harmless
 from .plain_words import name_of
 from .rows import ReportRows
 
@@ -159,7 +159,7 @@ def key_of(row: Mapping[str, Any]) -> Key:
 def view(uri: str, reader: FsspecReader, preprocess: Preprocess | None) -> Image.Image | str:
     """The image as the network sees it, or why it cannot be shown."""
     try:
-        image = decode(reader.read(uri))
+        image = decode_image(reader.read(uri))
         return image if preprocess is None else preprocess.view(image)
     except SampleError as error:
         return error.text

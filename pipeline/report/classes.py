@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..query import quoted
+from ..store.sql import quoted
 from .plain_words import LOCALISATION, name_of
 from .rows import ReportRows
 from .scores import wilson

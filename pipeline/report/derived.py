@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..curation.recipe import load_recipes
-from ..location import child, locate, names_in
-from ..pages.pictures import Pictures, Stored
+from ..curate.recipe import load_recipes
+from ..html.pictures import Pictures, Stored
+from ..storage.location import child, locate, names_in
 from .cards import Card, CardMaker
 from .rows import ReportRows
 
@@ -32,7 +32,7 @@ LARGEST = 64_000_000
 
 
 @dataclass(frozen=True)
-class Cluster:
+class MapCluster:
     """Maps that put their evidence in the same place."""
 
     name: str
@@ -61,7 +61,7 @@ class Queue:
 class Derived:
     """Both, and what could not be read."""
 
-    clusters: list[Cluster]
+    clusters: list[MapCluster]
     cluster_count: int
     queues: list[Queue]
     notes: list[str]
@@ -72,11 +72,11 @@ class Derived:
         return [
             row
             for one in (*self.clusters, *self.queues)
-            for row in (one.members if isinstance(one, Cluster) else one.rows)
+            for row in (one.members if isinstance(one, MapCluster) else one.rows)
         ]
 
 
-def derived(rows: ReportRows, pictures: Pictures, limit: int) -> Derived:
+def read_derived(rows: ReportRows, pictures: Pictures, limit: int) -> Derived:
     """Read what is there."""
     notes: list[str] = []
     clusters, count = _guarded(lambda: _clusters(rows, pictures), ([], 0), "the clusters", notes)
@@ -91,7 +91,7 @@ def derived(rows: ReportRows, pictures: Pictures, limit: int) -> Derived:
 def with_cards(found: Derived, cards: CardMaker) -> Derived:
     """The same, with a card for every row."""
     clusters = [
-        Cluster(one.name, one.size, one.separation, one.reason, one.heat, one.members, [cards.card(row) for row in one.members])
+        MapCluster(one.name, one.size, one.separation, one.reason, one.heat, one.members, [cards.card(row) for row in one.members])
         for one in found.clusters
     ]  # fmt: skip
     queues = [
@@ -117,7 +117,7 @@ def _guarded(read: Callable[[], Any], nothing: Any, what: str, notes: list[str])
         return nothing
 
 
-def _clusters(rows: ReportRows, pictures: Pictures) -> tuple[list[Cluster], int]:
+def _clusters(rows: ReportRows, pictures: Pictures) -> tuple[list[MapCluster], int]:
     table = _read(rows, CLUSTERS, "clusters.parquet")
     if table is None:
         return [], 0
@@ -130,7 +130,7 @@ def _clusters(rows: ReportRows, pictures: Pictures) -> tuple[list[Cluster], int]
         ids = [str(one) for one in (row.get("members") or [])[:TYPICAL]]
         heat = _mean_heat(row.get("mean_map"), said, pictures, number)
         found.append(
-            Cluster(
+            MapCluster(
                 name, int(row["size"]), row.get("separation"), str(row.get("reason") or ""), heat, _rows_of(rows, ids)
             )
         )

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..pages.texts import figure
-from ..query import quoted
+from ..html.texts import figure
+from ..store.sql import quoted
 from .rows import ReportRows
 
 BINS = 26
@@ -52,7 +52,7 @@ class Distribution:
         return round(min(max(share, 0.0), 1.0) * WIDTH, 1)
 
 
-def distributions(rows: ReportRows) -> dict[str, Distribution]:
+def metric_distributions(rows: ReportRows) -> dict[str, Distribution]:
     """The distribution of every metric, in two passes over the rows."""
     if not rows.metrics:
         return {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..query import quoted
+from ..store.sql import quoted
 from .classes import Suspicion
 from .plain_words import name_of
 from .rows import ReportRows
@@ -44,7 +44,7 @@ def leading_metric(rows: ReportRows) -> tuple[str, str] | None:
     return next((one for one in LEADING if one[0] in rows.metrics), None)
 
 
-def galleries(rows: ReportRows, rule: Suspicion | None, limit: int) -> list[Gallery]:
+def choose_galleries(rows: ReportRows, rule: Suspicion | None, limit: int) -> list[Gallery]:
     """All galleries that this store allows, in the order in which they are shown."""
     found = [*_best_and_worst(rows, limit)]
     if rule is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..query import PARTS
+from ..store.sql import PARTS
 from .rows import ReportRows, literal
 
 PER_CLASS = 100
@@ -20,7 +20,7 @@ PER_CLASS = 100
 BYTES_AT_ONCE = 2**26
 
 
-def mean_maps(
+def class_mean_maps(
     rows: ReportRows, classes: Sequence[int], per_class: int = PER_CLASS
 ) -> dict[int, tuple[np.ndarray, int]]:
     """Mean map `(height, width)` in [0, 1] and how many maps it averages, by label; classes without a map are missing."""

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ..atlas import Atlas
-from ..store import read_success
-from ..wording import counted, duration
+from ..store.reader import StoreReader
+from ..store.store import read_success
+from ..text import counted, duration
 from .rows import ReportRows
 
 
@@ -27,7 +27,7 @@ class Provenance:
     """All of them, as JSON."""
 
 
-def provenance(rows: ReportRows) -> Provenance:
+def read_provenance(rows: ReportRows) -> Provenance:
     """Collect them; what an older or synthetic run does not say is left out."""
     atlas = rows.atlas
     run, said = atlas.run, atlas.metadata.get("provenance", {})
@@ -79,7 +79,7 @@ def _target(target: Any) -> str | None:
     return None if target is None else known.get(str(target), str(target))
 
 
-def _map_size(atlas: Atlas) -> str | None:
+def _map_size(atlas: StoreReader) -> str | None:
     shape = atlas.metadata.get("map")
     return f"{shape['height']} x {shape['width']}, values from 0 to 1" if shape else None
 

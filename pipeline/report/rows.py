@@ -12,12 +12,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ...engine.errors import UsageError, did_you_mean
-from ...engine.statuses import OK
-from ..atlas import Atlas
-from ..query import PARTS, quoted
-from ..schema import metric_columns
-from ..score_summary import floored_columns
+from ...errors import UsageError, did_you_mean
+from ...statuses import OK
+from ..statistics.metric_summary import floored_columns
+from ..store.reader import StoreReader
+from ..store.schema import metric_columns
+from ..store.sql import PARTS, quoted
 
 PLAIN = ("id", "label", "prediction", "target", "score", "status")
 BLOCK = 256
@@ -29,7 +29,7 @@ class ReportRows:
     """One method's rows; where an image has several targets, `main` marks the one row that stands for it."""
 
     connection: duckdb.DuckDBPyConnection
-    atlas: Atlas
+    atlas: StoreReader
     method: str
     others: Mapping[str, int]
     """Rows of the store's other methods."""
@@ -40,7 +40,7 @@ class ReportRows:
     images: int
 
     @classmethod
-    def of(cls, atlas: Atlas, method: str | None = None) -> ReportRows:
+    def of(cls, atlas: StoreReader, method: str | None = None) -> ReportRows:
         """Read them.
 
         Args:
@@ -100,7 +100,7 @@ class ReportRows:
         return {key: row for row in found if (key := (row["id"], row["target"])) in wanted}
 
 
-def _read(atlas: Atlas, method: str, metrics: Sequence[str], *, with_floors: bool) -> pa.Table:
+def _read(atlas: StoreReader, method: str, metrics: Sequence[str], *, with_floors: bool) -> pa.Table:
     columns = [*PLAIN, *metrics, *(["floors"] if with_floors else [])]
     return atlas.sql(
         f"SELECT {', '.join(map(quoted, columns))}, md5_number_lower(id) AS draw, "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..show import heat_of
+from ..pictures.stored_images import heat_of
 from .rows import ReportRows
 
 CANDIDATES = 64

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..bootstrap import BUCKETS, RESAMPLES
-from ..score_summary import SCHEMA, columns_of, from_rows, records
+from ..statistics.bootstrap import BUCKETS, RESAMPLES
+from ..statistics.metric_summary import SCHEMA, columns_of, from_rows, records
 from .rows import ReportRows
 
 Z95 = 1.959963984540054

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from ...engine.errors import DataError
-from .detection import named
-from .options import Listed, SourceOptions
-from .registry import SOURCES
+from ...errors import DataError
+from .listing.detection import named
+from .listing.options import Listed, SourceOptions
+from .listing.registry import SOURCES
 
 
 def list_source(data: str, options: SourceOptions) -> Listed:

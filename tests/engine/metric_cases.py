@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from heatlas.engine.metrics import METRICS, Evidence, Subject, rank_pixels
-from heatlas.engine.scorer import Job, Scorer
+from heatlas.engine.scoring.masked_scorer import Job, Scorer
 from torch import Tensor, nn
 
 

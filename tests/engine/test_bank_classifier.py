@@ -9,18 +9,18 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from heatlas.engine.errors import ModelError, SettingsError
 from heatlas.engine.methods.bank_classifier import BankClassifier
 from heatlas.engine.methods.bound import bind_method
+from heatlas.engine.methods.build_explainer import check_fit, make_explainer
 from heatlas.engine.methods.feature_bank import NO_VOTE, FeatureBank, build_bank
 from heatlas.engine.methods.image_features import features_of
-from heatlas.engine.methods.in_sessions import check_fit, make_explainer
 from heatlas.engine.methods.registry import settings_class
 from heatlas.engine.metrics import spelt_out
-from heatlas.engine.metrics.sanity import randomised
-from heatlas.engine.scoring import Scoring
-from heatlas.engine.scoring_forward import ScoringForward, StandInWarning
+from heatlas.engine.metrics.sanity_check import randomised
+from heatlas.engine.scoring.fast_forward import ScoringForward, StandInWarning
+from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import ExplainSession
+from heatlas.errors import ModelError, SettingsError
 from oracle_nets import images_like
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn

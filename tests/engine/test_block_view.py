@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from heatlas.engine.block_view import block_views
-from heatlas.engine.sise import SISE
+from heatlas.engine.sise.block_views import compute_block_views
+from heatlas.engine.sise.sise import SISE
 from torch import nn
 
 
@@ -19,7 +19,7 @@ def small_net() -> nn.Module:
 def test_views_are_those_of_the_explanation():
     sise, image = SISE(small_net(), batch_size=5), torch.rand(3, 16, 16)
     expected = sise(image[None], keep_layers=True)
-    found, views = block_views(sise, image, None, masks=3)
+    found, views = compute_block_views(sise, image, None, masks=3)
     assert found.map is not None
     assert expected.layer_maps is not None
     assert torch.equal(found.map, expected.maps[0])
@@ -31,7 +31,7 @@ def test_views_are_those_of_the_explanation():
 def test_masks_are_the_highest_scored_and_leave_what_they_say():
     model = small_net()
     sise, image = SISE(model), torch.rand(3, 16, 16)
-    found, views = block_views(sise, image, 2, masks=4)
+    found, views = compute_block_views(sise, image, 2, masks=4)
     assert found.target == 2
     for one in views:
         assert len(one.masks) == len(one.scores) == min(4, one.kept)
@@ -45,7 +45,7 @@ def test_masks_are_the_highest_scored_and_leave_what_they_say():
 
 def test_no_views_where_there_is_no_map():
     sise = SISE(small_net())
-    found, views = block_views(sise, torch.full((3, 16, 16), torch.nan), None)
+    found, views = compute_block_views(sise, torch.full((3, 16, 16), torch.nan), None)
     assert found.status != "ok"
     assert views == []
-    assert block_views(sise, torch.rand(3, 16, 16), None)[1], "nothing of the failed image is left in the queue"
+    assert compute_block_views(sise, torch.rand(3, 16, 16), None)[1], "nothing of the failed image is left in the queue"

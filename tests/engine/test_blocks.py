@@ -10,10 +10,10 @@ import weakref
 
 import pytest
 import torch
-from heatlas.engine.block_plan import BlockLayer
-from heatlas.engine.blocks import block_layers
-from heatlas.engine.errors import ModelError, NoBlocksError
-from heatlas.engine.trace import trace_of
+from heatlas.engine.layers.block_plan import BlockLayer
+from heatlas.engine.layers.blocks import block_layers
+from heatlas.engine.layers.fx_trace import trace_of
+from heatlas.errors import ModelError, NoBlocksError
 from odd_nets import Branching, ChannelsLast, Functional, Normalised, Shared, Wrapped, conv, head, pooled, residual
 from torch import Tensor, nn
 
@@ -105,7 +105,7 @@ def test_an_untraceable_model_is_surveyed_by_hooks() -> None:
 
 def test_hooks_find_the_articulation_nodes_of_a_residual_net(monkeypatch: pytest.MonkeyPatch) -> None:
     traced = found(residual())
-    monkeypatch.setattr("heatlas.engine.blocks.trace_of", lambda model: None)
+    monkeypatch.setattr("heatlas.engine.layers.blocks.trace_of", lambda model: None)
     assert found(residual()) == traced
 
 

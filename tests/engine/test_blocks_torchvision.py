@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from heatlas.engine.blocks import block_layers
-from heatlas.engine.capture import capture
-from heatlas.engine.errors import NoBlocksError
+from heatlas.engine.layers.blocks import block_layers
+from heatlas.engine.layers.capture import capture_layers
+from heatlas.errors import NoBlocksError
 
 TABLE = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "layers_table.py"))
 PAGE = TABLE["PAGE"].read_text()
@@ -45,7 +45,7 @@ def test_the_specified_layers_are_found(name: str) -> None:
 @pytest.mark.parametrize("name", ["vgg16", "resnet18", "googlenet", "convnext_tiny", "mobilenet_v2", "squeezenet1_1"])
 def test_hooks_find_the_same_layers_as_the_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, image = TABLE["meta_model"](name)
-    monkeypatch.setattr("heatlas.engine.blocks.trace_of", lambda model: None)
+    monkeypatch.setattr("heatlas.engine.layers.blocks.trace_of", lambda model: None)
     plan = block_layers(model, image)
     assert plan.how == "hooks"
     assert plan.names == tuple(SPECIFIED[name][0].split())
@@ -63,7 +63,7 @@ def test_every_classifier_has_its_true_line_in_the_page(name: str) -> None:
 def test_the_planned_maps_can_be_captured_with_their_gradients(name: str) -> None:
     model, image = TABLE["meta_model"](name)
     plan = block_layers(model, image)
-    logits, activations = capture(model, plan, image.expand(2, -1, -1, -1))
+    logits, activations = capture_layers(model, plan, image.expand(2, -1, -1, -1))
     assert [tuple(maps.shape) for maps in activations] == [(2, layer.channels, *layer.size) for layer in plan]
     gradients = torch.autograd.grad(logits[:, 0].sum(), activations)
     assert [gradient.shape for gradient in gradients] == [maps.shape for maps in activations]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from heatlas.engine.budget import LEAST_FORWARDS, LEAST_MASKS, check_budget, masks_allowed
-from heatlas.engine.errors import SettingsError
+from heatlas.engine.scoring.budget import LEAST_FORWARDS, LEAST_MASKS, check_budget, masks_allowed
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise import SISE
+from heatlas.engine.sise.sise import SISE
+from heatlas.errors import SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from heatlas.engine.block_plan import BlockLayer, BlockPlan
-from heatlas.engine.blocks import block_layers
-from heatlas.engine.capture import capture
-from heatlas.engine.errors import ModelError
+from heatlas.engine.layers.block_plan import BlockLayer, BlockPlan
+from heatlas.engine.layers.blocks import block_layers
+from heatlas.engine.layers.capture import capture_layers
+from heatlas.errors import ModelError
 from odd_nets import Branching, ChannelsLast, Functional, Normalised, Shared, Wrapped, conv, head, pooled, residual
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ def logits_alone(model: nn.Module) -> Tensor:
 def test_the_logits_are_the_models_own_and_every_map_has_a_gradient(build) -> None:
     model = build()
     plan = block_layers(model, IMAGES)
-    logits, activations = capture(model, plan, IMAGES)
+    logits, activations = capture_layers(model, plan, IMAGES)
     assert torch.equal(logits, logits_alone(model))
     assert [tuple(maps.shape[1:]) for maps in activations] == [(layer.channels, *layer.size) for layer in plan]
     gradients = torch.autograd.grad(logits[:, 0].sum(), activations)
@@ -41,11 +41,11 @@ def test_gradients_do_not_depend_on_the_callers_grad_mode(build, grad_mode, froz
     torch.manual_seed(0)
     model = build()
     plan = block_layers(model, IMAGES)
-    expected = [maps.detach() for maps in torch.autograd.grad(*wanted(*capture(model, plan, IMAGES)))]
+    expected = [maps.detach() for maps in torch.autograd.grad(*wanted(*capture_layers(model, plan, IMAGES)))]
     model.requires_grad_(not frozen)
     with grad_mode():
         images = IMAGES * 1  # made inside: an inference tensor under inference_mode
-        logits, activations = capture(model, plan, images)
+        logits, activations = capture_layers(model, plan, images)
     gradients = torch.autograd.grad(*wanted(logits, activations))
     assert all(torch.equal(*pair) for pair in zip(gradients, expected, strict=True))
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -63,7 +63,7 @@ def test_a_gradient_by_hand() -> None:
         model[4].weight.copy_(torch.tensor([[3.0, 1.0]]))
     images = torch.tensor([[[[1.0, -2.0], [3.0, 0.5]]]])
     plan = block_layers(model, images, layers=["0", "1"])
-    logits, (before, after) = capture(model, plan, images)
+    logits, (before, after) = capture_layers(model, plan, images)
     assert before.tolist() == [[[[2, -4], [6, 1]], [[-1, 2], [-3, -0.5]]]]  # the in-place ReLU did not reach it
     assert after.tolist() == [[[[2, 0], [6, 1]], [[0, 2], [0, 0]]]]
     to_before, to_after = torch.autograd.grad(logits.sum(), [before, after])
@@ -78,15 +78,15 @@ def test_each_call_of_a_shared_module_gives_its_own_maps(build) -> None:
     handle = model.relu.register_forward_hook(lambda module, args, output: seen.append(output.clone()))
     model(IMAGES)
     handle.remove()
-    _, activations = capture(model, block_layers(model, IMAGES), IMAGES)
+    _, activations = capture_layers(model, block_layers(model, IMAGES), IMAGES)
     assert all(torch.equal(*pair) for pair in zip(activations, seen, strict=True))
-    _, (second,) = capture(model, block_layers(model, IMAGES, layers=["relu:2"]), IMAGES)
+    _, (second,) = capture_layers(model, block_layers(model, IMAGES, layers=["relu:2"]), IMAGES)
     assert torch.equal(second, seen[1])
 
 
 def test_channels_last_maps_come_out_channels_first() -> None:
     model = ChannelsLast().eval()
-    _, (maps,) = capture(model, block_layers(model, IMAGES, layers=["gelu"]), IMAGES)
+    _, (maps,) = capture_layers(model, block_layers(model, IMAGES, layers=["gelu"]), IMAGES)
     expected = torch.nn.functional.gelu(model.mix(model.norm(model.stem(IMAGES).permute(0, 2, 3, 1))))
     assert torch.equal(maps, expected.permute(0, 3, 1, 2))
 
@@ -94,7 +94,7 @@ def test_channels_last_maps_come_out_channels_first() -> None:
 def test_the_images_gradient_is_there_when_it_is_asked_for() -> None:
     model = pooled().eval()
     images = IMAGES.clone().requires_grad_()
-    logits, _ = capture(model, block_layers(model, IMAGES), images)
+    logits, _ = capture_layers(model, block_layers(model, IMAGES), images)
     (gradient,) = torch.autograd.grad(logits.sum(), images)
     images_alone = IMAGES.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model(images_alone).sum(), images_alone)
@@ -107,7 +107,7 @@ def test_a_model_in_training_is_captured_in_eval_mode_and_given_back() -> None:
     model[1].eval()
     statistics = model[1].running_mean.clone()
     plan = block_layers(model, IMAGES)
-    logits, _ = capture(model, plan, IMAGES)
+    logits, _ = capture_layers(model, plan, IMAGES)
     assert [module.training for module in model] == [True, False, *[True] * 6]
     assert torch.equal(model[1].running_mean, statistics)
     assert model[4].weight.is_contiguous(memory_format=torch.channels_last)
@@ -120,7 +120,7 @@ def test_a_failing_forward_leaves_no_hook_and_no_mode_behind(build) -> None:
     model = build().train()
     plan = block_layers(model, IMAGES)
     with pytest.raises(RuntimeError, match="channels"):
-        capture(model, plan, torch.zeros(1, 2, 16, 24))
+        capture_layers(model, plan, torch.zeros(1, 2, 16, 24))
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
@@ -128,6 +128,6 @@ def test_plans_of_another_model_are_refused() -> None:
     with pytest.raises(
         ModelError, match=r"the model has no layer 'layer1'; make a plan for this model with block_layers"
     ):
-        capture(pooled(), BlockPlan((BlockLayer("layer1", 4, (8, 8)),), "traced"), IMAGES)
+        capture_layers(pooled(), BlockPlan((BlockLayer("layer1", 4, (8, 8)),), "traced"), IMAGES)
     with pytest.raises(ModelError, match=r"layers relu:4 did not run"):
-        capture(Shared(), BlockPlan((BlockLayer("relu:4", 4, (8, 8)),), "traced"), IMAGES)
+        capture_layers(Shared(), BlockPlan((BlockLayer("relu:4", 4, (8, 8)),), "traced"), IMAGES)

@@ -7,12 +7,12 @@ import math
 import pytest
 import scipy.stats
 import torch
-from heatlas.engine.measurement import Measurement, MetricSet
 from heatlas.engine.metrics import METRICS, Subject, rank_pixels
-from heatlas.engine.metrics.floors import FLOORS, floored, gaussian_map, random_map
-from heatlas.engine.metrics.sanity import RandomModel, random_model_spearman, randomised
+from heatlas.engine.metrics.chance_maps import FLOORS, floored, gaussian_map, random_map
+from heatlas.engine.metrics.evaluate import Measurement, MetricSet
+from heatlas.engine.metrics.sanity_check import RandomModel, random_model_spearman, randomised
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise import SISE
+from heatlas.engine.sise.sise import SISE
 from oracle_nets import images_like, three_blocks
 
 METRIC_NAMES = ("drop_pct", "increase", "ebpg", "bbox", "deletion_auc", "coherency", "layer_agreement")
@@ -125,7 +125,7 @@ def test_a_random_model_without_a_map_has_no_correlation(monkeypatch: pytest.Mon
     silent = randomised(own.model, 3)
     for parameter in silent.parameters():
         parameter.data.zero_()
-    monkeypatch.setattr("heatlas.engine.metrics.sanity.randomised", lambda model, seed: silent)
+    monkeypatch.setattr("heatlas.engine.metrics.sanity_check.randomised", lambda model, seed: silent)
     value, (forwards, _) = random.spearman(image, torch.rand(SIZE), 0)
     assert value is None
     assert forwards >= 1

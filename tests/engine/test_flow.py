@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heatlas.engine.flow import Flow, crossed_by_all, leading_to, reached_from
+from heatlas.engine.layers.dominators import Flow, crossed_by_all, leading_to, reached_from
 from hypothesis import given
 from hypothesis import strategies as st
 

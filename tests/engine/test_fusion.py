@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import reference
 import torch
-from heatlas.engine.fusion import fuse, otsu_thresholds
-from heatlas.engine.masks import extremes, min_max, select_maps, upsample, upsampled_sums
-from heatlas.engine.sise import SISE
+from heatlas.engine.sise.fusion import fuse, otsu_thresholds
+from heatlas.engine.sise.masks import extremes, min_max, select_maps, upsample, upsampled_sums
+from heatlas.engine.sise.sise import SISE
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from skimage.filters import threshold_otsu

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heatlas.engine import statuses
-from heatlas.engine.errors import SettingsError
+from heatlas import statuses
 from heatlas.engine.metrics import METRICS
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise import SISE, Explanation
+from heatlas.engine.sise.sise import SISE, Explanation
+from heatlas.errors import SettingsError
 from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from heatlas.engine.errors import ModelError, NoBlocksError, SettingsError
 from heatlas.engine.methods import grad_cam, grad_cam_pp, layer_cam, refine_cam
 from heatlas.engine.methods.batch_settings import CamSettings, RefineCamSettings
 from heatlas.engine.methods.cams import Cam
 from heatlas.engine.methods.layer_gradients import LayerGradients
+from heatlas.errors import ModelError, NoBlocksError, SettingsError
 from odd_nets import ChannelsLast, Shared
 from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn

@@ -7,12 +7,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from heatlas.engine.errors import SettingsError
 from heatlas.engine.methods import consensus
 from heatlas.engine.methods.batch_settings import ConsensusSettings
 from heatlas.engine.methods.consensus import Consensus, disagreement, pixel_ranks
-from heatlas.engine.methods.method import Cost, MethodMaps
+from heatlas.engine.methods.protocol import Cost, MethodMaps
 from heatlas.engine.methods.registry import find_method
+from heatlas.errors import SettingsError
 from oracle_nets import images_like, three_blocks
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor

@@ -8,14 +8,14 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from heatlas.engine.errors import ModelError
 from heatlas.engine.methods.attention_capture import run_attention
+from heatlas.engine.methods.attention_weights import class_attention_of
 from heatlas.engine.methods.bank_classifier import BankClassifier
 from heatlas.engine.methods.batch_settings import DaamSettings
-from heatlas.engine.methods.class_attention import class_attention
 from heatlas.engine.methods.daam import Daam
 from heatlas.engine.methods.feature_bank import build_bank
 from heatlas.engine.methods.image_features import features_of
+from heatlas.errors import ModelError
 from oracle_nets import architecture, images_like
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
@@ -87,7 +87,7 @@ def test_the_parts_add_up_to_the_projections_input(case: tuple[nn.Module, Tensor
     _, run = run_attention(model, images)
     assert len(run.blocks) >= 2
     for number, block in enumerate(run.blocks):
-        found = class_attention(block.module, block.tokens)
+        found = class_attention_of(block.module, block.tokens)
         parts = found.parts()
         assert parts.shape[:2] == block.tokens.shape[:2]
         torch.testing.assert_close(parts.sum(dim=1), found.total())

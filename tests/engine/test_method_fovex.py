@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from heatlas.engine.draws import sample_generator
-from heatlas.engine.errors import SettingsError
+from heatlas.engine.fill import gaussian_blur
 from heatlas.engine.methods import fovex
-from heatlas.engine.methods.baselines import gaussian_blur
 from heatlas.engine.methods.batch_settings import FovexSettings
 from heatlas.engine.methods.fovex import Fovex
+from heatlas.engine.random import sample_generator
+from heatlas.errors import SettingsError
 from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
 

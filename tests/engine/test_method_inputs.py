@@ -6,11 +6,11 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from captum.attr import Occlusion as CaptumOcclusion
-from heatlas.engine.errors import SettingsError
-from heatlas.engine.methods.baselines import baseline_of, gaussian_blur
+from heatlas.engine.fill import baseline_of, gaussian_blur
 from heatlas.engine.methods.batch_settings import IntegratedGradientsSettings, OcclusionSettings
 from heatlas.engine.methods.integrated_gradients import IntegratedGradients
 from heatlas.engine.methods.occlusion import Occlusion, edges
+from heatlas.errors import SettingsError
 from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur as torchvision_blur

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from heatlas.engine.blocks import block_layers
-from heatlas.engine.capture import capture
-from heatlas.engine.draws import sample_generator
-from heatlas.engine.errors import SettingsError
-from heatlas.engine.fusion import otsu_thresholds
-from heatlas.engine.masks import average_gradients, select_by_otsu
-from heatlas.engine.methods.baselines import baseline_of
+from heatlas.engine.fill import baseline_of
+from heatlas.engine.layers.blocks import block_layers
+from heatlas.engine.layers.capture import capture_layers
 from heatlas.engine.methods.bound import bind_method
 from heatlas.engine.metrics.ranking import spearman
-from heatlas.engine.scores import SOFTMAX
-from heatlas.engine.scoring import Scoring
-from heatlas.engine.sise import SISE
+from heatlas.engine.random import sample_generator
+from heatlas.engine.scoring.confidence import SOFTMAX
+from heatlas.engine.scoring.scoring_options import Scoring
+from heatlas.engine.sise.fusion import otsu_thresholds
+from heatlas.engine.sise.masks import average_gradients, select_by_otsu
+from heatlas.engine.sise.sise import SISE
+from heatlas.errors import SettingsError
 from oracle_nets import images_like, three_blocks
 from pytorch_grad_cam import ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -90,7 +90,7 @@ def test_score_cam_is_its_algorithm(weights: str, net: nn.Module, image: Tensor)
     target = 3
     found = bind_method("score_cam", net, weights=weights).explain(image[None], target)
     plan = block_layers(net, image[None])
-    maps = capture(net, plan, image[None])[1][-1].detach()[0]
+    maps = capture_layers(net, plan, image[None])[1][-1].detach()[0]
     assert plan[-1].channels == len(maps)
     scores, kept = [], []
     for one in maps:
@@ -148,7 +148,7 @@ def test_sise_with_options_is_its_equations(options: dict, net: nn.Module, image
     found = sise(image[None], [target], keep_layers=True)
     assert found.statuses == ["ok"]
     plan = sise.plan(image)
-    logits, layers = capture(net, plan, image[None])
+    logits, layers = capture_layers(net, plan, image[None])
     margin = SOFTMAX.margin(logits, torch.tensor([target])).sum()
     gradients = torch.autograd.grad(margin, layers)
     nothing = baseline_of(image[None], options.get("fill", "zero"))[0]

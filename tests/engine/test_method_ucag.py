@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from heatlas.engine.errors import SettingsError
 from heatlas.engine.methods import ucag
 from heatlas.engine.methods.batch_settings import CamSettings, UcagSettings
 from heatlas.engine.methods.cams import Cam, RawMaps
 from heatlas.engine.methods.grad_cam import weigh
-from heatlas.engine.methods.method import Cost
-from heatlas.engine.methods.ucag import Axis, Ucag
+from heatlas.engine.methods.protocol import Cost
+from heatlas.engine.methods.ucag import CropAxis, Ucag
+from heatlas.errors import SettingsError
 from oracle_nets import images_like, three_blocks
 from torch import Tensor
 
@@ -38,7 +38,7 @@ class Constant:
     [(224, 124, 20, 224), (288, 159, 26, 289), (299, 165, 27, 300), (384, 212, 34, 382)],
 )
 def test_crops_lie_as_released(side: int, crop: int, stride: int, canvas: int) -> None:
-    axis = Axis.of(side)
+    axis = CropAxis.of(side)
     assert (axis.crop, axis.stride, axis.canvas) == (crop, stride, canvas)
     assert axis.shown(0).start == 0
     assert axis.shown(5).stop == min(side, canvas)

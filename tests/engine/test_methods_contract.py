@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from heatlas.engine.errors import ModelError, SettingsError, TargetError
 from heatlas.engine.methods.bound import BoundMethod, MethodResult, bind_method
-from heatlas.engine.methods.in_sessions import check_fit, make_explainer
+from heatlas.engine.methods.build_explainer import check_fit, make_explainer
 from heatlas.engine.methods.registry import entries, find_method, settings_class
 from heatlas.engine.metrics import spelt_out
 from heatlas.engine.metrics.ranking import spearman
-from heatlas.engine.scoring import Scoring
+from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import ExplainSession
+from heatlas.errors import ModelError, SettingsError, TargetError
 from oracle_nets import images_like
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer

@@ -10,12 +10,12 @@ import pytest
 import scipy.stats
 import torch
 from captum.metrics import infidelity, sensitivity_max
-from heatlas.engine.errors import SettingsError
 from heatlas.engine.metrics import METRICS, Subject, rank_pixels
 from heatlas.engine.metrics.coherence import harmonic_mean
 from heatlas.engine.metrics.sensitivity import draw_squares
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise import SISE
+from heatlas.engine.sise.sise import SISE
+from heatlas.errors import SettingsError
 from metric_cases import SumModel, measure, measure_with
 from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import reference
 import torch
-from heatlas.engine.errors import SettingsError
 from heatlas.engine.metrics import METRICS, Evidence, rank_pixels
-from heatlas.engine.metrics.metric import Subject
-from heatlas.engine.scorer import Job, Scorer
+from heatlas.engine.metrics.protocol import Subject
+from heatlas.engine.scoring.masked_scorer import Job, Scorer
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise import SISE
+from heatlas.engine.sise.sise import SISE
+from heatlas.errors import SettingsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_nets import images_like, three_blocks

@@ -6,9 +6,9 @@ import re
 
 import pytest
 import torch
-from heatlas.engine.draws import sample_generator
 from heatlas.engine.metrics import METRIC_PRESETS, METRICS
-from heatlas.engine.metrics.metric import Metric
+from heatlas.engine.metrics.protocol import Metric
+from heatlas.engine.random import sample_generator
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 import torch
 from heatlas.engine.metrics.ranking import average_ranks, spearman
-from heatlas.engine.metrics.sanity import random_model_spearman, randomised
-from heatlas.engine.sise import SISE
+from heatlas.engine.metrics.sanity_check import random_model_spearman, randomised
+from heatlas.engine.sise.sise import SISE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -11,7 +11,7 @@ import pytest
 import reference
 import torch
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import SISE
+from heatlas.engine.sise.sise import SISE
 from oracle_nets import ARCHITECTURES
 from photographs import COUNT, NEEDS_DATA, network_input, samples, trained, truth_of
 from torch import nn

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heatlas.engine.scorer import Job, Scorer
-from heatlas.engine.scoring_forward import ScoringForward, StandInWarning, foldable, folded
-from heatlas.engine.sise import SISE
+from heatlas.engine.scoring.fast_forward import ScoringForward, StandInWarning, foldable, folded
+from heatlas.engine.scoring.masked_scorer import Job, Scorer
+from heatlas.engine.sise.sise import SISE
 from torch import Tensor, nn
 
 

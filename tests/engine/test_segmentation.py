@@ -6,15 +6,23 @@ import math
 
 import pytest
 import torch
-from heatlas.engine.class_ranking import class_ranking
-from heatlas.engine.errors import ModelError
 from heatlas.engine.explanation import Logits
-from heatlas.engine.methods.in_sessions import check_fit, make_explainer
-from heatlas.engine.scorer import Job, Scorer
-from heatlas.engine.scores import SEGMENTATION, SIGMOID, SOFTMAX, areas, scene_of, soft_overlap, sum_in_mask
-from heatlas.engine.scoring import Scoring
+from heatlas.engine.methods.build_explainer import check_fit, make_explainer
+from heatlas.engine.scoring.class_ranking import rank_classes
+from heatlas.engine.scoring.confidence import (
+    SEGMENTATION,
+    SIGMOID,
+    SOFTMAX,
+    areas,
+    scene_of,
+    soft_overlap,
+    sum_in_mask,
+)
+from heatlas.engine.scoring.masked_scorer import Job, Scorer
+from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import SISE
+from heatlas.engine.sise.sise import SISE
+from heatlas.errors import ModelError
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -210,7 +218,7 @@ def test_methods_that_read_classifiers_refuse_dense_models() -> None:
 
 def test_rankings_and_logits_of_every_score() -> None:
     net = TinySegmenter().eval()
-    ranking = class_ranking(net, SEGMENTATION, scene_image())
+    ranking = rank_classes(net, SEGMENTATION, scene_image())
     assert ranking.argsort(descending=True).tolist()[:3] == [1, 3, 0]
     assert ranking[2] == float("-inf")
     logits = torch.tensor([0.0, 2.0, -1.0])

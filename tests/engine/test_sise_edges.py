@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import reference
 import torch
-from heatlas.engine.errors import HeatlasError, SettingsError, TargetError
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import SISE, SISEResult
+from heatlas.engine.sise.sise import SISE, SISEResult
+from heatlas.errors import HeatlasError, SettingsError, TargetError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_nets import ThreeBlocks, images_like, three_blocks

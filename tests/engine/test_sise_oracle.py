@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from heatlas.engine.sise import SISE, SISEResult
+from heatlas.engine.sise.sise import SISE, SISEResult
 from oracle_nets import ARCHITECTURES, ThreeBlocks, architecture, images_like, three_blocks
 from reference import ReferenceMap
 from torch import Tensor, nn

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from heatlas.engine.gate_doubt import EVERYWHERE, importance
-from heatlas.engine.layer_masks import LayerMasks
-from heatlas.engine.masks import GRID
-from heatlas.engine.rounds import MaskRounds, pooled
-from heatlas.engine.surrogate import NOISE, Posterior, a_optimal, margin, prior_covariance, probabilities
+from heatlas.engine.sise.layer_masks import LayerMasks
+from heatlas.engine.sise.mask_rounds import MaskRounds, pooled
+from heatlas.engine.sise.mask_surrogate import NOISE, Posterior, a_optimal, margin, prior_covariance, probabilities
+from heatlas.engine.sise.masks import GRID
+from heatlas.engine.sise.otsu_sensitivity import EVERYWHERE, importance
 from torch import Tensor
 
 LAYERS = [slice(0, 4), slice(4, 9)]

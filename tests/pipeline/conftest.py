@@ -7,11 +7,11 @@ import uuid
 import fsspec
 import numpy as np
 import pytest
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.plan import plan_shards
-from heatlas.pipeline.schema import StoreLayout
-from heatlas.pipeline.store import ParquetSink
-from heatlas.workers.shards import Row, Sample
+from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import ParquetSink
+from heatlas.workers.samples import Row, Sample
 
 CLASSES = ["ant", "bee", "cat"]
 LAYOUT = StoreLayout(

@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.plan import plan_shards
-from heatlas.pipeline.schema import StoreLayout
-from heatlas.pipeline.store import ParquetSink, row_totals, write_success
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shards import Row, Sample
+from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import ParquetSink, row_totals, write_success
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.samples import Row, Sample
 from PIL import Image
 
 SIDE = 24

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.plan import plan_shards
-from heatlas.pipeline.schema import StoreLayout
-from heatlas.pipeline.store import ParquetSink
-from heatlas.workers.shards import Row, Sample
+from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import ParquetSink
+from heatlas.workers.samples import Row, Sample
 
 BETTER = {"drop_pct": "lower", "ebpg": "higher", "spread": "neither", "random_model_spearman": "neither"}
 

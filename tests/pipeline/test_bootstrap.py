@@ -5,8 +5,8 @@ from __future__ import annotations
 import duckdb
 import numpy as np
 import pytest
-from heatlas.engine.errors import UsageError
-from heatlas.pipeline.bootstrap import BUCKETS, BucketSums, bucket_of, check_bootstrap
+from heatlas.errors import UsageError
+from heatlas.pipeline.statistics.bootstrap import BUCKETS, BucketSums, bucket_of, check_bootstrap
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats

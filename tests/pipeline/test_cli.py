@@ -7,11 +7,11 @@ import sys
 
 import heatlas
 import pytest
-from heatlas.engine.errors import HeatlasError, RunError, SettingsError, ShardsUndoneError
-from heatlas.pipeline.cli import main, told
-from heatlas.pipeline.cli_explain import typed
-from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.settings import leaves
+from heatlas.errors import HeatlasError, RunError, SettingsError, ShardsUndoneError
+from heatlas.pipeline.cli.app import main, told
+from heatlas.pipeline.cli.explain import typed
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.settings.run import leaves
 
 REQUIRED = {"model": "torchvision:resnet18", "data": "images", "out": "out"}
 
@@ -119,7 +119,7 @@ def test_flags_reach_the_settings_as_typed_values():
 @pytest.mark.parametrize("command", ["explain", "bank"])
 def test_help_loads_neither_torch_nor_ray_nor_arrow(command: str):
     script = (
-        f"import sys; from heatlas.pipeline.cli import main; code = main(['{command}', '--help']);"
+        f"import sys; from heatlas.pipeline.cli.app import main; code = main(['{command}', '--help']);"
         "print('heavy:', [name for name in ('torch', 'ray', 'pyarrow', 'PIL') if name in sys.modules]); sys.exit(code)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import ray
 import yaml
-from heatlas.pipeline.settings import leaves
+from heatlas.pipeline.settings.run import leaves
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
 BLOCKS = re.findall(r"```(yaml|bash)\n(.*?)```", PAGE, re.DOTALL)

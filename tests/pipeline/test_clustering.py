@@ -9,16 +9,16 @@ import heatlas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import UsageError
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.clustering import density
-from heatlas.pipeline.clustering.cluster import cluster_maps
-from heatlas.pipeline.clustering.cluster_tables import CLUSTERS, MEMBERS, METADATA_KEY, place
-from heatlas.pipeline.clustering.density import ALONE, density_groups
-from heatlas.pipeline.clustering.embedding import embed
-from heatlas.pipeline.clustering.separation import mean_distance, separations, tightness
-from heatlas.pipeline.curation.low_maps import low_maps
-from heatlas.pipeline.curation.twins import NEAR, find_twins
+from heatlas.errors import UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.cluster import density
+from heatlas.pipeline.cluster.cluster import cluster_maps
+from heatlas.pipeline.cluster.cluster_tables import CLUSTERS, MEMBERS, METADATA_KEY, place
+from heatlas.pipeline.cluster.density import ALONE, density_groups
+from heatlas.pipeline.cluster.embedding import embed
+from heatlas.pipeline.cluster.separation import mean_distance, separations, tightness
+from heatlas.pipeline.curate.low_resolution_maps import low_maps
+from heatlas.pipeline.curate.near_duplicate_maps import NEAR, find_twins
 from planted_store import kinds, write_planted
 from scored_store import write_scores
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from heatlas.engine.errors import StorageError, UsageError
-from heatlas.pipeline import commit, retries
-from heatlas.pipeline.commit import put, put_if_absent, sweep_temporaries
+from heatlas.errors import StorageError, UsageError
+from heatlas.pipeline.storage import atomic_write as commit
+from heatlas.pipeline.storage import backoff as retries
+from heatlas.pipeline.storage.atomic_write import put, put_if_absent, sweep_temporaries
 from tenacity import wait_none
 
 

@@ -17,22 +17,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from heatlas.engine.errors import StorageError
-from heatlas.pipeline import compact as compact_module
-from heatlas.pipeline import merged_file
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.compact import blocks, compact_store
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.location import is_local, locate
-from heatlas.pipeline.part_files import DoneShards, PartFile, block_width, is_block, listed, part_file
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.plan import plan_digest, plan_shards
-from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.retry import RetrySink
-from heatlas.pipeline.run_status import run_status
-from heatlas.pipeline.schema import tables_to_parquet
-from heatlas.pipeline.settings import describe
-from heatlas.pipeline.store import (
+from heatlas.errors import StorageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.explain.retry_errors import RetrySink
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.settings.run import describe
+from heatlas.pipeline.shards import plan_digest, plan_shards
+from heatlas.pipeline.storage.location import is_local, locate
+from heatlas.pipeline.store import compact as compact_module
+from heatlas.pipeline.store import merge_parts as merged_file
+from heatlas.pipeline.store.compact import blocks, compact_store
+from heatlas.pipeline.store.parquet_bytes import tables_to_parquet
+from heatlas.pipeline.store.part_files import DoneShards, PartFile, block_width, is_block, listed, part_file
+from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.status import run_status
+from heatlas.pipeline.store.store import (
     ParquetSink,
     check_complete,
     done_shards,
@@ -42,8 +42,8 @@ from heatlas.pipeline.store import (
     row_totals,
     write_success,
 )
-from heatlas.pipeline.verify import verify_run
-from heatlas.workers.shards import Shard
+from heatlas.pipeline.store.verify import verify_run
+from heatlas.workers.samples import Shard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -382,7 +382,7 @@ def test_a_retry_meanwhile_loses_nothing(tmp_path, make_run, layout, make_row, m
 
 def test_a_retry_that_looked_before_finds_its_shard_again(tmp_path, make_run, layout, make_row, monkeypatch):
     """It knows the part, and by the time it opens it the part is gone."""
-    from heatlas.pipeline import shard_rows
+    from heatlas.pipeline.store import rewrite_shard as shard_rows
 
     out = str(tmp_path)
     plan = make_run(out)

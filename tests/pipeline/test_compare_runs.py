@@ -10,22 +10,22 @@ from pathlib import Path
 import heatlas
 import numpy as np
 import pytest
-from heatlas.engine.errors import StorageError, UsageError
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.comparing import movement as movement_module
-from heatlas.pipeline.comparing.compare import compare_runs
-from heatlas.pipeline.comparing.movement import MapReader, centres, shares
-from heatlas.pipeline.comparing.page import write_page
-from heatlas.pipeline.comparing.predictions import mcnemar
-from heatlas.pipeline.comparing.text import comparison_text
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.plan import plan_shards
-from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.schema import StoreLayout
-from heatlas.pipeline.settings import describe
-from heatlas.pipeline.store import ParquetSink
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shards import Row, Sample
+from heatlas.errors import StorageError, UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.compare import movement as movement_module
+from heatlas.pipeline.compare.compare import compare_runs
+from heatlas.pipeline.compare.movement import MapReader, centres, shares
+from heatlas.pipeline.compare.page import write_page
+from heatlas.pipeline.compare.predictions import mcnemar
+from heatlas.pipeline.compare.text import comparison_text
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.settings.run import describe
+from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import ParquetSink
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.samples import Row, Sample
 from PIL import Image
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -209,7 +209,7 @@ def test_mcnemar_by_hand(first, second, p):
 
 
 def test_rows_in_the_same_order_are_read_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("heatlas.pipeline.schema.ROW_GROUP_BYTES", 8000)
+    monkeypatch.setattr("heatlas.pipeline.store.parquet_bytes.ROW_GROUP_BYTES", 8000)
     monkeypatch.setattr(movement_module, "AT_ONCE", 7)
     rows = [row(f"{n:03d}", heat=spot(n % 20, 3)) for n in range(40)]
     stores = [store(tmp_path / name, rows, shard_size=20) for name in "ab"]
@@ -302,7 +302,7 @@ def test_the_page_stands_without_images(ten, tmp_path):
 def test_a_page_that_cannot_be_written_leaves_the_old_one(ten, tmp_path, monkeypatch):
     page = tmp_path / "page.html"
     page.write_text("old")
-    monkeypatch.setattr("heatlas.pipeline.comparing.page.render", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("heatlas.pipeline.compare.page.render", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_page(compare_runs(*ten), str(page))
     assert page.read_text() == "old"

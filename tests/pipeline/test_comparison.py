@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heatlas.engine.errors import UsageError
+from heatlas.errors import UsageError
 from heatlas.pipeline.atlas import open_atlas
-from heatlas.pipeline.comparison import holm, paired_test
+from heatlas.pipeline.statistics.paired_tests import holm, paired_test
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from heatlas.engine.errors import SampleError, SettingsError
-from heatlas.engine.statuses import READ_ERROR
-from heatlas.pipeline.sources import local_file
-from heatlas.pipeline.sources.confinement import REMOTE, check_data_root
-from heatlas.pipeline.sources.local_file import read_regular
-from heatlas.pipeline.sources.reader import FsspecReader
+from heatlas.errors import SampleError, SettingsError
+from heatlas.pipeline.sources.reading import local_file
+from heatlas.pipeline.sources.reading.confinement import REMOTE, check_data_root
+from heatlas.pipeline.sources.reading.local_file import read_regular
+from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.statuses import READ_ERROR
 
 SECRET = b"what nobody may see"
 OUTSIDE = "refused, because it lies outside of the data root"

@@ -12,10 +12,10 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 from heatlas.configs import packaged_recipes
-from heatlas.engine.errors import UsageError
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.curation.curate import curate_store, recipe_list, stored_queues
-from heatlas.pipeline.curation.queue import METADATA_KEY, run_recipes
+from heatlas.errors import UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.curate.curate import curate_store, recipe_list, stored_queues
+from heatlas.pipeline.curate.queue import METADATA_KEY, run_recipes
 from planted_store import kinds, write_planted
 from scored_store import write_scores
 

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from heatlas.engine.errors import UsageError
+from heatlas.errors import UsageError
 from heatlas.pipeline.demo.dataset import (
     CLASS_NAMES,
     CORNER,

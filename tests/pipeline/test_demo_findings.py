@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from heatlas.pipeline.demo.contact_sheet import ACROSS, GAP, LEFT, TILE, TOP, Panel, contact_sheet
-from heatlas.pipeline.demo.findings import Seen, class_groups, findings_text, group, percent, story_lines
+from heatlas.pipeline.demo.contact_sheet import ACROSS, GAP, LEFT, TILE, TOP, Panel, draw_contact_sheet
+from heatlas.pipeline.demo.findings import SeenImage, class_groups, findings_text, group, percent, story_lines
 from PIL import Image
 
 
 def seen(label, ebpg, *, prediction=None, sticker=False, area=0.2, number=0):
-    return Seen(f"{label}-{number}", label, prediction or label, ebpg, ebpg, area, sticker)
+    return SeenImage(f"{label}-{number}", label, prediction or label, ebpg, ebpg, area, sticker)
 
 
 SHORTCUT = [
@@ -79,7 +79,7 @@ def test_the_sheet_shows_image_heat_and_outline_in_their_places():
     one = seen("octagon", 0.01, sticker=True)
     panel = Panel(one, Image.new("RGB", (32, 32), (0, 0, 255)), heat, truth)
     rows = [(found, [panel] * (ACROSS + 3)) for found in class_groups([one])]
-    sheet = np.asarray(contact_sheet(rows, "title", "subtitle")).astype(int)
+    sheet = np.asarray(draw_contact_sheet(rows, "title", "subtitle")).astype(int)
     image = sheet[TOP : TOP + TILE, LEFT : LEFT + TILE]
     over = sheet[TOP : TOP + TILE, LEFT + TILE + 2 : LEFT + 2 * TILE + 2]
     assert (image == (0, 0, 255)).all()

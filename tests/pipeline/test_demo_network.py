@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heatlas.engine.blocks import block_layers
-from heatlas.engine.errors import ModelError
+from heatlas.engine.layers.blocks import block_layers
+from heatlas.errors import ModelError
 from heatlas.pipeline.demo.dataset import CLASS_NAMES, SHORTCUT_CLASS, SIZE
 from heatlas.pipeline.demo.network import (
     CHANNELS,
@@ -16,8 +16,8 @@ from heatlas.pipeline.demo.network import (
     save_weights,
     weights_metadata,
 )
-from heatlas.pipeline.demo.train import Recipe, accuracies, accuracy_lines, as_input, render, train_network
-from heatlas.workers.models import ModelSpec, load_model
+from heatlas.pipeline.demo.train import TrainingRecipe, accuracies, accuracy_lines, as_input, render, train_network
+from heatlas.workers.models.load import ModelSpec, load_model
 from PIL import Image
 
 SPEC = ModelSpec(spec="heatlas.pipeline.demo.network:demo_model")
@@ -91,7 +91,7 @@ def test_what_is_said_about_the_accuracies_is_what_was_measured():
 
 
 def test_training_repeats_itself_and_leaves_the_process_as_it_was():
-    recipe = Recipe(images=96, epochs=2, batch=32)
+    recipe = TrainingRecipe(images=96, epochs=2, batch=32)
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     heard: list[str] = []
     one, two = train_network(recipe, say=heard.append), train_network(recipe, say=heard.append)

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pytest
-from heatlas.engine.errors import SampleError
-from heatlas.engine.statuses import TRUTH_ERROR
-from heatlas.pipeline.sources.drawn_masks import decompressed, drawn_mask, polygon_mask, run_length_mask
+from heatlas.errors import SampleError
+from heatlas.pipeline.sources.reading.drawn_masks import decompressed, drawn_mask, polygon_mask, run_length_mask
+from heatlas.statuses import TRUTH_ERROR
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -137,7 +137,7 @@ def test_methods_are_asked_for_with_their_settings(monkeypatch, text: str, name:
 )
 def test_what_cannot_be_asked_for_is_refused(monkeypatch, text: str, said: str):
     monkeypatch.syspath_prepend(str(ROOT))
-    from heatlas.engine.errors import SettingsError
+    from heatlas.errors import SettingsError
 
     from bench.evaluation_methods import Asked
 
@@ -155,7 +155,7 @@ def test_the_page_names_machine_precision_and_both_sets(pages: ModuleType, score
 def test_scores_survive_a_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.syspath_prepend(str(ROOT))
     from heatlas.engine.session import Explained
-    from heatlas.workers.shards import Sample
+    from heatlas.workers.samples import Sample
 
     from bench.evaluation import ScoreFile
     from bench.evaluation_data import DATA_SETS

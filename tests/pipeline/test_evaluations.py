@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from heatlas.engine.errors import RunMismatchError, SettingsError, StorageError, UsageError
-from heatlas.pipeline import schema
+from heatlas.errors import RunMismatchError, SettingsError, StorageError, UsageError
 from heatlas.pipeline.atlas import open_atlas
-from heatlas.pipeline.evaluation_status import evaluation_lines, evaluation_records
-from heatlas.pipeline.evaluations import (
+from heatlas.pipeline.evaluate.request import notes, wanted_metrics
+from heatlas.pipeline.evaluate.sink import MetricsSink
+from heatlas.pipeline.evaluate.stored_maps import StoredMaps
+from heatlas.pipeline.store import schema
+from heatlas.pipeline.store.evaluation_status import evaluation_lines, evaluation_records
+from heatlas.pipeline.store.evaluations import (
     Evaluation,
     claim_evaluation,
     column_owners,
@@ -20,14 +23,11 @@ from heatlas.pipeline.evaluations import (
     list_evaluations,
     run_digest,
 )
-from heatlas.pipeline.fingerprint import read_run
-from heatlas.pipeline.full_maps import refuse_reduced_maps
-from heatlas.pipeline.metrics_sink import MetricsSink
-from heatlas.pipeline.schema import StoreLayout
-from heatlas.pipeline.store import ParquetSink, done_shards, read_part
-from heatlas.pipeline.stored_maps import StoredMaps
-from heatlas.pipeline.wanted_metrics import notes, wanted_metrics
-from heatlas.workers.shards import Sample, Shard
+from heatlas.pipeline.store.require_full_maps import refuse_reduced_maps
+from heatlas.pipeline.store.run_file import read_run
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import ParquetSink, done_shards, read_part
+from heatlas.workers.samples import Sample, Shard
 
 FACTS = {"gini": {"definition": "gini/v1", "unit": "1"}, "road": {"definition": "road/v1", "unit": "1"}}
 

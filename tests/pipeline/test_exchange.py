@@ -11,16 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heatlas.engine.errors import StorageError
-from heatlas.pipeline import retries
-from heatlas.pipeline.commit import put, put_if_absent
-from heatlas.pipeline.exchange import exchange
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.retry import RetrySink, merge
-from heatlas.pipeline.schema import StoreLayout, rows_to_table
-from heatlas.pipeline.store import ParquetSink, read_part, row_totals
-from heatlas.pipeline.summaries import stored_summary, summarise
-from heatlas.workers.shards import Row, Sample, Shard
+from heatlas.errors import StorageError
+from heatlas.pipeline.explain.retry_errors import RetrySink
+from heatlas.pipeline.storage import backoff as retries
+from heatlas.pipeline.storage.atomic_write import put, put_if_absent
+from heatlas.pipeline.storage.compare_and_swap import exchange
+from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.part_summary import stored_summary, summarise
+from heatlas.pipeline.store.rewrite_shard import merge
+from heatlas.pipeline.store.rows_to_table import build_table
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import ParquetSink, read_part, row_totals
+from heatlas.workers.samples import Row, Sample, Shard
 from hypothesis import given
 from hypothesis import strategies as st
 from tenacity import wait_none, wait_random
@@ -109,7 +111,7 @@ def test_only_rows_that_are_not_ok_are_replaced(states, layout_of_all, row_of_al
     stored = [row_of_all(n) if fine else failed(row_of_all(n)) for n, (fine, _) in enumerate(states)]
     brought = [(n, what) for n, (_, what) in enumerate(states) if what != "absent"]
     new = [row_of_all(n) if what == "ok" else failed(row_of_all(n), "again") for n, what in reversed(brought)]
-    merged = merge(rows_to_table(stored, layout_of_all), rows_to_table(new, layout_of_all))
+    merged = merge(build_table(stored, layout_of_all), build_table(new, layout_of_all))
     expected = [
         row_of_all(n) if fine or what == "ok" else failed(row_of_all(n), "planted" if what == "absent" else "again")
         for n, (fine, what) in enumerate(states)
@@ -118,7 +120,7 @@ def test_only_rows_that_are_not_ok_are_replaced(states, layout_of_all, row_of_al
         assert merged is None
     else:
         assert merged is not None
-        assert merged.to_pylist() == rows_to_table(expected, layout_of_all).to_pylist()
+        assert merged.to_pylist() == build_table(expected, layout_of_all).to_pylist()
 
 
 @pytest.fixture(scope="module")

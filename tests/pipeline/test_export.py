@@ -19,24 +19,24 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import StorageError, UsageError
-from heatlas.pipeline import schema as schema_module
+from heatlas.errors import StorageError, UsageError
 from heatlas.pipeline.atlas import Atlas
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.export.csv_metrics import cell
 from heatlas.pipeline.export.export import FORMATS, export_store
 from heatlas.pipeline.export.fiftyone_dataset import field_names
 from heatlas.pipeline.export.overlays import FileNames
 from heatlas.pipeline.export.place import MARKER
 from heatlas.pipeline.export.whole_image import box_on_image, hot_box, on_whole_image
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.merged_file import same
-from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.schema import StoreLayout
-from heatlas.pipeline.settings import describe
-from heatlas.pipeline.store import ParquetSink
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shards import Row, Sample, Shard
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.settings.run import describe
+from heatlas.pipeline.store import schema as schema_module
+from heatlas.pipeline.store.merge_parts import same
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.store import ParquetSink
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.samples import Row, Sample, Shard
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image

@@ -4,17 +4,17 @@ import threading
 import pyarrow as pa
 import pytest
 import torch
-from heatlas.engine.block_plan import BlockPlan
-from heatlas.engine.errors import NoRunError, RunMismatchError, StorageError
-from heatlas.engine.methods.in_sessions import Fit
-from heatlas.pipeline import fingerprint
-from heatlas.pipeline.commit import put
-from heatlas.pipeline.fingerprint import claim_run, read_run, versions
-from heatlas.pipeline.identity import run_fingerprint
-from heatlas.pipeline.settings import Settings
-from heatlas.workers.models import LoadedModel
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shards import Shard
+from heatlas.engine.layers.block_plan import BlockPlan
+from heatlas.engine.methods.build_explainer import Fit
+from heatlas.errors import NoRunError, RunMismatchError, StorageError
+from heatlas.pipeline.explain.fingerprint import run_fingerprint
+from heatlas.pipeline.settings.run import Settings
+from heatlas.pipeline.storage.atomic_write import put
+from heatlas.pipeline.store import run_file as fingerprint
+from heatlas.pipeline.store.run_file import claim_run, read_run, versions
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.models.load import LoadedModel
+from heatlas.workers.samples import Shard
 
 FACTS = {"plan_digest": "p1", "model": {"digest": "m1", "layers": ("a", "b")}, "seed": 0}
 SETTINGS = {"data": "/d", "workers": 2}

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from heatlas.engine.errors import RunError, UsageError
-from heatlas.pipeline.cli import INTERRUPTED
+from heatlas.errors import RunError, UsageError
+from heatlas.pipeline.cli.app import INTERRUPTED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "guarantees.md").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from heatlas.pipeline.sources.labels import ResolvedLabels, own_classes, resolve_labels
+from heatlas.pipeline.sources.listing.labels import ResolvedLabels, own_classes, resolve_labels
 
 
 def resolve(labels: list[str | None], class_names: list[str] | None = None, num_classes: int = 3) -> ResolvedLabels:

@@ -6,7 +6,7 @@ import json
 import pathlib
 
 import pytest
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 from safetensors.torch import save_file
 from torchvision.models import get_model
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from heatlas.engine.metrics import METRIC_PRESETS, METRICS
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 
 
 def printed(capsys: pytest.CaptureFixture[str], *options: str) -> str:

@@ -7,12 +7,13 @@ import re
 import shlex
 
 import pytest
-from heatlas.engine.scores import SCORES
-from heatlas.pipeline import bank, explain
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.settings import Settings
-from heatlas.workers.models import is_program
-from heatlas.workers.sidecar import read_sidecar
+from heatlas.engine.scoring.confidence import SCORES
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.explain import explain
+from heatlas.pipeline.explain import feature_bank as bank
+from heatlas.pipeline.settings.run import Settings
+from heatlas.workers.models.load import is_program
+from heatlas.workers.models.sidecar import read_sidecar
 from heatlas.workers.targets import parse_target
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"

@@ -3,16 +3,10 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
-from heatlas.engine.errors import DataError
-from heatlas.pipeline.plan import (
-    check_unique_ids,
-    default_shard_size,
-    listing_digest,
-    plan_digest,
-    plan_shards,
-    samples_of,
-)
-from heatlas.workers.shards import Sample, Shard
+from heatlas.errors import DataError
+from heatlas.pipeline.shards import default_shard_size, plan_digest, plan_shards, samples_of
+from heatlas.pipeline.sources.listing.check import check_unique_ids, listing_digest
+from heatlas.workers.samples import Sample, Shard
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,10 +8,10 @@ import pathlib
 
 import fsspec
 import pytest
-from heatlas.pipeline.event_log import EventLog
-from heatlas.pipeline.progress import RunProgress, announcement, line
-from heatlas.pipeline.tally import Tally
-from heatlas.pipeline.wording import duration
+from heatlas.pipeline.explain.event_log import EventLog
+from heatlas.pipeline.explain.progress import RunProgress, announcement, line
+from heatlas.pipeline.explain.run_counts import Tally
+from heatlas.pipeline.text import duration
 from heatlas.workers.events import (
     ImageQuarantined,
     RunStopping,

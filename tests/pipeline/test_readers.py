@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from heatlas.pipeline.schema import area_average
+from heatlas.pipeline.store.rows_to_table import area_average
 
 
 @pytest.fixture

@@ -17,22 +17,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import UsageError
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.pages.pictures import Pictures
-from heatlas.pipeline.pages.texts import between, clipped, figure, named, percent
-from heatlas.pipeline.plan import plan_shards
+from heatlas.errors import UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.html.pictures import Pictures
+from heatlas.pipeline.html.texts import between, clipped, figure, named, percent
 from heatlas.pipeline.report.build import PICTURE_BYTES, write_report
 from heatlas.pipeline.report.classes import class_facts, most_suspicious, suspicion_rule
-from heatlas.pipeline.report.distributions import axis, distributions, drawn
-from heatlas.pipeline.report.galleries import galleries
-from heatlas.pipeline.report.mean_maps import mean_maps
+from heatlas.pipeline.report.distributions import axis, drawn, metric_distributions
+from heatlas.pipeline.report.galleries import choose_galleries
+from heatlas.pipeline.report.mean_maps import class_mean_maps
 from heatlas.pipeline.report.rows import ReportRows
 from heatlas.pipeline.report.same_place import overlap
 from heatlas.pipeline.report.scores import run_scores, wilson
-from heatlas.pipeline.store import ParquetSink
-from heatlas.workers.shards import Row, Sample
+from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.store import ParquetSink
+from heatlas.workers.samples import Row, Sample
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -204,7 +204,7 @@ def test_rows_for_label_and_prediction_are_shown_side_by_side(tmp_path: Path):
     atlas = heatlas.open(str(out))
     rows = ReportRows.of(atlas)
     assert (rows.images, rows.total) == (60, 66)
-    [same] = [one for one in galleries(rows, None, 4) if one.key == "same-place"]
+    [same] = [one for one in choose_galleries(rows, None, 4) if one.key == "same-place"]
     assert len(same.rows) == 4
     assert set(same.pairs) == {one["id"] for one in same.rows}
     assert all(one["target"] == one["prediction"] for one in same.rows)
@@ -334,7 +334,7 @@ def test_the_most_suspicious_class_and_its_mean_map(store: Path):
     assert suspect is classes[0]
     assert (suspect.name, suspect.suspicious, suspect.of) == (CLASSES[1], 19, 19)
     assert [one.suspicious for one in classes[1:]] == [0, 0]
-    means = mean_maps(rows, [0, 1], per_class=5)
+    means = class_mean_maps(rows, [0, 1], per_class=5)
     assert {label: count for label, (_, count) in means.items()} == {0: 5, 1: 5}
     scale = SIDE // 8
     for label, at_object in ((0, True), (1, False)):
@@ -360,7 +360,7 @@ def test_means_are_those_of_the_summary(store: Path):
 
 def test_distributions_count_every_value_once(store: Path):
     rows = ReportRows.of(heatlas.open(str(store)))
-    found = distributions(rows)
+    found = metric_distributions(rows)
     for name, one in found.items():
         assert sum(one.counts) == 57, name
         assert one.beyond == 0

@@ -5,17 +5,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import SettingsError
-from heatlas.pipeline.schema import (
-    ROW_GROUP_BYTES,
-    StoreLayout,
-    area_average,
-    metric_columns,
-    read_metadata,
-    rows_to_table,
-    table_to_parquet,
-)
-from heatlas.workers.shards import Row, Sample
+from heatlas.errors import SettingsError
+from heatlas.pipeline.store.parquet_bytes import ROW_GROUP_BYTES, table_to_parquet
+from heatlas.pipeline.store.rows_to_table import area_average, build_table
+from heatlas.pipeline.store.schema import StoreLayout, metric_columns, read_metadata
+from heatlas.workers.samples import Row, Sample
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -87,7 +81,7 @@ def read_back(table):
 
 def test_rows_come_back_from_parquet(layout, make_row):
     rows = [make_row(number) for number in (1, 6, 5)]
-    table = read_back(rows_to_table(rows, layout))
+    table = read_back(build_table(rows, layout))
     assert table.schema.names == layout.schema().names
     first, bad, unmeasured = table.to_pylist()
     assert (first["id"], first["uri"], first["label"], first["target"], first["method"]) == (
@@ -107,7 +101,7 @@ def test_rows_come_back_from_parquet(layout, make_row):
 def test_png_is_the_map_in_grey_at_input_resolution(layout, make_row):
     row = make_row(1)
     row.map[0, :2] = [0.0, 1.0]
-    [stored] = rows_to_table([row], layout)["map_png"].to_pylist()
+    [stored] = build_table([row], layout)["map_png"].to_pylist()
     with Image.open(io.BytesIO(stored["bytes"])) as image:
         assert (image.mode, image.size, image.format) == ("L", (32, 24), "PNG")
         assert np.array_equal(np.asarray(image), np.rint(row.map * 255).astype(np.uint8))
@@ -125,7 +119,7 @@ def test_types_are_those_that_every_reader_opens(layout):
 @pytest.mark.parametrize(("with_map", "with_png"), [(True, False), (False, True), (False, False)])
 def test_map_columns_can_be_switched_off(make_row, with_map, with_png):
     small = StoreLayout((24, 32), with_map=with_map, with_png=with_png)
-    table = rows_to_table([make_row(1)], small)
+    table = build_table([make_row(1)], small)
     assert ("map" in table.column_names, "map_png" in table.column_names) == (with_map, with_png)
     assert ("map" in read_metadata(table.schema), b"huggingface" in table.schema.metadata) == (with_map, with_png)
 
@@ -133,7 +127,7 @@ def test_map_columns_can_be_switched_off(make_row, with_map, with_png):
 def test_a_row_that_is_not_ok_has_no_map_and_no_metrics_but_keeps_its_prediction(layout):
     row = Row(Sample("a", "a"), "constant_map", "flat", 8, 8, prediction=2, target=2, score=0.5,
               map=np.zeros((24, 32), np.float32), metrics={"ebpg": 0.5})  # fmt: skip
-    [stored] = rows_to_table([row], layout).to_pylist()
+    [stored] = build_table([row], layout).to_pylist()
     assert (stored["map"], stored["map_png"], stored["ebpg"]) == (None, None, None)
     assert (stored["prediction"], stored["score"]) == (2, 0.5)
 
@@ -141,12 +135,12 @@ def test_a_row_that_is_not_ok_has_no_map_and_no_metrics_but_keeps_its_prediction
 def test_numbers_that_are_not_finite_are_null(layout, make_row):
     row = make_row(1)
     row.score, row.logit, row.metrics = float("nan"), float("inf"), {"ebpg": float("nan"), "drop_pct": np.float32(2.0)}
-    [stored] = rows_to_table([row], layout).to_pylist()
+    [stored] = build_table([row], layout).to_pylist()
     assert (stored["score"], stored["logit"], stored["ebpg"], stored["drop_pct"]) == (None, None, None, 2.0)
 
 
 def test_error_texts_that_are_not_unicode_are_stored(layout):
-    table = rows_to_table([Row(Sample("a", "a"), "read_error", "no file b\udcff.png")], layout)
+    table = build_table([Row(Sample("a", "a"), "read_error", "no file b\udcff.png")], layout)
     assert table["error"].to_pylist() == ["no file b?.png"]
 
 
@@ -154,14 +148,14 @@ def test_a_map_of_another_size_is_a_bug_and_says_so(layout, make_row):
     row = make_row(1)
     row.map = row.map.T
     with pytest.raises(ValueError, match=r"the map of 'img-0001' is \(32, 24\), the layout says \(24, 32\)"):
-        rows_to_table([row], layout)
+        build_table([row], layout)
 
 
 # --- metadata and encoding
 
 
 def test_metadata_survives_the_file(layout, make_row):
-    facts = read_metadata(read_back(rows_to_table([make_row(1)], layout)).schema)
+    facts = read_metadata(read_back(build_table([make_row(1)], layout)).schema)
     assert (facts["map"]["height"], facts["map"]["width"], facts["map"]["value_range"]) == (6, 8, [0.0, 1.0])
     assert (facts["map_png"]["height"], facts["map_png"]["width"]) == (24, 32)
     assert facts["metrics"]["ebpg"]["definition"] == "ebpg/v1"
@@ -177,7 +171,7 @@ def test_huggingface_metadata_is_what_datasets_itself_writes(layout):
 
 
 def test_maps_are_plain_zstd_without_dictionary(layout, make_row):
-    data = table_to_parquet(rows_to_table([make_row(number) for number in range(20)], layout))
+    data = table_to_parquet(build_table([make_row(number) for number in range(20)], layout))
     group = pq.read_metadata(io.BytesIO(data)).row_group(0)
     columns = {group.column(place).path_in_schema: group.column(place) for place in range(group.num_columns)}
     assert {column.compression for column in columns.values()} == {"ZSTD"}
@@ -190,7 +184,7 @@ def test_maps_are_plain_zstd_without_dictionary(layout, make_row):
 def test_row_groups_hold_a_few_megabytes():
     large = StoreLayout((256, 256), map_size="input", with_png=False)
     rows = [Row(Sample(str(number), ""), "ok", map=np.zeros((256, 256), np.float32)) for number in range(80)]
-    table = rows_to_table(rows, large)
+    table = build_table(rows, large)
     file = pq.ParquetFile(io.BytesIO(table_to_parquet(table)))
     assert file.num_row_groups == 3
     assert file.metadata.row_group(0).num_rows * table.nbytes / 80 <= ROW_GROUP_BYTES
@@ -201,4 +195,4 @@ def test_metric_columns_are_the_rest(layout):
 
 
 def test_no_rows_make_an_empty_file(layout):
-    assert len(read_back(rows_to_table([], layout))) == 0
+    assert len(read_back(build_table([], layout))) == 0

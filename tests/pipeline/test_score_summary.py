@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heatlas.engine.errors import UsageError
+from heatlas.errors import UsageError
 from heatlas.pipeline.atlas import open_atlas
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.summary_text import sanity_sentence
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.statistics.summary_text import sanity_sentence
 from scored_store import write_scores
 
 DROPS = [10.0, 20.0, None, 40.0, 50.0, 60.0]

@@ -7,12 +7,11 @@ import pathlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import DataError
-from heatlas.pipeline.plan import EXTRA
-from heatlas.pipeline.sources.extra_columns import wants_extra, with_extra
-from heatlas.pipeline.sources.listing import make_listing, numbered, typed
-from heatlas.pipeline.sources.plain_values import joined, plain_array, plain_column
-from heatlas.pipeline.sources.selection import sampled, where, with_ids
+from heatlas.errors import DataError
+from heatlas.pipeline.sources.listing.extra_columns import wants_extra, with_extra
+from heatlas.pipeline.sources.listing.plain_values import joined, plain_array, plain_column
+from heatlas.pipeline.sources.listing.selection import sampled, where, with_ids
+from heatlas.pipeline.sources.listing.table import EXTRA, make_listing, numbered, typed
 from hypothesis import given
 from hypothesis import strategies as st
 

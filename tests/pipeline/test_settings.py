@@ -9,13 +9,13 @@ from dataclasses import fields
 import pytest
 import yaml
 from heatlas.configs import packaged_configs
-from heatlas.engine.errors import SettingsError
-from heatlas.pipeline.allowed import allowed, metavar
-from heatlas.pipeline.cli_explain import GROUPS
-from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.settings import PreprocessSettings, describe, leaves
-from heatlas.workers.models import ModelSpec
-from heatlas.workers.preprocess import Preprocess, with_overrides
+from heatlas.errors import SettingsError
+from heatlas.pipeline.cli.explain import GROUPS
+from heatlas.pipeline.settings.allowed_values import allowed, metavar
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.settings.run import PreprocessSettings, describe, leaves
+from heatlas.workers.images.preprocess import Preprocess, with_overrides
+from heatlas.workers.models.load import ModelSpec
 from pydantic import ValidationError
 
 REQUIRED = {"model": "torchvision:resnet18", "data": "images", "out": "out"}

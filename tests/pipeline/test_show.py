@@ -9,16 +9,17 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.overlay import GAP, beside, colour, file_name, overlay
-from heatlas.pipeline.plan import plan_shards
-from heatlas.pipeline.run_status import run_status
-from heatlas.pipeline.schema import StoreLayout
-from heatlas.pipeline.show import show_overlays, stored_preprocess
-from heatlas.pipeline.store import ParquetSink, row_totals, write_success
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shards import Row, Sample
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.pictures.overlay import GAP, beside, colour, draw_overlay, file_name
+from heatlas.pipeline.pictures.show import show_overlays
+from heatlas.pipeline.pictures.stored_images import stored_preprocess
+from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.store.status import run_status
+from heatlas.pipeline.store.store import ParquetSink, row_totals, write_success
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.samples import Row, Sample
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -71,7 +72,7 @@ def test_colours_run_from_dark_to_bright():
 def test_overlay_is_bright_where_the_map_is():
     heat = np.zeros((4, 6), np.float32)
     heat[:, 3:] = 1
-    shown = np.asarray(overlay(Image.new("RGB", (60, 40), (0, 0, 255)), heat)).astype(int)
+    shown = np.asarray(draw_overlay(Image.new("RGB", (60, 40), (0, 0, 255)), heat)).astype(int)
     assert shown.shape == (40, 60, 3)
     assert shown[:, 50:].sum() > 3 * shown[:, :10].sum()
 

@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import DataError, SampleError, UsageError
-from heatlas.pipeline.plan import EXTRA
+from heatlas.errors import DataError, SampleError, UsageError
 from heatlas.pipeline.sources import list_samples, list_source
-from heatlas.pipeline.sources.cells import _OPEN, OPEN_FILES
-from heatlas.pipeline.sources.confinement import check_data_root
-from heatlas.pipeline.sources.container_uri import SCHEMES, is_inside, mask_uri, parsed, range_uri
-from heatlas.pipeline.sources.detection import item_source, named, place_named, said
-from heatlas.pipeline.sources.items import png
-from heatlas.pipeline.sources.options import SourceOptions
-from heatlas.pipeline.sources.place import expanded, find, matches
-from heatlas.pipeline.sources.reader import FsspecReader
+from heatlas.pipeline.sources.listing.detection import item_source, named, place_named, said
+from heatlas.pipeline.sources.listing.options import SourceOptions
+from heatlas.pipeline.sources.listing.place import expanded, find, matches
+from heatlas.pipeline.sources.listing.table import EXTRA
+from heatlas.pipeline.sources.reading.cells import _OPEN, OPEN_FILES
+from heatlas.pipeline.sources.reading.confinement import check_data_root
+from heatlas.pipeline.sources.reading.container_uri import SCHEMES, is_inside, mask_uri, parsed, range_uri
+from heatlas.pipeline.sources.reading.items import png
+from heatlas.pipeline.sources.reading.reader import FsspecReader
 from tiny_run import draw, draw_all, importable_factory
 
 EXTRA_TOO = SourceOptions(extra=True)
@@ -517,7 +517,7 @@ def test_coco_text_of_any_script_and_masks_by_their_bytes(tmp_path: pathlib.Path
 
 
 def test_coco_larger_than_the_window(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    from heatlas.pipeline.sources import json_stream
+    from heatlas.pipeline.sources.listing import json_stream
 
     path = data_sets.write_coco(tmp_path, 9)
     whole = list_source(str(path), EXTRA_TOO).listing

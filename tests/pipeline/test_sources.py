@@ -12,11 +12,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import DataError, SampleError
-from heatlas.engine.statuses import READ_ERROR
+from heatlas.errors import DataError, SampleError
 from heatlas.pipeline.sources import list_samples
-from heatlas.pipeline.sources.listing import LISTING
-from heatlas.pipeline.sources.reader import FsspecReader
+from heatlas.pipeline.sources.listing.table import LISTING
+from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.statuses import READ_ERROR
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import ShardsUndoneError, StorageError
-from heatlas.pipeline.commit import put
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.schema import rows_to_table, table_to_parquet
-from heatlas.pipeline.store import (
+from heatlas.errors import ShardsUndoneError, StorageError
+from heatlas.pipeline.storage.atomic_write import put
+from heatlas.pipeline.store.parquet_bytes import table_to_parquet
+from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.rows_to_table import build_table
+from heatlas.pipeline.store.store import (
     ParquetSink,
     check_complete,
     done_shards,
@@ -22,11 +23,11 @@ from heatlas.pipeline.store import (
     row_totals,
     write_success,
 )
-from heatlas.workers.shards import Shard
+from heatlas.workers.samples import Shard
 
 
 def overwrite(out, index, rows, layout):
-    put(f"{out}/{part_path(index)}", table_to_parquet(rows_to_table(rows, layout)))
+    put(f"{out}/{part_path(index)}", table_to_parquet(build_table(rows, layout)))
 
 
 # --- parts
@@ -257,7 +258,7 @@ def test_one_sample_may_have_several_targets(tmp_path, make_store, make_row, lay
 
 def test_looking_at_a_store_does_not_wait_for_torch_or_ray():
     program = (
-        "import sys, heatlas.pipeline.store, heatlas.pipeline.plan, heatlas.pipeline.fingerprint, heatlas.pipeline.atlas; "
+        "import sys, heatlas.pipeline.store.store, heatlas.pipeline.shards, heatlas.pipeline.store.store.run_file, heatlas.pipeline.store.store.reader; "
         "print(sorted({'torch', 'ray', 'pandas', 'duckdb'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)

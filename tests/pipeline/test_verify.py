@@ -12,23 +12,31 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import NoRunError, StorageError
-from heatlas.pipeline import retries
-from heatlas.pipeline.cli import build_app, main
-from heatlas.pipeline.cli_explain import typed
-from heatlas.pipeline.command_line import explain_command
-from heatlas.pipeline.commit import put
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.footers import file_summaries
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.plan import plan_digest, plan_shards
-from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.run_status import run_status
-from heatlas.pipeline.schema import rows_to_table, table_to_parquet
-from heatlas.pipeline.settings import describe
-from heatlas.pipeline.store import ParquetSink, check_complete, done_shards, logical_digest, row_totals, write_success
-from heatlas.pipeline.summaries import SUMMARY_KEY, stored_summary, with_summary
-from heatlas.pipeline.verify import verify_run
+from heatlas.errors import NoRunError, StorageError
+from heatlas.pipeline.cli.app import build_app, main
+from heatlas.pipeline.cli.explain import typed
+from heatlas.pipeline.settings.as_command import explain_command
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.settings.run import describe
+from heatlas.pipeline.shards import plan_digest, plan_shards
+from heatlas.pipeline.storage import backoff as retries
+from heatlas.pipeline.storage.atomic_write import put
+from heatlas.pipeline.store.footer_reader import file_summaries
+from heatlas.pipeline.store.parquet_bytes import table_to_parquet
+from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.part_summary import SUMMARY_KEY, stored_summary, with_summary
+from heatlas.pipeline.store.rows_to_table import build_table
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.status import run_status
+from heatlas.pipeline.store.store import (
+    ParquetSink,
+    check_complete,
+    done_shards,
+    logical_digest,
+    row_totals,
+    write_success,
+)
+from heatlas.pipeline.store.verify import verify_run
 from tenacity import wait_none
 
 SETTINGS = load_settings({"model": "torchvision:resnet18", "data": "photos", "out": "out", "sise.mu": 0.3})
@@ -56,7 +64,7 @@ def run(tmp_path, make_run):
 
 
 def overwrite(out, index, rows, layout):
-    put(f"{out}/{part_path(index)}", table_to_parquet(with_summary(rows_to_table(rows, layout))))
+    put(f"{out}/{part_path(index)}", table_to_parquet(with_summary(build_table(rows, layout))))
 
 
 def told(capsys, out, *more):

@@ -42,7 +42,7 @@ from corpus_files import (
     text_bomb,
     ycck,
 )  # fmt: skip
-from heatlas.engine.statuses import DECODE_ERROR, LABEL_ERROR, OK, READ_ERROR, TRUTH_ERROR
+from heatlas.statuses import DECODE_ERROR, LABEL_ERROR, OK, READ_ERROR, TRUTH_ERROR
 from PIL import Image
 
 CLASSES = ("upper left", "upper right", "lower left", "lower right")

@@ -13,10 +13,10 @@ import heatlas
 import numpy as np
 import pytest
 from corpus import CASES, CLASSES, Case, write_corpus
-from heatlas.engine.statuses import OK
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.sources import list_samples
-from heatlas.pipeline.store import logical_digest
+from heatlas.pipeline.store.store import logical_digest
+from heatlas.statuses import OK
 
 COLUMNS = ["id", "status", "error", "height", "width", "prediction", "target", "score", "ebpg"]
 

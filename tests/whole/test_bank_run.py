@@ -13,14 +13,14 @@ import heatlas
 import numpy as np
 import pytest
 import torch
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.explain import prepare_run
-from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.store import logical_digest
-from heatlas.workers.bank_file import read_bank
-from heatlas.workers.build import build_engine
-from heatlas.workers.lent_process import lent_process
-from heatlas.workers.models import ModelSpec, load_model
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.explain.prepare import prepare_run
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.store.store import logical_digest
+from heatlas.workers.models.bank_file import read_bank
+from heatlas.workers.models.load import ModelSpec, load_model
+from heatlas.workers.worker.build import build_engine
+from heatlas.workers.worker.process_state import lent_process
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_run import CLASSES, FACTORY, command, draw, draw_all, importable_factory

@@ -6,8 +6,8 @@ import pathlib
 
 import heatlas
 import pytest
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.store import logical_digest
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.store import logical_digest
 from tiny_run import command, draw_all, importable_factory
 
 

@@ -7,8 +7,8 @@ import pathlib
 import subprocess
 
 import pytest
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.store import done_shards, logical_digest
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.store import done_shards, logical_digest
 from tiny_run import command, draw_all, environment, importable_factory, program
 
 HERE_ONLY = """

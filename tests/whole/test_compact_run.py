@@ -7,10 +7,10 @@ import shutil
 
 import heatlas
 import pytest
-from heatlas.pipeline import compact as compact_module
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.evaluations import list_evaluations
-from heatlas.pipeline.store import done_shards, logical_digest
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store import compact as compact_module
+from heatlas.pipeline.store.evaluations import list_evaluations
+from heatlas.pipeline.store.store import done_shards, logical_digest
 from s3_place import S3Place
 from tiny_run import command, draw, draw_all, importable_factory
 

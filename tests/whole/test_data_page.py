@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import data_sets
 import pytest
-from heatlas.pipeline.chosen_samples import chosen_samples, shards_of, stored_extra
-from heatlas.pipeline.cli_explain import explain, typed
-from heatlas.pipeline.resolve import load_settings
-from heatlas.pipeline.settings import Settings
-from heatlas.pipeline.sources.registry import SOURCES
+from heatlas.pipeline.cli.explain import explain_command, typed
+from heatlas.pipeline.explain.samples import chosen_samples, shards_of, stored_extra
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.settings.run import Settings
+from heatlas.pipeline.sources.listing.registry import SOURCES
 from tiny_run import draw_all, importable_factory
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
@@ -47,7 +47,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
 def settings_of(command: str) -> Settings:
     """As the command line makes them."""
     words = shlex.split(command)[2:]
-    names = {one.annotation.__metadata__[0].name[0]: one.name for one in inspect.signature(explain).parameters.values()}
+    names = {
+        one.annotation.__metadata__[0].name[0]: one.name
+        for one in inspect.signature(explain_command).parameters.values()
+    }
     flags = {names[flag]: [value] if flag in ("--columns.extra", "--metrics") else value for flag, value in zip(words[::2], words[1::2], strict=True)}  # fmt: skip
     return load_settings(typed(flags))
 

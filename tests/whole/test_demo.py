@@ -8,7 +8,7 @@ import re
 
 import pyarrow.parquet as pq
 import pytest
-from heatlas.engine.errors import UsageError
+from heatlas.errors import UsageError
 from heatlas.pipeline.atlas import open_atlas
 from heatlas.pipeline.demo import demo, train
 from heatlas.pipeline.demo.dataset import SHORTCUT_CLASS

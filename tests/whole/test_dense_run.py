@@ -8,7 +8,7 @@ import pathlib
 import heatlas
 import numpy as np
 import pytest
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 from PIL import Image
 from tiny_run import importable_factory
 
@@ -92,7 +92,7 @@ def test_a_class_that_is_nowhere(folder: pathlib.Path, tmp_path: pathlib.Path):
 def test_plan_knows_dense_models(
     folder: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from heatlas.pipeline.outlook import probe
+    from heatlas.pipeline.plan import probe
 
     monkeypatch.setattr(probe, "TIMED", 0.01)
     capsys.readouterr()

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from heatlas.engine.metrics import METRICS
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.evaluations import list_evaluations
-from heatlas.pipeline.store import done_shards, logical_digest, read_part, row_totals
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.evaluations import list_evaluations
+from heatlas.pipeline.store.store import done_shards, logical_digest, read_part, row_totals
 from tiny_run import FACTORY, command, draw, draw_all, environment, importable_factory, program, wait_until
 
 COUNT = 13

@@ -14,11 +14,11 @@ import time
 import heatlas
 import numpy as np
 import pytest
-from heatlas.engine.errors import ShardsUndoneError
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.explain import refuse_undone
-from heatlas.pipeline.store import done_shards, logical_digest
-from heatlas.workers.outcome import RunOutcome
+from heatlas.errors import ShardsUndoneError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.explain.explain import refuse_undone
+from heatlas.pipeline.store.store import done_shards, logical_digest
+from heatlas.workers.run_totals import RunOutcome
 from PIL import Image
 
 CLASSES = ("ant", "bee", "cat")

@@ -9,14 +9,14 @@ from pathlib import Path
 import heatlas
 import pyarrow as pa
 import pytest
-from heatlas.engine.errors import RunMismatchError
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.fingerprint import claim_run
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.sampling import ALL, chosen_below
-from heatlas.pipeline.schema import metric_columns
-from heatlas.pipeline.store import logical_digest
-from heatlas.workers.shard_attempt import seed_of
+from heatlas.errors import RunMismatchError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.explain.subsample import ALL, chosen_below
+from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.schema import metric_columns
+from heatlas.pipeline.store.store import logical_digest
+from heatlas.workers.worker.shard_attempt import seed_of
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import command, draw_all, importable_factory

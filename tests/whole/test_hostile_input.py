@@ -13,7 +13,7 @@ import pytest
 import torch
 from corpus import CLASSES, FACTORY
 from corpus_files import mask, png
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 
 MODEL = ["--model", "hostile_net:quarters", "--workers", "0", "--max-error-rate", "1", "--metrics", "none"]
 

@@ -11,9 +11,9 @@ import threading
 import time
 
 import pytest
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.store import done_shards, logical_digest
-from heatlas.pipeline.verify import verify_run
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.store import done_shards, logical_digest
+from heatlas.pipeline.store.verify import verify_run
 from tiny_run import (
     FACTORY,
     TAG,

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import heatlas
 import pytest
 from heatlas.engine.methods.registry import entries, find_method
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.schema import METHOD_KEY, metric_columns
-from heatlas.pipeline.store import ParquetSink, done_shards, logical_digest
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.schema import METHOD_KEY, metric_columns
+from heatlas.pipeline.store.store import ParquetSink, done_shards, logical_digest
 from tiny_run import FACTORY, command, draw_all, importable_factory
 
 SHORT = {

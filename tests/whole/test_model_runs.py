@@ -10,7 +10,7 @@ import heatlas
 import numpy as np
 import pytest
 import torch
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 from safetensors.torch import save_file
 from tiny_run import CLASSES, FACTORY, draw_all, importable_factory
 from torch import nn

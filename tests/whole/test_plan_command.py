@@ -8,8 +8,8 @@ import pathlib
 import heatlas
 import numpy as np
 import pytest
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.outlook import probe
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.plan import probe
 from PIL import Image
 from tiny_run import CLASSES, command, draw, draw_all, importable_factory
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from browser import Page, browser_page, needs_chromium
-from heatlas.pipeline.cli import main
+from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.demo.dataset import write_dataset
-from heatlas.pipeline.explain import explain_dataset
+from heatlas.pipeline.explain.explain import explain_dataset
 from heatlas.pipeline.report.build import write_report
 from PIL import Image
 from reported_store import HOSTILE_IDS, write_reported

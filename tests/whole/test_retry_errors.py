@@ -11,14 +11,14 @@ import subprocess
 
 import heatlas
 import pytest
-from heatlas.engine import statuses
-from heatlas.engine.errors import StorageError
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.commit import put
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.retry import RetrySink
-from heatlas.pipeline.schema import table_to_parquet
-from heatlas.pipeline.store import logical_digest, read_part, row_totals
+from heatlas import statuses
+from heatlas.errors import StorageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.explain.retry_errors import RetrySink
+from heatlas.pipeline.storage.atomic_write import put
+from heatlas.pipeline.store.parquet_bytes import table_to_parquet
+from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.store import logical_digest, read_part, row_totals
 from tiny_run import command, draw, draw_all, environment, importable_factory, program
 
 COUNT = 12

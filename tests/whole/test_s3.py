@@ -10,15 +10,15 @@ import uuid
 
 import heatlas
 import pytest
-from heatlas.engine.errors import StorageError
-from heatlas.pipeline import retries
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.commit import put, put_if_absent
-from heatlas.pipeline.exchange import exchange
-from heatlas.pipeline.part_names import part_path
-from heatlas.pipeline.run_status import run_status
-from heatlas.pipeline.store import done_shards, logical_digest, read_success
-from heatlas.pipeline.verify import verify_run
+from heatlas.errors import StorageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.storage import backoff as retries
+from heatlas.pipeline.storage.atomic_write import put, put_if_absent
+from heatlas.pipeline.storage.compare_and_swap import exchange
+from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.status import run_status
+from heatlas.pipeline.store.store import done_shards, logical_digest, read_success
+from heatlas.pipeline.store.verify import verify_run
 from s3_place import S3Place
 from tenacity import wait_none
 from tiny_run import command, draw, draw_all, environment, importable_factory, program, wait_until

@@ -14,8 +14,8 @@ import data_sets
 import fsspec
 import heatlas
 import pytest
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.store import done_shards, logical_digest
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.store import done_shards, logical_digest
 from tiny_run import CLASSES, command, draw, draw_all, environment, importable_factory, program, wait_until
 
 COUNT = 6

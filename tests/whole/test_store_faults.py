@@ -14,10 +14,10 @@ import uuid
 import fsspec
 import heatlas
 import pytest
-from heatlas.pipeline import retries
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.store import done_shards, logical_digest
-from heatlas.pipeline.verify import verify_run
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.storage import backoff as retries
+from heatlas.pipeline.store.store import done_shards, logical_digest
+from heatlas.pipeline.store.verify import verify_run
 from tenacity import wait_none
 from tiny_run import command, draw_all, environment, importable_factory, program, temporaries, wait_until
 

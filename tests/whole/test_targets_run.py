@@ -9,9 +9,9 @@ import shutil
 import heatlas
 import numpy as np
 import pytest
-from heatlas.engine.errors import UsageError
-from heatlas.pipeline.cli import main
-from heatlas.pipeline.store import logical_digest
+from heatlas.errors import UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.store import logical_digest
 from tiny_run import command, draw, draw_all, importable_factory
 
 COUNT = 9

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import torch
-from heatlas.engine.errors import ModelError, SampleError
 from heatlas.engine.session import Explained
-from heatlas.workers.decode import Prepared
-from heatlas.workers.shards import Sample, Shard
-from heatlas.workers.worker_spec import WorkerSpec
+from heatlas.errors import ModelError, SampleError
+from heatlas.workers.images.decode import Prepared
+from heatlas.workers.samples import Sample, Shard
+from heatlas.workers.worker.spec import WorkerSpec
 
 
 def act(uri: str, stage: str) -> None:

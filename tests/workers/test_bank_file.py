@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 import timm
 import torch
-from heatlas.engine.errors import ModelError, SampleError
 from heatlas.engine.methods.bank_classifier import BankClassifier
 from heatlas.engine.methods.feature_bank import FeatureBank
-from heatlas.workers import bank_file
-from heatlas.workers.bank_file import KIND, StoredBank, bank_bytes, read_bank
-from heatlas.workers.models import FeatureModel, LoadedModel, ModelSpec, load_either, load_feature_model, load_model
+from heatlas.errors import ModelError, SampleError
+from heatlas.workers.models import bank_file
+from heatlas.workers.models.bank_file import KIND, StoredBank, bank_bytes, read_bank
+from heatlas.workers.models.load import (
+    FeatureModel,
+    LoadedModel,
+    ModelSpec,
+    load_either,
+    load_feature_model,
+    load_model,
+)
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor, nn

@@ -7,13 +7,13 @@ import warnings
 import pytest
 import torch
 from fake_engine import NoReader, NotedEngine, PickleSink, fake_spec, make_shards
-from heatlas.workers import build
-from heatlas.workers.decode import Prepared
 from heatlas.workers.events import ShardDone, WorkerNote
+from heatlas.workers.images.decode import Prepared
+from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.in_process import explain_in_process
-from heatlas.workers.models import LoadedModel
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shard_worker import ShardWorker
+from heatlas.workers.models.load import LoadedModel
+from heatlas.workers.worker import build
+from heatlas.workers.worker.shard_worker import ShardWorker
 from torch import Tensor, nn
 
 

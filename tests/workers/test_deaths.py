@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from heatlas.workers.deaths import VERDICTS, death_text, verdict_of
+from heatlas.workers.ray.failure_kinds import VERDICTS, death_text, verdict_of
 from ray import exceptions
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from heatlas.engine.errors import SampleError
-from heatlas.engine.statuses import DECODE_ERROR, READ_ERROR, STATUSES, TRUTH_ERROR
-from heatlas.workers.decode import FORMATS, decode, decode_mask, decode_stored, prepare
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shards import Sample
+from heatlas.errors import SampleError
+from heatlas.statuses import DECODE_ERROR, READ_ERROR, STATUSES, TRUTH_ERROR
+from heatlas.workers.images.decode import FORMATS, decode_image, decode_mask, decode_stored, prepare
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.samples import Sample
 from PIL import Image
 
 GRADIENT = (
@@ -47,7 +47,7 @@ def colourful(width: int = 24, height: int = 16) -> Image.Image:
 
 
 def pixels(data: bytes) -> np.ndarray:
-    image = decode(data)
+    image = decode_image(data)
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -113,7 +113,7 @@ def test_float_tiff_takes_its_white_from_its_largest_value(largest: float, expec
 def test_float_of_unknown_scale_is_refused(values: list[float]) -> None:
     data = saved(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF")
     with pytest.raises(SampleError, match=r"convert it to one of these") as caught:
-        decode(data)
+        decode_image(data)
     assert caught.value.status == DECODE_ERROR
 
 
@@ -156,12 +156,12 @@ def test_animation_gives_its_first_frame() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1)])
 def test_tiny_images_are_images(size: tuple[int, int]) -> None:
-    assert decode(saved(Image.new("RGB", size), "PNG")).size == size
+    assert decode_image(saved(Image.new("RGB", size), "PNG")).size == size
 
 
 def failure(data: bytes) -> str:
     with pytest.raises(SampleError) as caught:
-        decode(data)
+        decode_image(data)
     assert caught.value.status == DECODE_ERROR
     return caught.value.text
 
@@ -238,7 +238,7 @@ def test_corrupt_exif_leaves_the_image_upright_where_warnings_are_errors() -> No
         warnings.simplefilter("error")  # set anew before each image, as a test framework does
         with pytest.raises(UserWarning, match="Corrupt EXIF"):
             Image.open(io.BytesIO(data)).getexif()
-        assert decode(data).size == (24, 16), kind
+        assert decode_image(data).size == (24, 16), kind
 
 
 def test_threads_silence_pillow_and_nobody_else() -> None:
@@ -248,7 +248,7 @@ def test_threads_silence_pillow_and_nobody_else() -> None:
     def work() -> None:
         for _ in range(50):
             try:
-                decode(data)
+                decode_image(data)
             except SampleError as error:
                 failures.append(error)
 
@@ -263,7 +263,9 @@ def test_threads_silence_pillow_and_nobody_else() -> None:
 
 
 def test_corrupt_exif_in_a_process_that_makes_errors_of_warnings() -> None:
-    program = "import sys; from heatlas.workers.decode import decode; print(decode(sys.stdin.buffer.read()).size)"
+    program = (
+        "import sys; from heatlas.workers.images.decode import decode; print(decode(sys.stdin.buffer.read()).size)"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", program],
         input=saved(colourful(), "JPEG", exif=corrupt_exif()), capture_output=True, cwd="/",
@@ -288,7 +290,9 @@ def test_threads_decode_the_same() -> None:
 
 
 def test_decoding_works_in_a_fresh_process_that_opened_nothing_before() -> None:
-    program = "import sys; from heatlas.workers.decode import decode; print(decode(sys.stdin.buffer.read()).size)"
+    program = (
+        "import sys; from heatlas.workers.images.decode import decode; print(decode(sys.stdin.buffer.read()).size)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], input=saved(colourful(), "WEBP"), capture_output=True, cwd="/"
     )

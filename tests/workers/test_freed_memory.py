@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from heatlas.workers.freed_memory import keep_freed_memory, return_freed_memory
+from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told")
 MIB = 2**20
@@ -44,7 +44,7 @@ def alone(body: str, **environment: str) -> list[float]:
 @glibc
 def test_a_lent_process_keeps_memory_and_returns_it():
     given_back, kept, before, after, threads, threads_after = alone(
-        "from heatlas.workers.lent_process import lent_process\nprint(faults()); threads = torch.get_num_threads()\n"
+        "from heatlas.workers.worker.process_state import lent_process\nprint(faults()); threads = torch.get_num_threads()\n"
         "with lent_process():\n"
         "    keep_freed_memory(); torch.set_num_threads(threads + 1); print(faults())\n"
         "    torch.ones(64 * MIB); before = resident()\n"
@@ -60,7 +60,7 @@ def test_a_lent_process_keeps_memory_and_returns_it():
 def test_a_worker_on_a_cpu_keeps_its_memory():
     body = (
         "from fake_engine import NoReader, fake_spec\nfrom heatlas.workers import build\n"
-        "from heatlas.workers.models import LoadedModel\nfrom heatlas.workers.preprocess import Preprocess\n"
+        "from heatlas.workers.models.load import LoadedModel\nfrom heatlas.workers.images.preprocess import Preprocess\n"
         "from torchvision.models import squeezenet1_1\n"
         "found = LoadedModel(squeezenet1_1().eval(), Preprocess((64, 64), 'squash'), None, 1000, 'digest')\n"
         "build.load_model = lambda spec, reader: found\n"
@@ -82,13 +82,13 @@ def test_what_the_user_told_the_allocator_stays():
 
 
 def test_nothing_is_returned_where_nothing_was_kept(monkeypatch):
-    monkeypatch.setattr("heatlas.workers.freed_memory._keeping", False)
-    monkeypatch.setattr("heatlas.workers.freed_memory.ctypes.CDLL", None)  # would raise if it were asked
+    monkeypatch.setattr("heatlas.workers.worker.malloc._keeping", False)
+    monkeypatch.setattr("heatlas.workers.worker.malloc.ctypes.CDLL", None)  # would raise if it were asked
     return_freed_memory()
 
 
 def test_another_allocator_is_left_alone(monkeypatch):
-    monkeypatch.setattr("heatlas.workers.freed_memory._keeping", False)
-    monkeypatch.setattr("heatlas.workers.freed_memory.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("heatlas.workers.worker.malloc._keeping", False)
+    monkeypatch.setattr("heatlas.workers.worker.malloc.ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False
     return_freed_memory()

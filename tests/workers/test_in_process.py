@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from fake_engine import FailingSink, NoReader, PickleSink, build_fake, failing_build, fake_spec, make_shards
-from heatlas.engine.errors import TooManyErrorsError, WorkerStartError
+from heatlas.errors import TooManyErrorsError, WorkerStartError
 from heatlas.workers.events import ShardFinished, ShardStarted, event_record
 from heatlas.workers.in_process import explain_in_process
 

@@ -7,15 +7,15 @@ from functools import partial
 import pytest
 import torch
 from fake_engine import NoReader, PickleSink, fake_spec
-from heatlas.engine.errors import StorageError
-from heatlas.engine.sise import Explanation
-from heatlas.workers import build
-from heatlas.workers.decode import Prepared
+from heatlas.engine.sise.sise import Explanation
+from heatlas.errors import StorageError
 from heatlas.workers.events import ShardDone, ShardFailed
-from heatlas.workers.models import LoadedModel
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.shard_worker import ShardWorker
-from heatlas.workers.shards import Sample, Shard
+from heatlas.workers.images.decode import Prepared
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.models.load import LoadedModel
+from heatlas.workers.samples import Sample, Shard
+from heatlas.workers.worker import build
+from heatlas.workers.worker.shard_worker import ShardWorker
 from torch import nn
 
 

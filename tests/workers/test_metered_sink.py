@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 import ray.util.metrics
 from fake_engine import FailingSink, PickleSink
-from heatlas.workers.metered_sink import SECONDS, MeteredSink
-from heatlas.workers.shards import Row, Sample, Shard
+from heatlas.workers.ray.sink_metrics import SECONDS, MeteredSink
+from heatlas.workers.samples import Row, Sample, Shard
 
 SHARD = Shard(0, 0, 3)
 

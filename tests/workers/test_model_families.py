@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from heatlas.engine.blocks import block_layers
-from heatlas.engine.errors import ModelError
-from heatlas.engine.sise import SISE
-from heatlas.workers.found_model import NOBODY
-from heatlas.workers.hf_models import preprocess_from_processor
-from heatlas.workers.models import LoadedModel, ModelSpec, is_program, load_model, remote_file
-from heatlas.workers.preprocess import Preprocess
-from heatlas.workers.timm_models import preprocess_from_timm
+from heatlas.engine.layers.blocks import block_layers
+from heatlas.engine.sise.sise import SISE
+from heatlas.errors import ModelError
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.models.built_model import NOBODY
+from heatlas.workers.models.huggingface import preprocess_from_processor
+from heatlas.workers.models.load import LoadedModel, ModelSpec, is_program, load_model, remote_file
+from heatlas.workers.models.timm import preprocess_from_timm
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -311,7 +311,7 @@ def test_a_remote_program_comes_through_the_reader(tmp_path: Path) -> None:
     class Reader:
         def read(self, uri: str) -> bytes:
             if uri != "s3://bucket/net.pt":
-                from heatlas.engine.errors import SampleError
+                from heatlas.errors import SampleError
 
                 raise SampleError("read_error", f"cannot read {uri}: no such file")
             return (tmp_path / "net.pt").read_bytes()

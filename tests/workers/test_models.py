@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from heatlas.engine.errors import ModelError, SampleError, SettingsError
-from heatlas.workers.decode import prepare
-from heatlas.workers.models import LoadedModel, ModelSpec, load_model
-from heatlas.workers.preprocess import IMAGENET_MEAN, Preprocess
-from heatlas.workers.shards import Sample
-from heatlas.workers.torchvision_models import torchvision_names
-from heatlas.workers.weights import model_digest
+from heatlas.errors import ModelError, SampleError, SettingsError
+from heatlas.workers.images.decode import prepare
+from heatlas.workers.images.preprocess import IMAGENET_MEAN, Preprocess
+from heatlas.workers.models.load import LoadedModel, ModelSpec, load_model
+from heatlas.workers.models.torchvision import torchvision_names
+from heatlas.workers.models.weights import model_digest
+from heatlas.workers.samples import Sample
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_engine import NoReader, PickleSink, build_fake, fake_spec, make_shards
 from heatlas.workers.events import WorkerLost
-from heatlas.workers.supervisor import supervise
+from heatlas.workers.ray.supervisor import supervise
 
 MARGIN = 2 * 2**30
 """Bytes above what is used now at which the monitor kills; the greedy worker takes twice as much."""

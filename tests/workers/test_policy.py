@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from heatlas.workers.policy import Limits, Policy
-from heatlas.workers.shards import Shard
-from heatlas.workers.signals import (
+from heatlas.workers.policy.orders import (
     Abort,
     Alive,
     BreakerOpen,
@@ -26,6 +24,8 @@ from heatlas.workers.signals import (
     Stop,
     WriteBegun,
 )
+from heatlas.workers.policy.policy import Limits, Policy
+from heatlas.workers.samples import Shard
 
 
 class Desk:

@@ -13,10 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import pytest
-from heatlas.workers.blame import Blame
-from heatlas.workers.policy import Limits, Policy
-from heatlas.workers.shards import Shard
-from heatlas.workers.signals import (
+from heatlas.workers.policy.orders import (
     Abort,
     Alive,
     Capacity,
@@ -33,6 +30,9 @@ from heatlas.workers.signals import (
     StartFailed,
     WriteBegun,
 )
+from heatlas.workers.policy.policy import Limits, Policy
+from heatlas.workers.policy.quarantine import Blame
+from heatlas.workers.samples import Shard
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from heatlas.engine.errors import SettingsError
-from heatlas.workers import geometry
-from heatlas.workers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, preprocess_from_preset, with_overrides
+from heatlas.errors import SettingsError
+from heatlas.workers.images import geometry
+from heatlas.workers.images.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocess,
+    preprocess_from_preset,
+    with_overrides,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -19,9 +19,7 @@ from fake_engine import (
     hanging_build,
     make_shards,
 )
-from heatlas.engine.errors import TooManyErrorsError, UsageError, WorkerStartError
-from heatlas.workers import cluster
-from heatlas.workers.actors import python_path, ray_session
+from heatlas.errors import TooManyErrorsError, UsageError, WorkerStartError
 from heatlas.workers.events import (
     ImageQuarantined,
     RunStopping,
@@ -33,7 +31,9 @@ from heatlas.workers.events import (
     WorkerNote,
     WorkersChanged,
 )
-from heatlas.workers.supervisor import supervise
+from heatlas.workers.ray import cluster
+from heatlas.workers.ray.actors import python_path, ray_session
+from heatlas.workers.ray.supervisor import supervise
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from fake_engine import FakeEngine, NoReader, PickleSink, fake_spec
-from heatlas.engine.errors import SampleError, TargetError
+from heatlas.errors import SampleError, TargetError
 from heatlas.workers.events import ShardDone
-from heatlas.workers.shard_worker import ShardWorker
-from heatlas.workers.shards import Sample, Shard
+from heatlas.workers.samples import Sample, Shard
 from heatlas.workers.targets import TargetRule, parse_target, targets_of
+from heatlas.workers.worker.shard_worker import ShardWorker
 from hypothesis import given
 from hypothesis import strategies as st
 

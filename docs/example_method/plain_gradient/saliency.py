@@ -1,7 +1,7 @@
 """The size of the gradient of the target's logit at every pixel (Simonyan et al., ICLR workshops 2014)."""
 
 import torch
-from heatlas.engine.methods.method import Cost, MethodMaps, method
+from heatlas.engine.methods.protocol import Cost, MethodMaps, method
 
 from .settings import GradientSettings
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from heatlas.engine.errors import SettingsError
+from heatlas.errors import SettingsError
 
 
 @dataclass(frozen=True)

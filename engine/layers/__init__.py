@@ -1,0 +1,1 @@
+"""Which layers an explanation reads, and their feature maps."""

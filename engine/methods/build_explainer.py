@@ -1,0 +1,118 @@
+"""From a method's name to what a session drives, and which methods fit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...errors import HeatlasError, ModelError
+from ..explainer import Explainer
+from ..layers.block_plan import BlockPlan
+from ..layers.blocks import block_layers
+from ..layers.differentiable import gradients_flow
+from ..scoring.scoring_options import Scoring
+from ..sise.sise import SISE
+from .batched import Batched
+from .protocol import Method
+from .registry import find_method, usable_methods
+
+
+def make_explainer(name: str, model: nn.Module, settings: Any = None, scoring: Scoring | None = None) -> Explainer:
+    """What a session drives, for one method over one model.
+
+    Args:
+        name: Of the method.
+        model: A classifier.
+        settings: Of the method's settings class; None for its defaults.
+        scoring: Batch, precision and meaning of scores.
+
+    Raises:
+        SettingsError: When there is no such method.
+        ModelError: When it cannot explain the model.
+    """
+    declared = find_method(name)
+    settings = declared.settings() if settings is None else settings
+    scoring = Scoring() if scoring is None else scoring
+    packed = declared.packed
+    explainer = Batched(declared, model, settings, scoring) if packed is None else packed(model, settings, scoring)
+    if scoring.score.scene is not None and (packed is None or explainer.scorer.score is not scoring.score):
+        raise ModelError(f"{name} reads the logits of a classifier; this model gives every pixel its class")
+    return explainer
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a method reads a model."""
+
+    blocks: BlockPlan | None
+    """The layers whose maps become masks, of methods of SISE's kind."""
+    extra_shapes: Mapping[str, tuple[int, ...]]
+    """Shapes of the method's extras for one image."""
+
+
+def check_fit(
+    name: str,
+    model: nn.Module,
+    settings: Any,
+    image: Float[Tensor, "channel height width"],
+    scoring: Scoring | None = None,
+) -> Fit:
+    """Find out before a run whether a method can explain a model.
+
+    Raises:
+        ModelError: When it cannot; names the methods that can.
+        SettingsError: When the method does not do what is asked of it.
+    """
+    declared = find_method(name)
+    try:
+        return _tried(declared, model, settings, image, scoring)
+    except ModelError as error:
+        others = [one for one in fitting_methods(model, image, scoring) if one != name]
+        known = f"methods that fit it: {', '.join(others)}" if others else "no other method fits it either"
+        raise type(error)(
+            f"method {name} cannot explain this model: {error}\n{known} (`heatlas methods` describes them)"
+        ) from error
+
+
+def fitting_methods(
+    model: nn.Module, image: Float[Tensor, "channel height width"], scoring: Scoring | None = None
+) -> list[str]:
+    """Names of the methods that can explain a model with their defaults, scores meaning what `scoring` says."""
+    plain = Scoring() if scoring is None else Scoring(score=scoring.score)
+    return [name for name, one in usable_methods().items() if _fits(one, model, image, plain)]
+
+
+def _fits(declared: Method, model: nn.Module, image: Tensor, scoring: Scoring) -> bool:
+    if declared.artefact:
+        return False
+    try:
+        _check_gradients(declared, model, image)
+        _check_architecture(declared, model, declared.settings(), image)
+        make_explainer(declared.name, model, scoring=scoring)
+    except HeatlasError:
+        return False
+    return True
+
+
+def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor, scoring: Scoring | None) -> Fit:
+    explainer = make_explainer(declared.name, model, settings, scoring)
+    _check_gradients(declared, model, image)
+    if isinstance(explainer, SISE):
+        return Fit(explainer.plan(image), {})
+    _check_architecture(declared, model, settings, image)
+    return Fit(None, explainer.extra_shapes(image) if isinstance(explainer, Batched) else {})
+
+
+def _check_gradients(declared: Method, model: nn.Module, image: Tensor) -> None:
+    if declared.gradients and not gradients_flow(model, image):
+        raise ModelError("no gradient flows from its output to its input, and the method needs gradients")
+
+
+def _check_architecture(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> None:
+    if declared.architecture == "cnn":
+        one, several = getattr(settings, "layer", None), getattr(settings, "layers", None)
+        block_layers(model, image[None], layers=[one] if one else several)

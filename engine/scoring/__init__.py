@@ -1,0 +1,1 @@
+"""Confidence of a model in masked inputs, scored in shared batches."""

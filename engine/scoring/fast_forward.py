@@ -1,0 +1,139 @@
+"""The forward that scores variants: the model itself, or on request a faster stand-in that gives the same logits.
+
+Two stand-ins, alone or together: convolutions with their batch norms folded in, on a copy of the model, and `torch.compile`.
+Where one is not possible a warning says why and scoring goes on without it. Weights are taken at the first forward.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..layers.fx_trace import trace_of
+from ..layers.outputs import logits_of
+
+FOLDED_TOLERANCE = 1e-3
+"""Largest difference of a logit, as a share of the largest logit, between a model and its folded copy; float32 needs 1e-5."""
+CHECKED_ROWS = 2
+
+
+class StandInWarning(UserWarning):
+    """A faster forward was asked for and is not possible."""
+
+
+class ScoringForward:
+    """Calls a model in eval mode, or what stands in for it.
+
+    Args:
+        model: The classifier; never changed.
+        fold_bn: Fold batch norms into the convolutions before them, on a copy.
+        compile: Compile with `torch.compile` for fixed shapes.
+    """
+
+    def __init__(self, model: nn.Module, *, fold_bn: bool = False, compile: bool = False):
+        self.model = model
+        self.fold_bn = fold_bn
+        self.compile = compile
+        self._chosen: Any = None
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """The model's output for `inputs` `(batch, channel, height, width)`."""
+        if self._chosen is None:
+            return self._choose(inputs)
+        return self._chosen(inputs)
+
+    def _choose(self, inputs: Tensor) -> Any:
+        """The first forward, which settles what stands in. Running out of memory is for the caller and settles nothing."""
+        chosen = self.model
+        if self.fold_bn:
+            try:
+                chosen = folded(self.model, inputs[:CHECKED_ROWS])
+            except Exception as error:
+                fall_back("fold_bn", error)
+        if self.compile:
+            try:
+                compiled: Any = torch.compile(chosen, dynamic=False)
+                output = compiled(inputs)
+            except Exception as error:
+                fall_back("compile", error)
+            else:
+                self._chosen = compiled
+                return output
+        self._chosen = chosen
+        return chosen(inputs)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device's allocator refused, on an accelerator or on the CPU (which raises a bare RuntimeError)."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def fall_back(setting: str, error: Exception) -> None:
+    """Warn that a stand-in is not possible; running out of memory says nothing about that and goes to the caller."""
+    if is_out_of_memory(error):
+        raise error
+    lines = str(error).strip().splitlines() or [""]
+    warnings.warn(
+        f"{setting} is not possible for this model here ({type(error).__name__}: {lines[0][:300]}); scoring goes on without it, "
+        "only slower",
+        StandInWarning,
+        stacklevel=2,
+    )
+
+
+def folded(model: nn.Module, example: Tensor) -> nn.Module:
+    """A copy of the model whose batch norms are part of the convolutions before them.
+
+    Args:
+        model: In eval mode.
+        example: Inputs `(batch, channel, height, width)` on which the copy must agree with the model.
+
+    Raises:
+        ValueError: When `torch.fx` cannot follow the model, nothing can be folded, or the copy does not agree.
+    """
+    pairs = foldable(model)
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(example.device.type, enabled=False):
+        twin = copy.deepcopy(model)
+        for conv, norm in pairs:
+            twin.set_submodule(conv, fuse_conv_bn_eval(twin.get_submodule(conv), twin.get_submodule(norm)))  # type: ignore[type-var]
+            twin.set_submodule(norm, nn.Identity())
+        expected, found = logits_of(model(example.clone())), logits_of(twin(example.clone()))
+        gap, scale = float((found - expected).abs().max()), float(expected.abs().max())
+    if not gap <= FOLDED_TOLERANCE * max(scale, 1.0):
+        raise ValueError(f"logits of the folded copy differ by {gap:g}")
+    return twin
+
+
+def foldable(model: nn.Module) -> list[tuple[str, str]]:
+    """Paths of every convolution and the batch norm that alone reads its output.
+
+    Raises:
+        ValueError: When there is none or `torch.fx` cannot follow the model.
+    """
+    trace = trace_of(model)
+    if trace is None:
+        raise ValueError("torch.fx cannot follow its forward")
+    modules = {node: model.get_submodule(str(node.target)) for node in trace.graph.nodes if node.op == "call_module"}
+    calls = Counter(map(id, modules.values()))
+    pairs = []
+    for node, norm in modules.items():
+        before = node.args[0] if len(node.args) == 1 else None
+        conv = modules.get(before)  # type: ignore[arg-type]
+        if before is None or conv is None or len(before.users) != 1 or calls[id(conv)] != 1 or calls[id(norm)] != 1:
+            continue
+        if is_plain(conv, nn.Conv2d) and is_plain(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            pairs.append((str(before.target), str(node.target)))
+    if not pairs:
+        raise ValueError("no convolution is followed by a batch norm alone")
+    return pairs
+
+
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Exactly of this class, which parametrised modules are not, and nobody listens to what goes in or out."""
+    return type(module) is kind and not module._forward_hooks and not module._forward_pre_hooks

@@ -1,0 +1,174 @@
+"""The one place where masked forwards happen, for maps and for metrics alike.
+
+Work arrives as jobs (so many masked variants of one image for one target). Variants of all jobs in flight fill batches of a
+fixed size, across the borders of layers and images, so that only the very last batch of a run is short, and that one is padded:
+every forward has the same shape, and a variant's score does not depend on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ..layers.eval_mode import untouched
+from ..layers.outputs import logits_of
+from .confidence import SOFTMAX, Score
+from .fast_forward import ScoringForward, is_out_of_memory
+from .precision import autocast_dtype
+
+Fill = Callable[[int, Tensor], object]
+"""`fill(start, out)` writes the variants `start, start + 1, ...` into `out` `(n, channel, height, width)`."""
+
+
+@dataclass(eq=False)
+class Job:
+    """`count` variants of one image, to be scored for one class."""
+
+    count: int
+    target: int
+    fill: Fill
+    scores: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Psi of every variant `(count,)` on the device, valid once `done`."""
+    waiting: int = 0
+
+    @property
+    def done(self) -> bool:
+        return self.waiting == 0
+
+
+class Scorer:
+    """Fills fixed-size batches with the variants of any number of jobs and scores them.
+
+    Args:
+        model: Classifier of `(batch, channel, height, width)`; used in eval mode and given back as it was.
+        batch_size: Variants per forward, at least 1. Halved for good when the device runs out of memory.
+        precision: "fp32", "bf16", "fp16" or "auto"; scores are float32 whatever it is.
+        fold_bn: Score with batch norms folded into convolutions, see `ScoringForward`.
+        compile: Score with the compiled model, see `ScoringForward`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        batch_size: int = 64,
+        precision: str = "fp32",
+        score: Score = SOFTMAX,
+        fold_bn: bool = False,
+        compile: bool = False,
+    ):
+        self.model = model
+        self.forward = ScoringForward(model, fold_bn=fold_bn, compile=compile)
+        self.score = score
+        self.batch_size = batch_size
+        self.micro_batch = batch_size
+        self.precision = precision
+        self._inputs: Tensor | None = None
+        self._targets: Tensor | None = None
+        self._scenes: Tensor | None = None
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._filled = 0
+        self._segments: list[tuple[Job, int, int, int]] = []
+
+    def submit(self, *jobs: Job, like: Tensor) -> None:
+        """Queue jobs and run every batch that becomes full.
+
+        Args:
+            like: The network input `(channel, height, width)` whose variants the jobs make: tells shape, dtype, device, and the
+                scene where the score compares with one.
+        """
+        scene = self._scene(like)
+        inputs, targets, scenes = self._buffers(like, scene)
+        for job in jobs:
+            job.scores = torch.empty(job.count, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32,
+                                     device=like.device)  # fmt: skip
+            job.waiting = job.count
+        for job in jobs:
+            start = 0
+            while start < job.count:
+                begin = self._filled
+                stop = min(self.batch_size, begin + job.count - start)
+                with torch.no_grad():
+                    job.fill(start, inputs[begin:stop])
+                    targets[begin:stop] = job.target
+                    if scenes is not None and scene is not None:
+                        scenes[begin:stop] = scene
+                self._segments.append((job, start, begin, stop))
+                self._filled = stop
+                start += stop - begin
+                if stop == self.batch_size:
+                    self.flush()
+
+    def flush(self) -> None:
+        """Score what is queued, in one padded batch; afterwards every submitted job is done."""
+        if not self._segments or self._inputs is None or self._targets is None:
+            return
+        segments, self._segments, self._filled = self._segments, [], 0
+        scores = self._forward(self._inputs, self._targets, self._scenes)
+        for job, start, begin, stop in segments:
+            job.scores[start : start + stop - begin] = scores[begin:stop]
+            job.waiting -= stop - begin
+
+    def reset(self) -> None:
+        """Forget everything queued; jobs in flight will never be done."""
+        self._segments, self._filled = [], 0
+
+    def warm_up(self, like: Tensor) -> None:
+        """Score an empty batch, so that compiling, and what cannot be compiled, is over before the first image."""
+        self._forward(*self._buffers(like, self._scene(like)))
+
+    def remember(self, image: Tensor, output: Tensor) -> None:
+        """Take note of the model's output for an unmasked image, so that its scene needs no further forward.
+
+        Args:
+            image: As it will be given as `like`: the same object.
+            output: Without gradients, for this one image.
+        """
+        if self.score.scene is not None:
+            self._known[image] = self.score.scene(output)
+
+    def _scene(self, image: Tensor) -> Tensor | None:
+        if self.score.scene is None:
+            return None
+        if image not in self._known:
+            with untouched(self.model), torch.no_grad():
+                self.remember(image, logits_of(self.model(image[None])))
+        return self._known[image]
+
+    def _buffers(self, like: Tensor, scene: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        shape = (self.batch_size, *like.shape)
+        if (
+            self._inputs is None
+            or self._targets is None
+            or (self._inputs.shape, self._inputs.device) != (shape, like.device)
+        ):
+            self.flush()
+            blank = torch.zeros(shape, dtype=like.dtype, device=like.device)
+            self._inputs = blank.to(memory_format=torch.channels_last)
+            self._targets = torch.zeros(self.batch_size, dtype=torch.long, device=like.device)
+            self._scenes = None if scene is None else scene.new_zeros(self.batch_size, *scene.shape)
+        return self._inputs, self._targets, self._scenes
+
+    def _forward(self, inputs: Tensor, targets: Tensor, scenes: Tensor | None) -> Tensor:
+        dtype = autocast_dtype(self.precision, inputs.device)
+        while True:
+            try:
+                with untouched(self.model), torch.inference_mode(), torch.autocast(
+                    inputs.device.type, dtype=dtype, enabled=dtype is not None
+                ):  # fmt: skip
+                    return torch.cat([
+                        self.score.value(
+                            logits_of(self.forward(inputs[some])), targets[some], None if scenes is None else scenes[some]
+                        )
+                        for some in (slice(start, start + self.micro_batch) for start in range(0, len(inputs), self.micro_batch))
+                    ])  # fmt: skip
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.micro_batch == 1:
+                    raise
+                self.micro_batch = (self.micro_batch + 1) // 2
+            if inputs.device.type == "cuda":
+                torch.cuda.empty_cache()

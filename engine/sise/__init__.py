@@ -1,0 +1,1 @@
+"""SISE: masks from feature maps, scored and fused block by block."""

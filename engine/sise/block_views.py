@@ -1,0 +1,63 @@
+"""How SISE comes to one map: every block's map, and the masks that counted most in it. For looking at single images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .masks import extremes, min_max, upsample
+from .sise import SISE, Explanation
+
+
+@dataclass(frozen=True, eq=False)
+class BlockView:
+    """One block's part in an explanation."""
+
+    layer: str
+    channels: int
+    """Feature maps of the layer."""
+    kept: int
+    """Of these, the ones that became masks (eqs. 7, 8)."""
+    map: Float[Tensor, "height width"]
+    """V_l, min-maxed to [0, 1] (eq. 12)."""
+    masks: Float[Tensor, "mask height width"]
+    """The masks with the highest scores, highest first, in [0, 1]."""
+    scores: Float[Tensor, " mask"]
+    """What the target scores with only that mask visible."""
+
+
+def compute_block_views(
+    sise: SISE, image: Float[Tensor, "channel height width"], target: int | None, masks: int = 4
+) -> tuple[Explanation, list[BlockView]]:
+    """Explain one image and keep what led to its map.
+
+    Args:
+        sise: The method over a model.
+        image: In network-input space, on the model's device.
+        target: Class to explain; None for the predicted one.
+        masks: Of each block, at most.
+
+    Returns:
+        The explanation, and a view per block layer, low to high; no views unless its status is `ok`.
+    """
+    try:
+        pending = sise.begin(image, target)
+        sise.finish(pending)
+    except BaseException:
+        sise.scorer.reset()
+        raise
+    found = sise.complete(pending, keep_layers=True)
+    if found.layer_maps is None:
+        return found, []
+    with torch.no_grad():
+        views = []
+        for layer, masked, block_map in zip(sise.plan(image), pending.layers, found.layer_maps, strict=True):
+            best = masked.job.scores.argsort(descending=True, stable=True)[:masks]
+            full = upsample(masked.maps[best], masked.size)
+            shown = min_max(full, *extremes(full)).float()
+            scores = masked.job.scores[best].float()
+            views.append(BlockView(layer.name, layer.channels, masked.job.count, block_map, shown, scores))
+    return found, views

@@ -1,0 +1,100 @@
+"""The masks of one layer for one image, made just in time, and the map that they add up to."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..scoring.masked_scorer import Fill, Job
+from .masks import coarse, extremes, min_max, on_grid, select_by_otsu, select_maps, upsample, upsampled_sums
+
+CHUNK = 64
+"""Masks upsampled at once where no batch says how many."""
+
+
+class LayerMasks:
+    """The kept maps of one layer, which make masks just in time and never hold more than a batch's worth upsampled.
+
+    Args:
+        image: Network input.
+        maps: The layer's.
+        alphas: Average gradient of each map.
+        mu: Share of the largest that an alpha must exceed; None for Ada-SISE's threshold.
+        target: The class.
+        behind: What is seen where a mask is 0; None for zeros.
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        maps: Tensor,
+        alphas: Tensor,
+        mu: float | None,
+        target: int | None,
+        behind: Tensor | None = None,
+    ):
+        self.image = image
+        self.behind = behind
+        self.size = (image.shape[1], image.shape[2])
+        self.finite = bool(alphas.isfinite().all() and maps.isfinite().all())
+        kept = self._selected(maps, alphas, mu) if self.finite else slice(0)
+        self.maps = maps[kept].contiguous()
+        self.alphas = alphas[kept]
+        """Of the kept maps."""
+        self.low = self.maps.new_empty(len(self.maps))
+        self.job = Job(count=len(self.maps), target=-1 if target is None else target, fill=self.fill)
+
+    def fill(self, start: int, out: Tensor) -> None:
+        """`I * m` for the masks from `start` on: a plain product in network-input space; plus `behind * (1 - m)`."""
+        full = upsample(self.maps[start : start + len(out)], self.size)
+        low, high = extremes(full)
+        self.low[start : start + len(out)] = low
+        self._mask(min_max(full, low, high)[:, None], out)
+
+    def fill_some(self, places: Tensor) -> Fill:
+        """As `fill`, for the masks at these places only; their extremes must be known."""
+
+        def fill(start: int, out: Tensor) -> None:
+            some = places[start : start + len(out)]
+            full = upsample(self.maps[some], self.size)
+            self._mask(min_max(full, *extremes(full))[:, None], out)
+
+        return fill
+
+    def survey(self) -> tuple[Float[Tensor, "mask pixel"], Float[Tensor, " mask"]]:
+        """Every mask on the coarse grid, and its sum over pixels, without a forward; takes note of what `weighted_sum` needs."""
+        high = torch.empty_like(self.low)
+        for start in range(0, len(self.maps), CHUNK):
+            part = slice(start, start + CHUNK)
+            self.low[part], high[part] = extremes(upsample(self.maps[part], self.size))
+        return coarse(self.maps, self.low, high), self._mass() / (high - self.low).double().clamp(min=1e-300)
+
+    def evidence(self) -> Float[Tensor, " pixel"]:
+        """Where the kept maps speak for the class, on the coarse grid: this layer's Grad-CAM, at least 0, float64."""
+        found = torch.einsum("k,khw->hw", self.alphas.double(), self.maps.double())
+        return on_grid(found[None])[0].clamp(min=0)
+
+    def weighted_sum(self, baseline: float = 0.0) -> Float[Tensor, "height width"]:
+        """V_l of eq. 12, the baseline taken from every score, up to a positive factor and a constant, both of which min-max removes; float64.
+
+        With m = (U - low) / (high - low), U the upsampled map, m / sum(m) = (U - low) / (sum(U) - pixels * low); and as upsampling
+        is linear, the weighted maps are summed at the layer's own resolution and upsampled once.
+        """
+        mass = self._mass()
+        weights = torch.where(mass > 0, (self.job.scores.double() - baseline) / mass, 0)
+        total = torch.einsum("k,khw->hw", weights, self.maps.double())
+        return upsample(total[None], self.size)[0]
+
+    def _mask(self, masks: Tensor, out: Tensor) -> None:
+        if self.behind is None:
+            torch.mul(self.image, masks, out=out)
+        else:
+            torch.addcmul(self.behind, self.image - self.behind, masks, out=out)
+
+    @staticmethod
+    def _selected(maps: Tensor, alphas: Tensor, mu: float | None) -> Tensor:
+        return select_by_otsu(maps, alphas) if mu is None else select_maps(maps, alphas, mu)
+
+    def _mass(self) -> Float[Tensor, " mask"]:
+        return upsampled_sums(self.maps, self.size) - self.low.double() * (self.size[0] * self.size[1])

@@ -1,0 +1,205 @@
+"""`heatlas compare`: two runs over the same images, as data, as text and as a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import UsageError
+from ..statistics.bootstrap import RESAMPLES, buckets_of, check_bootstrap
+from ..statistics.paired_tests import common_metrics, favoured, holm, row_of
+from ..store.reader import StoreReader, open_store
+from ..store.run_file import differences
+from .movement import Movement, measure_movement
+from .pairs import Pairs, Side, fine, paired
+from .predictions import Predictions, compare_predictions
+
+MOST = 12
+LARGEST = 200
+BINS = 20
+OWN = frozenset({"plan", "versions", "metrics"})
+"""Parts of a fingerprint that say nothing about how maps come about."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side."""
+
+    pairs: Pairs
+    metrics: list[dict[str, Any]]
+    """As `Atlas.compare` gives them, over the pairs that are ok in both."""
+    uncompared: list[str]
+    """Metrics that only one of them has, or that they define differently."""
+    predictions: Predictions
+    moved: Movement | None
+    most: list[dict[str, Any]]
+    """Pairs whose explanation moved most while the prediction stayed: `id`, `label`, `prediction`, `first_target`, `second_target`,
+    `first_score`, `second_score`, `distance`, `shift`."""
+    settings: list[str]
+    """What differs between the runs, a line each."""
+    resamples: int
+    seed: int
+
+    @property
+    def stayed(self) -> np.ndarray:
+        """`(pair,)` whether both rows are ok and predict the same class."""
+        table = self.pairs.table
+        same = table["first_prediction"].to_numpy() == table["second_prediction"].to_numpy()
+        return np.asarray(fine(self.pairs).fill_null(False)) & same
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Distances of all pairs whose prediction stayed and whose maps are both there."""
+        values = self.moved.distance[self.stayed] if self.moved else np.empty(0)
+        return values[~np.isnan(values)]
+
+    def histogram(self) -> list[int]:
+        """Pairs by distance, in 20 bins over [0, 1]."""
+        return np.histogram(self.distances.clip(0, 1), bins=BINS, range=(0, 1))[0].tolist()
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        pairs, answers, far = self.pairs, self.predictions, self.distances
+        sides = [{"out": side.atlas.uri, "method": side.method, "target": side.target, "alone": alone, "alone_examples": some}
+                 for side, alone, some in zip(pairs.sides, pairs.alone, pairs.examples, strict=True)]  # fmt: skip
+        return {
+            "first": sides[0], "second": sides[1], "joined_by": pairs.joined, "pairs": len(pairs), "both_ok": int(fine(pairs).to_numpy().sum()),
+            "differences": self.settings, "notes": pairs.notes, "metrics": self.metrics, "uncompared": self.uncompared,
+            "predictions": {
+                "images": answers.images, "changed": answers.changed, "changes": answers.changes, "labelled": answers.labelled,
+                "accuracy": list(answers.accuracy), "only_right": list(answers.only), "p": answers.p,
+            },
+            "moved": None if self.moved is None else {
+                "pairs": len(far), "mean": _or_none(far.mean) if len(far) else None, "median": _or_none(lambda: np.median(far)) if len(far) else None,
+                "histogram": self.histogram(), "most": self.most,
+            },
+        }  # fmt: skip
+
+
+def compare_runs(
+    first: str | os.PathLike[str] | StoreReader,
+    second: str | os.PathLike[str] | StoreReader,
+    *,
+    metrics: Sequence[str] | None = None,
+    method: str | None = None,
+    other_method: str | None = None,
+    most: int = MOST,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models, methods or settings over the same images.
+
+    Args:
+        first: Directory or URI of a store, or the store opened.
+        second: Another one, or the same one with another method.
+        metrics: Which to compare; None for all that both have under the same definition.
+        method: Of the first run, where it has several; None for the one with the most rows.
+        other_method: Of the second.
+        most: How many pairs whose explanation moved most are listed, 1 to 200.
+        resamples: Of the bootstrap intervals.
+        seed: Of the resamples.
+
+    Raises:
+        UsageError: If nothing can be compared as asked.
+        StorageError: If a store cannot be read.
+    """
+    check_bootstrap(resamples, seed)
+    if not 1 <= most <= LARGEST:
+        raise UsageError(
+            f"the number of moved explanations to list must be from 1 to {LARGEST}, got {most}; leave it out for {MOST}"
+        )
+    atlases = [one if isinstance(one, StoreReader) else open_store(one) for one in (first, second)]
+    sides = Side.of(atlases[0], method), Side.of(atlases[1], other_method)
+    if _same_place(atlases[0].uri, atlases[1].uri) and sides[0].method == sides[1].method:
+        raise UsageError(
+            f"{atlases[0].uri} would be compared with itself; give another run, or --method and --other-method"
+        )
+    names = compared_metrics(atlases[0], atlases[1], metrics)
+    pairs = paired(*sides, names)
+    moved = measure_movement(pairs)
+    found = Comparison(
+        pairs, tested(pairs, resamples, seed), uncompared(atlases[0], atlases[1], names) if metrics is None else [], compare_predictions(pairs), moved, [],
+        differing(*sides), resamples, seed,
+    )  # fmt: skip
+    found.most.extend(most_moved(found, most))
+    return found
+
+
+def _same_place(one: str, other: str) -> bool:
+    return one.rstrip("/") == other.rstrip("/") or (
+        "://" not in one + other and os.path.realpath(one) == os.path.realpath(other)
+    )
+
+
+def compared_metrics(first: StoreReader, second: StoreReader, wanted: Sequence[str] | None) -> list[str]:
+    """Metrics that both have under the same definition; without any, predictions and maps are still compared."""
+    if wanted is not None:
+        return common_metrics(first, second, wanted)
+    try:
+        return common_metrics(first, second, None)
+    except UsageError:
+        return []
+
+
+def uncompared(first: StoreReader, second: StoreReader, names: Sequence[str]) -> list[str]:
+    """Metrics of either that are not compared."""
+    every = dict.fromkeys([*first.metadata.get("metrics", {}), *second.metadata.get("metrics", {})])
+    return [name for name in every if name not in names]
+
+
+def tested(pairs: Pairs, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """A paired test per metric, corrected for all of them."""
+    good = pairs.table.filter(fine(pairs))
+    buckets = buckets_of(good["id"].to_pylist())
+    facts = pairs.sides[0].atlas.metadata.get("metrics", {})
+    rows = []
+    for name in pairs.metrics:
+        values = [good[f"{which}_{name}"].to_numpy().astype(np.float64) for which in ("first", "second")]
+        rows.append(row_of(name, facts.get(name, {}), buckets, values[0], values[1], resamples, seed))
+    for one, p in zip(rows, holm([one["p"] for one in rows]), strict=True):
+        one["p_holm"] = p
+        one["favours"] = favoured(one["effect"], p, one["better"])
+    return rows
+
+
+def most_moved(found: Comparison, most: int) -> list[dict[str, Any]]:
+    """The pairs with the largest distance of those whose prediction stayed, of an image only the one that moved most."""
+    if found.moved is None:
+        return []
+    distance = np.where(found.stayed & ~np.isnan(found.moved.distance), found.moved.distance, -1.0)
+    order = np.argsort(-distance, kind="stable")
+    listed: dict[str, dict[str, Any]] = {}
+    for place in order.tolist():
+        if distance[place] < 0 or len(listed) == most:
+            break
+        row = found.pairs.table.slice(place, 1).to_pylist()[0]
+        listed.setdefault(row["id"], {
+            "id": row["id"], "label": row["label"], "prediction": row["first_prediction"],
+            **{f"{which}_{name}": row[f"{which}_{name}"] for which in ("first", "second") for name in ("target", "score")},
+            "distance": float(distance[place]), "shift": _or_none(lambda place=place: found.moved.shift[place]),  # pyright: ignore[reportOptionalMemberAccess]
+        })  # fmt: skip
+    return list(listed.values())
+
+
+def differing(first: Side, second: Side) -> list[str]:
+    """What was not the same when the two runs were made, a line each."""
+    stored = [
+        {key: value for key, value in side.atlas.run["fingerprint"].items() if key not in OWN}
+        for side in (first, second)
+    ]
+    lines = [
+        line.strip().replace("stored ", "", 1).replace(", now ", " and ", 1)
+        for line in differences(stored[0], stored[1])
+    ]
+    if first.method != second.method and not any(line.startswith("method:") for line in lines):
+        lines.insert(0, f'method: "{first.method}" and "{second.method}"')
+    return lines
+
+
+def _or_none(value: Any) -> float | None:
+    found = float(value())
+    return found if np.isfinite(found) else None

@@ -1,0 +1,117 @@
+"""A comparison as one HTML file, in the report's clothes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..._version import __version__
+from ...errors import HeatlasError
+from ..html.document import render
+from ..html.pictures import Pictures
+from ..html.texts import figure, percent
+from ..pictures.stored_images import heat_of, stored_preprocess
+from ..report import build as report_build
+from ..report.cards import Card, stored_reader, view
+from ..storage.atomic_write import put
+from ..text import harmless
+from .compare import BINS, Comparison
+from .pairs import Side
+from .text import change_rows, name_of, p_text
+
+PICTURE_BYTES = 5_000_000
+WIDTH, HEIGHT = 420, 110
+
+
+def write_page(found: Comparison, to: str) -> int:
+    """Write the page to a file or URI, atomically.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        UsageError: If `to` is no place for a file.
+        StorageError: If it cannot be written.
+    """
+    place = report_build.file_place(to)
+    pictures = Pictures(PICTURE_BYTES)
+    cards = moved_cards(found, pictures)
+    page = render(
+        Path(report_build.__file__).parent, "compare.html", found=found, cards=cards, pictures=pictures, bars=bars(found.histogram()),
+        width=WIDTH, height=HEIGHT, changes=change_rows(found), p_text=p_text, version=__version__, far=found.distances,
+        unread=sum(1 for one in cards if one.missing), made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        sides=list(zip(("first", "second"), found.pairs.sides, found.pairs.alone, found.pairs.examples, strict=True)),
+    )  # fmt: skip
+    put(place, page)
+    return len(page)
+
+
+def bars(counts: list[int]) -> list[tuple[float, float, float, float, int]]:
+    """x, y, width, height and count of every bin."""
+    most, wide = max(1, *counts), WIDTH / BINS
+    tall = [round((HEIGHT - 6) * count / most, 1) for count in counts]
+    return [(round(place * wide, 1), round(HEIGHT - one, 1), round(wide - 1.5, 1), one, count) for place, (one, count) in enumerate(zip(tall, counts, strict=True))]  # fmt: skip
+
+
+def moved_cards(found: Comparison, pictures: Pictures) -> list[Card]:
+    """The image, the first run's map over it and the second's, for every pair that is listed."""
+    maps = [
+        side_maps(side, found.most, which) for which, side in zip(("first", "second"), found.pairs.sides, strict=True)
+    ]
+    views = Views(found.pairs.sides[0])
+    cards = []
+    for one in found.most:
+        seen = views.of(maps[0].get(one["id"], {}).get("uri"))
+        image = None if isinstance(seen, str) else pictures.image(("image", one["id"]), seen)
+        heats = [
+            pictures.heat((which, one["id"]), held[one["id"]]["heat"])
+            if held.get(one["id"], {}).get("heat") is not None
+            else None
+            for which, held in zip(("first", "second"), maps, strict=True)
+        ]
+        says = name_of(found, one["prediction"])
+        facts = [("first", percent(one["first_score"])), ("second", percent(one["second_score"])), ("elsewhere", percent(one["distance"])),
+                 *([("centre moved", percent(one["shift"]))] if one["shift"] is not None else [])]  # fmt: skip
+        wrong = one["label"] is not None and one["label"] != one["prediction"]
+        cards.append(Card(
+            id=one["id"], says=f"{says}, labelled {name_of(found, one['label'])}" if wrong else says,
+            right=None if one["label"] is None else not wrong, score=None, image=image, heat=heats[0], second=heats[1],
+            missing=seen if isinstance(seen, str) else "" if image else "left out to keep this page small", facts=facts, why="",
+            alt=harmless(f"{one['id']}: the image, the first run's map and the second's; {figure(one['distance'])} of the mass lies elsewhere",
+                         lines=False)[:240],
+        ))  # fmt: skip
+    return cards
+
+
+def side_maps(side: Side, wanted: list[dict[str, Any]], which: str) -> Mapping[str, dict[str, Any]]:
+    """`uri` and map of the listed rows of one run, by id."""
+    targets = {one["id"]: one[f"{which}_target"] for one in wanted}
+    kind = "map_png" if "map_png" in side.atlas.schema.names else "map"
+    method = side.method.replace("'", "''")
+    found = {}
+    for table in side.atlas.batches(["id", "uri", "target", kind], f"method = '{method}'", list(targets)):
+        for row in table.to_pylist():
+            if row["target"] == targets[row["id"]]:
+                found[row["id"]] = {"uri": row["uri"], "heat": heat_of(row[kind], side.atlas.metadata.get("map", {}))}
+    return found
+
+
+class Views:
+    """Images as the first run's network sees them."""
+
+    def __init__(self, side: Side):
+        self._reader = stored_reader(side.atlas.run)
+        try:
+            self._preprocess = stored_preprocess(side.atlas.run)
+        except (KeyError, TypeError, HeatlasError):
+            self._preprocess = None
+
+    def of(self, uri: str | None) -> Image.Image | str:
+        """The image, or why there is none."""
+        if uri is None or self._preprocess is None:
+            return "the run does not say how images were prepared"
+        return view(uri, self._reader, self._preprocess)

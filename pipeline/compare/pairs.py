@@ -1,0 +1,151 @@
+"""Which row of one run belongs to which of the other, and which rows stay alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from ...errors import UsageError, did_you_mean
+from ...statuses import OK
+from ..store.reader import StoreReader
+from ..store.sql import PARTS, quoted, reading_parts
+from ..text import counted, shown
+
+PLAIN = ("id", "target", "label", "prediction", "score", "status")
+Joined = Literal["id and target", "id"]
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class Side:
+    """One method's rows of one run."""
+
+    atlas: StoreReader
+    method: str
+
+    @classmethod
+    def of(cls, atlas: StoreReader, method: str | None) -> Side:
+        """Choose the method; None for the one with the most rows.
+
+        Raises:
+            UsageError: If the store has no row of it.
+        """
+        with reading_parts(atlas.uri):
+            counts = dict(atlas.sql("SELECT method, count(*) FROM atlas GROUP BY method ORDER BY 2 DESC, 1").fetchall())
+        if method is not None and method not in counts:
+            raise UsageError(f"{atlas.uri} has no row of the method {method!r}{did_you_mean(method, counts)}; it has "
+                             f"{', '.join(map(str, counts))}")  # fmt: skip
+        return cls(atlas, next(iter(counts)) if method is None else method)
+
+    def rows(self, metrics: Sequence[str]) -> pa.Table:
+        """The rows without maps, and where each one's map lies: `file`, `place`."""
+        names = ", ".join(quoted(name) for name in (*PLAIN, *metrics))
+        method = self.method.replace("'", "''")
+        with reading_parts(self.atlas.uri):
+            return self.atlas.sql(
+                f"SELECT {names}, parse_filename(filename) AS file, file_row_number AS place FROM {PARTS} "
+                f"WHERE method = '{method}' ORDER BY filename, file_row_number"
+            ).to_arrow_table()
+
+    @property
+    def target(self) -> Any:
+        """What the run was to explain."""
+        return self.atlas.run["settings"].get("target")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The rows that belong together."""
+
+    sides: tuple[Side, Side]
+    joined: Joined
+    table: pa.Table
+    """One row per pair in the first run's order: `id`, `label`, and `first_...`, `second_...` for the other plain columns, `file`,
+    `place` and the metrics."""
+    metrics: tuple[str, ...]
+    alone: tuple[int, int]
+    """Rows without a partner."""
+    examples: tuple[list[str], list[str]]
+    """Some of their ids."""
+    other_labels: int
+    """Pairs whose labels differ; the first run's are shown."""
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+
+def paired(first: Side, second: Side, metrics: Sequence[str]) -> Pairs:
+    """Join the rows of two runs.
+
+    Where both have one row per image, by `id`: what a run explains (the prediction, the label) may differ from the other's. Else by
+    `id` and `target`.
+
+    Raises:
+        UsageError: If nothing belongs together.
+    """
+    connection = duckdb.connect()
+    connection.register("a", first.rows(metrics))
+    connection.register("b", second.rows(metrics))
+    single = all(
+        connection.execute(f"SELECT count(*) = count(DISTINCT id) FROM {side}").fetchall() == [(True,)] for side in "ab"
+    )
+    on = "a.id = b.id" if single else "a.id = b.id AND a.target IS NOT DISTINCT FROM b.target"
+    names = [*PLAIN[1:2], *PLAIN[3:], "file", "place", *metrics]
+    both = ", ".join(f"{side}.{quoted(name)} AS {quoted(f'{number}_{name}')}" for name in names for side, number in (("a", "first"), ("b", "second")))  # fmt: skip
+    table = connection.sql(
+        f"SELECT a.id, a.label, {both} FROM a JOIN b ON {on} ORDER BY a.file, a.place, b.place"
+    ).to_arrow_table()
+    if not len(table):
+        raise UsageError(f"{first.atlas.uri} and {second.atlas.uri} have no {'image' if single else 'explained class of an image'} in common: "
+                         f"ids look like {_some(connection, 'a')} there and {_some(connection, 'b')} here; compare runs over the same data")  # fmt: skip
+    left = [
+        connection.execute(f"SELECT {one}.id FROM {one} ANTI JOIN {other} ON {on} ORDER BY 1").fetchall()
+        for one, other in (("a", "b"), ("b", "a"))
+    ]
+    [(labels,)] = connection.execute(
+        f"SELECT count(*) FROM a JOIN b ON {on} WHERE a.label IS DISTINCT FROM b.label"
+    ).fetchall()
+    return Pairs(
+        (first, second), "id" if single else "id and target", table, tuple(metrics), (len(left[0]), len(left[1])),
+        ([row[0] for row in left[0][:NAMED]], [row[0] for row in left[1][:NAMED]]), labels,
+        _notes(first, second, table, labels, single=single),
+    )  # fmt: skip
+
+
+def _notes(first: Side, second: Side, table: pa.Table, labels: int, *, single: bool) -> list[str]:
+    notes = []
+    if single:
+        differ = sum(one != two for one, two in zip(table["first_target"].to_pylist(), table["second_target"].to_pylist(), strict=True)
+                     if one is not None and two is not None)  # fmt: skip
+        if differ:
+            notes.append(f"{counted(differ, 'pair')} explain different classes (to be explained: {first.target} and {second.target}); their metrics are "
+                         "compared all the same")  # fmt: skip
+    if labels:
+        notes.append(f"{counted(labels, 'pair')} have different labels in the two runs; the first run's are used")
+    if first.atlas.class_names and second.atlas.class_names and first.atlas.class_names != second.atlas.class_names:
+        notes.append(
+            "the two runs name their classes differently; classes are compared by number and shown with the first run's names"
+        )
+    sizes = [one.atlas.run["fingerprint"].get("preprocess") for one in (first, second)]
+    if sizes[0] != sizes[1]:
+        notes.append(
+            "the two networks see the images differently (size, crop or padding), so maps are compared as they lie in each network's input"
+        )
+    return notes
+
+
+def _some(connection: duckdb.DuckDBPyConnection, side: str) -> str:
+    found = connection.execute(f"SELECT id FROM {side} ORDER BY id LIMIT {NAMED}").fetchall()
+    return ", ".join(shown(row[0]) for row in found)
+
+
+def fine(pairs: Pairs) -> pa.ChunkedArray:
+    """`(pair,)` whether both rows are ok."""
+    import pyarrow.compute as pc
+
+    return pc.and_(pc.equal(pairs.table["first_status"], OK), pc.equal(pairs.table["second_status"], OK))  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,165 @@
+"""From recipes to queues: each recipe's findings in order, with reasons, checked for what a queue needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from ...errors import UsageError
+from ..store.require_full_maps import refuse_reduced_maps
+from ..store.sql import quoted
+from .recipe import Recipe, load_recipes, split_params
+from .tables import recipe_tables
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ..store.reader import StoreReader
+
+MUST = ("id", "target", "reason", "priority")
+FIRST = (("id", pa.string()), ("target", pa.int32()), ("method", pa.string()), ("recipe", pa.string()), ("rank", pa.int64()),
+         ("priority", pa.float64()), ("reason", pa.string()))  # fmt: skip
+LIMIT = 1000
+METADATA_KEY = b"heatlas_curation"
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What the recipes found."""
+
+    queues: Mapping[str, pa.Table]
+    """By recipe, the most urgent first: the columns `FIRST`, then the recipe's evidence."""
+    found: Mapping[str, int]
+    """By recipe, how many rows there are in all, of which the queue holds the first."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Why a recipe did not run, and what to do about it."""
+
+    def table(self) -> pa.Table:
+        """All queues as one table, recipe after recipe; evidence that a recipe does not have is null.
+
+        Raises:
+            UsageError: If two recipes give one name to evidence of different kinds.
+        """
+        facts = {METADATA_KEY: json.dumps({"found": dict(self.found), "skipped": dict(self.skipped)}).encode()}
+        try:
+            joined = pa.concat_tables(
+                [pa.schema(FIRST).empty_table(), *self.queues.values()], promote_options="permissive"
+            )
+        except pa.ArrowException as error:
+            raise UsageError(f"the recipes' evidence does not go together: {error}; name the columns differently, or leave --out "
+                             "out, which writes a file for each recipe") from None  # fmt: skip
+        return joined.replace_schema_metadata(facts)
+
+
+def run_recipes(
+    atlas: StoreReader, names: Sequence[str] | None = None, *, limit: int = LIMIT, params: Sequence[str] = ()
+) -> Curation:
+    """Run recipes over a store.
+
+    Args:
+        atlas: The store.
+        names: Packaged recipes by name and own ones by path; None for all packaged ones.
+        limit: Most rows of each queue.
+        params: `NAME=NUMBER` or `RECIPE.NAME=NUMBER`.
+
+    Returns:
+        The queues; equal for equal stores and recipes, whatever the machine, ties in order of id.
+
+    Raises:
+        UsageError: For unknown recipes or parameters, SQL that is refused, or if none of the recipes can run on this store.
+        StorageError: If a part cannot be read.
+    """
+    if limit < 1:
+        raise UsageError(f"limit must be at least 1, got {limit}")
+    if isinstance(names, str):
+        names = [names]
+    recipes = split_params(params, load_recipes(names))
+    if not recipes:
+        raise UsageError("no recipe is asked for; leave the recipes out to run all, or see `heatlas curate --list`")
+    skipped = {one.name: why for one in recipes if (why := why_not(atlas, one))}
+    able = [one for one in recipes if one.name not in skipped]
+    if not able:
+        raise UsageError(
+            "none of the recipes can run here:\n" + "\n".join(f"  {name}: {why}" for name, why in skipped.items())
+        )
+    with recipe_tables(atlas, able) as database:
+        findings = {one.name: _run(database, one, limit) for one in able}
+    return Curation(
+        {name: table for name, (table, _) in findings.items()},
+        {name: all_ for name, (_, all_) in findings.items()},
+        skipped,
+    )
+
+
+def why_not(atlas: StoreReader, recipe: Recipe) -> str | None:
+    """What a store lacks for a recipe, with the command that adds it; None if it lacks nothing."""
+    if missing := recipe.missing(atlas.schema.names):
+        return f"needs {' and '.join(' or '.join(group) for group in missing)}; {_remedy(atlas, [group[0] for group in missing])}"
+    if recipe.words & {"maps", "twins"} and "map" not in atlas.schema.names:
+        return "needs the maps as numbers; explain the data anew with --store.map, into another --out"
+    return None
+
+
+def _remedy(atlas: StoreReader, metrics: Sequence[str]) -> str:
+    try:
+        refuse_reduced_maps(atlas.uri, atlas.run)
+    except (UsageError, KeyError):
+        return f"this store's maps are reduced, so explain the data anew with --metrics ... {' '.join(metrics)}, into another --out"
+    return f"add it with `heatlas evaluate {atlas.uri} --metrics {' '.join(metrics)}`"
+
+
+def _run(database: duckdb.DuckDBPyConnection, recipe: Recipe, limit: int) -> tuple[pa.Table, int]:
+    """The first rows of a recipe's findings, and how many there are."""
+    import duckdb
+
+    try:
+        used = _checked(database, recipe)
+        names = _result_names(database, recipe, used)
+        method = "CAST(method AS VARCHAR)" if "method" in names else "NULL::VARCHAR"
+        evidence = "".join(f", {quoted(name)}" for name in names if name not in (*MUST, "method", "recipe", "rank"))
+        order = "priority DESC NULLS LAST, id, target, method"
+        # the text is one SELECT, which DuckDB itself has said
+        rows = database.sql(
+            f"WITH found AS MATERIALIZED (\n{recipe.query.rstrip().rstrip(';')}\n), queue AS (SELECT CAST(id AS VARCHAR) AS id, "
+            f"CAST(target AS INTEGER) AS target, {method} AS method, CAST(priority AS DOUBLE) AS priority, "
+            f"CAST(reason AS VARCHAR) AS reason{evidence}, count(*) OVER () AS heatlas_all FROM found) "
+            f"SELECT * FROM queue ORDER BY {order} LIMIT {limit:d}",
+            params=used,
+        ).to_arrow_table()
+    except duckdb.Error as error:
+        raise UsageError(f"DuckDB refuses the recipe {recipe.name}: {error}") from None
+    found = rows["heatlas_all"][0].as_py() if len(rows) else 0
+    rows = rows.drop_columns(["heatlas_all"])
+    rows = rows.append_column("recipe", pa.array([recipe.name] * len(rows), pa.string()))
+    rows = rows.append_column("rank", pa.array(range(1, len(rows) + 1), pa.int64()))
+    first = [name for name, _ in FIRST]
+    rows = rows.select([*first, *(name for name in rows.column_names if name not in first)])
+    return rows.cast(pa.schema([*FIRST, *(one for one in rows.schema if one.name not in first)])), found
+
+
+def _checked(database: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str, float]:
+    """The parameters that the query uses, after a look at whether it is one SELECT."""
+    import duckdb
+
+    statements = database.extract_statements(recipe.query)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise UsageError(f"the recipe {recipe.name} must be one SELECT, it has {len(statements)} statements"
+                         if len(statements) != 1 else f"the recipe {recipe.name} must be one SELECT")  # fmt: skip
+    used = sorted(statements[0].named_parameters)
+    if unknown := [name for name in used if name not in recipe.params]:
+        raise UsageError(f"the recipe {recipe.name} uses ${unknown[0]}, which its head does not set; "
+                         f"write `-- param {unknown[0]} = NUMBER  meaning`")  # fmt: skip
+    return {name: recipe.params[name] for name in used}
+
+
+def _result_names(database: duckdb.DuckDBPyConnection, recipe: Recipe, used: Mapping[str, float]) -> list[str]:
+    query = f"SELECT * FROM (\n{recipe.query.rstrip().rstrip(';')}\n) LIMIT 0"
+    names = [one[0] for one in database.execute(query, dict(used)).description or ()]
+    if lacking := [name for name in MUST if name not in names]:
+        raise UsageError(f"the recipe {recipe.name} gives {', '.join(names)}, but no {' and no '.join(lacking)}; "
+                         "a queue needs id, target, reason and priority")  # fmt: skip
+    return names

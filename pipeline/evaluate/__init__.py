@@ -1,0 +1,1 @@
+"""`heatlas evaluate`: metrics for maps that are stored."""

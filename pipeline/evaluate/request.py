@@ -1,0 +1,92 @@
+"""Which of the metrics that the user asks for are to be added to a store, and why the others are not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ...engine.metrics import METRIC_PRESETS, METRICS, spelt_out
+from ...engine.metrics.evaluate import find_metric
+from ...errors import RunMismatchError, SettingsError, UsageError
+from ..store.evaluations import Evaluation, column_owners
+
+
+@dataclass
+class Wanted:
+    """What is to be done about a request."""
+
+    new: list[str] = field(default_factory=list)
+    """Metrics that nobody has added yet."""
+    begun: list[Evaluation] = field(default_factory=list)
+    """Evaluations that hold others of the metrics: to be completed, where they are not complete."""
+    stored: list[str] = field(default_factory=list)
+    """Metrics that the run itself stored."""
+    left_out: list[str] = field(default_factory=list)
+    """Metrics of a preset that a stored map is not enough for."""
+
+
+def wanted_metrics(asked: Sequence[str], own: Iterable[str], evaluations: Sequence[Evaluation]) -> Wanted:
+    """Sort a request.
+
+    A metric is stored once: by the run, or else by the evaluation that claimed it first, which is completed and not repeated.
+
+    Args:
+        asked: Names of metrics and presets.
+        own: Definition ids of the metrics that the run itself stored.
+        evaluations: What was added to the store, the oldest first.
+
+    Raises:
+        SettingsError: For an unknown name, or none at all.
+        UsageError: For a metric, asked for by its own name, that needs more than the stored map.
+        RunMismatchError: For a metric that the store has by another definition.
+    """
+    names = [find_metric(name).name for name in spelt_out(asked)]
+    if not names:
+        raise SettingsError(
+            f"no metric is asked for; give presets ({', '.join(METRIC_PRESETS)}) or names out of {', '.join(METRICS)}"
+        )
+    owners = column_owners(evaluations)
+    stored = {one.rpartition("/")[0]: one for one in own}
+    wanted = Wanted()
+    for name in names:
+        there = stored.get(name) or (owners[name].metrics[name]["definition"] if name in owners else None)
+        if there is not None:
+            refuse_other_definition(name, there)
+        if name in stored:
+            wanted.stored.append(name)
+        elif name in owners:
+            if owners[name] not in wanted.begun:
+                wanted.begun.append(owners[name])
+        elif not METRICS[name].layers:
+            wanted.new.append(name)
+        elif name in asked:
+            raise UsageError(f"{name} compares the maps of the block layers, which a store does not hold; "
+                             f"explain the data anew with --metrics {name}, into another --out")  # fmt: skip
+        else:
+            wanted.left_out.append(name)
+    for one in wanted.begun:
+        for name, facts in one.metrics.items():
+            refuse_other_definition(find_metric(name).name, facts["definition"])
+    return wanted
+
+
+def refuse_other_definition(name: str, there: str) -> None:
+    """A column has one meaning in a store.
+
+    Raises:
+        RunMismatchError: If this program means something else by it.
+    """
+    ours = METRICS[name].definition
+    if there != ours:
+        raise RunMismatchError(f"the store holds {there}, this heatlas computes {ours}; a column has one meaning, so leave "
+                               f"{name} out, or explain the data anew into another --out")  # fmt: skip
+
+
+def notes(wanted: Wanted) -> Mapping[str, str]:
+    """Why metrics are not computed, by their names joined; for the user."""
+    found = {}
+    if wanted.stored:
+        found[", ".join(wanted.stored)] = "stored by the run itself"
+    if wanted.left_out:
+        found[", ".join(wanted.left_out)] = "left out, because a store does not hold the maps of the block layers"
+    return found

@@ -1,0 +1,1 @@
+"""`heatlas explain`: one run from settings to a complete store."""

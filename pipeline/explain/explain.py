@@ -1,0 +1,128 @@
+"""One run from settings to a complete store; the command and `heatlas.explain_dataset` are both this."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import ShardsUndoneError
+from ...statuses import OK
+from ...workers.run_totals import RunOutcome
+from ..settings.load import load_settings
+from ..settings.run import Settings, describe
+from ..storage.atomic_write import remove
+from ..storage.location import child
+from ..store.part_names import SUCCESS
+from ..store.run_file import claim_run
+from ..store.status import run_status
+from ..store.store import check_complete, row_totals, write_success
+from ..text import counted, harmless, say
+from .prepare import PreparedRun, prepare_run
+from .result import RunResult
+from .retry_errors import plan_retry
+
+UNDONE_SHOWN = 5
+
+
+def explain_dataset(
+    *,
+    model: str,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Explain a data set: maps and metrics of every image into a Parquet store at `out`, as `heatlas explain` does.
+
+    The same call again continues where it stopped. Progress goes to stderr, a closing summary to stdout.
+
+    Args:
+        model: `torchvision:NAME[@WEIGHTS]` or `package.module:factory`.
+        data: Image folder or manifest; path or fsspec URI.
+        out: Directory or URI of the store.
+        config: YAML file with settings, or the name of a packaged one.
+        **settings: Any other setting of `heatlas explain --help`, nested ones as mappings: `sise={"mu": 0.3}`.
+
+    Returns:
+        What the store now holds.
+
+    Raises:
+        UsageError: When the request cannot be carried out as written; nothing was begun.
+        RunError: When the run failed; what is committed stays, and the same call resumes.
+        KeyboardInterrupt: After Ctrl-C, when the workers are gone.
+    """
+    return explain_settings(load_settings({"model": model, "data": data, "out": out, **settings}, config))
+
+
+def explain_settings(settings: Settings) -> RunResult:
+    """As `explain_dataset`, with resolved settings."""
+    begun = time.monotonic()
+    run = prepare_run(settings)
+    claimed = claim_run(settings.out, run.fingerprint, describe(settings))
+    todo = run.undone()
+    outcome = RunOutcome()
+    if todo:
+        say(f"{run.headline(todo)}; writing {settings.out}")
+        outcome = run.work(todo)
+    refuse_undone(outcome, settings.out)
+    again = retried(run, outcome.done) if settings.retry_errors else Retried()
+    write_success(settings.out, check_complete(settings.out, run.shards))
+    seconds = time.monotonic() - begun
+    deaths = outcome.deaths + again.deaths
+    result = RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths,
+                       retried=again.rows if settings.retry_errors else None, recovered=again.recovered)  # fmt: skip
+    print(harmless(result.summary()))
+    return result
+
+
+@dataclass(frozen=True)
+class Retried:
+    """What became of error rows."""
+
+    rows: int = 0
+    """That were computed again."""
+    recovered: int = 0
+    """Error rows that are no more."""
+    deaths: int = 0
+
+
+def retried(run: PreparedRun, just_done: Sequence[int]) -> Retried:
+    """Compute the error rows of earlier runs once more; while that goes on the store does not say that it is complete."""
+    out = run.settings.out
+    retry = plan_retry(out, run.shards, run.listing, leave=just_done)
+    if not retry.shards:
+        return Retried()
+    remove(child(out, SUCCESS))
+    failed = not_ok(out)
+    say(f"{counted(retry.rows, 'error row')} in {counted(len(retry.shards), 'shard')} once more; writing {out}")
+    outcome = run.again(retry)
+    refuse_undone(outcome, out)
+    return Retried(retry.rows, max(0, failed - not_ok(out)), outcome.deaths)
+
+
+def not_ok(out: str) -> int:
+    """Error rows of all kinds in the store."""
+    statuses = row_totals(out)["statuses"]
+    return sum(statuses.values()) - statuses.get(OK, 0)
+
+
+def refuse_undone(outcome: RunOutcome, out: str) -> None:
+    """End the run here if the user interrupted it or shards were given up.
+
+    Raises:
+        KeyboardInterrupt: When interrupted.
+        ShardsUndoneError: Naming the shards and why.
+    """
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    if outcome.undone:
+        shown = "".join(f"\n  shard {index}: {reason}" for index, reason in outcome.undone[:UNDONE_SHOWN])
+        more = len(outcome.undone) - UNDONE_SHOWN
+        raise ShardsUndoneError(
+            f"{counted(len(outcome.undone), 'shard')} of {out} could not be done:{shown}"
+            + (f"\n  and {more} more, see {out}/_logs" if more > 0 else "")
+            + "\nThe other shards are committed; run the same command again to do the rest"
+        )

@@ -1,0 +1,135 @@
+"""What a run says of itself: the fingerprint that a resuming run must share, and the facts in every file's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from ...engine.methods.build_explainer import Fit
+from ...engine.methods.registry import find_method
+from ...engine.metrics import METRICS
+from ...engine.metrics.chance_maps import floored
+from ...engine.metrics.sanity import SANITY, SANITY_METRIC
+from ...workers.models.load import LoadedModel
+from ...workers.samples import Shard
+from ..settings.methods import chosen_settings
+from ..settings.run import Settings
+from ..shards import cut, plan_digest
+from ..sources.listing.check import listing_digest
+from ..store.run_file import versions
+from ..store.schema import MethodColumn, StoreLayout
+
+
+def run_fingerprint(
+    settings: Settings,
+    metrics: Sequence[str],
+    model: LoadedModel,
+    fit: Fit,
+    listing: pa.Table,
+    shards: Sequence[Shard],
+    data_root: str | None = None,
+    score: str = "softmax",
+) -> dict[str, Any]:
+    """Everything that changes a row. Not in it: how many workers there are and where they run, patience, and `out`."""
+    samples = listing_digest(listing)
+    plan = {"samples": len(listing), "shards": len(shards), "listing": samples, "digest": plan_digest(samples, shards)}
+    if shards != cut(len(listing), len(shards)):
+        plan["sizes"] = list(map(len, shards))
+    return {
+        "plan": plan,
+        "model": {
+            "digest": model.digest,
+            **({"bank": model.bank_digest} if model.bank_digest else {}),
+            **({"layers": list(fit.blocks.names)} if fit.blocks else {}),
+        },
+        "preprocess": asdict(model.preprocess),
+        "method": settings.method,
+        settings.method: method_identity(settings),
+        "target": settings.target,
+        "metrics": [METRICS[name].definition for name in metrics],
+        "floors": settings.floors,
+        "sanity": settings.sanity,
+        "budget": settings.budget,
+        "precision": settings.precision,
+        "batch_size": settings.batch_size,
+        "threads": settings.cpus_per_worker,
+        "seed": settings.seed,
+        "store": settings.store.model_dump(),
+        **({"data_root": data_root} if data_root else {}),
+        **{name: True for name in ("fold_bn", "compile") if getattr(settings, name)},
+        **({"score": score} if score != "softmax" else {}),
+    }
+
+
+def store_layout(
+    settings: Settings,
+    metrics: Sequence[str],
+    model: LoadedModel,
+    fit: Fit,
+    class_names: Sequence[str] | None,
+    score: str = "softmax",
+    extra: tuple[tuple[str, str], ...] = (),
+) -> StoreLayout:
+    """The files' columns, and metadata by which they can be understood without this program."""
+    provenance = {
+        "model": settings.model,
+        "model_digest": model.digest,
+        **({"bank": settings.bank, "bank_digest": model.bank_digest} if settings.bank else {}),
+        **({"layers": [asdict(layer) for layer in fit.blocks], "layers_found": fit.blocks.how} if fit.blocks else {}),
+        "preprocess": asdict(model.preprocess),
+        "settings": {
+            **method_identity(settings),
+            "target": settings.target,
+            "score": score,
+            "budget": settings.budget,
+            "precision": settings.precision,
+        },
+        "versions": versions(),
+    }
+    columns = (*metrics, *([SANITY] if settings.sanity else []))
+    return StoreLayout(
+        input_size=model.preprocess.size,
+        method=settings.method,
+        metrics=columns,
+        extra=extra,
+        method_columns=tuple(
+            MethodColumn(name, fit.extra_shapes[name], meaning)
+            for name, meaning in find_method(settings.method).extras.items()
+        ),
+        floors=tuple(metric.name for metric in floored(METRICS[name] for name in metrics)) if settings.floors else (),
+        map_size=settings.store.map_size,
+        with_map=settings.store.map,
+        with_png=settings.store.map_png,
+        metadata={
+            "metrics": {name: metric_facts(name) for name in columns},
+            "class_names": list(class_names or ()),
+            "provenance": provenance,
+        },
+    )
+
+
+def method_identity(settings: Settings) -> dict[str, Any]:
+    """The chosen method's settings. SISE's layers stand with the model, and what it learnt to do later only where it does it."""
+    chosen = chosen_settings(settings)
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(chosen).items()}
+    if settings.method != "sise":
+        return found
+    plain = asdict(type(chosen)())
+    return {name: found[name] for name in found if name == "mu" or (name != "layers" and found[name] != plain[name])}
+
+
+def metric_facts(name: str) -> dict[str, Any]:
+    """A metric's definition for the metadata."""
+    metric = METRICS.get(name, SANITY_METRIC)
+    return {
+        "definition": metric.definition,
+        "formula": metric.formula,
+        "unit": metric.unit,
+        "range": [str(limit) if limit in (float("inf"), float("-inf")) else limit for limit in metric.range],
+        "better": metric.better,
+        "baseline": metric.baseline,
+        "source": metric.source,
+    }

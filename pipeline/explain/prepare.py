@@ -1,0 +1,203 @@
+"""What a run is, checked and planned before its workers start; nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import torch
+from fsspec.implementations.memory import MemoryFileSystem
+from torch import nn
+
+from ...engine.methods.build_explainer import check_fit
+from ...engine.metrics import spelt_out
+from ...engine.metrics.evaluate import find_metric
+from ...engine.scoring.confidence import SCORES
+from ...engine.scoring.scoring_options import Scoring
+from ...errors import DataError, UsageError
+from ...workers.models.load import LoadedModel, ModelSpec, load_model, remote_file
+from ...workers.protocols import ShardSink
+from ...workers.run_totals import RunOutcome
+from ...workers.samples import Sample, Shard
+from ...workers.targets import TargetRule
+from ...workers.worker.spec import WorkerSpec
+from ..settings.methods import chosen_settings, without_effect
+from ..settings.run import Settings
+from ..shards import samples_of
+from ..sources.listing.detection import item_source, place_named
+from ..sources.listing.labels import ResolvedLabels, resolve_labels
+from ..sources.listing.place import matches
+from ..sources.reading.confinement import check_data_root
+from ..sources.reading.reader import FsspecReader
+from ..storage.location import locate
+from ..store.store import ParquetSink, done_shards
+from ..text import counted, say
+from .dispatch import work_through
+from .fingerprint import run_fingerprint, store_layout
+from .retry_errors import Retry, RetrySink
+from .run_counts import Tally
+from .samples import chosen_samples, shards_of, stored_extra
+from .subsample import chosen_below
+from .target import resolved_score, target_rule
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is checked and planned; nothing is written yet."""
+
+    settings: Settings
+    listing: pa.Table
+    shards: list[Shard]
+    fingerprint: dict[str, Any]
+    spec: WorkerSpec
+    reader: FsspecReader
+    sink: ParquetSink
+    layer_count: int
+    labels: ResolvedLabels
+    model: LoadedModel
+    """Without its module, which belongs to the workers."""
+
+    def undone(self) -> list[Shard]:
+        done = done_shards(self.settings.out)
+        return [shard for shard in self.shards if shard.index not in done]
+
+    def headline(self, todo: Sequence[Shard]) -> str:
+        images = sum(map(len, todo))
+        rest = f" of {len(self.listing):,}" if images != len(self.listing) else ""
+        return (
+            f"{counted(images, 'image')}{rest} in {counted(len(todo), 'shard')}, {self.settings.model} {self._reading}"
+        )
+
+    @property
+    def _reading(self) -> str:
+        method, layers = self.settings.method, self.layer_count
+        by = "" if method == "sise" else f"by {method} "
+        return f"{by}with {layers} block layers" if layers else by.strip()
+
+    def work(self, todo: Sequence[Shard]) -> RunOutcome:
+        """Explain the shards, showing progress."""
+        tally = Tally(images=len(self.listing), before=len(self.listing) - sum(map(len, todo)))
+        rate = self.settings.max_error_rate
+        return self._work(todo, lambda shard: samples_of(self.listing, shard), self.sink, tally, rate)
+
+    def again(self, retry: Retry) -> RunOutcome:
+        """Explain error rows once more. Most may fail again, so no share of failures is too large."""
+        sink = RetrySink(self.settings.out, self.sink.layout)
+        return self._work(retry.shards, lambda shard: retry.samples[shard.index], sink, Tally(images=len(retry)), 1.0)
+
+    def _work(
+        self,
+        todo: Sequence[Shard],
+        samples: Callable[[Shard], Sequence[Sample]],
+        sink: ShardSink,
+        tally: Tally,
+        max_error_rate: float,
+    ) -> RunOutcome:
+        shared = (self.spec, self.reader, sink, tally)
+        return work_through(self.settings, todo, samples, *shared, max_error_rate=max_error_rate)
+
+
+def prepare_run(settings: Settings) -> PreparedRun:
+    """Check everything that can be checked before workers start: data, model, layers, metrics, target.
+
+    Raises:
+        UsageError: Naming what is wrong.
+    """
+    metrics = [find_metric(name).name for name in spelt_out(settings.metrics)]
+    refuse_out_among_images(settings)
+    refuse_private_memory(settings)
+    data_root = check_data_root(settings.data_root)
+    found = chosen_samples(settings, data_root)
+    model_spec = ModelSpec(spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump())
+    model = load_model(model_spec, FsspecReader())
+    labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
+    rule = target_rule(settings, labels, model.num_classes)
+    score = resolved_score(settings, rule, dense=model.dense)
+    chosen = chosen_settings(settings)
+    fit = check_fit(
+        settings.method,
+        model.module,
+        chosen,
+        torch.zeros(model.preprocess.channels, *model.preprocess.size),
+        Scoring(budget=settings.budget, score=SCORES[score]),
+    )
+    if idle := without_effect(settings):
+        say(f"note: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with method {settings.method}")
+    if warning := labels.warning():
+        say(f"note: {warning}")
+    shards = shards_of(found, settings.shard_size)
+    layout = store_layout(settings, metrics, model, fit, labels.class_names, score, stored_extra(found))
+    return PreparedRun(
+        settings=settings,
+        listing=labels.listing,
+        shards=shards,
+        fingerprint=run_fingerprint(settings, metrics, model, fit, labels.listing, shards, data_root, score),
+        spec=replace(
+            worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
+            shard_size=max(map(len, shards)),
+        ),
+        reader=FsspecReader(data_root, named_by_user(settings), item_source(settings.data)),
+        sink=ParquetSink(settings.out, layout),
+        layer_count=len(fit.blocks or ()),
+        labels=labels,
+        model=replace(model, module=nn.Identity()),
+    )
+
+
+def named_by_user(settings: Settings) -> tuple[str, ...]:
+    """Remote files that are read whatever `data_root` confines."""
+    return tuple(one for one in (remote_file(settings.model), settings.bank) if one is not None and "://" in one)
+
+
+def refuse_out_among_images(settings: Settings) -> None:
+    """Pictures that `heatlas show` writes into a store must not turn up among the samples when the run is resumed.
+
+    Raises:
+        DataError: If `out` lies in the folder `data`.
+    """
+    place = place_named(settings.data)
+    if place is None:
+        return
+    (data_fs, data), (out_fs, out) = locate(place), locate(settings.out)
+    inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/") or matches(data, f"{out.rstrip('/')}/_show/x.png")
+    if inside and data_fs.to_dict() == out_fs.to_dict() and not data_fs.isfile(data):
+        raise DataError(
+            f"--out {settings.out} lies in the image folder --data {settings.data}; choose a place outside of it"
+        )
+
+
+def refuse_private_memory(settings: Settings) -> None:
+    """Worker processes would read and write a `memory://` of their own, which nobody else sees and which is lost with them.
+
+    Raises:
+        UsageError: If `data`, `out` or `bank` lies there and there are worker processes.
+    """
+    for name, place in (("data", place_named(settings.data)), ("out", settings.out), ("bank", settings.bank)):
+        if place is not None and settings.workers != 0 and isinstance(locate(place)[0], MemoryFileSystem):
+            raise UsageError(f"--{name} {place} lies in the memory of this process, which worker processes cannot see; "
+                             "use --workers 0, or another place")  # fmt: skip
+
+
+def worker_spec(
+    settings: Settings, model: ModelSpec, metrics: Sequence[str], listing: pa.Table, rule: TargetRule, score: str
+) -> WorkerSpec:
+    return WorkerSpec(
+        model=model,
+        target=rule,
+        score=score,
+        method=settings.method,
+        method_settings=asdict(chosen_settings(settings)),
+        budget=settings.budget,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+        fold_bn=settings.fold_bn,
+        compile=settings.compile,
+        metrics=tuple(metrics),
+        seed=settings.seed,
+        floors_below=chosen_below(listing, settings.floors),
+        sanity_below=chosen_below(listing, settings.sanity),
+        threads=settings.cpus_per_worker,
+        device=settings.device,
+    )

@@ -1,0 +1,127 @@
+"""Shows a run while it goes: a live bar on a terminal, a plain line now and then elsewhere, and every event in the log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from ...workers.events import (
+    ImageQuarantined,
+    RunEvent,
+    RunStopping,
+    ShardGivenUp,
+    ShardProgress,
+    WorkerLost,
+    WorkerNote,
+    event_record,
+)
+from ..text import counted, duration, harmless, shown
+from .event_log import EventLog
+from .run_counts import Tally
+
+PLAIN_SECONDS = 10.0
+"""Between two plain lines."""
+
+
+class RunProgress:
+    """Listens to a run's events: call it with each; use it as a context manager around the run.
+
+    Args:
+        tally: Where the events are counted.
+        log: Where they are logged.
+        stream: Where progress is shown; a terminal gets the live bar.
+        clock: Seconds of a steady clock.
+    """
+
+    def __init__(
+        self, tally: Tally, log: EventLog, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.tally = tally
+        self._log = log
+        self._clock = clock
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._bar = bar(self._console) if self._console.is_terminal else None
+        self._task = self._bar.add_task("starting", total=tally.images) if self._bar else None
+        self._shown = clock()
+        self._stopping = False
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._show(force=True)
+        if self._bar:
+            self._bar.stop()
+        if error is not None:
+            self._log.write({"event": "RunFailed", "error": type(error).__name__, "text": str(error)})
+        self._log.close()
+
+    def __call__(self, event: RunEvent) -> None:
+        self.tally.observe(event, self._clock())
+        if not isinstance(event, ShardProgress):  # one per image: too many for a log of ten million
+            self._log.write(event_record(event))
+        self._stopping |= isinstance(event, RunStopping)
+        given_up_by_stopping = self._stopping and isinstance(event, ShardGivenUp)  # thousands, and the user knows why
+        if not given_up_by_stopping and (text := announcement(event)) is not None:
+            self._console.print(Text(f"heatlas: {harmless(text)}"))
+        self._show()
+
+    def _show(self, force: bool = False) -> None:
+        now = self._clock()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self.tally.finished, description=line(self.tally, now))
+        elif force or now - self._shown >= PLAIN_SECONDS:
+            self._shown = now
+            self._console.print(
+                Text(f"heatlas: {self.tally.finished}/{self.tally.images} images, {line(self.tally, now)}")
+            )
+
+
+def bar(console: Console) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        TaskProgressColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.description}", markup=False),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+def line(tally: Tally, now: float) -> str:
+    """Everything but the count: `2.4 images/s, 1 min 05 s left, 3 errors, 1 death, workers 2 ready 1 starting`."""
+    rate, left = tally.rate(now), tally.seconds_left(now)
+    parts = [] if rate is None or left is None else [f"{rate:.3g} images/s", f"{duration(left)} left"]
+    parts += [counted(tally.errors, "error")] if tally.errors else []
+    parts += [counted(tally.deaths, "worker death")] if tally.deaths else []
+    parts += [counted(len(tally.given_up), "shard") + " given up"] if tally.given_up else []
+    parts += [f"workers {tally.ready} ready" + (f" {tally.pending} starting" if tally.pending else "")]
+    return ", ".join(parts)
+
+
+def announcement(event: RunEvent) -> str | None:
+    """What deserves a line of its own, because somebody may want to act on it."""
+    match event:
+        case WorkerLost():
+            at = f" on shard {event.shard}" if event.shard is not None else ""
+            with_images = f", images in work: {', '.join(map(shown, event.alive))}" if event.alive else ""
+            return f"worker {event.worker} lost{at} ({event.kind}): {event.text}{with_images}"
+        case ImageQuarantined():
+            return f"image {event.sample!r} was in work at three worker deaths in a row and becomes an error row"
+        case ShardGivenUp():
+            return f"shard {event.shard} given up: {event.reason}"
+        case RunStopping():
+            return f"stopping: {event.reason}"
+        case WorkerNote():
+            return f"note: {event.text}"
+    return None

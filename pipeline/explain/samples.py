@@ -1,0 +1,75 @@
+"""The samples of a run, from its settings: listed, chosen, and with those of the data set's own columns that go into the store."""
+
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow.compute as pc
+
+from ...engine.methods.registry import find_method
+from ...engine.metrics import METRICS
+from ...engine.metrics.sanity import SANITY
+from ...workers.samples import Shard
+from ..settings.run import Settings
+from ..shards import cut_containers, default_shard_size, plan_shards
+from ..sources import list_source
+from ..sources.listing.extra_columns import wants_extra, with_extra
+from ..sources.listing.options import Listed, SourceOptions
+from ..sources.listing.selection import sampled, where, with_ids
+from ..sources.listing.table import EXTRA
+from ..sources.reading.container_uri import CONTAINER
+from ..store.schema import EXTRA_TYPES, RESERVED
+
+
+def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
+    """The source's answer, its listing cut down to what the run is about.
+
+    Raises:
+        DataError: If the data set cannot be listed, nothing is left of it, or a column's name is taken in the store.
+    """
+    names = settings.columns.model_dump(exclude={"extra", "image"})
+    image = {"image": settings.columns.image} if settings.columns.image else {}
+    extra = settings.columns.extra
+    options = SourceOptions(
+        columns={**names, **image},
+        extra=wants_extra(extra) or settings.where is not None,
+        rows=settings.rows,
+        images=settings.images,
+        data_root=data_root,
+    )
+    found = list_source(settings.data, options)
+    listing = found.listing
+    if settings.where is not None:
+        listing = where(listing, settings.where)
+    if settings.ids is not None:
+        listing = with_ids(listing, settings.ids)
+    if settings.sample is not None:
+        listing = sampled(listing, settings.sample, settings.seed)
+    listing = with_extra(
+        listing.slice(0, settings.limit), extra, {*RESERVED, *METRICS, SANITY, *find_method(settings.method).extras}
+    )
+    labels = pc.unique(pc.drop_null(found.listing["label"])).to_pylist() if len(listing) < len(found.listing) else ()
+    return replace(found, listing=listing.combine_chunks(), labels=tuple(labels))
+
+
+def shards_of(found: Listed, shard_size: int | str) -> list[Shard]:
+    """The plan: shards of equal size, or, where nobody asked for a size and the data set comes in tars, each within one tar."""
+    if shard_size != "auto":
+        return plan_shards(len(found.listing), int(shard_size))
+    if found.container_shards:
+        containers = pc.replace_substring_regex(found.listing["uri"], CONTAINER, "")
+        return cut_containers(containers)
+    return plan_shards(len(found.listing), default_shard_size(len(found.listing)))
+
+
+def stored_extra(found: Listed) -> tuple[tuple[str, str], ...]:
+    """Name and type of the data set's own columns, as the store's layout has them."""
+    kinds = {kind: name for name, kind in EXTRA_TYPES.items()}
+    return tuple(
+        (field.name.removeprefix(EXTRA), kinds[field.type])
+        for field in found.listing.schema
+        if field.name.startswith(EXTRA)
+    )

@@ -1,0 +1,92 @@
+"""Pictures inside a page, each stored once however often it is shown, and never more bytes of them than were granted."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ..pictures.overlay import colour, fit
+
+LONGEST_SIDE = 224
+QUALITY = 78
+HEAT_QUALITY = 84
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture that the page holds."""
+
+    name: str
+    """Its id in the page."""
+    source: str
+    """A `data:` URI."""
+    width: int
+    height: int
+
+
+class Pictures:
+    """All pictures of one page.
+
+    Args:
+        limit: Bytes that they may take in the page; what comes afterwards is refused.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.size = 0
+        self.refused = 0
+        """How many did not find room."""
+        self._stored: dict[Hashable, Stored] = {}
+
+    @property
+    def stored(self) -> list[Stored]:
+        return list(self._stored.values())
+
+    def image(self, key: Hashable, image: Image.Image, longest: int = LONGEST_SIDE) -> Stored | None:
+        """Keep a photograph, no larger than `longest`; None where there is no room."""
+        return self.known(key) or self._keep(key, smaller(image.convert("RGB"), longest), QUALITY)
+
+    def heat(self, key: Hashable, heat: np.ndarray, longest: int = LONGEST_SIDE) -> Stored | None:
+        """Keep a map `(height, width)` in [0, 1] in colour, brought to at least its own and at most `longest` pixels a side."""
+        return self.known(key) or self._keep(key, heat_picture(heat, longest), HEAT_QUALITY)
+
+    def known(self, key: Hashable) -> Stored | None:
+        return self._stored.get(key)
+
+    def _keep(self, key: Hashable, image: Image.Image, quality: int) -> Stored | None:
+        source = data_uri(image, quality)
+        if self.size + len(source) > self.limit:
+            self.refused += 1
+            return None
+        self.size += len(source)
+        self._stored[key] = found = Stored(f"p{len(self._stored)}", source, image.width, image.height)
+        return found
+
+
+def heat_picture(heat: np.ndarray, longest: int) -> Image.Image:
+    """The map in colour. Small maps are enlarged before they are coloured, which browsers would do after it."""
+    height, width = heat.shape
+    scale = longest / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return Image.fromarray(colour(np.clip(fit(heat, size), 0, 1)))
+
+
+def smaller(image: Image.Image, longest: int) -> Image.Image:
+    """The image, its longer side at most `longest` pixels."""
+    if max(image.size) <= longest:
+        return image
+    scale = longest / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def data_uri(image: Image.Image, quality: int) -> str:
+    """The image as WebP, which every browser shows, in a `data:` URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

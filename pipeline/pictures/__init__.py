@@ -1,0 +1,1 @@
+"""Maps drawn over their images."""

@@ -1,0 +1,66 @@
+"""Images and maps of a store, read back as the network saw them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...errors import UsageError
+from ...workers.images.preprocess import Preprocess
+from ..sources.listing.detection import item_source
+from ..sources.reading.reader import FsspecReader
+from ..store.reader import StoreReader
+
+COLUMNS = ("id", "uri", "label", "prediction", "target", "score", "status", "error")
+
+
+def reader_of(run: Mapping[str, Any], *, trust_code: bool = False) -> FsspecReader:
+    """Reads a run's images again; what confined the run confines its pictures.
+
+    Args:
+        run: Content of its `_run.json`.
+        trust_code: Whether a source written in Python, which that file names, may be run.
+    """
+    code = item_source(run["settings"]["data"]) if trust_code else None
+    return FsspecReader(run["fingerprint"].get("data_root"), code=code)
+
+
+def stored_preprocess(run: Mapping[str, Any]) -> Preprocess:
+    """The run's preprocessing, as its fingerprint has it."""
+    stored = run["fingerprint"]["preprocess"]
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    return Preprocess(**values)
+
+
+def rows_of(atlas: StoreReader, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of these ids with the best map there is: the PNG at input resolution, else the numbers.
+
+    Raises:
+        UsageError: If the run stored neither.
+    """
+    kind = next((name for name in ("map_png", "map") if name in atlas.schema.names), None)
+    if kind is None:
+        raise UsageError(
+            f"{atlas.uri} stored no maps (store.map and store.map_png are off), so there is nothing to draw"
+        )
+    quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in ids) or "NULL"
+    rows = atlas.table([*COLUMNS, kind], where=f"id IN ({quoted})").to_pylist()
+    shape = atlas.metadata.get("map", {})
+    for row in rows:
+        row["heat"] = heat_of(row.pop(kind), shape)
+    return rows
+
+
+def heat_of(stored: Any, shape: Mapping[str, Any]) -> np.ndarray | None:
+    """The stored map as `(height, width)` float32 in [0, 1]; None for a row without."""
+    if stored is None:
+        return None
+    if isinstance(stored, dict):
+        return np.asarray(Image.open(io.BytesIO(stored["bytes"])), dtype=np.float32) / 255
+    return np.asarray(stored, dtype=np.float32).reshape(shape["height"], shape["width"])

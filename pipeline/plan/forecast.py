@@ -1,0 +1,178 @@
+"""The numbers of a run that is not begun yet, from what its probe measured; each says how it was come by."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from ...engine.metrics import METRICS
+from ...engine.metrics.chance_maps import FLOORS, floored
+from ..explain.prepare import PreparedRun, prepare_run
+from ..settings.run import Settings
+from ..store.parquet_bytes import table_to_parquet
+from ..store.part_summary import with_summary
+from ..store.rows_to_table import build_table
+from .checks import accuracy, finding_records, findings, seconds_per_row
+from .probe import LOOKED_AT, RunProbe, probe_run
+
+PNG_SHARE = 0.2
+"""Bytes per pixel of a stored map as PNG, where none was made: 9.7 kB at 224x224 [measured]."""
+ROW_BYTES = 400
+"""Of everything else in a row."""
+COUNTS = (1, 2, 4, 8)
+ASSUMED_RATE = 1000.0
+"""Forwards a second of a GPU in the line that shows how to reckon where there is none to measure."""
+
+
+def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
+    """What `heatlas plan` says, as JSON values.
+
+    Args:
+        settings: As for `explain_settings`; nothing is written.
+        images: Images to look at, at least 1.
+
+    Returns:
+        `model`, `data`, `out`, `method`, `images`, `classes`, `class_names` (whether there are any), `shards`, `layers`, `preprocess`
+        (name, value, from), `probe` (what was looked at), `masks` and `forwards` (per image and in total), `rate`, `times` (per device
+        and number of workers), `store` (bytes), `accuracy` and `findings` (code, text, remedy).
+
+    Raises:
+        UsageError: If the run cannot be begun as written.
+    """
+    run = prepare_run(settings)
+    probe = probe_run(run, images)
+    usable = [one for one in probe.looked if one.targets]
+    rows = fmean(one.targets for one in usable) if usable else 0.0
+    share = len(usable) / len(probe.looked) if probe.looked else 0.0
+    total_images = len(run.listing)
+    total_rows = total_images * share * rows
+    forwards = total_forwards(run, probe, total_images, total_rows)
+    found = accuracy(probe.looked)
+    return {
+        "model": settings.model,
+        "data": settings.data,
+        "out": settings.out,
+        "method": settings.method,
+        "target": settings.target,
+        "images": total_images,
+        "rows_per_image": rows,
+        "classes": run.model.num_classes,
+        "class_names": run.model.class_names is not None,
+        "shards": {"count": len(run.shards), "largest": max(map(len, run.shards))},
+        "layers": run.sink.layout.metadata["provenance"].get("layers"),
+        "preprocess": [
+            {"name": name, "value": value, "from": run.model.origins.get(name, "")}
+            for name, value in asdict(run.model.preprocess).items()
+        ],
+        "probe": {
+            "device": probe.device, "threads": settings.cpus_per_worker, "looked_at": len(probe.looked), "usable": len(usable),
+            "counted": len(probe.masks), "explained": len(probe.rows),
+        },
+        "masks": spread_of(probe.masks),
+        "forwards": {"per_image": None if forwards is None else forwards / total_images, "total": forwards},
+        "rate": {"forwards_per_second": probe.rate, "batch_size": probe.batch_size, "device": probe.device},
+        "seconds_per_row": seconds_per_row(probe) if probe.forwards else None,
+        "times": times(run, probe, forwards, total_rows),
+        "store": store_bytes(run, probe, total_images, total_rows),
+        "accuracy": None if found is None else {"top1": found[0], "images": found[1]},
+        "findings": finding_records(findings(probe, run.labels, run.model)),
+    }  # fmt: skip
+
+
+def spread_of(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"mean": fmean(values), "low": min(values), "high": max(values), "images": len(values)}
+
+
+def total_forwards(run: PreparedRun, probe: RunProbe, images: int, rows: float) -> float | None:
+    """All forward passes of the run, a backward pass counted as two; None where the probe could not tell."""
+    if not probe.forwards:
+        return None
+    each = fmean(probe.forwards)
+    settings = run.settings
+    asked = images if run.spec.target.asks_model else 0
+    own = {probe.name: probe for name in run.spec.metrics for probe in METRICS[name].probes if probe.of_map}
+    of_floors = {
+        one.name: one
+        for metric in floored(METRICS[name] for name in run.spec.metrics)
+        for one in metric.probes
+        if one.of_map
+    }
+    floor_rows = min(settings.floors, images) * (rows / images if images else 0)
+    floors = floor_rows * len(FLOORS) * sum(one.count for one in of_floors.values())
+    sanity = (
+        min(settings.sanity, images)
+        * (rows / images if images else 0)
+        * max(0.0, each - sum(one.count for one in own.values()))
+    )
+    return rows * each + asked + floors + sanity
+
+
+def times(run: PreparedRun, probe: RunProbe, forwards: float | None, rows: float) -> list[dict[str, Any]]:
+    """Predicted seconds by device and number of workers: work divided by workers, whole shards at a time."""
+    if forwards is None or not rows:
+        return []
+    if probe.seconds is not None:
+        work, how = rows * probe.seconds, "from images explained here"
+    else:
+        work, how = forwards / probe.rate + rows * probe.alone, "from the forward rate measured here"
+    found = [
+        {"device": probe.device, "workers": count, "seconds": divided(work, count, len(run.shards)), "how": how}
+        for count in counts(run)
+    ]
+    if not probe.device.startswith("cuda") and probe.rate < ASSUMED_RATE / 2:
+        found += [
+            {"device": "gpu", "workers": count, "seconds": divided(forwards / ASSUMED_RATE, count, len(run.shards)),
+             "how": f"assuming {ASSUMED_RATE:,.0f} forwards a second on each, which was not measured: run this on a machine with one"}
+            for count in (1, 8)
+        ]  # fmt: skip
+    return found
+
+
+def counts(run: PreparedRun) -> list[int]:
+    """Numbers of workers to predict for: the usual ones, and those that this command would start here."""
+    workers = run.settings.workers
+    if workers == "auto":
+        here = torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // run.settings.cpus_per_worker)
+    else:
+        here = max(1, workers)
+    return sorted({*COUNTS, here})
+
+
+def divided(work: float, workers: int, shards: int) -> float:
+    """Seconds of the busiest worker, shards being of like size."""
+    return work * math.ceil(shards / min(workers, shards)) / shards
+
+
+def store_bytes(run: PreparedRun, probe: RunProbe, images: int, rows: float) -> dict[str, Any]:
+    """Bytes of the store, from rows made here or by rule of thumb."""
+    layout = run.sink.layout
+    if probe.rows:
+        table = build_table(probe.rows, layout)
+        each = ROW_BYTES + sum(bytes_of_maps(table)) / len(table)
+        frame = max(0, len(table_to_parquet(with_summary(table))) - each * len(table))
+        return {
+            "bytes": round(rows * each + len(run.shards) * frame),
+            "per_row": round(each),
+            "how": "from rows made here",
+        }
+    height, width = layout.map_shape
+    pixels = layout.input_size[0] * layout.input_size[1]
+    each = ROW_BYTES + (2 * height * width if layout.with_map else 0) + (PNG_SHARE * pixels if layout.with_png else 0)
+    return {"bytes": round(rows * each), "per_row": round(each), "how": "by rule of thumb"}
+
+
+def bytes_of_maps(table: pa.Table) -> list[int]:
+    """Of every row, as numbers and as a picture."""
+    kind = table.schema.field("map").type if "map" in table.column_names else None
+    numbers = 0 if kind is None else 2 * kind.list_size
+    pictures = table["map_png"].to_pylist() if "map_png" in table.column_names else [None] * len(table)
+    return [numbers + len(one["bytes"]) if one else numbers for one in pictures]

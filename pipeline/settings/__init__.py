@@ -1,0 +1,1 @@
+"""Every setting: its type, range, default and help text, and where its value comes from."""

@@ -1,0 +1,49 @@
+"""The command that a run was started with, written anew from its stored settings."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from .run import leaves
+
+ONCE = frozenset({"retry_errors"})
+"""Settings that were meant for one start of the run only."""
+ABSENT = object()
+"""What a run did not store, such as the settings of the methods that it did not choose."""
+
+
+def explain_command(settings: Mapping[str, Any]) -> str:
+    """A shell line that continues the run: its stored settings where they are not the defaults.
+
+    Relative paths in it are as the user gave them, so it works in the folder where the run was started.
+    """
+    return " ".join(
+        ["heatlas explain", *(part for name, field in leaves().items() for part in _flag(name, field, settings))]
+    )
+
+
+def _flag(name: str, field: Any, settings: Mapping[str, Any]) -> Iterator[str]:
+    value = _nested(settings, name)
+    default = None if field.is_required() else to_jsonable_python(field.default)
+    if value is ABSENT or value == default or name in ONCE:
+        return
+    group, dot, key = name.replace("_", "-").rpartition(".")
+    if isinstance(value, bool):
+        yield f"--{group}{dot}{'' if value else 'no-'}{key}"
+        return
+    yield f"--{group}{dot}{key}"
+    yield from (
+        shlex.quote("none" if one is None else str(one))
+        for one in (value or ["none"] if isinstance(value, list) else [value])
+    )
+
+
+def _nested(settings: Mapping[str, Any], name: str) -> Any:
+    found: Any = settings
+    for part in name.split("."):
+        found = found.get(part, ABSENT) if isinstance(found, Mapping) else ABSENT
+    return found

@@ -1,0 +1,108 @@
+"""A group of settings for every method, made from the dataclass that the method declares, whoever brings it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from pydantic import Field, create_model
+
+from ...engine.methods.registry import entries, settings_class
+from ...errors import SettingsError
+from .types import Names, SettingsGroup
+
+DESCRIPTION = "Explanation method, see `heatlas methods`; each has settings of its own."
+SEED = "seed"
+BOUNDS = ("ge", "gt", "le", "lt")
+
+
+def group_of(name: str, declared: type) -> type[SettingsGroup]:
+    """The group of a method's settings: a field of the dataclass each, with its metadata's `help` and bounds. Only the seed is not
+    among them: it is the run's."""
+    hints = get_type_hints(declared)
+    fields: dict[str, Any] = {
+        one.name: (with_lists(hints[one.name]), Field(default_of(one), description=sentence(one.metadata.get("help", "")),
+                   **{bound: one.metadata[bound] for bound in BOUNDS if bound in one.metadata}))
+        for one in dataclasses.fields(declared)
+        if one.name != SEED
+    }  # fmt: skip
+    return create_model(f"{name}_settings", __base__=SettingsGroup, __doc__=f"Settings of {name}.", **fields)
+
+
+def with_lists(hint: Any) -> Any:
+    """A list of names may be written as one name, too."""
+    return {tuple[str, ...]: Names, tuple[str, ...] | None: Names | None}.get(hint, hint)
+
+
+def default_of(one: dataclasses.Field[Any]) -> Any:
+    """Every setting of a method has a default."""
+    return one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
+
+
+def sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}." if text else ""
+
+
+def method_groups() -> dict[str, type[SettingsGroup]]:
+    """The groups by method. A method whose package does not say where its settings are has none, for looking would mean to import it;
+    nor has one whose settings cannot be read, and choosing it tells why."""
+    found: dict[str, type[SettingsGroup]] = {}
+    for name, entry in entries().items():
+        if not entry.settings:
+            continue
+        try:
+            found[name] = group_of(name, settings_class(name))
+        except SettingsError:
+            continue
+    return found
+
+
+METHOD_GROUPS = method_groups()
+
+if TYPE_CHECKING:
+
+    class MethodChoice(SettingsGroup):
+        """The method, and a group of settings for each there is."""
+
+        method: str
+        sise: Any
+        seed: int
+
+else:
+    MethodChoice = create_model(
+        "MethodChoice",
+        __base__=SettingsGroup,
+        method=(Literal[tuple(entries())], Field("sise", description=DESCRIPTION)),
+        **{name: (group, group()) for name, group in METHOD_GROUPS.items()},
+    )
+
+
+def chosen_settings(settings: MethodChoice) -> Any:
+    """The chosen method's settings, as it declares them.
+
+    Raises:
+        SettingsError: When a value is out of its range, or the method cannot be imported.
+    """
+    return declared_settings(settings, settings.method)
+
+
+def without_effect(settings: MethodChoice) -> list[str]:
+    """Settings of other methods than the chosen one that are not at their defaults, by dotted name."""
+    found = []
+    for name in METHOD_GROUPS.keys() - {settings.method}:
+        given = getattr(settings, name)
+        found += [
+            f"{name}.{one}" for one in type(given).model_fields if getattr(given, one) != getattr(type(given)(), one)
+        ]
+    return sorted(found)
+
+
+def declared_settings(settings: MethodChoice, name: str) -> Any:
+    """A method's settings, as it declares them; see `chosen_settings`."""
+    declared = settings_class(name)
+    seeded = any(one.name == SEED for one in dataclasses.fields(declared))
+    values = getattr(settings, name).model_dump() if name in METHOD_GROUPS else {}
+    try:
+        return declared(**values, **({SEED: settings.seed} if seeded else {}))
+    except SettingsError as error:
+        raise SettingsError(f"setting {name}.{error}") from None

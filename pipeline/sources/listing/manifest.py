@@ -1,0 +1,95 @@
+"""Manifests: tables with one row per sample and the columns `id, uri, label, boxes, mask`, of which only `uri` must be. All
+other columns are the data set's own."""
+
+# pyarrow.compute makes its functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ....errors import DataError
+from .columns import check_mapping
+from .manifest_files import READERS, Columns, bad_boxes, first_bad_row
+from .options import Listed, SourceOptions
+from .place import Place, find, uri_of
+from .plain_values import joined
+from .table import make_listing
+
+MANIFEST_SUFFIXES = tuple(READERS)
+
+_ABSOLUTE = r"^(/|[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z][A-Za-z0-9+.-]*::)"
+
+
+def list_manifest(data: str, options: SourceOptions) -> Listed:
+    """The listing of a manifest, or of all that a pattern names; relative uris are resolved against the folder of theirs.
+
+    Raises:
+        DataError: When a file cannot be read, lacks a column, or has a row without uri or id, with boxes of another form,
+            or with an id that another row has too.
+    """
+    place = find(data)
+    if place.is_folder:
+        raise DataError(f"{data} is a folder; name the manifest in it, or all of them with {data.rstrip('/')}/*.csv")
+    if wrong := place.suffixes - set(MANIFEST_SUFFIXES):
+        raise DataError(
+            f"{data} is no manifest: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}, not in {min(wrong)!r}"
+        )
+    found = [_one(place, path, options) for path in place.paths]
+    rows = [len(ours["uri"]) for ours, _ in found]
+    columns, others = (joined([pair[which] for pair in found], rows) for which in (0, 1))
+    return Listed(make_listing(columns, data, others))
+
+
+def _one(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Columns]:
+    """The columns of one file, ours by the names of a listing."""
+    mapping = check_mapping(options.columns)
+    origin = place.origin if len(place.paths) == 1 else place.uri(path)
+    try:
+        data = cast(bytes, place.fs.cat_file(path))
+    except Exception as error:  # each storage has errors of its own
+        raise DataError(f"cannot read {origin}: {type(error).__name__}: {error}") from error
+    found, others = READERS[os.path.splitext(path)[1].lower()](data, mapping, origin, options.extra)
+    for name in ("uri", "id"):
+        check_filled(found, name, origin)
+    check_boxes(found, origin)
+    folder = uri_of(place.fs, path.rpartition("/")[0])
+    listing: Columns = {"id": found.get("id", found["uri"]), "uri": resolved(found["uri"], folder)}
+    if "mask" in found:
+        listing["mask_uri"] = resolved(blank_to_null(found["mask"]), folder)
+    if "label" in found:
+        listing["label"] = blank_to_null(found["label"])
+    if "boxes" in found:
+        listing["boxes"] = found["boxes"]
+    return listing, others
+
+
+def check_filled(columns: Columns, name: str, origin: str) -> None:
+    """Refuse a column with empty places."""
+    if name not in columns:
+        return
+    row = pc.index(pc.is_null(blank_to_null(columns[name])), True).as_py()
+    if row >= 0:
+        raise DataError(f"row {row + 1} of {origin} has no {name}; every sample needs one")
+
+
+def check_boxes(columns: Columns, origin: str) -> None:
+    """Refuse boxes that are not four numbers each."""
+    boxes = columns.get("boxes")
+    if boxes is not None and (row := first_bad_row(boxes)) is not None:
+        raise DataError(bad_boxes(row, boxes[row - 1].as_py(), origin))
+
+
+def resolved(uris: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
+    """Relative uris against a folder; absolute paths and URIs as they are."""
+    relative = pc.replace_substring_regex(uris, r"^(\./)+", "")
+    joined = pc.binary_join_element_wise(folder, relative, "/")
+    return pc.if_else(pc.match_substring_regex(uris, _ABSOLUTE), uris, joined)
+
+
+def blank_to_null(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)

@@ -1,0 +1,161 @@
+"""WebDataset tars: `x.jpg`, `x.cls`, `x.json` beside each other in a tar are one sample.
+
+Ids are `TAR/KEY`: the tar's path relative to the folder or pattern, and the members' common name up to the first dot of its
+base. The image is the member whose suffix is one of an image (or is `columns.image`, such as `left.jpg`), the label is the
+text of `.cls` or else what `.json` has under `label`, a mask is `.mask.png` or `.seg.png`, boxes stand in `.json`. All other
+keys of `.json`, and `.txt`, are columns of the data set's own. A tar is read once from end to end, images jumped over.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from ....errors import DataError
+from ..reading.container_uri import range_uri
+from .columns import check_mapping
+from .folder import IMAGE_SUFFIXES
+from .options import Listed, SourceOptions
+from .place import Place, find
+from .plain_values import ROWS_AT_ONCE, GrowingColumns, joined
+from .table import BOXES, make_listing
+from .tar_index import Member, key_and_suffix, members
+
+TEXTS = ("cls", "json", "txt")
+"""Suffixes of members that are read while listing."""
+_TARS_AT_ONCE = 8
+
+
+def list_tars(data: str, options: SourceOptions) -> Listed:
+    """The listing of one tar, of those directly in a folder, or of those that a pattern names.
+
+    Raises:
+        DataError: If a tar is compressed, damaged or cut short, two images have one key, or a `.json` is none.
+    """
+    place = find(data)
+    paths = _tars(place)
+    with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tar") as pool:
+        found = list(pool.map(lambda path: _one(place, path, options), paths))
+    tables, others = [one for one, _ in found if len(one)], [rest for one, rest in found if len(one)]
+    if not tables:
+        raise DataError(f"{data} holds no images; a sample is a member such as 0001.jpg, beside 0001.cls or 0001.json")
+    table = pa.concat_tables(tables)
+    rows = [len(one) for one in tables]
+    columns = {name: table[name] for name in table.column_names}
+    return Listed(make_listing(columns, data, joined(others, rows)), container_shards=True)
+
+
+def _tars(place: Place) -> list[str]:
+    if not place.is_folder:
+        return list(place.paths)
+    names = sorted(name for name, is_folder in place.names().items() if name.endswith(".tar") and not is_folder)
+    if not names:
+        raise DataError(f"there is no .tar in {place.origin}; give the folder that holds them, or a pattern such as {place.origin}/*/*.tar")  # fmt: skip
+    return [f"{place.path.rstrip('/')}/{name}" for name in names]
+
+
+def _one(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table, Mapping[str, pa.ChunkedArray]]:
+    """The samples of one tar and the data set's own columns."""
+    mapping = check_mapping(options.columns)
+    origin, file = place.relative(path), place.uri(path)
+    wanted = TEXTS if options.extra else TEXTS[:2]
+    found = members(place.fs, path, origin, lambda name: key_and_suffix(name)[1] in wanted)
+    rows, tables = _empty(), []
+    described = GrowingColumns(but=[mapping["label"], mapping["boxes"]])
+    for key, group in _samples(found, origin):
+        image = _image(group, options.columns.get("image"), key, origin)
+        if image is None:
+            continue
+        facts = _facts(group, key, origin)
+        mask = next((group[one] for one in (f"{mapping['mask']}.png", "mask.png", "seg.png") if one in group), None)
+        rows["id"].append(f"{origin}/{key}")
+        rows["uri"].append(range_uri(image.offset, image.size, file))
+        rows["label"].append(_label(group, facts.get(mapping["label"])))
+        rows["boxes"].append(_boxes(facts.get(mapping["boxes"]), key, origin))
+        rows["mask_uri"].append(mask and range_uri(mask.offset, mask.size, file))
+        if options.extra:
+            described.add(facts | ({"txt": _decoded(group["txt"])} if "txt" in group else {}))
+        if len(rows["id"]) == ROWS_AT_ONCE:
+            tables.append(_table(rows))
+            rows = _empty()
+    return pa.concat_tables([*tables, _table(rows)]), described.columns()
+
+
+def _empty() -> dict[str, list[Any]]:
+    return {"id": [], "uri": [], "label": [], "boxes": [], "mask_uri": []}
+
+
+def _table(rows: Mapping[str, list[Any]]) -> pa.Table:
+    return pa.table(
+        {name: pa.array(values, BOXES if name == "boxes" else pa.string()) for name, values in rows.items()}
+    )
+
+
+def _samples(found: Iterator[Member], origin: str) -> Iterator[tuple[str, dict[str, Member]]]:
+    """Members with the same key that follow each other, by suffix.
+
+    Raises:
+        DataError: If one name is there twice, or the members of a key do not stand together.
+    """
+    seen: set[str] = set()
+    for key, group in itertools.groupby(found, key=lambda one: key_and_suffix(one.name)[0]):
+        if key in seen:
+            raise DataError(f"the members {key}.* of {origin} do not follow each other, so they are no WebDataset; write the tar with sorted names")  # fmt: skip
+        seen.add(key)
+        by_suffix: dict[str, Member] = {}
+        for member in group:
+            suffix = key_and_suffix(member.name)[1].lower()
+            if suffix in by_suffix:
+                raise DataError(f"the member {member.name!r} is twice in {origin}; remove one")
+            by_suffix[suffix] = member
+        yield key, by_suffix
+
+
+def _image(group: Mapping[str, Member], wanted: str | None, key: str, origin: str) -> Member | None:
+    if wanted is not None:
+        return group.get(wanted.lower().lstrip("."))
+    images = [suffix for suffix in group if f".{suffix}" in IMAGE_SUFFIXES]
+    if not images:  # such as `x.left.jpg`, unless it is the mask
+        images = [suffix for suffix in group if f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES and not suffix.startswith(("mask.", "seg."))]  # fmt: skip
+    if len(images) > 1:
+        raise DataError(
+            f"{origin} has several images for {key!r}: {', '.join(images)}; choose with --columns.image {images[0]}"
+        )
+    return group[images[0]] if images else None
+
+
+def _facts(group: Mapping[str, Member], key: str, origin: str) -> dict[str, Any]:
+    if "json" not in group:
+        return {}
+    try:
+        facts = json.loads(group["json"].text or b"")
+    except ValueError as error:
+        raise DataError(f"{key}.json in {origin} is not JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise DataError(f"{key}.json in {origin} must be a JSON object, it is {str(facts)[:60]!r}")
+    return facts
+
+
+def _label(group: Mapping[str, Member], described: Any) -> str | None:
+    label = _decoded(group["cls"]).strip() if "cls" in group else described
+    return None if label is None or label == "" else str(label)
+
+
+def _decoded(member: Member) -> str:
+    return (member.text or b"").decode("utf-8", "replace")
+
+
+def _boxes(value: Any, key: str, origin: str) -> Any:
+    try:
+        if pa.array([value], BOXES) is not None and all(len(box) == 4 and None not in box for box in value or ()):
+            return value
+    except (pa.ArrowException, TypeError):
+        pass
+    raise DataError(
+        f"the boxes in {key}.json of {origin} must be lists [[x0, y0, x1, y1], ...] in pixels, they are {value!r}"
+    )

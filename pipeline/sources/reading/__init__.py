@@ -1,0 +1,1 @@
+"""From a URI of a listing to bytes."""

@@ -1,0 +1,166 @@
+"""Scores of a run, or of each of its classes: means over images with bootstrap intervals, floors beside them. Reads no maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...engine.metrics.chance_map_names import FLOOR_NAMES
+from ...errors import UsageError, did_you_mean
+from ..store.schema import metric_columns
+from ..store.sql import quoted
+from .bootstrap import BUCKETS, RESAMPLES, BucketSums, check_bootstrap
+
+if TYPE_CHECKING:
+    from ..store.reader import StoreReader
+
+GROUPS = {"class": "label", "prediction": "prediction", "status": "status"}
+"""What a summary can be split by, and the column that says it."""
+SCHEMA = pa.schema(
+    [
+        ("group", pa.string()), ("rows", pa.int64()), ("metric", pa.string()), ("definition", pa.string()),
+        ("unit", pa.string()), ("better", pa.string()), ("n", pa.int64()), ("mean", pa.float64()), ("low", pa.float64()),
+        ("high", pa.float64()), ("floor_n", pa.int64()), ("floor_own", pa.float64()),
+        *((f"{floor}{part}", pa.float64()) for floor in FLOOR_NAMES for part in ("", "_low", "_high")),
+    ]
+)  # fmt: skip
+
+
+def score_summary(atlas: StoreReader, by: str | None = None, *, resamples: int = RESAMPLES, seed: int = 0) -> pa.Table:
+    """Mean of the per-image values of every metric, with percentile bootstrap intervals at 95 %.
+
+    Args:
+        atlas: The run.
+        by: `class` (the data set's label), `prediction` or `status`; None for the whole run.
+        resamples: Of the bootstrap, at least 1.
+        seed: Of the bootstrap.
+
+    Returns:
+        One row per group and metric: `group` (null for the whole run), `rows` (of the group, error rows included), `metric`,
+        `definition`, `unit`, `better`; `n` images with a value, their `mean` and its interval `low` to `high`; `floor_n` images on
+        which floors were measured, the metric's mean over these (`floor_own`), and that of a random map and of a centred Gaussian
+        (`random`, `gaussian`, each with `_low` and `_high`). Null where there is no value.
+
+    Raises:
+        UsageError: For an unknown `by`, a split that no row has a value for, or fewer than one resample.
+    """
+    if by is not None and by not in GROUPS:
+        raise UsageError(f"cannot split by {by!r}{did_you_mean(by, GROUPS)}; choose {', '.join(GROUPS)}")
+    check_bootstrap(resamples, seed)
+    metrics, floored = metric_columns(atlas.schema), floored_columns(atlas.schema)
+    rows = group_rows(atlas, by)
+    sums = bucket_sums(atlas, by, columns_of(metrics, floored))
+    facts = atlas.metadata.get("metrics", {})
+    found = []
+    for group in rows:
+        found += records(group, rows[group], sums.get(group), metrics, floored, facts, resamples, seed)
+    for one in found:
+        one["group"] = None if by is None else group_name(one["group"], by, atlas.class_names)
+    return pa.Table.from_pylist(found, schema=SCHEMA)
+
+
+def floored_columns(schema: pa.Schema) -> list[str]:
+    """The metrics that the store has of floors."""
+    if "floors" not in schema.names:
+        return []
+    kind = schema.field("floors").type
+    return [field.name for field in kind.field(0).type]
+
+
+def columns_of(metrics: Sequence[str], floored: Sequence[str]) -> dict[str, str]:
+    """SQL of every number that is averaged, by a name for it: each metric, and for the images with floors each map's."""
+    own = {name: quoted(name) for name in metrics}
+    same = {f"own:{name}": f"CASE WHEN floors IS NOT NULL THEN {quoted(name)} END" for name in floored}
+    of_floors = {
+        f"{floor}:{name}": f"floors.{quoted(floor)}.{quoted(name)}" for floor in FLOOR_NAMES for name in floored
+    }
+    return {**own, **same, **of_floors}
+
+
+def group_rows(atlas: StoreReader, by: str | None) -> dict[Any, int]:
+    """Rows of every group, in the order of the groups.
+
+    Raises:
+        UsageError: If no row has a group.
+    """
+    if by is None:
+        return {None: len(atlas)}
+    column = GROUPS[by]
+    rows = atlas.sql(f"SELECT {column}, count(*) FROM atlas GROUP BY 1 ORDER BY 1 NULLS LAST").fetchall()
+    if [group for group, _ in rows] == [None]:
+        others = ", ".join(name for name in GROUPS if name != by)
+        raise UsageError(f"no row of {atlas.uri} has a {column}, so it cannot be split by {by}; choose {others}")
+    return dict(rows)
+
+
+def bucket_sums(atlas: StoreReader, by: str | None, columns: Mapping[str, str]) -> dict[Any, BucketSums]:
+    """Sums by group and bucket, made where the rows are."""
+    if not columns:
+        return {}
+    group = "NULL" if by is None else GROUPS[by]
+    values = ", ".join(f"coalesce(fsum({sql}), 0)::DOUBLE, count({sql})" for sql in columns.values())
+    found = atlas.sql(
+        f"SELECT {group} AS split, (md5_number_lower(id) % {BUCKETS})::BIGINT AS bucket, {values} FROM atlas GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    by_group: dict[Any, list[Sequence[float]]] = {}
+    for row in found:
+        by_group.setdefault(row[0], []).append(row[1:])
+    return {group: from_rows(np.array(rows, dtype=np.float64)) for group, rows in by_group.items()}
+
+
+def from_rows(rows: np.ndarray) -> BucketSums:
+    """From `(bucket, 1 + 2 * column)`: the bucket, then sum and count of every column."""
+    return BucketSums(rows[:, 0].astype(np.int64), rows[:, 1::2], rows[:, 2::2].astype(np.int64))
+
+
+def records(
+    group: Any,
+    rows: int,
+    sums: BucketSums | None,
+    metrics: Sequence[str],
+    floored: Sequence[str],
+    facts: Mapping[str, Any],
+    resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """One group's rows of the summary."""
+    if sums is None:
+        return []
+    low, high = sums.intervals(resamples=resamples, seed=seed)
+    columns = list(columns_of(metrics, floored))
+    numbers = {
+        name: {"n": int(n), "mean": real(mean), "low": real(below), "high": real(above)}
+        for name, n, mean, below, above in zip(columns, sums.number, sums.means, low, high, strict=True)
+    }
+    found = []
+    for name in metrics:
+        fact = facts.get(name, {})
+        one = {
+            "group": group,
+            "rows": rows,
+            "metric": name,
+            **{key: fact.get(key) for key in ("definition", "unit", "better")},
+        }
+        one |= numbers[name]
+        if name in floored:
+            one |= {"floor_n": numbers[f"own:{name}"]["n"], "floor_own": numbers[f"own:{name}"]["mean"]}
+            for floor in FLOOR_NAMES:
+                of_floor = numbers[f"{floor}:{name}"]
+                one |= {floor: of_floor["mean"], f"{floor}_low": of_floor["low"], f"{floor}_high": of_floor["high"]}
+        found.append(one)
+    return found
+
+
+def real(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def group_name(group: Any, by: str, class_names: Sequence[str]) -> str:
+    """A group as people call it."""
+    if group is None:
+        return "(none)"
+    named = by != "status" and 0 <= group < len(class_names)
+    return str(class_names[group]) if named else str(group)

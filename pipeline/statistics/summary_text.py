@@ -1,0 +1,120 @@
+"""The summary of a run's scores as people read it: which average it is, what chance gets, and whether the sanity check passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ...engine.metrics.chance_maps import FLOORS
+from ...engine.metrics.sanity import SANITY
+from ..text import counted, shown
+
+FLOOR_NAMES = {"random": "a random map", "gaussian": "a centred Gaussian"}
+OTHER_AVERAGES = {
+    "adcc": "the mean of per-image values; Poppi et al. print the harmonic mean of the three means",
+    "pointing_hit": "the share of images; TorchRay prints the mean of the classes' shares",
+    "increase": "the share of images",
+    "miou": "the mean of per-image overlaps, not the overlap of all pixels",
+}
+"""What the literature averages otherwise."""
+HALF = 0.5
+"""Mean rank correlation, of either sign, from which the maps are said to hardly depend on the weights."""
+
+
+def format_summary(out: str, statuses: Mapping[str, int], table: pa.Table, *, resamples: int, seed: int) -> str:
+    """The table of `score_summary` for people, ready to print."""
+    records = table.to_pylist()
+    lines = [
+        f"{out}: {counted(sum(statuses.values()), 'row')} ({', '.join(f'{name} {n}' for name, n in statuses.items())})"
+    ]
+    for group in dict.fromkeys(one["group"] for one in records):
+        of_group = [one for one in records if one["group"] == group]
+        if group is not None:
+            lines += ["", f"{shown(group)}: {counted(of_group[0]['rows'], 'row')}"]
+        lines += score_lines(of_group)
+    if not any(one["n"] for one in records):
+        return "\n".join([*lines, "no row has a metric"])
+    lines += ["", f"Each mean is over the n images that have a value, in brackets its 95 % bootstrap interval ({resamples} resamples of "
+              f"images, seed {seed})."]  # fmt: skip
+    if any(one["floor_n"] for one in records):
+        lines.append("own, random, gaussian: on the images on which floors were measured, the mean of the run's maps, of a random map "
+                     "and of a centred Gaussian.")  # fmt: skip
+    present = {one["metric"] for one in records if one["n"]}
+    lines += [f"{name}: {text}." for name, text in OTHER_AVERAGES.items() if name in present]
+    if len({one["group"] for one in records}) == 1:
+        lines += verdicts(records)
+    return "\n".join(lines)
+
+
+def score_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One metric a line, with headings; nothing for a group without values."""
+    there = [one for one in records if one["n"]]
+    with_floors = any(one["floor_n"] for one in there)
+    rows = [("metric", "better", "n", "mean", "", *(("images", "own", *FLOORS) if with_floors else ()))]
+    for one in there:
+        row = (
+            one["metric"],
+            one["better"] or "",
+            str(one["n"]),
+            number(one["mean"]),
+            interval(one["low"], one["high"]),
+        )
+        rows.append((*row, *(floor_cells(one) if with_floors else ())))
+    wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    left = (0, 1, 4)
+    return [
+        ("  " + "  ".join(text.ljust(width) if place in left else text.rjust(width) for place, (text, width) in enumerate(zip(row, wide, strict=True)))).rstrip()
+        for row in rows
+    ] if there else []  # fmt: skip
+
+
+def floor_cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    if not one["floor_n"]:
+        return ("",) * (2 + len(FLOORS))
+    return (str(one["floor_n"]), number(one["floor_own"]), *(number(one[floor]) for floor in FLOORS))
+
+
+def verdicts(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the floors and the sanity check say, a sentence each; for one group."""
+    found = list(records)
+    sane = [one for one in found if one["metric"] == SANITY and one["n"]]
+    return [*floor_sentences(found), *(sanity_sentence(one["mean"], one["n"]) for one in sane)]
+
+
+def floor_sentences(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each floor, the metrics in which the run's maps are no better on the same images."""
+    judged = [one for one in records if one["floor_n"] and one["better"] in ("higher", "lower")]
+    lines = []
+    for floor in FLOORS if judged else ():
+        there = [one for one in judged if one[floor] is not None]
+        worse = [one["metric"] for one in there if not is_better(one["floor_own"], one[floor], one["better"])]
+        images = counted(max(one["floor_n"] for one in judged), "image")
+        verdict = (
+            f"no better in {', '.join(worse)}" if worse else f"better in all {len(there)} metrics that have a direction"
+        )
+        lines.append(f"Against {FLOOR_NAMES[floor]} on {images}: {verdict}.")
+    return lines
+
+
+def is_better(one: float, other: float, better: str) -> bool:
+    return one > other if better == "higher" else one < other
+
+
+def sanity_sentence(mean: float, images: int) -> str:
+    """What the correlation with the maps of a randomised model says."""
+    says = "maps change when the weights are randomised"
+    if abs(mean) >= HALF:
+        says = (
+            "maps hardly change when the weights are randomised, so they may show the image's edges and not the model"
+        )
+    return f"Sanity check: {says}: mean rank correlation {mean:.2f} on {counted(images, 'image')} (1: the same maps; 0: unrelated)."
+
+
+def interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

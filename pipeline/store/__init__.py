@@ -1,0 +1,1 @@
+"""The store: Parquet parts, their schema, footers, digests, and reading them back."""

@@ -1,0 +1,140 @@
+"""Rows of a worker as an Arrow table of the store's schema."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ...statuses import OK
+from ...workers.samples import Row
+from .schema import _AFTER_METRICS, _BEFORE_MAPS, _PNG_TYPE, EXTRA_TYPES, MethodColumn, StoreLayout
+
+
+def build_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
+    """The rows as a table of `layout.schema()`.
+
+    A row whose status is not `ok` has no map and no metrics. Numbers that are not finite are stored as null, because one NaN
+    would poison every mean over its column.
+
+    Raises:
+        ValueError: If a map does not have the layout's input size.
+    """
+    schema = layout.schema()
+    maps = [_checked_map(row, layout) for row in rows]
+    columns = {name: _plain_column(name, rows, layout) for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)}
+    for name in layout.metrics:
+        columns[name] = [_finite(row.metrics.get(name)) if row.status == OK else None for row in rows]
+    arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    for column in layout.method_columns:
+        arrays[column.name] = _method_column(column, rows)
+    for place, (name, kind) in enumerate(layout.extra):
+        arrays[name] = pa.array([_extra_value(row, place, name) for row in rows], EXTRA_TYPES[kind])
+    if layout.floors:
+        arrays["floors"] = pa.array([_floors_value(row, layout) for row in rows], layout.floors_type)
+    if layout.with_map:
+        arrays["map"] = _map_column(maps, layout.map_shape)
+    if layout.with_png:
+        arrays["map_png"] = pa.array([_png_value(one) for one in maps], _PNG_TYPE)
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
+
+
+def _plain_column(name: str, rows: Sequence[Row], layout: StoreLayout) -> list[Any]:
+    match name:
+        case "id" | "uri" | "label":
+            return [getattr(row.sample, name) for row in rows]
+        case "method":
+            return [layout.method] * len(rows)
+        case "mask_counts":
+            return [list(row.mask_counts) for row in rows]
+        case "n_masks":
+            return [sum(row.mask_counts) for row in rows]
+        case "error":  # texts of the operating system may hold file names that are not UTF-8
+            return [None if row.error is None else row.error.encode("utf-8", "replace").decode() for row in rows]
+        case "score" | "logit" | "surrogate_error":
+            return [_finite(getattr(row, name)) for row in rows]
+        case _:
+            return [getattr(row, name) for row in rows]
+
+
+def _method_column(column: MethodColumn, rows: Sequence[Row]) -> pa.Array:
+    """Null where a row has no map, and where the one number is not finite."""
+    values = [row.extras.get(column.name) if row.status == OK else None for row in rows]
+    for row, value in zip(rows, values, strict=True):
+        if value is not None and value.shape != column.shape:
+            raise ValueError(f"{column.name} of {row.sample.id!r} is {value.shape}, the layout says {column.shape}")
+    if not column.shape:
+        return pa.array([_finite(None if value is None else float(value)) for value in values], column.type)
+    flat = np.zeros((len(rows), math.prod(column.shape)), dtype=np.float16)
+    for place, value in enumerate(values):
+        if value is not None:
+            flat[place] = value.ravel()
+    missing = pa.array([value is None for value in values], pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1], mask=missing)
+
+
+def _extra_value(row: Row, place: int, name: str) -> Any:
+    """Every sample of a run carries all extra columns in the layout's order."""
+    given, value = row.sample.extra[place]
+    if given != name:
+        raise ValueError(f"the sample {row.sample.id!r} has {given!r} where the layout has {name!r}")
+    return value
+
+
+def _floors_value(row: Row, layout: StoreLayout) -> dict[str, dict[str, float | None]] | None:
+    if row.floors is None or row.status != OK:
+        return None
+    return {floor: {name: _finite(values.get(name)) for name in layout.floors} for floor, values in row.floors.items()}
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _checked_map(row: Row, layout: StoreLayout) -> np.ndarray | None:
+    if row.status != OK or row.map is None:
+        return None
+    if row.map.shape != layout.input_size:
+        raise ValueError(f"the map of {row.sample.id!r} is {row.map.shape}, the layout says {layout.input_size}")
+    return row.map
+
+
+def _map_column(maps: Sequence[np.ndarray | None], shape: tuple[int, int]) -> pa.Array:
+    flat = np.zeros((len(maps), math.prod(shape)), dtype=np.float16)
+    for place, one in enumerate(maps):
+        if one is not None:
+            flat[place] = area_average(one, shape).ravel()
+    missing = pa.array([one is None for one in maps], pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), math.prod(shape), mask=missing)
+
+
+def area_average(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Reduce `values` (height, width) to `shape`; each result is the mean over the exact, fractional area it covers.
+
+    Returns:
+        float64, in the range of `values`.
+    """
+    rows, columns = (area_weights(size, fewer) for size, fewer in zip(values.shape, shape, strict=True))
+    reduced = rows @ values.astype(np.float64) @ columns.T
+    return reduced.clip(values.min(), values.max())  # rounding must not leave the range
+
+
+def area_weights(size: int, reduced: int) -> np.ndarray:
+    """`(reduced, size)`: the share of each old pixel in each new one; rows sum to 1."""
+    edges = np.arange(reduced + 1) * size / reduced
+    pixels = np.arange(size)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return overlap.clip(0, None) * reduced / size
+
+
+def _png_value(one: np.ndarray | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(one.clip(0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}

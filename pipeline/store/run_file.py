@@ -1,0 +1,143 @@
+"""Whose directory is it? `_run.json` says which run owns an output directory, created once and never changed.
+
+The fingerprint holds everything that could change a row. A directory with another fingerprint is refused, because half of
+its rows would then mean something else.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any, Literal
+
+from ...errors import NoRunError, RunMismatchError, StorageError
+from ..storage.atomic_write import put_if_absent
+from ..storage.backoff import with_retries
+from ..storage.json_object import read_object
+from ..storage.location import child, locate, names_in
+from .schema import SCHEMA_VERSION
+
+RUN_FILE = "_run.json"
+_OWN_BEFORE_CLAIM = frozenset({RUN_FILE, "_logs"})
+_ABSENT = "(not set)"
+_LONGEST_VALUE = 100
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes rows; read from package metadata, so nothing is imported."""
+    packages = ("heatlas", "torch", "torchvision", "pillow")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def claim_run(out: str, fingerprint: Mapping[str, Any], settings: Mapping[str, Any]) -> Literal["created", "resumed"]:
+    """Make `out` the directory of this run, or find that it is already.
+
+    Args:
+        out: Local path or URI.
+        fingerprint: JSON-able, may be nested; what must be equal to resume, such as the plan's and the model's digest.
+            Library versions are added here.
+        settings: The resolved settings, stored for people; not compared.
+
+    Raises:
+        RunMismatchError: If the directory belongs to another run, naming what differs, or holds something else.
+        StorageError: If storage fails.
+    """
+    ours = _as_stored({**fingerprint, "versions": versions()})
+    stored = _read_if_there(out)
+    if stored is None:
+        _refuse_foreign_content(out)
+        run = {"schema_version": SCHEMA_VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+               "fingerprint": ours, "settings": _as_stored(settings)}  # fmt: skip
+        if put_if_absent(child(out, RUN_FILE), (json.dumps(run, indent=2) + "\n").encode()):
+            return "created"
+        stored = read_run(out)  # another driver was first
+    _compare(out, stored, ours)
+    return "resumed"
+
+
+def read_run(out: str) -> dict[str, Any]:
+    """The content of `_run.json`: `schema_version`, `created`, `fingerprint` (with `versions`) and `settings`.
+
+    Raises:
+        NoRunError: If there is no such file.
+        StorageError: If it is damaged.
+    """
+    run = _read_if_there(out)
+    if run is None:
+        raise NoRunError(f"{out} is no heatlas run: it has no {RUN_FILE}; give the directory that `heatlas explain --out` "
+                           "wrote, not a folder in it or above it")  # fmt: skip
+    return run
+
+
+def _read_if_there(out: str) -> dict[str, Any] | None:
+    uri, remedy = child(out, RUN_FILE), "choose another --out, or delete the directory if nothing in it matters"
+    try:
+        run = read_object(uri, remedy)
+    except StorageError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            raise NoRunError(f"{out} is a file, or lies below one; give a directory") from error
+        raise
+    if run is not None and not (isinstance(run.get("fingerprint"), dict) and isinstance(run.get("settings"), dict)):
+        raise StorageError(f"{uri} is damaged (its fingerprint and settings are not objects); {remedy}")
+    return run
+
+
+def _refuse_foreign_content(out: str) -> None:
+    """An empty directory is anybody's; one with other people's files is not."""
+    fs, path = locate(out)
+    names = with_retries(lambda: names_in(fs, path), f"list {out}")
+    foreign = [name for name in names if not name.startswith(".") and name not in _OWN_BEFORE_CLAIM]
+    if foreign and RUN_FILE not in names:  # it is there if another driver came between our two looks
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise RunMismatchError(f"{out} is not empty and is no heatlas run: it holds {', '.join(foreign[:3])}{more}; "
+                               "choose another --out, or an empty directory")  # fmt: skip
+
+
+def _compare(out: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    if stored.get("schema_version") != SCHEMA_VERSION:
+        raise RunMismatchError(f"{out} has store version {stored.get('schema_version')}, this heatlas writes {SCHEMA_VERSION}; "
+                               "choose another --out, or use the heatlas that wrote it")  # fmt: skip
+    if lines := differences(stored["fingerprint"], ours):
+        added = (
+            "; `heatlas evaluate` adds metrics to a run" if any(one.startswith("  metrics:") for one in lines) else ""
+        )
+        raise RunMismatchError(f"{out} belongs to another run, which differs in\n" + "\n".join(lines) +
+                               f"\nchoose another --out, or restore the stored values{added}; nothing was changed")  # fmt: skip
+
+
+def differences(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """A line for people about every key, in stored order, in which two fingerprints differ."""
+    theirs, mine = dict(_flat(stored)), dict(_flat(_as_stored(ours)))
+    return [
+        f"  {key}: stored {_shown(theirs, key)}, now {_shown(mine, key)}"
+        for key in dict.fromkeys((*theirs, *mine))
+        if theirs.get(key, _ABSENT) != mine.get(key, _ABSENT)
+    ]
+
+
+def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON makes of the values, so that a tuple compares equal to the list that comes back."""
+    return json.loads(json.dumps(dict(values), default=str))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, one in value.items():
+        if isinstance(one, dict) and one:
+            yield from _flat(one, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", one
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    text = json.dumps(values[key]) if key in values else _ABSENT
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

@@ -1,0 +1,159 @@
+"""The columns of the store and what its metadata says. One row is one (sample, target, method).
+
+Knows Arrow and Parquet, not where files lie. The types were measured on pandas, polars, DuckDB, Hugging Face datasets and
+Lance: float16 in a fixed-size list is the one that all read and DuckDB computes with.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from ...engine.metrics.chance_map_names import FLOOR_NAMES
+from ...errors import SettingsError
+
+SCHEMA_VERSION = 2
+METADATA_KEY = b"heatlas"
+_PNG_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_BEFORE_MAPS: tuple[tuple[str, pa.DataType], ...] = (
+    ("id", pa.string()), ("uri", pa.string()), ("label", pa.int32()), ("prediction", pa.int32()), ("target", pa.int32()),
+    ("method", pa.string()), ("score", pa.float64()), ("logit", pa.float64()), ("status", pa.string()),
+    ("error", pa.string()), ("height", pa.int32()), ("width", pa.int32()),
+)  # fmt: skip
+_AFTER_METRICS: tuple[tuple[str, pa.DataType], ...] = (
+    ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()),
+    ("n_backwards", pa.int64()), ("surrogate_error", pa.float64()),
+    ("seconds", pa.float64()), ("device", pa.string()),
+)  # fmt: skip
+EXTRA_TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+"""What a column of the data set's own may be, by the name that the files' metadata gives it."""
+EXTRA_KEY = "extra_columns"
+METHOD_KEY = "method_columns"
+RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)) | {"map", "map_png", "floors"}
+
+
+@dataclass(frozen=True)
+class MethodColumn:
+    """What a method gives beside its map: one number, or numbers of a fixed shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one row's value; empty for one number."""
+    meaning: str
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.list_(pa.float16(), math.prod(self.shape)) if self.shape else pa.float64()
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """What the files of one run look like; plain values, so that it travels to the workers."""
+
+    input_size: tuple[int, int]
+    """Height and width of the network's input, which is the resolution of the maps that come in."""
+    method: str = "sise"
+    metrics: tuple[str, ...] = ()
+    """Metric columns, in this order."""
+    extra: tuple[tuple[str, str], ...] = ()
+    """Columns of the data set's own, behind all others: name and type, one of `EXTRA_TYPES`."""
+    method_columns: tuple[MethodColumn, ...] = ()
+    """What else the method gives, in this order, behind the costs."""
+    floors: tuple[str, ...] = ()
+    """Metrics that the column `floors` holds of maps that know nothing; none: no such column."""
+    map_size: int | Literal["input"] = 56
+    """Longer side of the stored map in pixels; `input` keeps full resolution. Maps are never enlarged."""
+    with_map: bool = True
+    with_png: bool = True
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-able facts for the files' metadata: `metrics` (name -> definition id, unit ...), `class_names`, `provenance`."""
+
+    def __post_init__(self) -> None:
+        if self.map_size != "input" and (not isinstance(self.map_size, int) or self.map_size < 1):
+            raise SettingsError(
+                f"store.map_size must be 'input' or at least 1 pixel, got {self.map_size!r}; leave it out for 56"
+            )
+        own = [column.name for column in self.method_columns]
+        if taken := {*RESERVED, *self.metrics}.intersection(own):
+            raise SettingsError(
+                f"method {self.method} has an extra {min(taken)!r}, which is a column of the store already; it must be named otherwise"
+            )
+        if taken := RESERVED.intersection(self.metrics):
+            raise SettingsError(
+                f"the metric name {min(taken)!r} is a column of every store; name the metric differently"
+            )
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Height and width of the stored map: the input's aspect, the longer side `map_size`, each side at least 1."""
+        height, width = self.input_size
+        longer = max(height, width)
+        if self.map_size == "input" or self.map_size >= longer:
+            return height, width
+        scale = self.map_size / longer
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema with all metadata."""
+        height, width = self.map_shape
+        maps = [("map", pa.list_(pa.float16(), height * width))] if self.with_map else []
+        pngs = [("map_png", _PNG_TYPE)] if self.with_png else []
+        metrics = [(name, pa.float64()) for name in self.metrics]
+        floors = [("floors", self.floors_type)] if self.floors else []
+        method = [(column.name, column.type) for column in self.method_columns]
+        extra = [(name, EXTRA_TYPES[kind]) for name, kind in self.extra]
+        return pa.schema(
+            [*_BEFORE_MAPS, *maps, *pngs, *metrics, *floors, *_AFTER_METRICS, *method, *extra],
+            metadata=self._metadata(),
+        )
+
+    @property
+    def floors_type(self) -> pa.DataType:
+        """Struct of floors, each a struct of metrics: beside the scores in the same row, and in no mean over a metric's column."""
+        values = pa.struct([(name, pa.float64()) for name in self.floors])
+        return pa.struct([(name, values) for name in FLOOR_NAMES])
+
+    def _metadata(self) -> dict[bytes, bytes]:
+        (height, width), (input_height, input_width) = self.map_shape, self.input_size
+        facts: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "method": self.method, **self.metadata}
+        if self.with_map:
+            facts["map"] = {"height": height, "width": width, "value_range": [0.0, 1.0], "order": "rows from the top",
+                            "reduction": "area average of the map at input resolution"}  # fmt: skip
+        if self.with_png:
+            facts["map_png"] = {"height": input_height, "width": input_width, "value_range": [0, 255]}
+        if self.method_columns:
+            facts[METHOD_KEY] = {
+                one.name: {"shape": list(one.shape), "meaning": one.meaning} for one in self.method_columns
+            }
+        if self.extra:
+            facts[EXTRA_KEY] = dict(self.extra)
+        found = {METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
+        if self.with_png:  # what makes Hugging Face datasets decode the column
+            found[b"huggingface"] = json.dumps({"info": {"features": {"map_png": {"_type": "Image"}}}}).encode()
+        return found
+
+
+def read_metadata(schema: pa.Schema) -> dict[str, Any]:
+    """The facts that `StoreLayout` wrote into a file: sizes, ranges, definitions, class names, provenance."""
+    return json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+
+
+def metric_columns(schema: pa.Schema) -> list[str]:
+    """Those of a store's columns that are metrics, in stored order."""
+    others = {*RESERVED, *extra_columns(schema), *method_columns(schema)}
+    return [name for name in schema.names if name not in others]
+
+
+def method_columns(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """Those of a store's columns that its method gave beside the map: `shape` and `meaning` by name."""
+    return read_metadata(schema).get(METHOD_KEY, {})
+
+
+def extra_columns(schema: pa.Schema) -> dict[str, str]:
+    """Those of a store's columns that came with the data set: name and type."""
+    return read_metadata(schema).get(EXTRA_KEY, {})

@@ -1,0 +1,119 @@
+"""How far a run is, from one listing, the footers of its parts and `_run.json`; as data and as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...statuses import RETRYABLE
+from ..text import counted, duration, shown
+from .evaluation_status import evaluation_lines, evaluation_records
+from .run_file import read_run
+from .store import done_shards, read_success, row_totals
+
+CAUSES_SHOWN = 8
+LONGEST_CAUSE = 110
+SHARDS_SHOWN = 12
+
+
+def run_status(out: str) -> dict[str, Any]:
+    """What is done and what is not.
+
+    Returns:
+        JSON values: `out`, `complete`, `success` (whether `_SUCCESS` is there), `shards` (planned, done), `undone` (indices),
+        `samples` (planned), `samples_done`, `rows`, `statuses`, `causes` (status, error, rows, example), `retryable` (rows that `--retry-errors`
+        would try again), `metrics` (name -> mean, count),
+        `forwards`, `seconds` of all workers together, `bytes`, `evaluations` (what was added since, as `evaluation_records`),
+        `created`, `settings`.
+
+    Raises:
+        StorageError: If `out` is no run, or its files cannot be read.
+    """
+    run = read_run(out)
+    plan = run["fingerprint"]["plan"]
+    done = done_shards(out)
+    undone = [index for index in range(plan["shards"]) if index not in done]
+    totals = row_totals(out, done)
+    return {
+        "out": out,
+        "complete": not undone,
+        "success": read_success(out) is not None,
+        "shards": {"planned": plan["shards"], "done": plan["shards"] - len(undone)},
+        "undone": undone,
+        "samples": plan["samples"],
+        "samples_done": totals["samples"],
+        **{key: totals[key] for key in ("rows", "statuses", "metrics", "forwards", "seconds", "bytes")},
+        "causes": totals["causes"],
+        "retryable": sum(count for status, count in totals["statuses"].items() if status in RETRYABLE),
+        "evaluations": evaluation_records(out, plan["shards"]),
+        "created": run["created"],
+        "settings": run["settings"],
+    }
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """The status for people, ready to print."""
+    shards = status["shards"]
+    state = (
+        "complete" if status["complete"] and status["success"] else f"{counted(len(status['undone']), 'shard')} undone"
+    )
+    if status["complete"] and not status["success"]:
+        state = "all shards done but not concluded"
+    lines = [f"{status['out']}: {state} ({shards['done']} of {shards['planned']} shards)", *totals_lines(status)]
+    if status["undone"]:
+        named = ", ".join(map(str, status["undone"][:SHARDS_SHOWN]))
+        more = len(status["undone"]) - SHARDS_SHOWN
+        lines.append(field("undone", named + (f" and {more} more" if more > 0 else "")))
+    if not (status["complete"] and status["success"]):
+        lines.append(field("resume", "run the same `heatlas explain` command again"))
+    lines += [field(*line) for record in status["evaluations"] for line in evaluation_lines(record)]
+    if status["retryable"]:
+        rows = counted(status["retryable"], "error row")
+        lines.append(field("retry", f"the same command with --retry-errors tries {rows} again"))
+    return "\n".join(lines)
+
+
+def totals_lines(status: dict[str, Any]) -> list[str]:
+    """Rows, errors by status and cause, mean metrics and forwards, one fact a line."""
+    statuses = sorted(status["statuses"].items(), key=lambda item: (item[0] != "ok", item[0]))
+    lines = [field("rows", rows_text(status))]
+    if statuses:
+        lines.append(field("status", ", ".join(f"{name} {count}" for name, count in statuses)))
+    for cause in status["causes"][:CAUSES_SHOWN]:
+        lines.append(
+            field(
+                "",
+                f"{cause['rows']} x {cause['status']}: {shortened(cause['error'])} (such as {shown(cause['example'])})",
+            )
+        )
+    if len(status["causes"]) > CAUSES_SHOWN:
+        lines.append(
+            field("", f"and {len(status['causes']) - CAUSES_SHOWN} more causes: see the columns status and error")
+        )
+    measured = {name: value for name, value in status["metrics"].items() if value["count"]}
+    for name, value in measured.items():
+        lines.append(field(name, f"{value['mean']:.4g}  (mean of {value['count']})"))
+    if status["rows"]:
+        each = status["forwards"] / status["rows"]
+        lines.append(field("forwards", f"{status['forwards']:,}  ({each:,.0f} per row)"))
+        lines.append(
+            field(
+                "work", f"{duration(status['seconds'])} of all workers together, {status['bytes'] / 1e6:,.1f} MB stored"
+            )
+        )
+    return lines
+
+
+def rows_text(status: dict[str, Any]) -> str:
+    """`200 of 300 samples`; where samples have several targets `500, of 200 of 300 samples`."""
+    planned = counted(status["samples"], "sample")
+    several = f", of {status['samples_done']}" if status["rows"] != status["samples_done"] else ""
+    return f"{status['rows']}{several} of {planned}"
+
+
+def field(name: str, text: str) -> str:
+    return f"  {name:<8}  {text}"
+
+
+def shortened(text: str | None) -> str:
+    plain = shown(" ".join((text or "no text").split()))
+    return plain if len(plain) <= LONGEST_CAUSE else plain[: LONGEST_CAUSE - 3] + "..."

@@ -1,0 +1,52 @@
+"""Counts, times and foreign texts as people read them."""
+
+from __future__ import annotations
+
+import sys
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 error`, `2 errors`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def shown(text: str) -> str:
+    """An id or path as it is, or quoted when it is empty or holds characters that a terminal would obey instead of showing."""
+    return text if text and text.isprintable() else repr(text)
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, cut to `longest` characters of which the last three are then dots."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def harmless(text: str, *, lines: bool = True) -> str:
+    """A text for a terminal: what a terminal would obey instead of showing is written as `\\x1b`.
+
+    Also what turns the direction of writing, by which a text can show itself in another order than it has.
+
+    Args:
+        text: May hold names and errors from anywhere.
+        lines: Whether it may have several lines; else a line break counts as something to obey.
+    """
+    return "".join(c if c.isprintable() or (lines and c == "\n") else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def say(text: str) -> None:
+    print(f"heatlas: {harmless(text)}", file=sys.stderr)

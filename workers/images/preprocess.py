@@ -1,0 +1,191 @@
+"""From an upright RGB image to the network's input, as torchvision's `ImageClassification` transforms do it on PIL images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ...errors import SettingsError, did_you_mean
+from .geometry import Geometry, centre_offset
+
+Resize = Literal["shorter_side_crop", "squash", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes the network's input. The defaults are those of ImageNet classifiers.
+
+    Raises:
+        SettingsError: If a value is out of its range.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    """`(height, width)` of the network's input, pixels."""
+    resize: Resize = "shorter_side_crop"
+    """`shorter_side_crop`: scale, keeping the shape, and cut out the centre. `squash`: scale each side on its own. `pad`:
+    scale until the whole image fits, and fill the rest with the mean colour (0 after normalising: nothing to see)."""
+    resize_to: int | None = None
+    """Pixels of the shorter side before the centre is cut out, only for `shorter_side_crop`. None: as small as still
+    covers the input size. Where it is too small to cover it, the rest is black, as in torchvision."""
+    interpolation: Interpolation = "bilinear"
+    """Resampling filter, always antialiased as Pillow does it (except `nearest`)."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Subtracted from each channel of the image in [0, 1]."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """Each channel is divided by it afterwards."""
+    channels: int = 3
+    """3: RGB. 1: grey (ITU-R 601 luma)."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """Where the pixels of an upright image of `height` x `width` go."""
+        target_height, target_width = self.size
+        if self.resize == "squash":
+            resized = self.size
+        elif self.resize == "pad":
+            resized = _scaled(height, width, by_height=target_height * width <= target_width * height, size=self.size)
+        elif self.resize_to is None:
+            resized = _scaled(height, width, by_height=target_height * width >= target_width * height, size=self.size)
+        else:
+            shorter = (self.resize_to, self.resize_to)
+            resized = _scaled(height, width, by_height=height <= width, size=shorter)
+        top, left = (centre_offset(full, window) for full, window in zip(resized, self.size, strict=True))
+        return Geometry((height, width), resized, self.size, top, left)
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """What the network sees, for human eyes: RGB at input size, not normalised."""
+        return self._fitted(image).convert("RGB")
+
+    def tensor(self, image: Image.Image) -> Float[Tensor, "channel height width"]:
+        """The network's input, float32, normalised by mean and std."""
+        pixels = np.array(self._fitted(image)).reshape(*self.size, self.channels)
+        values = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
+        return values.sub_(_per_channel(self.mean)).div_(_per_channel(self.std))
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        image = image.convert("RGB" if self.channels == 3 else "L")
+        resample = Image.Resampling[self.interpolation.upper()]
+        return self.geometry(image.height, image.width).image(image, resample, self._fill())
+
+    def _fill(self) -> tuple[int, ...]:
+        if self.resize != "pad":
+            return (0,) * self.channels
+        return tuple(min(max(round(255 * value), 0), 255) for value in self.mean)
+
+
+def preprocess_from_preset(preset: Any) -> Preprocess:
+    """The `Preprocess` that equals a torchvision `ImageClassification` preset (`Weights.transforms()`).
+
+    Of a `SemanticSegmentation` preset the centre square, because every input of a run has one size.
+    """
+    cropped = getattr(
+        preset, "crop_size", preset.resize_size
+    )  # segmentation presets keep the whole image, whatever its shape
+    crop = cropped[0] if isinstance(cropped, (list, tuple)) else cropped
+    shorter = preset.resize_size[0] if isinstance(preset.resize_size, (list, tuple)) else preset.resize_size
+    return Preprocess(
+        size=(crop, crop),
+        resize_to=shorter,
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        channels=len(preset.mean),
+    )
+
+
+def with_overrides(found: Preprocess, overrides: Mapping[str, Any]) -> Preprocess:
+    """`found` with the user's settings on top, each overriding one value; None overrides nothing.
+
+    `size` may be one number for a square. Without a `resize_to` of the user's own, another `size` scales the one found
+    in proportion (232 for 224 becomes 464 for 448), and another `resize` forgets it. One-valued `mean` means grey input.
+
+    Raises:
+        SettingsError: For an unknown setting or a value out of its range.
+    """
+    given = {name: _plain(name, value) for name, value in overrides.items() if value is not None}
+    known = [field.name for field in fields(Preprocess)]
+    for name in given:
+        if name not in known:
+            raise SettingsError(
+                f"unknown preprocess setting {name!r}, there are {', '.join(known)}{did_you_mean(name, known)}"
+            )
+    if "resize_to" not in given:
+        given["resize_to"] = _scaled_resize_to(found, given)
+    if "channels" not in given and "mean" in given:
+        given["channels"] = len(given["mean"])
+    return replace(found, **given)
+
+
+def _scaled_resize_to(found: Preprocess, given: Mapping[str, Any]) -> int | None:
+    if found.resize_to is None or given.get("resize", found.resize) != found.resize:
+        return None
+    size = given.get("size", found.size)
+    if not (isinstance(size, tuple) and size and isinstance(size[0], int)):
+        return found.resize_to  # what is wrong with the size is said when it is checked
+    return max(1, round(found.resize_to * min(size) / min(found.size)))
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "size" and isinstance(value, int):
+        return (value, value)
+    if name in ("mean", "std") and isinstance(value, (list, tuple)):
+        return tuple(float(number) if isinstance(number, int) else number for number in value)
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _scaled(height: int, width: int, *, by_height: bool, size: tuple[int, int]) -> tuple[int, int]:
+    """The shape kept, height (or width) equal to that of `size`; the other side rounded down, as torchvision does."""
+    if by_height:
+        return size[0], max(1, size[0] * width // height)
+    return max(1, size[1] * height // width), size[1]
+
+
+def _per_channel(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+
+
+def _check(preprocess: Preprocess) -> None:
+    size, channels = preprocess.size, preprocess.channels
+    if not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+        raise SettingsError(f"preprocess.size must be a positive height and width in pixels, got {size!r}")
+    for name, value, allowed in (
+        ("resize", preprocess.resize, get_args(Resize)),
+        ("interpolation", preprocess.interpolation, get_args(Interpolation)),
+    ):
+        if value not in allowed:
+            hint = did_you_mean(str(value), allowed)
+            raise SettingsError(f"preprocess.{name} must be one of {', '.join(allowed)}, got {value!r}{hint}")
+    if channels not in (1, 3):
+        raise SettingsError(f"preprocess.channels must be 3 (RGB) or 1 (grey), got {channels!r}")
+    if preprocess.resize_to is not None:
+        if preprocess.resize != "shorter_side_crop":
+            raise SettingsError(
+                f"preprocess.resize_to belongs to shorter_side_crop; leave it out with resize={preprocess.resize!r}"
+            )
+        if not isinstance(preprocess.resize_to, int) or preprocess.resize_to < 1:
+            raise SettingsError(
+                f"preprocess.resize_to must be a positive number of pixels, got {preprocess.resize_to!r}"
+            )
+    for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if not isinstance(values, tuple) or len(values) != channels or not all(map(_is_finite, values)):
+            raise SettingsError(f"preprocess.{name} must be {channels} finite numbers, one per channel, got {values!r}")
+    if min(preprocess.std) <= 0:
+        raise SettingsError(f"preprocess.std must be above 0 in every channel, got {preprocess.std!r}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -1,0 +1,65 @@
+"""One forward on an input of zeros: what kind of thing a loaded model returns, before anything depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...engine.methods.image_features import features_of
+from ...errors import ModelError
+from ..images.preprocess import Preprocess
+
+
+def class_count(module: nn.Module, preprocess: Preprocess, spec: str) -> tuple[int, bool]:
+    """Number of classes, and whether every pixel gets them.
+
+    Raises:
+        ModelError: When the model does not run on its own input size or returns no logits of at least 2 classes.
+    """
+    output = _on_zeros(module, preprocess, spec)
+    logits = output.get("out") if isinstance(output, Mapping) else output  # torchvision's segmentation models
+    if not isinstance(logits, Tensor) or (logits is not output and logits.ndim != 4):
+        raise ModelError(
+            f"{spec} returns a {type(output).__name__}, not a tensor of logits (batch, class); wrap it so that it returns only "
+            "the logits"
+        )
+    if logits.ndim not in (2, 4) or logits.shape[0] != 1 or logits.shape[1] < 2:
+        raise ModelError(f"{spec} must return logits of shape (batch, class), or (batch, class, height, width) of a dense model, with at "
+                         f"least 2 classes; for a batch of 1 it returned {tuple(logits.shape)}")  # fmt: skip
+    _refuse_damaged(logits, spec, "logits")
+    return logits.shape[1], logits.ndim == 4
+
+
+def feature_width(module: nn.Module, preprocess: Preprocess, spec: str) -> int:
+    """Numbers in the feature that the model gives each image.
+
+    Raises:
+        ModelError: When the model does not run on its own input size, gives no feature, or returns scores made of its logits.
+    """
+    features = _on_zeros(lambda images: features_of(module, images, refuse_scores=True), preprocess, spec)
+    _refuse_damaged(features, spec, "features")
+    return features.shape[1]
+
+
+def _on_zeros(forward: Callable[[Tensor], Any], preprocess: Preprocess, spec: str) -> Any:
+    shape = (1, preprocess.channels, *preprocess.size)
+    try:
+        with torch.no_grad():
+            return forward(torch.zeros(shape))
+    except ModelError as error:
+        raise ModelError(f"{spec}: {error}") from error
+    except Exception as error:
+        raise ModelError(
+            f"{spec} does not run on an input of shape {shape}: {' '.join(str(error).split())}. Set preprocess.size (and, for "
+            "other channels, preprocess.mean and preprocess.std) to what the model was trained with"
+        ) from error
+
+
+def _refuse_damaged(values: Tensor, spec: str, what: str) -> None:
+    if not torch.isfinite(values).all():
+        raise ModelError(
+            f"{spec} returns {what} that are not finite for an input of zeros; its weights are damaged or incomplete"
+        )

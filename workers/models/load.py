@@ -1,0 +1,215 @@
+"""From what the user calls a model to one that is loaded, checked and ready to be explained."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+from torch import nn
+
+from ...engine.methods.bank_classifier import BankClassifier
+from ...errors import ModelError, did_you_mean
+from ..images.preprocess import Preprocess, with_overrides
+from ..protocols import SampleReader
+from .bank_file import bank_for
+from .built_model import FoundModel
+from .checks import class_count, feature_width
+from .exported import SUFFIXES, load_program
+from .factory import load_factory
+from .huggingface import load_hf
+from .input_channels import refuse_channels
+from .timm import load_timm
+from .torchvision import load_torchvision, torchvision_names
+from .weights import model_digest
+
+_FAMILIES: dict[str, Callable[[str, SampleReader | None], FoundModel]] = {
+    "torchvision": load_torchvision,
+    "timm": load_timm,
+    "hf": load_hf,
+}
+"""Loaders by prefix; each takes what follows the colon. Anything else with a colon is a Python factory, or the path of a program."""
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(@.+)?")
+_FORMS = (
+    "torchvision:NAME[@WEIGHTS], timm:NAME[@WEIGHTS], hf:FOLDER_OR_NAME, package.module:factory[@WEIGHTS], or the path of a "
+    "TorchScript file (.pt) or an exported program (.pt2)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Which model, and the user's preprocessing; plain values that travel to workers. None keeps what the model says."""
+
+    spec: str
+    """`torchvision:NAME[@WEIGHTS]`, `timm:NAME[@WEIGHTS]`, `hf:FOLDER_OR_NAME`, a path, or `package.module:factory[@WEIGHTS]`."""
+    size: tuple[int, int] | None = None
+    resize: str | None = None
+    resize_to: int | None = None
+    interpolation: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channels: int | None = None
+    bank: str | None = None
+    """Path or URI of a feature bank that stands in for a classifier."""
+
+    def overrides(self) -> dict[str, object]:
+        """The preprocess settings by name, None where the model decides."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("spec", "bank")}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that maps images to logits `(batch, class)`, or `(batch, class, height, width)` where it is dense."""
+
+    module: nn.Module
+    """On the CPU, in eval mode."""
+    preprocess: Preprocess
+    class_names: tuple[str, ...] | None
+    """One name per class, None where nobody says."""
+    num_classes: int
+    """At least 2."""
+    digest: str
+    """Sha256 (hex) of weights and preprocessing, and of the bank where there is one."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where each preprocess setting comes from, in words, by name."""
+    dense: bool = False
+    """Whether it gives every pixel its class."""
+    bank_digest: str = ""
+    """Sha256 (hex) of the bank alone; empty without one."""
+
+
+@dataclass(frozen=True)
+class FeatureModel:
+    """A model that gives features, whatever else it returns."""
+
+    module: nn.Module
+    """On the CPU, in eval mode."""
+    preprocess: Preprocess
+    digest: str
+    """Sha256 (hex) of weights and preprocessing."""
+    width: int
+    """Numbers in a feature."""
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedModel:
+    """Load the model, settle its preprocessing, and run it once on zeros to see that it is a classifier, or with a bank becomes one.
+
+    Args:
+        spec: Model, preprocessing and bank.
+        reader: Reads weights and banks at remote URIs (`s3://...`); local files need none.
+
+    Raises:
+        ModelError: When the model is unknown, cannot be loaded, or does not return logits `(batch, class)`; when the bank is none, or
+            another model's.
+        SettingsError: When a preprocess setting is out of its range.
+    """
+    if spec.bank is not None:
+        return _with_bank(load_feature_model(spec, reader), spec.spec, spec.bank, reader)
+    found, preprocess = _settled(spec, reader)
+    if found.headless:
+        raise ModelError(
+            f"{spec.spec} has no classifier, it gives features: make a bank of labelled images with `heatlas bank` and name it "
+            "with --bank, or give weights that have a last layer"
+        )
+    return _classifier(found, preprocess, spec)
+
+
+def load_feature_model(spec: ModelSpec, reader: SampleReader | None = None) -> FeatureModel:
+    """As `load_model`, of a model whose features are wanted; its bank is not looked at.
+
+    Raises:
+        ModelError: When the model is unknown, cannot be loaded, or gives no features.
+        SettingsError: When a preprocess setting is out of its range.
+    """
+    return _features(*_settled(spec, reader), spec)
+
+
+def load_either(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedModel | FeatureModel:
+    """As `load_model`, or as `load_feature_model` where the model has no classifier: for whoever looks only at its layers.
+
+    Raises:
+        ModelError: As these two.
+        SettingsError: As these two.
+    """
+    found, preprocess = _settled(spec, reader)
+    return (_features if found.headless else _classifier)(found, preprocess, spec)
+
+
+def _classifier(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> LoadedModel:
+    module, class_names = found.module, found.class_names
+    classes, dense = class_count(module, preprocess, spec.spec)
+    if class_names is not None and len(class_names) != classes:
+        raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
+    digest = model_digest(module, preprocess, found.code)
+    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(found, preprocess, spec), dense)
+
+
+def _features(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> FeatureModel:
+    width = feature_width(found.module, preprocess, spec.spec)
+    digest = model_digest(found.module, preprocess, found.code)
+    return FeatureModel(found.module, preprocess, digest, width, origins_of(found, preprocess, spec))
+
+
+def _with_bank(model: FeatureModel, spec: str, uri: str, reader: SampleReader | None) -> LoadedModel:
+    stored = bank_for(uri, model.width, model.digest, spec, reader)
+    own = stored.digest()
+    return LoadedModel(
+        module=BankClassifier(model.module, stored.bank).eval(),
+        preprocess=model.preprocess,
+        class_names=stored.class_names,
+        num_classes=stored.bank.num_classes,
+        digest=hashlib.sha256(f"{model.digest} {own}".encode()).hexdigest(),
+        origins=model.origins,
+        bank_digest=own,
+    )
+
+
+def _settled(spec: ModelSpec, reader: SampleReader | None) -> tuple[FoundModel, Preprocess]:
+    found = _load(spec, reader)
+    found.module.eval()
+    preprocess = with_overrides(found.preprocess, spec.overrides())
+    refuse_channels(found.module, preprocess, spec.spec)
+    return found, preprocess
+
+
+def origins_of(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> dict[str, str]:
+    """Who decided each preprocess setting: the user, the model, or one of the user's others."""
+    origins = {}
+    for name, given in spec.overrides().items():
+        if given is not None:
+            origins[name] = f"setting preprocess.{name}"
+        elif getattr(preprocess, name) != getattr(found.preprocess, name):
+            origins[name] = "follows from the settings"
+        else:
+            origins[name] = found.origin
+    return origins
+
+
+def remote_file(spec: str) -> str | None:
+    """The URI of a model or of weights that are read from elsewhere; None where everything is local."""
+    place = spec if is_program(spec) else spec.partition("@")[2]
+    return place if "://" in place else None
+
+
+def is_program(spec: str) -> bool:
+    """Whether the spec is the path of a model saved as a program."""
+    family = spec.partition(":")[0]
+    return spec.lower().endswith(SUFFIXES) and family not in _FAMILIES and _FACTORY.fullmatch(spec) is None
+
+
+def _load(model: ModelSpec, reader: SampleReader | None) -> FoundModel:
+    spec = model.spec
+    family, colon, rest = spec.partition(":")
+    if colon and family in _FAMILIES:
+        return _FAMILIES[family](rest, reader)
+    if is_program(spec):
+        return load_program(spec, reader, model.overrides())
+    if _FACTORY.fullmatch(spec):
+        return load_factory(spec, reader)
+    if spec.partition("@")[0] in torchvision_names():
+        hint = f"; did you mean 'torchvision:{spec}'?"
+    else:
+        hint = did_you_mean(family, _FAMILIES)
+    raise ModelError(f"{spec!r} names no model{hint}; write {_FORMS}")

@@ -1,0 +1,155 @@
+"""The actors of a run and the references in flight: the policy's orders become Ray calls, Ray's answers become news."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ..events import ShardFailed, WorkerEvent
+from ..policy.orders import DeathKind
+from ..samples import Sample, Shard
+from ..worker.shard_worker import Hello, StartReport
+from .actors import actor_class
+from .failure_kinds import death_text, verdict_of
+
+PINGS = 3
+"""An unreachable actor is asked so often whether it died or its node did; each question takes Ray about two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The actor is gone."""
+
+    kind: DeathKind
+    text: str
+
+
+News = Hello | StartReport | WorkerEvent | Death
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    handle: Any
+    waiting: Any
+    """What Ray will answer next: a reference, or a stream of them."""
+    streaming: bool = False
+    pid: int = 0
+    host: str = ""
+    pings: int = 0
+    doubt: str = ""
+
+
+class Fleet:
+    """All actors of one run; leaves none behind.
+
+    Args:
+        arguments: Of `ShardWorker`.
+        gpus: GPUs per actor; may be a fraction.
+        cpus: CPUs per actor.
+    """
+
+    def __init__(self, arguments: Sequence[Any], *, gpus: float, cpus: float):
+        self._actor = actor_class(gpus=gpus, cpus=cpus)
+        self._arguments = arguments
+        self._members: dict[int, _Member] = {}
+
+    def spawn(self, worker: int) -> None:
+        """Create an actor; when it answers it is asked to build its model."""
+        handle = self._actor.remote(*self._arguments)
+        self._members[worker] = _Member(handle, handle.hello.remote())
+
+    def dispatch(
+        self, worker: int, shard: Shard, samples: Sequence[Sample], quarantine: frozenset[int], careful: bool
+    ) -> None:
+        """Give the worker a shard.
+
+        Backpressure of one object makes a worker wait until its announcement has been read here, before it touches the image.
+        Without it all unread announcements are lost when the process dies [measured], and a breadcrumb could name the wrong image.
+        """
+        member = self._members[worker]
+        run = member.handle.run.options(num_returns="streaming", _generator_backpressure_num_objects=1)
+        member.waiting, member.streaming = run.remote(shard, samples, quarantine, careful), True
+
+    def kill(self, worker: int) -> None:
+        """End the worker's process, whatever state it is in."""
+        import ray
+
+        member = self._members.pop(worker, None)
+        if member is None:
+            return
+        with suppress(Exception):
+            ray.kill(member.handle, no_restart=True)
+
+    def close(self) -> None:
+        """Kill every actor."""
+        for worker in list(self._members):
+            self.kill(worker)
+
+    def news(self, timeout: float) -> Iterator[tuple[int, News]]:
+        """Wait at most `timeout` seconds for something to happen, then give everything that has."""
+        import ray
+
+        owners = {id(one.waiting): name for name, one in self._members.items() if one.waiting is not None}
+        waiting = [one.waiting for one in self._members.values() if one.waiting is not None]
+        if not waiting:
+            time.sleep(timeout)
+            return
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout, fetch_local=True)
+        if ready:
+            ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        for reference in ready:
+            worker = owners[id(reference)]
+            if worker not in self._members:
+                continue
+            found = self._fetch(self._members[worker])
+            if found is not None:
+                if isinstance(found, Death):
+                    self.kill(worker)
+                yield worker, found
+
+    def _fetch(self, member: _Member) -> News | None:
+        import ray
+
+        try:
+            answer: Any = ray.get(next(member.waiting) if member.streaming else member.waiting, timeout=60)
+        except StopIteration:
+            member.waiting, member.streaming = None, False
+            return None
+        except Exception as error:
+            return self._judge(member, error)
+        if member.streaming:
+            return answer
+        member.waiting = None
+        if member.pings:
+            return Death("infrastructure", member.doubt)
+        if isinstance(answer, Hello):
+            member.pid, member.host = answer.pid, answer.host
+            member.waiting = member.handle.start.remote()
+        return answer
+
+    def _judge(self, member: _Member, error: Exception) -> News | None:
+        verdict = verdict_of(error)
+        if verdict == "failed":
+            return ShardFailed("error", death_text(error)) if member.streaming else Death("crash", death_text(error))
+        if verdict != "doubtful":
+            return Death("crash" if verdict == "crash" else "infrastructure", death_text(error))
+        if member.pings == PINGS:
+            return Death("infrastructure", member.doubt)
+        member.pings += 1
+        member.doubt = member.doubt or death_text(error)
+        member.waiting, member.streaming = member.handle.hello.remote(), False
+        return None
+
+    def kill_hard(self, worker: int) -> None:
+        """Kill a worker that may not even answer Ray: a stopped process would keep its GPU for ever."""
+        member = self._members.get(worker)
+        self.kill(worker)
+        if member and member.pid and member.host == socket.gethostname():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(member.pid, signal.SIGKILL)

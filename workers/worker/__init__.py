@@ -1,0 +1,1 @@
+"""The worker: builds its model once, then explains one shard after another. Knows no Ray."""

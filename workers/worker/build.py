@@ -1,0 +1,125 @@
+"""Builds the engine of a worker from its spec: model, method, session, on this process's device."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...engine.methods.build_explainer import make_explainer
+from ...engine.methods.registry import find_method
+from ...engine.scoring.class_ranking import rank_classes
+from ...engine.scoring.confidence import SCORES
+from ...engine.scoring.fast_forward import StandInWarning
+from ...engine.scoring.scoring_options import Scoring
+from ...engine.session import ExplainSession
+from ..images.decode import Prepared, prepare
+from ..models.load import LoadedModel, load_model
+from ..protocols import SampleReader, StoredExplanations
+from ..samples import Sample
+from .engine_protocol import Engine
+from .malloc import keep_freed_memory
+from .spec import WorkerSpec
+
+
+def build_engine(spec: WorkerSpec, reader: SampleReader, stored: StoredExplanations | None = None) -> Engine:
+    """Load the model and put it on the device; sets this process's threads and, on a CPU, that it keeps the memory it frees.
+
+    Args:
+        spec: Model and method.
+        reader: Reads weights at remote places.
+        stored: Where explanations are; then they are measured, and nothing is explained but what a metric asks for.
+
+    Raises:
+        ModelError: When the model cannot be loaded or has no blocks.
+        SettingsError: When a metric or precision is unknown.
+    """
+    torch.set_num_threads(spec.threads)
+    device = device_of(spec.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return ModelEngine(spec, load_model(spec.model, reader), device, stored)
+
+
+def device_of(wanted: str) -> torch.device:
+    """What `auto`, `cpu` or `cuda` means here."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+class ModelEngine:
+    """A method with its metrics over one loaded model."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        loaded: LoadedModel,
+        device: torch.device,
+        stored: StoredExplanations | None = None,
+    ):
+        self._spec = spec
+        self._stored = stored
+        self._preprocess = loaded.preprocess
+        self._torch_device = device
+        self._model = loaded.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.num_classes: int | None = loaded.num_classes
+        self.device = f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+        self._batch_size = spec.batch_size
+        self.session = self._new_session()
+        self.notes = self._warm_up() if spec.fold_bn or spec.compile else ()
+
+    @property
+    def batch_size(self) -> int:
+        return min(self._batch_size, self.session.explainer.scorer.micro_batch)
+
+    def prepare(self, sample: Sample, reader: SampleReader) -> Prepared:
+        prepared = prepare(sample, reader, self._preprocess)
+        if self._torch_device.type == "cuda":  # pinned here, in a decoding thread, so that the copy need not wait
+            prepared = replace(prepared, image=prepared.image.pin_memory())
+        return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
+
+    def rank_classes(self, image: Tensor) -> Tensor:
+        return rank_classes(self._model, self.session.explainer.scorer.score, self.on_device(image)).cpu()
+
+    def on_device(self, image: Tensor) -> Tensor:
+        """The image where the model is."""
+        return image.to(self._torch_device)
+
+    def shrink(self) -> bool:
+        if self._torch_device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.batch_size == 1:
+            return False
+        self._batch_size = self.batch_size // 2
+        self.session = self._new_session()
+        return True
+
+    def usable(self) -> bool:
+        try:
+            torch.ones(1, device=self._torch_device).add_(1).item()
+        except RuntimeError:
+            return False
+        return True
+
+    def _warm_up(self) -> tuple[str, ...]:
+        """Compile before the first image, while the patience for starts holds; what is not possible, for the user to read."""
+        empty = torch.zeros(self._preprocess.channels, *self._preprocess.size, device=self._torch_device)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.session.explainer.scorer.warm_up(empty)
+        return tuple(str(one.message) for one in caught if issubclass(one.category, StandInWarning))
+
+    def _new_session(self) -> ExplainSession:
+        spec = self._spec
+        scoring = Scoring(
+            batch_size=self._batch_size, images=spec.shard_size, precision=spec.precision, score=SCORES[spec.score],
+            fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget,
+        )  # fmt: skip
+        settings = find_method(spec.method).settings(**spec.method_settings)
+        explainer = make_explainer(spec.method, self._model, settings, scoring)
+        return ExplainSession(
+            explainer, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below
+        )

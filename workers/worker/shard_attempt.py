@@ -1,0 +1,321 @@
+"""One attempt at a shard: images in order, decoded ahead, pushed through the engine, a row for every target of each.
+
+Every image is announced before anything touches it, also before a thread decodes it: if the process dies, the last
+announcement names the suspects. With `ahead=0` there is only ever one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from ... import statuses
+from ...engine.session import Explained
+from ...errors import RunError, SampleError
+from ..events import ImagesAlive
+from ..images.decode import Prepared
+from ..protocols import SampleReader
+from ..samples import Row, Sample
+from ..targets import PREDICTED, TargetRule, targets_of
+from .engine_protocol import Engine
+from .error_kinds import DEVICE_FAULT_EXIT, describe, is_out_of_memory, may_be_device_fault
+
+Target = int | None
+QUARANTINE_TEXT = "taken out: it was being worked on at three consecutive deaths of its worker process"
+
+
+@dataclass(slots=True)
+class Failure:
+    """An exception of the engine, and whether the same images may be tried again with a smaller micro-batch."""
+
+    status: str
+    text: str
+    again: bool = False
+
+
+@dataclass(slots=True)
+class InWork:
+    """A decoded image on its way to its rows."""
+
+    prepared: Prepared
+    targets: tuple[Target, ...] | None = None
+    """The classes to explain; None until it is settled which."""
+    asked: int = 0
+    """Forward passes spent on settling that."""
+    rows: dict[int, Row] = field(default_factory=dict)
+    """By place among the targets."""
+
+    @property
+    def left(self) -> list[int]:
+        """Places of the targets that have no row."""
+        return [place for place in range(len(self.targets or ())) if place not in self.rows]
+
+
+class ShardAttempt:
+    """Turns the samples of one shard into rows.
+
+    Args:
+        engine: The model with its session, which must be empty.
+        reader: Bytes by uri.
+        samples: All samples of the shard; a position is an index into them.
+        target: Which classes of each image are explained.
+        quarantine: Positions that get an error row and are not touched.
+        exit_process: Called when the device is broken; a new process is the only cure.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reader: SampleReader,
+        samples: Sequence[Sample],
+        *,
+        target: TargetRule = PREDICTED,
+        quarantine: Collection[int] = (),
+        exit_process: Callable[[int], object] = os._exit,
+    ):
+        self.engine = engine
+        self.reader = reader
+        self.samples = samples
+        self.target = target
+        self.exit_process = exit_process
+        self._rows: dict[int, list[Row]] = {}
+        self._alive: dict[int, None] = {}
+        self._in_flight: dict[int, InWork] = {}
+        for position in quarantine:
+            self._settle(position, [self._failed(position, statuses.QUARANTINED, QUARANTINE_TEXT)])
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, by position and then in the order of the image's targets.
+
+        Raises:
+            RuntimeError: If the engine lost an image.
+        """
+        lost = [sample.id for position, sample in enumerate(self.samples) if position not in self._rows]
+        if lost:
+            raise RuntimeError(f"the engine returned no result for {lost}")
+        return [row for position in range(len(self.samples)) for row in self._rows[position]]
+
+    def work(self, ahead: int) -> Iterator[ImagesAlive]:
+        """Explain everything, announcing each image first.
+
+        Args:
+            ahead: Images to decode in threads while others are explained; 0: strictly one image at a time.
+        """
+        todo = deque(position for position in range(len(self.samples)) if position not in self._rows)
+        try:
+            yield from self._ahead(todo, ahead) if ahead else self._one_by_one(todo)
+        finally:
+            self.engine.session.reset()
+
+    def _one_by_one(self, todo: deque[int]) -> Iterator[ImagesAlive]:
+        for position in todo:
+            yield self._announce(position)
+            ready: Future[Prepared] = Future()
+            try:
+                ready.set_result(self._prepare(position))
+            except Exception as error:
+                ready.set_exception(error)
+            yield from self._take(position, ready)
+            yield from self._step(self._finish)
+
+    def _ahead(self, todo: deque[int], ahead: int) -> Iterator[ImagesAlive]:
+        decoding: deque[tuple[int, Future[Prepared]]] = deque()
+        pool = ThreadPoolExecutor(ahead, thread_name_prefix="decode")
+        try:
+            while todo or decoding:
+                while todo and len(decoding) < ahead:
+                    position = todo.popleft()
+                    yield self._announce(position)
+                    decoding.append((position, pool.submit(self._prepare, position)))
+                yield from self._take(*decoding.popleft())
+            if self._in_flight:
+                yield self._heartbeat()
+            yield from self._step(self._finish)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _announce(self, position: int) -> ImagesAlive:
+        self._alive.pop(position, None)
+        self._alive[position] = None
+        return self._heartbeat()
+
+    def _heartbeat(self) -> ImagesAlive:
+        return ImagesAlive(tuple(self._alive), len(self._rows))
+
+    def _prepare(self, position: int) -> Prepared:
+        sample = self.samples[position]
+        if not self.target.asks_model:  # before the image is read, because there may be nothing to explain
+            targets_of(self.target, sample, None, self.engine.num_classes)
+        return self.engine.prepare(sample, self.reader)
+
+    def _take(self, position: int, ready: Future[Prepared]) -> Iterator[ImagesAlive]:
+        try:
+            prepared = ready.result()
+        except SampleError as error:
+            self._settle(position, [self._failed(position, error.status, error.text)])
+        except RunError:
+            raise  # the store's fault and not the image's
+        except Exception as error:
+            self._settle(position, [self._failed(position, statuses.DECODE_ERROR, describe(error))])
+        else:
+            self._in_flight[position] = InWork(prepared)
+            yield from self._step(lambda: self._enter(position))
+
+    def _enter(self, position: int) -> None:
+        """Push an image for each of its targets."""
+        if self._settle_targets(position):
+            for place in self._in_flight[position].left:
+                self._collect(self._push(position, place))
+
+    def _settle_targets(self, position: int) -> bool:
+        """Find out which classes are to be explained; False if there are none, and the image has its row."""
+        one, sample = self._in_flight[position], self.samples[position]
+        if one.targets is not None:
+            return True
+        if one.prepared.given is not None:
+            one.targets = tuple(given.target for given in one.prepared.given)
+            return True
+        seen = None
+        if self.target.asks_model:
+            seen = self.engine.rank_classes(one.prepared.image)
+            one.asked = 1
+        try:
+            one.targets = targets_of(self.target, sample, seen, self.engine.num_classes)
+        except SampleError as error:
+            row = self._failed(position, error.status, error.text)
+            row.n_forwards = one.asked
+            row.prediction = None if seen is None else int(seen.argmax())
+            self._settle(position, [row])
+            return False
+        return True
+
+    def _push(self, position: int, place: int) -> Sequence[Explained]:
+        one, sample = self._in_flight[position], self.samples[position]
+        targets, given = one.targets or (), one.prepared.given
+        return self.engine.session.push(
+            position + place * len(self.samples),
+            one.prepared.image,
+            target=targets[place],
+            truth=one.prepared.truth,
+            label=sample.label,
+            sample_seed=seed_of(sample.id),
+            given=None if given is None else given[place],
+        )
+
+    def _step(self, call: Callable[[], None]) -> Iterator[ImagesAlive]:
+        """Do a step in which several images share batches; if it raises, find out whose fault it was."""
+        failure = self._try(call)
+        if failure is None:
+            return
+        suspects = list(self._in_flight)
+        if len(suspects) == 1 and not failure.again and len(self._in_flight[suspects[0]].left) <= 1:
+            return self._give_up(suspects[0], failure)
+        for position in suspects:
+            yield self._announce(position)
+            self._alone(position)
+
+    def _alone(self, position: int) -> None:
+        """Explain one image with nothing else in flight, target by target, with less and less memory if need be."""
+        while (one := self._in_flight.get(position)) is not None:
+            before = one.left, one.targets
+            failure = self._try(lambda: self._next_target(position))
+            if failure is not None and not failure.again:
+                self._give_up(position, failure)
+            elif failure is None and position in self._in_flight and before == (one.left, one.targets):
+                return  # the engine lost it, which `rows` tells
+
+    def _next_target(self, position: int) -> None:
+        if self._settle_targets(position):
+            place = self._in_flight[position].left[0]
+            self._collect([*self._push(position, place), *self.engine.session.finish()])
+
+    def _give_up(self, position: int, failure: Failure) -> None:
+        """An error row for the target that was being explained, or for the image where it has none yet."""
+        one = self._in_flight[position]
+        row = self._failed(position, failure.status, failure.text)
+        place = next(iter(one.left), None)
+        row.n_forwards = 0 if place else one.asked
+        if place is None:
+            return self._settle(position, [row])
+        row.target = (one.targets or ())[place]
+        return self._add(position, place, row)
+
+    def _try(self, call: Callable[[], None]) -> Failure | None:
+        """Do it. Gives a failure as text: the exception's frames would hold the device's memory."""
+        try:
+            call()
+        except Exception as error:
+            no_memory = is_out_of_memory(error)
+            if not no_memory and may_be_device_fault(error) and not self.engine.usable():
+                self.exit_process(DEVICE_FAULT_EXIT)
+            self.engine.session.reset()
+            failure = Failure(statuses.OUT_OF_MEMORY if no_memory else statuses.EXPLAIN_ERROR, describe(error))
+        else:
+            return None
+        if failure.status == statuses.OUT_OF_MEMORY:
+            failure.again = self.engine.shrink()
+        return failure
+
+    def _finish(self) -> None:
+        self._collect(self.engine.session.finish())
+
+    def _collect(self, found: Sequence[Explained]) -> None:
+        for one in found:
+            place, position = divmod(one.key, len(self.samples))
+            self._add(position, place, self._explained(position, one, place))
+
+    def _add(self, position: int, place: int, row: Row) -> None:
+        """Note the row of one target; with the last of them the image is finished."""
+        one = self._in_flight[position]
+        one.rows[place] = row
+        if not one.left:
+            self._settle(position, [one.rows[number] for number in sorted(one.rows)])
+
+    def _settle(self, position: int, rows: list[Row]) -> None:
+        self._rows[position] = rows
+        self._alive.pop(position, None)
+        self._in_flight.pop(position, None)
+
+    def _failed(self, position: int, status: str, error: str) -> Row:
+        one = self._in_flight.get(position)
+        height, width = (one.prepared.height, one.prepared.width) if one else (None, None)
+        return Row(self.samples[position], status, error, height=height, width=width, device=self.engine.device)
+
+    def _explained(self, position: int, one: Explained, place: int) -> Row:
+        work = self._in_flight[position]
+        return Row(
+            sample=self.samples[position],
+            status=one.status,
+            error=one.error,
+            height=work.prepared.height,
+            width=work.prepared.width,
+            prediction=one.prediction,
+            target=one.target,
+            score=one.score,
+            logit=one.logit,
+            map=None if one.map is None else one.map.numpy(),
+            metrics=dict(one.metrics),
+            mask_counts=one.mask_counts,
+            n_forwards=one.n_forwards + (work.asked if place == 0 else 0),
+            n_backwards=one.n_backwards,
+            extras={name: extra.numpy() for name, extra in one.extras.items()},
+            surrogate_error=one.surrogate_error,
+            seconds=one.seconds,
+            device=self.engine.device,
+            floors=one.floors,
+        )
+
+
+def seed_of(sample_id: str) -> int:
+    """A number that stands for the sample in random draws: the same on any worker and in any shard."""
+    return int.from_bytes(hashlib.sha256(sample_id.encode("utf-8", "surrogateescape")).digest()[:8])
+
+
+def count_statuses(rows: Sequence[Row]) -> dict[str, int]:
+    """Rows by status."""
+    return dict(Counter(row.status for row in rows))

@@ -1,0 +1,48 @@
+"""What an actor needs to know to build its model: plain values that survive pickling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..targets import PREDICTED, TargetRule
+
+if TYPE_CHECKING:
+    from ..models.load import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """Model, method and limits of a run, the same for all of its workers."""
+
+    model: ModelSpec
+    target: TargetRule = PREDICTED
+    """Which classes of each image are explained."""
+    score: str = "softmax"
+    """Of `engine.scores.SCORES`: what confidence in a class means."""
+    method: str = "sise"
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the method's settings class; what is missing is its default."""
+    budget: str | int | float = "exact"
+    """Forward passes per image, see `engine.budget`."""
+    batch_size: int = 64
+    """Masked images per forward pass, at least 1."""
+    shard_size: int | None = None
+    """Images of the run's largest shard: no method is given more at once, so that small shards are not padded. None: not known."""
+    precision: str = "fp32"
+    fold_bn: bool = False
+    """Score masks with batch norms folded into convolutions."""
+    compile: bool = False
+    """Score masks with the compiled model."""
+    metrics: tuple[str, ...] = ()
+    seed: int = 0
+    floors_below: int = 0
+    """Samples whose `seed_of(id)` is less get the metrics of floors too; 0 for none."""
+    sanity_below: int = 0
+    """Samples whose `seed_of(id)` is less are explained once more with randomised weights; 0 for none."""
+    threads: int = 1
+    """CPU threads of torch; they change the last bits of floats and so belong to the run's fingerprint."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_error_rate: float = 1.0
+    """Share of failed images, in [0, 1], above which a worker refuses to commit; 1 switches the breaker off."""
