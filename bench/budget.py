@@ -21,6 +21,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
 from heatlas.engine.scoring import budget
 from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.session import ExplainSession
@@ -30,8 +33,6 @@ from heatlas.engine.sise import otsu_sensitivity as gate_doubt
 from heatlas.engine.sise.sise import SISE
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.malloc import keep_freed_memory
-from scipy.stats import spearmanr
-from torch import Tensor, nn
 
 from .known_scores import KnownScores, full_sise, played
 from .subjects import boxed_samples, network, prepared

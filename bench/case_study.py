@@ -13,9 +13,10 @@ import hashlib
 from collections import defaultdict
 from pathlib import Path
 
-import heatlas
 import numpy as np
 from torch import nn
+
+import heatlas
 
 from .case_study_page import write_page
 from .evaluation_data import DATA, tiles
@@ -76,7 +77,7 @@ def main() -> None:
     store = asked.out / f"store-{asked.per_class}-{asked.budget}"
     heatlas.explain_dataset(
         model=MODEL, data=chosen(asked.out, asked.per_class), out=store, workers=0, budget=asked.budget, target="both",
-        metrics=METRICS, floors=0, batch_size=32, store={"map_png": False},
+        metrics=METRICS, chance_maps=0, batch_size=32, store={"map_png": False},
     )  # fmt: skip
     write_page(heatlas.open(store), areas(), asked.budget)
 

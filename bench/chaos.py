@@ -120,7 +120,7 @@ class Run:
         return [
             sys.executable, "-m", "heatlas", "explain", "--model", "bench.poisoned_model:model",
             "--data", str(self.data / manifest), "--out", out, "--shard-size", str(scale.shard), "--workers", "2",
-            "--batch-size", "16", "--floors", "0", "--image-timeout", str(scale.image_timeout), "--shard-retries", "30",
+            "--batch-size", "16", "--chance-maps", "0", "--image-timeout", str(scale.image_timeout), "--shard-retries", "30",
         ]  # fmt: skip
 
     @contextmanager

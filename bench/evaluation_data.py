@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import mobilenet_v2
+
 from heatlas.pipeline.shards import plan_shards, samples_of
 from heatlas.pipeline.sources import list_samples
 from heatlas.pipeline.sources.listing.labels import resolve_labels
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.shard_attempt import seed_of
-from safetensors.torch import load_file
-from torch import nn
-from torchvision.models import mobilenet_v2
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

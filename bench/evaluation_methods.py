@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import torch
 import yaml
+from torch import Tensor, nn
+
 from heatlas.engine.explainer import Explainer, finish
 from heatlas.engine.explanation import Explanation, Logits
 from heatlas.engine.methods.build_explainer import fitting_methods, make_explainer
@@ -22,7 +24,6 @@ from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
 from heatlas.statuses import OK
-from torch import Tensor, nn
 
 from .known_scores import KnownScores, full_sise, played
 

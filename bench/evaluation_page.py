@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from heatlas.engine.metrics import METRICS
 from heatlas.pipeline.statistics.bootstrap import LEVEL, RESAMPLES, BucketSums
 from heatlas.pipeline.statistics.paired_tests import SIGNIFICANT, favoured, holm, row_of

@@ -90,7 +90,7 @@ class Scene:
         command = [
             sys.executable, "-m", "heatlas", "explain", "--model", "bench.poisoned_model:model", "--workers", "1",
             "--data", str(self.folder / "images" / "all.csv"), "--out", self.out, "--shard-size", str(SHARD),
-            "--batch-size", "16", "--floors", "0", "--image-timeout", str(TIMEOUT), "--max-error-rate", "1", *self.options,
+            "--batch-size", "16", "--chance-maps", "0", "--image-timeout", str(TIMEOUT), "--max-error-rate", "1", *self.options,
         ]  # fmt: skip
         environment = {**os.environ, **self.settings(), **self.environment}
         with (self.folder / "driver.log").open("ab") as words:

@@ -18,11 +18,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from heatlas.engine.scoring.precision import autocast_dtype
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise.sise import SISE
 from heatlas.workers.worker.malloc import keep_freed_memory
-from torch import Tensor, nn
 
 from .performance_page import table, write_section
 from .records import Records

@@ -15,8 +15,9 @@ import time
 from typing import Any
 
 import torch
-from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 from torch import nn
+
+from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 
 from .forward_efficiency import MODELS, forward
 from .performance_page import table, write_section

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from heatlas.engine.scoring.budget import masks_allowed
 from heatlas.engine.sise.mask_rounds import rounds_over
 from heatlas.engine.sise.sise import SISE, Explanation, Pending
-from torch import Tensor, nn
 
 
 def full_sise(model: nn.Module, precision: str) -> SISE:

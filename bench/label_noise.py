@@ -13,12 +13,13 @@ import argparse
 import csv
 from pathlib import Path
 
-import heatlas
 import numpy as np
 import torch
+from PIL import Image
+
+import heatlas
 from heatlas.pipeline.demo import dataset, network, train
 from heatlas.pipeline.demo.suspicion import auroc, precision_at
-from PIL import Image
 
 DOUBT = 0.25
 """A little less than the recipe asks for, so that none of its images is missing."""
@@ -52,7 +53,7 @@ def explained(out: Path, indices: list[int]) -> heatlas.Atlas:
             table.writerow([sample.id, f"images/{sample.id}.png", sample.label])
     heatlas.explain_dataset(
         model="heatlas.pipeline.demo.network:demo_model", data=folder / "manifest.csv", out=out / "store", workers=0,
-        target="both", metrics=METRICS, floors=0,
+        target="both", metrics=METRICS, chance_maps=0,
     )  # fmt: skip
     return heatlas.open(out / "store")
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from heatlas.engine.layers.blocks import block_layers
-from heatlas.errors import NoBlocksError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
+
+from heatlas.engine.layers.blocks import block_layers
+from heatlas.errors import NoBlocksError
 
 PAGE = Path(__file__).parent.parent / "docs" / "layers.md"
 INPUT_SIZES = {"inception_v3": 299}

@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 import torch
+
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise.sise import SISE
 from heatlas.workers.worker.malloc import keep_freed_memory

@@ -111,7 +111,7 @@ def floors_section() -> str:
     lines = "\n".join(f"- `{name}`: {(draw.__doc__ or '').split(chr(10))[0]}" for name, draw in FLOORS.items())
     return (
         "## Floors\n\nWhat maps get that know nothing of the model, measured by the same forwards on the same images: on 32 of a run "
-        "(`--floors N`), the same ones in every run over the same ids, whatever the order or the workers. They stand in the column "
+        "(`--chance-maps N`), the same ones in every run over the same ids, whatever the order or the workers. They stand in the column "
         "`floors` of these rows (`floors.random.drop_pct`), so they are in no mean over a metric's own column.\n\n"
         f"{lines}\n\nNot measured are metrics that ask a method for further maps or for its block maps: "
         + ", ".join(f"`{name}`" for name in METRICS if name not in names)

@@ -13,13 +13,14 @@ import argparse
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from heatlas.engine.explainer import Explainer, finish
 from heatlas.engine.methods.build_explainer import make_explainer
 from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.workers.worker.malloc import keep_freed_memory
 from heatlas.workers.worker.shard_attempt import seed_of
-from torch import Tensor
 
 from .evaluation_methods import Asked
 from .page_part import DOCS, machine, write_part

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.engine.sise.sise import SISE
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.malloc import keep_freed_memory
-from torch import Tensor, nn
 
 from .performance_page import table, write_section
 from .records import Records

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from heatlas.engine.metrics import METRICS, rank_pixels, spelt_out, top_share
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.engine.sise.sise import SISE, Explanation
@@ -21,7 +23,6 @@ from heatlas.statuses import OK
 from heatlas.workers.images.decode import Prepared, prepare
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.shard_attempt import seed_of
-from torch import Tensor
 
 from .evaluation import PREPROCESS
 from .evaluation_data import DATA, DATA_SETS

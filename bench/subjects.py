@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import get_model
+
 from heatlas.pipeline.shards import plan_shards, samples_of
 from heatlas.pipeline.sources import list_samples
 from heatlas.pipeline.sources.listing.labels import resolve_labels
@@ -13,9 +17,6 @@ from heatlas.workers.images.decode import Prepared, prepare
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.shard_attempt import seed_of
-from safetensors.torch import load_file
-from torch import nn
-from torchvision.models import get_model
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 BOXED = DATA / "imagenet_boxes" / "labels.csv"

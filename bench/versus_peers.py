@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise.sise import SISE, Explanation
 from heatlas.statuses import CONSTANT_MAP, OK
 from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 from heatlas.workers.worker.shard_attempt import seed_of
-from torch import Tensor, nn
 
 from .packed_race import score_cam_lines, score_cams
 from .peers import PEERS, RUNS

@@ -17,7 +17,7 @@ from .signature import set_signature
 TITLES = {
     "What (each may stand in the --config file instead)": ("model", "data", "out", "bank", "data_root", "rows", "images", "where", "ids", "sample", "limit"),
     "How to explain": (
-        "method", "target", "score", "metrics", "floors", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed",
+        "method", "target", "confidence", "metrics", "chance_maps", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed",
     ),
     "How to run": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",

@@ -50,7 +50,7 @@ def run_fingerprint(
         settings.method: method_identity(settings),
         "target": settings.target,
         "metrics": [METRICS[name].definition for name in metrics],
-        "floors": settings.floors,
+        "floors": settings.chance_maps,
         "sanity": settings.sanity,
         "budget": settings.budget,
         "precision": settings.precision,
@@ -99,7 +99,9 @@ def store_layout(
             MethodColumn(name, fit.extra_shapes[name], meaning)
             for name, meaning in find_method(settings.method).extras.items()
         ),
-        floors=tuple(metric.name for metric in floored(METRICS[name] for name in metrics)) if settings.floors else (),
+        floors=tuple(metric.name for metric in floored(METRICS[name] for name in metrics))
+        if settings.chance_maps
+        else (),
         map_size=settings.store.map_size,
         with_map=settings.store.map,
         with_png=settings.store.map_png,

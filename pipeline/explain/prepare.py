@@ -40,7 +40,7 @@ from .retry_errors import Retry, RetrySink
 from .run_counts import Tally
 from .samples import chosen_samples, shards_of, stored_extra
 from .subsample import chosen_below
-from .target import resolved_score, target_rule
+from .target import resolved_confidence, target_rule
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     model = load_model(model_spec, FsspecReader())
     labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
     rule = target_rule(settings, labels, model.num_classes)
-    score = resolved_score(settings, rule, dense=model.dense)
+    score = resolved_confidence(settings, rule, dense=model.dense)
     chosen = chosen_settings(settings)
     fit = check_fit(
         settings.method,
@@ -196,7 +196,7 @@ def worker_spec(
         compile=settings.compile,
         metrics=tuple(metrics),
         seed=settings.seed,
-        floors_below=chosen_below(listing, settings.floors),
+        floors_below=chosen_below(listing, settings.chance_maps),
         sanity_below=chosen_below(listing, settings.sanity),
         threads=settings.cpus_per_worker,
         device=settings.device,

@@ -16,7 +16,7 @@ def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) ->
 
     Raises:
         TargetError: For a class that the model does not have, labels or a column that the data set does not have, a rule that does
-            not go with the score.
+            not go with the confidence.
     """
     rule = parse_target(settings.target, labels.class_names, num_classes)
     if rule.uses_labels and labels.listing["label"].null_count == len(labels.listing):
@@ -29,26 +29,26 @@ def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) ->
     return rule
 
 
-def resolved_score(settings: Settings, rule: TargetRule, *, dense: bool) -> str:
+def resolved_confidence(settings: Settings, rule: TargetRule, *, dense: bool) -> str:
     """What confidence means in this run: `auto` asks the model's output, and the rule where several classes may be true at once.
 
     Raises:
-        TargetError: Where score, rule and model do not go together.
+        TargetError: Where confidence, rule and model do not go together.
     """
-    asked = settings.score
+    asked = settings.confidence
     if dense:
         if asked not in ("auto", "segmentation"):
             raise TargetError(
-                f"score {asked!r} is of classifiers; {settings.model} gives every pixel its class: leave --score out"
+                f"confidence {asked!r} is for classifiers; {settings.model} gives every pixel its class: leave --confidence out"
             )
         if rule.kind == "above":
             raise TargetError(
-                f"target {settings.target!r} is of multi-label classifiers; of a dense model explain predicted, top:K or classes"
+                f"target {settings.target!r} is for multi-label classifiers; of a dense model explain predicted, top:K or classes"
             )
         return "segmentation"
     if asked == "segmentation":
         raise TargetError(
-            f"score 'segmentation' is of dense models; {settings.model} gives one class to the whole image"
+            f"confidence 'segmentation' is for dense models; {settings.model} gives one class to the whole image"
         )
     if asked != "auto":
         return asked

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import UsageError
+from ..settings.renamed import current_names
 from ..text import counted
 from .chosen import Chosen
 
@@ -41,7 +42,7 @@ def write_cleanlab(chosen: Chosen, path: Path) -> int:
     if clash := [name for name in chosen.columns or () if name in taken]:
         raise UsageError(f"--columns {clash[0]}: this format has it anyway; name only what is to stand beside it")
     schema = pa.schema([*FIXED, *(chosen.atlas.schema.field(name) for name in extra)])
-    softmax = chosen.atlas.run["settings"].get("score", "softmax") in ("softmax", "auto")
+    softmax = current_names(chosen.atlas.run["settings"]).get("confidence", "softmax") in ("softmax", "auto")
     images = complete = labelled = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for some in _chunks(_images(chosen, [*WANTED, *extra]), 10_000):

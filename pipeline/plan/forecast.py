@@ -106,7 +106,7 @@ def total_forwards(run: PreparedRun, probe: RunProbe, images: int, rows: float) 
         for one in metric.probes
         if one.of_map
     }
-    floor_rows = min(settings.floors, images) * (rows / images if images else 0)
+    floor_rows = min(settings.chance_maps, images) * (rows / images if images else 0)
     floors = floor_rows * len(FLOORS) * sum(one.count for one in of_floors.values())
     sanity = (
         min(settings.sanity, images)

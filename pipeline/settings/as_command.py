@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from .renamed import current_names
 from .run import leaves
 
 ONCE = frozenset({"retry_errors"})
@@ -21,9 +22,9 @@ def explain_command(settings: Mapping[str, Any]) -> str:
 
     Relative paths in it are as the user gave them, so it works in the folder where the run was started.
     """
-    return " ".join(
-        ["heatlas explain", *(part for name, field in leaves().items() for part in _flag(name, field, settings))]
-    )
+    current = current_names(settings)
+    parts = (part for name, field in leaves().items() for part in _flag(name, field, current))
+    return " ".join(["heatlas explain", *parts])
 
 
 def _flag(name: str, field: Any, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -37,13 +38,13 @@ def _flag(name: str, field: Any, settings: Mapping[str, Any]) -> Iterator[str]:
         return
     yield f"--{group}{dot}{key}"
     yield from (
-        shlex.quote("none" if one is None else str(one))
-        for one in (value or ["none"] if isinstance(value, list) else [value])
+        shlex.quote("none" if item is None else str(item))
+        for item in (value or ["none"] if isinstance(value, list) else [value])
     )
 
 
 def _nested(settings: Mapping[str, Any], name: str) -> Any:
-    found: Any = settings
+    value: Any = settings
     for part in name.split("."):
-        found = found.get(part, ABSENT) if isinstance(found, Mapping) else ABSENT
-    return found
+        value = value.get(part, ABSENT) if isinstance(value, Mapping) else ABSENT
+    return value

@@ -14,6 +14,7 @@ from ...configs import packaged_configs
 from ...errors import SettingsError, did_you_mean
 from .allowed_values import admits, allowed, choices
 from .methods import METHOD_GROUPS, declared_settings
+from .renamed import RENAMED
 from .run import Settings, leaves
 from .types import SettingsGroup, is_group
 
@@ -125,7 +126,9 @@ def explained(error: ValidationError, written: WrittenSettings) -> list[str]:
     for item in error.errors():
         name, field = locate(item["loc"])
         place = written.place(name)
-        if item["type"] == "extra_forbidden":
+        if name in RENAMED:
+            found.append(f"setting {name!r}{place} is called {RENAMED[name]!r} now")
+        elif item["type"] == "extra_forbidden":
             found.append(
                 f"unknown setting {name!r}{place}{did_you_mean(name, leaves())} (`heatlas explain --help` lists all settings)"
             )

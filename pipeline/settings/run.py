@@ -1,4 +1,4 @@
-"""Every setting of a run: its type, range, default and help text. Where values come from is `resolve.py`'s matter."""
+"""Every setting of a run: its type, range, default and help text. `load.py` reads their values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .types import (
 
 
 class PreprocessSettings(SettingsGroup):
-    """How an image becomes the network's input, where the weights do not say or say otherwise."""
+    """Preprocessing of images, where the weights do not declare it or declare another one."""
 
     size: Size | None = Field(None, description="Height and width of the network's input; one number for a square.")
     resize: Literal["shorter_side_crop", "squash", "pad"] | None = Field(
@@ -45,7 +45,7 @@ class PreprocessSettings(SettingsGroup):
 
 
 class ColumnSettings(SettingsGroup):
-    """Names of a manifest's or table's columns."""
+    """Column names of a manifest or table."""
 
     id: str = Field("id", description="Column with the sample's unique id.")
     uri: str = Field("uri", description="Column with the image's path or URI.")
@@ -54,21 +54,22 @@ class ColumnSettings(SettingsGroup):
     mask: str = Field("mask", description="Column with the URI of the ground-truth mask, a PNG, or with its bytes.")
     image: str | None = Field(
         None,
-        description="Column with the image's bytes (Parquet, Hugging Face), or its suffix in a tar; found by itself.",
+        description="Column with the image's bytes (Parquet, Hugging Face), or its suffix in a tar; detected by default.",
     )
     extra: Names = Field(
-        ("all",), description="Further columns for the store: all, none, names, or NAME=NEW to rename one."
+        ("all",),
+        description="Columns of the data set to copy into the store: all, none, names, or NAME=NEW to rename one.",
     )
 
 
 class StoreSettings(SettingsGroup):
-    """What is kept of each map."""
+    """What the store keeps of each map."""
 
-    map: bool = Field(True, description="Keep the map as numbers (float16), for arithmetic.")
+    map: bool = Field(True, description="Store the map as numbers (float16).")
     map_size: PositiveInt | Literal["input"] = Field(
-        56, description="Height and width of the kept numbers; `input` keeps the network-input resolution."
+        56, description="Height and width of the stored numbers; `input` keeps the network-input resolution."
     )
-    map_png: bool = Field(True, description="Keep the map as an 8-bit PNG at network-input resolution, for eyes.")
+    map_png: bool = Field(True, description="Store the map as an 8-bit PNG at network-input resolution, too.")
 
 
 class Settings(MethodChoice):
@@ -83,7 +84,7 @@ class Settings(MethodChoice):
     out: str = Field(description="Directory or URI of the store to write; the same command again resumes there.")
     bank: str | None = Field(
         None,
-        description="Feature bank (.safetensors, made by `heatlas bank`) that stands in for the model's classifier; path or URI.",
+        description="Feature bank (.safetensors, made by `heatlas bank`): a k-NN classifier for feature-only models; path or URI.",
     )
     data_root: str | None = Field(
         None,
@@ -100,29 +101,32 @@ class Settings(MethodChoice):
         "predicted",
         description="Classes to explain: predicted, label, both, top:K, above:P (sigmoid), column:NAME, or indices or names with commas.",
     )
-    score: Literal["auto", "softmax", "sigmoid", "segmentation"] = Field(
+    confidence: Literal["auto", "softmax", "sigmoid", "segmentation"] = Field(
         "auto",
         description="Confidence in a class: softmax, sigmoid (multi-label; auto with above:P), segmentation (auto for dense models).",
     )
     metrics: Names = Field(
         ("paper",), description="Metrics to compute: presets (`paper`, `standard`, `full`) or names; `none` for none."
     )
-    floors: NaturalInt = Field(
+    chance_maps: NaturalInt = Field(
         32,
-        description="Images on which a random map and a centred Gaussian are measured too, to show what chance gets; 0 for none.",
+        description="Images on which a random map and a centred Gaussian are measured too, as chance baselines; 0 for none.",
     )
     sanity: NaturalInt = Field(
-        0, description="Images explained once more with randomised weights, to see whether maps depend on the model."
+        0,
+        description="Images explained a second time with randomised weights (sanity check: do maps depend on the model?); 0 for none.",
     )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32", description="Number format of the masked forward passes."
     )
     batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
     fold_bn: bool = Field(
-        False, description="Score masks with batch norms folded into convolutions: faster, other last digits."
+        False,
+        description="Score masks with batch norms folded into convolutions: faster; results differ in the last digits.",
     )
     compile: bool = Field(
-        False, description="Score masks with torch.compile: faster, after a minute of compiling; other last digits."
+        False,
+        description="Score masks with torch.compile: faster after a minute of compiling; results differ in the last digits.",
     )
     budget: Annotated[
         Literal["exact", "balanced", "fast"]
@@ -131,9 +135,9 @@ class Settings(MethodChoice):
         BeforeValidator(number_or_share),
     ] = Field(
         "exact",
-        description="Forward passes per image: exact (all), balanced (25 %), fast (10 %), a number or a share of all; what is left out is predicted.",
+        description="Forward passes per image: exact (all), balanced (25 %), fast (10 %), a number or a share of all; the scores of the other masks are predicted.",
     )
-    seed: NaturalInt = Field(0, description="Seed of everything random.")
+    seed: NaturalInt = Field(0, description="Seed of all random numbers.")
     where: str | None = Field(
         None,
         description="Explain only samples for which this SQL condition is true, over id, uri, label and further columns.",
@@ -142,7 +146,7 @@ class Settings(MethodChoice):
         None,
         description="Explain only the samples whose ids this file lists, one per line (or its column id: .csv, .jsonl, .parquet).",
     )
-    sample: PositiveInt | None = Field(None, description="Explain so many samples, drawn at random by --seed.")
+    sample: PositiveInt | None = Field(None, description="Explain this many samples, drawn at random by --seed.")
     limit: PositiveInt | None = Field(None, description="Explain only the first samples of the listing.")
 
     workers: Literal["auto"] | NaturalInt = Field(
@@ -163,22 +167,22 @@ class Settings(MethodChoice):
         "auto", description="Images per shard, the unit of work and of resuming."
     )
     image_timeout: PositiveFloat = Field(
-        600.0, description="Seconds without a sign of life after which a worker is replaced."
+        600.0, description="Restart a worker after this many seconds without progress."
     )
     start_timeout: PositiveFloat = Field(
-        900.0, description="Seconds that a worker may take to build its model before it is replaced."
+        900.0, description="Restart a worker that has not built its model after this many seconds."
     )
     shard_retries: NaturalInt = Field(
-        10, description="How often a shard is tried again after a failure; a quarantined image starts the count anew."
+        10, description="Retries of a shard after failures; quarantining an image restarts the count."
     )
     retry_errors: bool = Field(
-        False, description="Also compute the error rows of finished shards again, where another attempt may help."
+        False, description="Recompute the error rows of finished shards whose error another attempt may not meet."
     )
     max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="Stop the run when more than this share of the recent images failed."
+        0.5, description="Stop the run when more than this share of recent images failed, in (0, 1]."
     )
     shared_fs: bool = Field(
-        False, description="Say that local paths of data and out are the same on every node of the cluster."
+        False, description="Declare that local paths of data and out name the same files on every node of the cluster."
     )
 
     preprocess: PreprocessSettings = PreprocessSettings()  # pyright: ignore[reportCallIssue]

@@ -131,7 +131,7 @@ def common_metrics(first: StoreReader, second: StoreReader | str, wanted: Sequen
                 f"unknown floor {second!r}{did_you_mean(second, FLOOR_NAMES)}; give {', '.join(FLOOR_NAMES)} or a run"
             )
         both = floored_columns(first.schema)
-        lacking = "has no floors of it; run with --floors above 0"
+        lacking = "has no floors of it; run with --chance-maps above 0"
     else:
         definitions = [
             {name: fact.get("definition") for name, fact in one.metadata.get("metrics", {}).items()}

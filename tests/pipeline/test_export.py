@@ -20,7 +20,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import StorageError, UsageError
-from heatlas.pipeline.atlas import Atlas
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.export.csv_metrics import cell
 from heatlas.pipeline.export.export import FORMATS, export_store
@@ -32,6 +31,7 @@ from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import describe
 from heatlas.pipeline.store import schema as schema_module
 from heatlas.pipeline.store.merge_parts import same
+from heatlas.pipeline.store.reader import StoreReader
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
 from heatlas.pipeline.store.store import ParquetSink
@@ -484,14 +484,14 @@ def test_a_folder_of_somebody_else_is_never_replaced(store, tmp_path, capsys):
     "error", [StorageError("the part is gone"), KeyboardInterrupt(), OSError(28, "No space left on device")]
 )
 def test_an_interrupted_export_leaves_nothing(store, tmp_path, monkeypatch, to, error):
-    real = Atlas.batches
+    real = StoreReader.batches
 
     def failing(self, *arguments, **options):
         pieces = real(self, *arguments, **options)
         yield next(pieces)
         raise error
 
-    monkeypatch.setattr(Atlas, "batches", failing)
+    monkeypatch.setattr(StoreReader, "batches", failing)
     (tmp_path / "old").mkdir()
     with pytest.raises((StorageError, KeyboardInterrupt)) as raised:
         export_store(store, to, tmp_path / "new")
@@ -542,7 +542,7 @@ def test_one_piece_at_a_time(tmp_path, monkeypatch, to):
     ParquetSink(str(tmp_path / "out"), layout).commit(Shard(0, 0, 40), rows)
     alive: list[weakref.ref] = []
     most = [0, 0]
-    real = Atlas.batches
+    real = StoreReader.batches
 
     def watched(self, *arguments, **options):
         for piece in real(self, *arguments, **options):
@@ -551,7 +551,7 @@ def test_one_piece_at_a_time(tmp_path, monkeypatch, to):
             alive.append(weakref.ref(piece))
             yield piece
 
-    monkeypatch.setattr(Atlas, "batches", watched)
+    monkeypatch.setattr(StoreReader, "batches", watched)
     export_store(tmp_path / "out", to, tmp_path / "new")
     assert most[1] >= 8
     assert most[0] <= (4 if to == "lance" else 2)  # Lance reads a few batches ahead

@@ -77,12 +77,14 @@ def test_paths_are_accepted_as_text():
         ({"budget": True}, "setting budget = True is not allowed"),
         ({"limit": True}, "setting limit = True is not allowed: it must be a whole number of at least 1 or none"),
         ({"target": 1.5}, "setting target = 1.5 is not allowed: it must be a whole number of at least 0 or text"),
-        ({"score": "sigmod"}, "did you mean 'sigmoid'?"),
+        ({"confidence": "sigmod"}, "did you mean 'sigmoid'?"),
         (
             {"batchsize": 3},
             "unknown setting 'batchsize'; did you mean 'batch_size'? (`heatlas explain --help` lists all settings)",
         ),
         ({"sise": {"mo": 3}}, "unknown setting 'sise.mo'; did you mean 'sise.mu'?"),
+        ({"score": "sigmoid"}, "setting 'score' is called 'confidence' now"),
+        ({"floors": 3}, "setting 'floors' is called 'chance_maps' now"),
         ({"store": 3}, "setting 'store' is a group of settings: give store.map, store.map_size, store.map_png"),
         (
             {"preprocess.mean": ["0.5", "0.5"]},

@@ -287,6 +287,14 @@ def test_the_command_forgets_what_was_meant_once():
     assert "retry" not in explain_command(describe(given))
 
 
+def test_the_command_of_an_older_run_uses_the_names_of_today():
+    stored = {**describe(load_settings({"model": "m", "data": "d", "out": "o"})), "score": "sigmoid", "floors": 4}
+    del stored["confidence"], stored["chance_maps"]
+    command = explain_command(stored)
+    assert "--confidence sigmoid" in command
+    assert "--chance-maps 4" in command
+
+
 # --- footers
 
 

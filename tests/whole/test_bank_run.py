@@ -64,7 +64,7 @@ def make(data: object, out: object, *more: str, model: str = "tiny_net:features"
 
 def explain(place: pathlib.Path, out: pathlib.Path, *more: str, model: str = "features", verb: str = "explain") -> int:
     plain = command(
-        place / "photos", out, "--floors", "0", *([] if "--metrics" in more else ["--metrics", "drop_pct"]), *more
+        place / "photos", out, "--chance-maps", "0", *([] if "--metrics" in more else ["--metrics", "drop_pct"]), *more
     )
     plain[plain.index("tiny_net:model")] = f"tiny_net:{model}"
     return main([verb, *plain[1:]])

@@ -16,7 +16,7 @@ from tiny_run import command, draw, draw_all, importable_factory
 
 COUNT = 13
 BROKEN = (4, 7)
-FULL_SIZE = ("--store.map-size", "input", "--store.no-map-png", "--floors", "0")
+FULL_SIZE = ("--store.map-size", "input", "--store.no-map-png", "--chance-maps", "0")
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ def test_plan_knows_dense_models(
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (["--score", "softmax"], "gives every pixel its class: leave --score out"),
+        (["--confidence", "softmax"], "gives every pixel its class: leave --confidence out"),
         (["--target", "above:0.5"], "is of multi-label classifiers; of a dense model explain"),
         (["--method", "grad_cam"], "methods that fit it: sise, ada_sise, rise"),
     ],

@@ -77,7 +77,7 @@ def local_ray():
 
 
 def explain(folder: pathlib.Path, out: pathlib.Path, *more: str) -> int:
-    return main(command(folder / "data.jsonl", out, *FULL_SIZE, "--floors", "0", *more))
+    return main(command(folder / "data.jsonl", out, *FULL_SIZE, "--chance-maps", "0", *more))
 
 
 def evaluate(out: pathlib.Path, *metrics: str, workers: int = 0, more: tuple[str, ...] = ()) -> int:
@@ -363,7 +363,10 @@ def test_stores_without_whole_maps_are_refused(
     stored: list[str], text: str, folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "out"
-    assert main(command(folder / "data.jsonl", out, "--metrics", "none", "--floors", "0", "--limit", "2", *stored)) == 0
+    assert (
+        main(command(folder / "data.jsonl", out, "--metrics", "none", "--chance-maps", "0", "--limit", "2", *stored))
+        == 0
+    )
     capsys.readouterr()
     assert evaluate(out, "gini") == 2
     told = capsys.readouterr().err
@@ -374,7 +377,7 @@ def test_stores_without_whole_maps_are_refused(
 
 def test_a_map_size_beyond_the_input_is_whole_too(folder: pathlib.Path, tmp_path: pathlib.Path):
     out = tmp_path / "out"
-    more = ("--metrics", "none", "--floors", "0", "--limit", "3", "--store.map-size", "56")
+    more = ("--metrics", "none", "--chance-maps", "0", "--limit", "3", "--store.map-size", "56")
     assert main(command(folder / "data.jsonl", out, *more)) == 0
     assert evaluate(out, "gini") == 0
     assert heatlas.open(out).to_pandas(["gini"])["gini"].notna().all()

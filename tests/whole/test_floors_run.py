@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tiny_run import command, draw_all, importable_factory
 
 IMAGES = 9
-SAMPLED = ("--floors", "4", "--sanity", "2", "--metrics", "drop_pct,deletion_auc,coherency")
+SAMPLED = ("--chance-maps", "4", "--sanity", "2", "--metrics", "drop_pct,deletion_auc,coherency")
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +99,14 @@ def test_another_sample_is_another_run(calm: Path, folder: Path, capsys: pytest.
 
 
 def test_none_wanted_none_stored(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(command(folder / "images", tmp_path / "out", "--floors", "0", "--limit", "2")) == 0
+    assert main(command(folder / "images", tmp_path / "out", "--chance-maps", "0", "--limit", "2")) == 0
     names = heatlas.open(tmp_path / "out").schema.names
     assert "floors" not in names
     assert "random_model_spearman" not in names
     assert "Against" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("option", ["--floors", "--sanity"])
+@pytest.mark.parametrize("option", ["--chance-maps", "--sanity"])
 def test_a_negative_number_is_refused(option: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(command(folder / "images", tmp_path / "out", option, "-1")) == 2
     assert (

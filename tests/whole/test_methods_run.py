@@ -43,7 +43,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
 
 def explain(place: pathlib.Path, out: pathlib.Path, name: str, *more: str) -> int:
     plain = command(
-        place / "images", out, "--method", name, "--metrics", "drop_pct", "--floors", "0", "--shard-size", "2", *more
+        place / "images",
+        out,
+        "--method",
+        name,
+        "--metrics",
+        "drop_pct",
+        "--chance-maps",
+        "0",
+        "--shard-size",
+        "2",
+        *more,
     )
     if find_method(name).architecture == "vit":
         plain[plain.index("tiny_net:model")] = "tiny_net:transformer"

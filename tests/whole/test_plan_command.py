@@ -88,7 +88,7 @@ def codes(found: dict) -> set[str]:
 def test_its_numbers_are_those_of_the_run(
     folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ):
-    more = ["--target", "both", "--metrics", "paper", "--floors", "0", "--shard-size", "4"]
+    more = ["--target", "both", "--metrics", "paper", "--chance-maps", "0", "--shard-size", "4"]
     found = planned(capsys, argv(folder / "images", *more, "--look-at", str(COUNT)))
     assert main(["explain", *argv(folder / "images", *more)[1:], "--out", str(tmp_path / "out")]) == 0
     rows = heatlas.open(tmp_path / "out").to_pandas(["id", "n_masks", "n_forwards"])

@@ -217,7 +217,7 @@ def test_the_demo_shows_how_its_maps_came_about(tab: Page, tmp_path: Path):
         out=str(store),
         workers=0,
         metrics=metrics,
-        floors=16,
+        chance_maps=16,
     )
     assert main(["report", str(store)]) == 0
     tab.requests.clear()

@@ -242,7 +242,7 @@ def test_a_missing_bucket_is_told_plainly(
 
 
 def test_metrics_are_added_to_a_store_in_a_bucket(folder: pathlib.Path, out: str, tmp_path: pathlib.Path):
-    more = ("--limit", "6", "--metrics", "none", "--floors", "0", "--store.map-size", "input")
+    more = ("--limit", "6", "--metrics", "none", "--chance-maps", "0", "--store.map-size", "input")
     for place in (out, str(tmp_path / "local")):
         assert main(command(folder / "images", place, *more)) == 0
         assert main(["evaluate", place, "--metrics", "gini", "drop_pct", "--workers", "0"]) == 0

@@ -130,7 +130,14 @@ def test_a_column_and_sigmoids(folder: pathlib.Path, tmp_path: pathlib.Path):
     lines = [f"{path},{claim}" for path, claim in zip(files, ["2", '"0,1"', "", "7"], strict=True)]
     (tmp_path / "list.csv").write_text("uri,claim\n" + "\n".join(lines) + "\n")
     argv = command(
-        tmp_path / "list.csv", tmp_path / "out", "--target", "column:claim", "--score", "sigmoid", "--metrics", "none"
+        tmp_path / "list.csv",
+        tmp_path / "out",
+        "--target",
+        "column:claim",
+        "--confidence",
+        "sigmoid",
+        "--metrics",
+        "none",
     )
     assert main(argv) == 0
     rows = heatlas.open(tmp_path / "out").to_pandas(["target", "status", "score", "logit", "prediction"])
