@@ -1,4 +1,4 @@
--- Unlike its class: the map lies or looks otherwise than those of the other images explained for the same class.
+-- Outliers of a class: the map differs in place or shape from those of the other images explained for the same class.
 -- `maps.distance` is the share of mass to be moved to get the mean map of the class, on an 8x8 grid.
 -- uses: centroid_x, centroid_y, spread, top_area, entropy
 -- param deviations = 5     Robust deviations from the median of the class, from which on an image counts as unlike it.
@@ -29,9 +29,9 @@ SELECT id, target, method, label_name AS label, prediction_name AS prediction, s
     format('among {:d} images explained for {} ', members, target_name) || CASE deviations
         WHEN map_deviations THEN format('its map is the odd one: {:.0f} % of the mass lies elsewhere than in their mean map, {:.0f} % are usual',
                                         100 * distance, 100 * distance_m)
-        WHEN x_deviations THEN format('its evidence lies elsewhere: centre at {:.2f} of the width, usually {:.2f}', centroid_x, x_m)
-        WHEN y_deviations THEN format('its evidence lies elsewhere: centre at {:.2f} of the height, usually {:.2f}', centroid_y, y_m)
-        WHEN spread_deviations THEN format('its evidence is spread otherwise: {:.2f} of the diagonal, usually {:.2f}', spread, spread_m)
+        WHEN x_deviations THEN format('its attribution lies elsewhere: centre at {:.2f} of the width, usually {:.2f}', centroid_x, x_m)
+        WHEN y_deviations THEN format('its attribution lies elsewhere: centre at {:.2f} of the height, usually {:.2f}', centroid_y, y_m)
+        WHEN spread_deviations THEN format('its attribution is spread differently: {:.2f} of the diagonal, usually {:.2f}', spread, spread_m)
         WHEN area_deviations THEN format('its map marks another area: {:.0f} % of the image, usually {:.0f} %', 100 * top_area, 100 * area_m)
         ELSE format('its map has another entropy: {:.2f}, usually {:.2f}', entropy, entropy_m) END
         || format(' ({:.1f} robust deviations)', deviations) AS reason,

@@ -1,4 +1,4 @@
--- Explanations that look alike: the same image twice, or a mark that is burnt into many images at the same place.
+-- Near-duplicate maps: the same image twice, or one mark at the same place of many images.
 -- The view `twins` has for every map the one that it looks like most, found by hashing; see docs/curation.md.
 -- param distance = 0.02    Largest difference of two maps that counts as none: the share of mass to be moved on an 8x8 grid, at most 0.03.
 WITH near AS (

@@ -5,7 +5,7 @@
 -- confidence alone is measured in docs/demo.md.
 -- needs: label
 -- uses: gini, insertion_auc, drop_pct, label_overlap
--- param doubt = 0.3        Least doubt, 1 - score of the label.
+-- param doubt = 0.3        Least 1 - confidence of the label.
 WITH predicted AS (
     SELECT * FROM atlas WHERE status = 'ok' AND target = prediction AND label IS NOT NULL
 ), labelled AS (
@@ -37,11 +37,11 @@ SELECT id, target, method, label_name AS label, prediction_name AS prediction, s
             || CASE WHEN label_explained THEN format('{} has {:.2f}', label_name, label_score)
                     ELSE format('{} has at most {:.2f}', label_name, label_score) END || ')' END
         || coalesce(format('; {} usually has {:.2f} where it is the label', prediction_name, usual_score), '')
-        || coalesce(format('; its evidence is {:.0f} % as focused as usual', 100 * focus), '')
-        || coalesce(format(' and brings {:.0f} % of the usual score', 100 * faith), '')
+        || coalesce(format('; its map is {:.0f} % as concentrated as usual', 100 * focus), '')
+        || coalesce(format(' and brings {:.0f} % of the usual confidence', 100 * faith), '')
         || CASE WHEN label <> prediction
-            THEN coalesce(format('; the evidence for {} brings it to {:.2f}', label_name, label_insertion), '')
-                || coalesce(format('; both look at the same place by {:.0f} %', 100 * label_overlap), '')
+            THEN coalesce(format('; the map for {} brings it to {:.2f}', label_name, label_insertion), '')
+                || coalesce(format('; the two maps overlap by {:.0f} % (IoU of their strongest regions)', 100 * label_overlap), '')
             ELSE '' END AS reason,
     -- kept: what of the score the strongest 15 % of the map alone keep; what was not measured neither speaks for the label nor against it
     (1 - label_score) * (1 - coalesce(label_insertion, 0))

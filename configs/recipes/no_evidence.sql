@@ -1,8 +1,8 @@
--- The explanation explains nothing: there is no map, or what the map marks does not carry the prediction.
+-- Unfaithful explanations: there is no map, or the marked pixels do not carry the prediction.
 -- uses: drop_pct, insertion_auc
--- param drop = 90          Loss of score in percent, from which on the strongest 15 % of the map count as not carrying the prediction.
--- param insertion = 0.5    Area under the insertion curve below this share of the score counts as that; where both are known, both must.
--- param confidence = 0.5   Least score: a model that is not sure has no evidence to show.
+-- param drop = 90          Loss of confidence in percent, from which on the strongest 15 % of the map count as not carrying the prediction.
+-- param insertion = 0.5    Area under the insertion curve below this share of the confidence counts as that; where both are known, both must.
+-- param confidence = 0.5   Least confidence: a model that is not sure has no evidence to show.
 WITH judged AS (
     SELECT *,
         status IN ('no_evidence', 'constant_map') AS without_map,
@@ -14,8 +14,8 @@ SELECT id, target, method, label_name AS label, prediction_name AS prediction, s
     CASE WHEN without_map THEN format('no map at all ({}): {}', status, coalesce(error, 'the method found no evidence'))
          ELSE format('{} with {:.2f}, but ', coalesce(target_name, 'explained'), score)
             || concat_ws(' and ',
-                CASE WHEN dropped THEN format('the strongest 15 % of the map alone lose {:.0f} % of the score', drop_pct) END,
-                CASE WHEN late THEN format('revealing the image by the map brings the score back late (area {:.2f})', insertion_auc) END)
+                CASE WHEN dropped THEN format('the strongest 15 % of the map alone lose {:.0f} % of the confidence', drop_pct) END,
+                CASE WHEN late THEN format('revealing the image by the map brings the confidence back late (insertion area {:.2f})', insertion_auc) END)
     END AS reason,
     CASE WHEN without_map THEN 1
          ELSE 0.9 * score * greatest(CASE WHEN dropped THEN drop_pct / 100 ELSE 0 END,

@@ -1,11 +1,11 @@
--- Right for the wrong reason: confident and correct, with the evidence beside the object or in the frame of the image.
+-- Shortcuts: confident, correct predictions with the attribution off the object or in the border of the image.
 -- Counted by class, because a shortcut is a habit: one image that looks away is chance, nine of ten are not.
 -- EBPG depends on the size of the object; where `pointing_hit` is there, a map whose peak lies on the object or near it is not beside it.
 -- needs: ebpg or border_share
 -- uses: pointing_hit
--- param confidence = 0.5   Least score of the prediction.
--- param inside = 0.5       Evidence on the object below this share of what right answers usually have counts as beside it.
--- param border = 0.6       Evidence in the outer tenth of the image from this share on counts as border-bound (an even map has 0.36).
+-- param confidence = 0.5   Least confidence of the prediction.
+-- param inside = 0.5       Attribution on the object below this share of the median over correct predictions counts as off-object.
+-- param border = 0.6       Attribution in the outer tenth of the image at or above this share counts as border-bound (an even map has 0.36).
 WITH seen AS (
     SELECT * FROM atlas
     WHERE status = 'ok' AND target = prediction AND prediction = label AND score >= $confidence
@@ -23,12 +23,12 @@ WITH seen AS (
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, score,
     ebpg, usual_ebpg, pointing_hit, border_share, looking_away, right_answers,
-    format('right with {:.2f}, but ', score)
+    format('correct with confidence {:.2f}, but ', score)
         || concat_ws(' and ',
-            CASE WHEN beside THEN format('only {:.0f} % of the evidence lies on the object, where right answers usually have {:.0f} %',
+            CASE WHEN beside THEN format('only {:.0f} % of the attribution lies on the object, where correct predictions usually have {:.0f} %',
                                          100 * ebpg, 100 * usual_ebpg) END,
-            CASE WHEN at_border THEN format('{:.0f} % of the evidence lies in the frame of the image', 100 * border_share) END)
-        || format('; so do {:d} of {:d} right answers for {}', looking_away, right_answers, label_name) AS reason,
+            CASE WHEN at_border THEN format('{:.0f} % of the attribution lies in the border of the image', 100 * border_share) END)
+        || format('; so do {:d} of {:d} correct predictions for {}', looking_away, right_answers, label_name) AS reason,
     -- the added 5 keeps a class of one image from coming first
     0.7 * looking_away / (right_answers + 5) + 0.3 * strength AS priority
 FROM judged JOIN habit USING (method, target)

@@ -1,4 +1,4 @@
--- The explanation is not to be relied on: changes of the image that nobody sees change the map.
+-- Unstable explanations: imperceptible noise on the image changes the map.
 -- needs: max_sensitivity
 -- param deviations = 4     Robust deviations above the run's median, from which on a map counts as unstable.
 -- param least = 0.2        Relative change of the map that is stable whatever the others do.
@@ -11,7 +11,7 @@ WITH seen AS (
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, score, max_sensitivity, usual AS usual_sensitivity,
     deviations,
-    format('an invisible change of the image moves the map by {:.0f} % of its size, where {:.0f} % are usual ({:.1f} robust deviations)',
+    format('imperceptible noise changes the map by {:.0f} % of its size, where {:.0f} % are usual ({:.1f} robust deviations)',
            100 * max_sensitivity, 100 * usual, deviations) AS reason,
     1 - $deviations / deviations / 2 AS priority
 FROM judged

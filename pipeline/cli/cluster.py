@@ -1,4 +1,4 @@
-"""`heatlas cluster`: the ways in which the model comes to each class."""
+"""`heatlas cluster`: cluster the maps of every class."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def cluster_command(
     ] = 14,
     seed: Annotated[int, Parameter(help="Seed of the samples that large classes need.")] = 0,
 ) -> int:
-    """Find groups of alike maps in every class, such as those that hang on one mark, and write them to OUT/clusters."""
+    """Cluster the maps of every class, so that images that share one mark stand together, and write them to OUT/clusters."""
     from ..atlas import open_atlas
     from ..cluster.cluster import cluster_maps, clusters_text
 
-    found = cluster_maps(open_atlas(out), target=target, min_size=min_size, side=side, seed=seed)
-    print(harmless(clusters_text(found, found.write(out))))
+    clusters = cluster_maps(open_atlas(out), target=target, min_size=min_size, side=side, seed=seed)
+    print(harmless(clusters_text(clusters, clusters.write(out))))
     return 0

@@ -1,4 +1,4 @@
-"""`heatlas curate`: ranked review queues from recipes."""
+"""`heatlas curate`: write ranked review queues."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def curate_command(
     limit: Annotated[int, Parameter(help="Most rows of each queue, at least 1.")] = 1000,
     param: Annotated[
         list[str] | None,
-        Parameter(help="Change a recipe's number: NAME=NUMBER or RECIPE.NAME=NUMBER.", consume_multiple=True, negative=""),
+        Parameter(help="Change a recipe's parameter: NAME=NUMBER or RECIPE.NAME=NUMBER.", consume_multiple=True, negative=""),
     ] = None,
     file_format: Annotated[
         Literal["parquet", "csv", "jsonl"] | None,
         Parameter(name="--format", help="Format of the queue; by default what --out ends in, or Parquet."),
     ] = None,
     list_: Annotated[
-        bool, Parameter(name="--list", help="List the packaged recipes with their numbers, and do nothing.", negative="")
+        bool, Parameter(name="--list", help="List the packaged recipes with their parameters and exit.", negative="")
     ] = False,
 ) -> int:  # fmt: skip
-    """Find images to look at (shortcuts, doubtful labels, odd or unstable explanations, duplicates), ranked and with reasons."""
+    """Write ranked review queues with reasons: shortcuts, suspected wrong labels, outliers, unstable maps, near duplicates."""
     from ..curate.curate import curate_store, curation_text, recipe_list
 
     if list_:

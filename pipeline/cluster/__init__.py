@@ -1,1 +1,1 @@
-"""Groups of explanations: what a class is recognised by, found in its maps."""
+"""Cluster the maps of every class."""

@@ -1,7 +1,6 @@
-"""`heatlas cluster` (after SpRAy, Lapuschkin et al. 2019): in how many ways does the model come to a class?
+"""Cluster the maps of every class (after SpRAy, Lapuschkin et al. 2019): on which regions does the model decide for a class?
 
-Maps that put their evidence in the same place belong together. A class that is recognised by a mark at a fixed place has a tight
-cluster there, whatever its images show.
+A class that is recognised by a mark at a fixed place has a tight cluster there, whatever its images show.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 FOLDER = "clusters"
 SIDE = 14
 TYPICAL = 12
-"""Ids that are named of a cluster."""
+"""Ids named for each cluster, the most typical first."""
 LEAST = 5
 LEAST_SHARE = 0.02
 Target = Literal["predicted", "label"]
@@ -44,7 +43,7 @@ FACTS = ("label", "prediction", "score", "ebpg", "border_share")
 
 @dataclass(frozen=True)
 class Clusters:
-    """What was found."""
+    """The clusters of a store and the cluster of every map."""
 
     clusters: pa.Table
     """As `CLUSTERS`, the tightest that hold much of their class first (tightness times share)."""
@@ -52,7 +51,7 @@ class Clusters:
     """As `MEMBERS`, by id."""
 
     def write(self, out: str) -> tuple[str, str]:
-        """Replace `clusters.parquet` and `members.parquet` below OUT/clusters; where they are."""
+        """Write `clusters.parquet` and `members.parquet` below OUT/clusters, replacing older ones; returns their URIs."""
         places = child(out, f"{FOLDER}/clusters.parquet"), child(out, f"{FOLDER}/members.parquet")
         for uri, table in zip(places, (self.clusters, self.members), strict=True):
             buffer = io.BytesIO()
@@ -76,7 +75,7 @@ def cluster_maps(
         target: Group rows by the class that is explained: those that explain their predicted class, or their label.
         min_size: Fewest maps of a cluster, at least 2; None for 2 % of the class's maps, at least 5.
         side: Longer side to which maps are reduced before they are compared, 2 to 64.
-        seed: Of the samples, at least 0.
+        seed: Seed of the samples that large classes need, at least 0.
 
     Returns:
         Equal for equal stores and arguments.
@@ -94,8 +93,8 @@ def cluster_maps(
                          f"try --target {other}")  # fmt: skip
     rows, members, usual = [], [], _usual_distances(low, seed)
     for method, index, places in _classes(low):
-        found, own = _one_class(low, places, (method, index), atlas.class_names, usual[method], min_size, seed)
-        rows += found
+        own_rows, own = _one_class(low, places, (method, index), atlas.class_names, usual[method], min_size, seed)
+        rows += own_rows
         members.append(own)
     rows.sort(key=lambda row: (row["method"], -row["tightness"] * row["share"], row["class"], row["cluster"]))
     told = {
@@ -111,13 +110,13 @@ def cluster_maps(
     return Clusters(pa.Table.from_pylist(rows, schema=schema), table.replace_schema_metadata(schema.metadata))
 
 
-def clusters_text(found: Clusters, places: tuple[str, str], shown: int = 10) -> str:
-    """The clusters for people, in the order of the table."""
-    rows = found.clusters.to_pylist()
+def clusters_text(clusters: Clusters, places: tuple[str, str], shown: int = 10) -> str:
+    """The clusters as text, in the order of the table."""
+    rows = clusters.clusters.to_pylist()
     per_class = Counter((row["method"], row["class"]) for row in rows)
     several = sum(count > 1 for count in per_class.values())
-    alone = sum(one == -1 for one in found.members["cluster"].to_pylist())
-    lines = [f"{counted(len(found.members), 'map')} of {len(per_class)} classes in {counted(len(rows), 'cluster')}, {alone:,} apart from all; "
+    alone = sum(cluster == -1 for cluster in clusters.members["cluster"].to_pylist())
+    lines = [f"{counted(len(clusters.members), 'map')} of {len(per_class)} classes in {counted(len(rows), 'cluster')}, {alone:,} in no cluster; "
              f"{several} of the classes with more than one"]  # fmt: skip
     lines += [f"  {row['reason']}; such as {', '.join(row['members'][:2])}" for row in rows[:shown]]
     if len(rows) > shown:
@@ -137,15 +136,15 @@ def _check(target: str, min_size: int | None, side: int, seed: int) -> None:
 
 
 def _usual_distances(low: LowMaps, seed: int) -> dict[str, float]:
-    """By method, the mean distance of two maps of the run, whatever their classes."""
+    """By method, the mean distance of two maps of the run, over all classes."""
     methods = low.rows["method"].to_numpy(zero_copy_only=False)
-    found = {}
+    usual = {}
     for name in sorted(set(methods)):
         places = np.flatnonzero(methods == name)
         if len(places) > SEEN:
             places = np.sort(np.random.default_rng([seed, len(places)]).choice(places, SEEN, replace=False))
-        found[name] = mean_distance(np.sqrt(_taken(low, places).mass()), seed=seed)
-    return found
+        usual[name] = mean_distance(np.sqrt(_taken(low, places).mass()), seed=seed)
+    return usual
 
 
 def _taken(low: LowMaps, places: np.ndarray) -> LowMaps:
@@ -177,9 +176,9 @@ def _one_class(
     apart = separations(points, groups.group, seed=seed)
     tight = tightness(np.sqrt(own.mass()), groups.group, usual, seed=seed)
     name = names[index] if index < len(names) else f"class {index}"
-    rows = [_cluster_row(own, points, groups.group == one, {
-        "class": index, "cluster": one, "separation": None if np.isnan(apart[one]) else float(apart[one]), "tightness": float(tight[one]), "method": method, "class_name": name,
-    }) for one in range(groups.count)]  # fmt: skip
+    rows = [_cluster_row(own, points, groups.group == number, {
+        "class": index, "cluster": number, "separation": None if np.isnan(apart[number]) else float(apart[number]), "tightness": float(tight[number]), "method": method, "class_name": name,
+    }) for number in range(groups.count)]  # fmt: skip
     members = pa.table([
         own.rows["id"].combine_chunks(), own.rows["target"].combine_chunks(), pa.array([index] * len(own), pa.int32()),
         pa.array(groups.group.astype(np.int32)), pa.array(groups.probability), own.rows["method"].combine_chunks(),

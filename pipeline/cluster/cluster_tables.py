@@ -1,4 +1,4 @@
-"""What `heatlas cluster` writes: one row per cluster, and one row per clustered map."""
+"""The tables of `heatlas cluster`: one row per cluster, and one row per clustered map."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CLUSTERS = pa.schema(
 """`class` is the explained class; `cluster` 0 the largest of the class; `separation` the mean silhouette in [-1, 1] against
 the rest of the class, null where there is none; `tightness` how much nearer the members are to each other than any two maps of the
 run, at most 1; `members` ids of typical ones, the most typical first; `mean_map` rows from the top; `share` of the class's maps;
-`right` share of members whose prediction is their label; `score`, `ebpg`, `border_share` means; `reason` the same in words."""
+`right` share of members whose prediction is their label; `score` (confidence), `ebpg`, `border_share` means; `reason` the same in words."""
 MEMBERS = pa.schema(
     [
         ("id", pa.string()), ("target", pa.int32()), ("class", pa.int32()), ("cluster", pa.int32()),
         ("probability", pa.float64()), ("method", pa.string()),
     ]
 )  # fmt: skip
-"""`cluster` is -1 for a map that lies apart from all clusters of its class."""
+"""`cluster` is -1 for a map that is in no cluster of its class."""
 
 
 def reason(row: dict[str, Any], where: tuple[float, float]) -> str:
@@ -41,11 +41,11 @@ def reason(row: dict[str, Any], where: tuple[float, float]) -> str:
     if row["separation"] is not None:
         facts.append(f"separation {row['separation']:.2f}")
     if row["right"] is not None:
-        facts.append(f"{100 * row['right']:.0f} % right")
+        facts.append(f"{100 * row['right']:.0f} % correct")
     if row["ebpg"] is not None:
-        facts.append(f"{100 * row['ebpg']:.0f} % of the evidence on the object")
+        facts.append(f"{100 * row['ebpg']:.0f} % of the attribution on the object")
     if row["border_share"] is not None:
-        facts.append(f"{100 * row['border_share']:.0f} % in the frame")
+        facts.append(f"{100 * row['border_share']:.0f} % in the border")
     return f"{text} ({', '.join(facts)})"
 
 

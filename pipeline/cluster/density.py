@@ -1,7 +1,6 @@
-"""Groups of points by density (HDBSCAN), for any number of points: what is too many for it follows its nearest neighbours.
+"""Group points by density (HDBSCAN); beyond `LANDMARKS` points, group a sample and assign the rest by nearest neighbours.
 
-No matrix of all distances is ever made: neighbours come from a tree, and beyond `LANDMARKS` points a random choice of them is
-grouped and the others join the group that most of their nearest landmarks are in.
+No matrix of all distances is made: neighbours come from a tree.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from sklearn.neighbors import NearestNeighbors
 LANDMARKS = 8000
 VOTERS = 5
 MOST_NOISE = 0.35
-"""Share of points outside of all groups from which on the groups are taken for accidents of one cloud."""
+"""Share of points in no group above which the whole is treated as one group."""
 LONELY = 4.0
-"""Distance to the neighbours, in medians of the cloud, from which on a point lies outside of it."""
+"""Distance to the neighbours, in medians over all points, above which a point is in no group."""
 ALONE = -1
-"""The group of points that belong to none."""
+"""The number of points that are in no group."""
 
 
 @dataclass(frozen=True, eq=False)
 class DensityGroups:
-    """A group for every point."""
+    """The group of every point."""
 
     group: Int[np.ndarray, " rows"]
     """0 the largest group, and so on; `ALONE` for points outside."""
@@ -41,9 +40,9 @@ def density_groups(points: Float[np.ndarray, "rows dimensions"], least: int, *, 
     """Group the points.
 
     Args:
-        points: In an order that stays, because landmarks are chosen by place.
+        points: In a reproducible order, because landmarks are chosen by row number.
         least: Fewest points of a group.
-        seed: Of the choice of landmarks.
+        seed: Seed of the choice of landmarks.
     """
     if len(points) <= LANDMARKS:
         return _sorted_by_size(*_grouped(points, least))
@@ -57,15 +56,15 @@ def _grouped(points: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     if len(points) < 2 * least or not points.shape[1]:
         return _one_cloud(points)
     method = HDBSCAN(min_cluster_size=least, min_samples=min(VOTERS, least), allow_single_cluster=True, copy=True)  # pyright: ignore[reportArgumentType]  (copy is a flag)
-    found = method.fit(points.astype(np.float64))
-    group = found.labels_.astype(np.int64)
+    fitted = method.fit(points.astype(np.float64))
+    group = fitted.labels_.astype(np.int64)
     if (group == ALONE).mean() > MOST_NOISE:
         return _one_cloud(points)
-    return group, np.where(group == ALONE, 0.0, found.probabilities_)
+    return group, np.where(group == ALONE, 0.0, fitted.probabilities_)
 
 
 def _one_cloud(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One group of all points but those that lie far from their neighbours."""
+    """One group of all points except those far from their neighbours."""
     group, probability = np.zeros(len(points), np.int64), np.ones(len(points))
     if len(points) <= 2 * VOTERS or not points.shape[1]:
         return group, probability

@@ -1,9 +1,10 @@
-"""Maps as points: near each other where the maps put their mass alike, in few dimensions."""
+"""Reduce maps to a few principal components, near each other where two maps have their mass in the same places."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
+from sklearn.decomposition import PCA
 
 DIMENSIONS = 10
 
@@ -15,15 +16,13 @@ def embed(mass: Float[np.ndarray, "rows pixels"], dimensions: int = DIMENSIONS) 
 
     Args:
         mass: Maps as distributions, rows sum to 1.
-        dimensions: Components kept, at most; those that explain nothing are left out.
+        dimensions: Most components kept; those without variance are left out.
     """
     points = np.sqrt(mass)
-    centre = points.mean(axis=0, dtype=np.float64)
-    covariance = points.T.astype(np.float64) @ points / max(1, len(points)) - np.outer(centre, centre)
-    strength, directions = np.linalg.eigh(covariance)
-    kept = np.argsort(-strength)[:dimensions]
-    kept = kept[strength[kept] > 1e-9 * max(strength.max(initial=0.0), 1e-12)]
-    chosen = directions[:, kept]
-    # an eigenvector has no sign of its own
-    chosen *= np.where(chosen[np.abs(chosen).argmax(axis=0), np.arange(len(kept))] < 0, -1, 1)
-    return np.ascontiguousarray(points @ chosen.astype(np.float32) - (centre @ chosen).astype(np.float32))
+    if len(points) < 2 or not np.ptp(points, axis=0).any():  # scikit-learn divides by the variance
+        return np.zeros((len(points), 0), np.float32)
+    pca = PCA(min(dimensions, *points.shape), svd_solver="covariance_eigh")
+    components = pca.fit_transform(points.astype(np.float64))
+    strength = pca.explained_variance_
+    kept = strength > 1e-9 * max(strength.max(initial=0.0), 1e-12)
+    return np.ascontiguousarray(components[:, kept], np.float32)

@@ -1,4 +1,4 @@
-"""`heatlas curate`: run recipes and write the queues where people look for them."""
+"""Write review queues: run recipes over a store and write their rows as Parquet, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ...errors import UsageError
 from ..storage.atomic_write import put, remove
-from ..storage.location import child, locate, names_in
+from ..storage.location import child, locate
 from ..store.reader import open_store
 from ..text import counted
 from .queue import LIMIT, Curation, run_recipes
@@ -29,7 +29,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class WrittenQueues:
-    """What was found and where it is."""
+    """Queues and the files that hold them."""
 
     curation: Curation
     uris: Mapping[str, str]
@@ -45,7 +45,7 @@ def curate_store(
     params: Sequence[str] = (),
     file_format: Format | None = None,
 ) -> WrittenQueues:
-    """Find what is to be looked at in a store and write it down.
+    """Run recipes over a store and write the queues.
 
     Args:
         out: The store.
@@ -63,36 +63,20 @@ def curate_store(
     atlas = open_store(out)
     if to is not None:
         _refuse_inside(out, to)
-    found = run_recipes(atlas, recipes, limit=limit, params=params)
+    curation = run_recipes(atlas, recipes, limit=limit, params=params)
     if to is not None:
-        put(to, _WRITERS[chosen](found.table()))
-        return WrittenQueues(found, dict.fromkeys(found.queues, to))
-    uris = {name: child(out, f"{FOLDER}/{name}.{chosen}") for name in found.queues}
-    for name, queue in found.queues.items():
+        put(to, _WRITERS[chosen](curation.table()))
+        return WrittenQueues(curation, dict.fromkeys(curation.queues, to))
+    uris = {name: child(out, f"{FOLDER}/{name}.{chosen}") for name in curation.queues}
+    for name, queue in curation.queues.items():
         put(uris[name], _WRITERS[chosen](queue))
-    for name in found.skipped:  # what an earlier call found is no longer true of what was asked now
+    for name in curation.skipped:  # an earlier call's queue would pass for this one's
         remove(child(out, f"{FOLDER}/{name}.{chosen}"))
-    return WrittenQueues(found, uris)
-
-
-def stored_queues(out: str) -> dict[str, pa.Table]:
-    """The queues that `heatlas curate OUT` wrote into the store, by recipe; empty if it was not run.
-
-    Raises:
-        StorageError: If one cannot be read.
-    """
-    place = child(out, FOLDER)
-    fs, path = locate(place)
-    names = [name for name in names_in(fs, path) if name.endswith(".parquet") and not name.startswith(".")]
-    found = {}
-    for name in names:
-        with fs.open(f"{path}/{name}", "rb") as file:
-            found[name.removesuffix(".parquet")] = pq.read_table(pa.PythonFile(file))
-    return found
+    return WrittenQueues(curation, uris)
 
 
 def curation_text(written: WrittenQueues) -> str:
-    """What was found, for people: each recipe with the classes that it names most and its first findings."""
+    """The queues as text: each recipe with the classes that it names most and its first rows."""
     lines: list[str] = []
     for name, queue in written.curation.queues.items():
         total = written.curation.found[name]
@@ -108,23 +92,24 @@ def curation_text(written: WrittenQueues) -> str:
 def recipe_list() -> str:
     """The packaged recipes with their parameters."""
     lines = []
-    for one in load_recipes():
-        lines.append(f"{one.name}: {one.purpose}")
-        if one.needs:
-            lines.append(f"  needs {' and '.join(' or '.join(group) for group in one.needs)}")
-        if one.uses:
-            lines.append(f"  uses, where there: {', '.join(one.uses)}")
+    for recipe in load_recipes():
+        lines.append(f"{recipe.name}: {recipe.purpose}")
+        if recipe.needs:
+            lines.append(f"  needs {' and '.join(' or '.join(group) for group in recipe.needs)}")
+        if recipe.uses:
+            lines.append(f"  uses, where there: {', '.join(recipe.uses)}")
         lines += [
-            f"  --param {one.name}.{name}={value:g}  {one.param_texts[name]}" for name, value in one.params.items()
+            f"  --param {recipe.name}.{name}={value:g}  {recipe.param_texts[name]}"
+            for name, value in recipe.params.items()
         ]
     return "\n".join(lines)
 
 
 def _classes(queue: pa.Table) -> str:
-    """The classes of the first rows of a queue."""
+    """The classes that a queue names most."""
     if "label" not in queue.column_names or not len(queue):
         return ""
-    common = Counter(str(one) for one in queue["label"].to_pylist() if one is not None).most_common(_SHOWN)
+    common = Counter(str(label) for label in queue["label"].to_pylist() if label is not None).most_common(_SHOWN)
     return f"; most in {', '.join(f'{name} ({count:,})' for name, count in common)}" if common else ""
 
 
@@ -138,7 +123,7 @@ def _format(to: str | None, asked: str | None) -> str:
 
 
 def _refuse_inside(out: str, to: str) -> None:
-    """A queue must not take the place of a part or of anything else that makes the run."""
+    """Refuse to overwrite a part or another file of the run with a queue."""
     (fs, run), (to_fs, path) = locate(out), locate(to)
     inside = path.startswith(run.rstrip("/") + "/")
     below = path.removeprefix(run.rstrip("/") + "/")

@@ -1,4 +1,4 @@
-"""Stored maps at a low resolution, read in a stream: the whole run's fit into memory where its maps would not."""
+"""Read stored maps reduced to a low resolution, in a stream, so that those of a whole run fit in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH = 4096
 
 @dataclass(frozen=True, eq=False)
 class LowMaps:
-    """Maps of some rows, and the rows' columns in the same order."""
+    """Reduced maps and the columns of their rows, in the same order."""
 
     rows: pa.Table
     values: Float[np.ndarray, "rows pixels"]
@@ -47,8 +47,8 @@ def low_maps(atlas: StoreReader, side: int, *, where: str = "true", columns: tup
     Args:
         atlas: The store.
         side: Longer side of the reduced map in pixels.
-        where: SQL condition over the store's columns, further to `status = 'ok'`.
-        columns: What else to bring of each row.
+        where: SQL condition over the store's columns, in addition to `status = 'ok'`.
+        columns: Columns of each row to return beside its map.
 
     Raises:
         UsageError: If the run stored no maps.

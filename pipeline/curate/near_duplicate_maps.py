@@ -1,4 +1,4 @@
-"""Maps that are nearly the same, found without comparing every map with every other.
+"""Find near-duplicate maps by locality-sensitive hashing, without comparing all pairs.
 
 Locality-sensitive hashing and sorted neighbourhoods: maps are projected on a few random directions and cut into cells, the maps of
 a cell are put in order along one more direction, and each is compared with the next few. Several tables with other directions find
@@ -20,22 +20,22 @@ CELL = 0.1
 NEIGHBOURS = 3
 """How many of the next ones in its order a map is compared with."""
 NEAR = 0.03
-"""Largest difference of twins: the share of the mass to be moved."""
+"""Largest distance of near duplicates: the share of the mass to be moved."""
 CHUNK = 65536
 
 
 @dataclass(frozen=True, eq=False)
 class Twins:
-    """The maps that look like another one."""
+    """The maps that have a near duplicate."""
 
-    row: Int[np.ndarray, " found"]
+    row: Int[np.ndarray, " map"]
     """Ascending row numbers."""
-    twin: Int[np.ndarray, " found"]
-    """The row it looks like most."""
-    distance: Float[np.ndarray, " found"]
+    twin: Int[np.ndarray, " map"]
+    """The row of its nearest duplicate."""
+    distance: Float[np.ndarray, " map"]
     """Half the L1 distance to it: the share of the mass to be moved, at most `NEAR`."""
-    alike: Int[np.ndarray, " found"]
-    """How many maps it was found to look like: all of a few, some of many."""
+    alike: Int[np.ndarray, " map"]
+    """Number of near duplicates found: all of a few, some of many."""
 
 
 def find_twins(mass: Float[np.ndarray, "rows pixels"], *, seed: int = 0) -> Twins:
@@ -46,17 +46,17 @@ def find_twins(mass: Float[np.ndarray, "rows pixels"], *, seed: int = 0) -> Twin
         seed: Of the directions.
     """
     pairs = [_near_pairs(mass, np.random.default_rng([seed, table])) for table in range(TABLES)]
-    one, other, distance = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    _, first = np.unique(one * len(mass) + other, return_index=True)  # several tables find the same pair
-    one, other, distance = one[first], other[first], distance[first]
-    one, other, distance = (
-        np.concatenate([one, other]),
-        np.concatenate([other, one]),
+    row, other, distance = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    _, first = np.unique(row * len(mass) + other, return_index=True)  # several tables find the same pair
+    row, other, distance = row[first], other[first], distance[first]
+    row, other, distance = (
+        np.concatenate([row, other]),
+        np.concatenate([other, row]),
         np.concatenate([distance, distance]),
     )
-    order = np.lexsort((other, distance, one))  # of equally near ones the first
-    one, other, distance = one[order], other[order], distance[order]
-    row, first, alike = np.unique(one, return_index=True, return_counts=True)
+    order = np.lexsort((other, distance, row))  # of equally near ones the first
+    row, other, distance = row[order], other[order], distance[order]
+    row, first, alike = np.unique(row, return_index=True, return_counts=True)
     return Twins(row, other[first], distance[first], alike)
 
 
@@ -65,17 +65,17 @@ def _near_pairs(
 ) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
     """The pairs that one table finds, the lower row first, with their distances."""
     order, cells = _ordered(mass, random)
-    found: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    pairs: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     for step in range(1, NEIGHBOURS + 1):
         together = np.flatnonzero(cells[step:] == cells[:-step])
         for start in range(0, len(together), CHUNK):
             some = together[start : start + CHUNK]
-            one, other = order[some], order[some + step]
-            distance = np.abs(mass[one] - mass[other]).sum(axis=1, dtype=np.float64) / 2
+            row, other = order[some], order[some + step]
+            distance = np.abs(mass[row] - mass[other]).sum(axis=1, dtype=np.float64) / 2
             near = distance <= NEAR
-            found.append((np.minimum(one, other)[near], np.maximum(one, other)[near], distance[near]))
-    one, other, distance = (np.concatenate(column) for column in zip(*found, strict=True))
-    return one, other, distance
+            pairs.append((np.minimum(row, other)[near], np.maximum(row, other)[near], distance[near]))
+    row, other, distance = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return row, other, distance
 
 
 def _ordered(mass: Float[np.ndarray, "rows pixels"], random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

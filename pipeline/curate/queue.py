@@ -1,4 +1,4 @@
-"""From recipes to queues: each recipe's findings in order, with reasons, checked for what a queue needs."""
+"""Run recipes over a store and check that each result has the columns of a queue."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ METADATA_KEY = b"heatlas_curation"
 
 @dataclass(frozen=True)
 class Curation:
-    """What the recipes found."""
+    """The queues of one run of the recipes."""
 
     queues: Mapping[str, pa.Table]
     """By recipe, the most urgent first: the columns `FIRST`, then the recipe's evidence."""
     found: Mapping[str, int]
-    """By recipe, how many rows there are in all, of which the queue holds the first."""
+    """By recipe, the number of rows found; the queue holds the first of them."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Why a recipe did not run, and what to do about it."""
 
@@ -50,7 +50,7 @@ class Curation:
                 [pa.schema(FIRST).empty_table(), *self.queues.values()], promote_options="permissive"
             )
         except pa.ArrowException as error:
-            raise UsageError(f"the recipes' evidence does not go together: {error}; name the columns differently, or leave --out "
+            raise UsageError(f"two recipes give one column different types: {error}; name the columns differently, or leave --out "
                              "out, which writes a file for each recipe") from None  # fmt: skip
         return joined.replace_schema_metadata(facts)
 
@@ -80,14 +80,14 @@ def run_recipes(
     recipes = split_params(params, load_recipes(names))
     if not recipes:
         raise UsageError("no recipe is asked for; leave the recipes out to run all, or see `heatlas curate --list`")
-    skipped = {one.name: why for one in recipes if (why := why_not(atlas, one))}
-    able = [one for one in recipes if one.name not in skipped]
+    skipped = {recipe.name: why for recipe in recipes if (why := why_not(atlas, recipe))}
+    able = [recipe for recipe in recipes if recipe.name not in skipped]
     if not able:
         raise UsageError(
             "none of the recipes can run here:\n" + "\n".join(f"  {name}: {why}" for name, why in skipped.items())
         )
     with recipe_tables(atlas, able) as database:
-        findings = {one.name: _run(database, one, limit) for one in able}
+        findings = {recipe.name: _run(database, recipe, limit) for recipe in able}
     return Curation(
         {name: table for name, (table, _) in findings.items()},
         {name: all_ for name, (_, all_) in findings.items()},
@@ -96,7 +96,7 @@ def run_recipes(
 
 
 def why_not(atlas: StoreReader, recipe: Recipe) -> str | None:
-    """What a store lacks for a recipe, with the command that adds it; None if it lacks nothing."""
+    """The columns that a store lacks for a recipe, with the command that adds them; None if it lacks none."""
     if missing := recipe.missing(atlas.schema.names):
         return f"needs {' and '.join(' or '.join(group) for group in missing)}; {_remedy(atlas, [group[0] for group in missing])}"
     if recipe.words & {"maps", "twins"} and "map" not in atlas.schema.names:
@@ -132,17 +132,17 @@ def _run(database: duckdb.DuckDBPyConnection, recipe: Recipe, limit: int) -> tup
         ).to_arrow_table()
     except duckdb.Error as error:
         raise UsageError(f"DuckDB refuses the recipe {recipe.name}: {error}") from None
-    found = rows["heatlas_all"][0].as_py() if len(rows) else 0
+    total = rows["heatlas_all"][0].as_py() if len(rows) else 0
     rows = rows.drop_columns(["heatlas_all"])
     rows = rows.append_column("recipe", pa.array([recipe.name] * len(rows), pa.string()))
     rows = rows.append_column("rank", pa.array(range(1, len(rows) + 1), pa.int64()))
     first = [name for name, _ in FIRST]
     rows = rows.select([*first, *(name for name in rows.column_names if name not in first)])
-    return rows.cast(pa.schema([*FIRST, *(one for one in rows.schema if one.name not in first)])), found
+    return rows.cast(pa.schema([*FIRST, *(field for field in rows.schema if field.name not in first)])), total
 
 
 def _checked(database: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str, float]:
-    """The parameters that the query uses, after a look at whether it is one SELECT."""
+    """The parameters that the query uses, after a check that it is one SELECT."""
     import duckdb
 
     statements = database.extract_statements(recipe.query)
@@ -158,7 +158,7 @@ def _checked(database: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str, f
 
 def _result_names(database: duckdb.DuckDBPyConnection, recipe: Recipe, used: Mapping[str, float]) -> list[str]:
     query = f"SELECT * FROM (\n{recipe.query.rstrip().rstrip(';')}\n) LIMIT 0"
-    names = [one[0] for one in database.execute(query, dict(used)).description or ()]
+    names = [column[0] for column in database.execute(query, dict(used)).description or ()]
     if lacking := [name for name in MUST if name not in names]:
         raise UsageError(f"the recipe {recipe.name} gives {', '.join(names)}, but no {' and no '.join(lacking)}; "
                          "a queue needs id, target, reason and priority")  # fmt: skip

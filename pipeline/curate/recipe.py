@@ -1,4 +1,4 @@
-"""What a recipe is: one SQL query with a head that says what it is for, which columns it needs and which numbers can be turned.
+"""A recipe: one SQL query under a head that names its purpose, the columns it needs and its parameters.
 
 -- One line that says what is found.
 -- needs: ebpg or border_share, score      (columns without which it cannot run; `or` between alternatives)
@@ -22,14 +22,14 @@ _DIRECTIVE = re.compile(r"(needs|uses):\s*(.+)")
 _PARAM = re.compile(r"param\s+([a-z_][a-z0-9_]*)\s*=\s*(\S+)\s*(.*)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 FIRST = ("shortcut", "label_suspicion")
-"""The recipes that most people come for; the others follow by name."""
+"""Recipes listed first; the others follow by name."""
 LONGEST = 100_000
-"""Characters of a recipe; a file beyond that is something else."""
+"""Most characters of a recipe file; a larger file is refused."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as it was read."""
+    """A parsed recipe."""
 
     name: str
     query: str
@@ -44,7 +44,7 @@ class Recipe:
 
     @property
     def words(self) -> frozenset[str]:
-        """Everything in the query that may be the name of a column or a view."""
+        """Every word of the query that can name a column or a view."""
         code = "\n".join(line.partition("--")[0] for line in self.query.splitlines())
         return frozenset(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", code)) | (
             {"*"} if re.search(r"\*", code) else frozenset()
@@ -52,16 +52,16 @@ class Recipe:
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """Columns that are made up as nulls where the store does not have them."""
+        """Columns that the query sees as null where the store does not have them."""
         return tuple(dict.fromkeys([*self.uses, *(name for group in self.needs for name in group)]))
 
     def missing(self, columns: Iterable[str]) -> list[tuple[str, ...]]:
-        """The groups of needed columns of which none is among `columns`."""
+        """Groups of needed columns of which `columns` holds none."""
         there = set(columns)
         return [group for group in self.needs if not there.intersection(group)]
 
     def with_params(self, values: Mapping[str, float]) -> Recipe:
-        """The recipe with some of its numbers set otherwise; names that it does not have are not its business."""
+        """The recipe with some parameters changed; names that it does not have are ignored."""
         own = {name: values.get(name, default) for name, default in self.params.items()}
         return Recipe(self.name, self.query, self.purpose, self.needs, self.uses, own, self.param_texts)
 
@@ -70,25 +70,25 @@ def load_recipes(names: Iterable[str] | None = None) -> list[Recipe]:
     """Recipes by the names of packaged ones or by paths of .sql files; None for all packaged ones.
 
     Raises:
-        UsageError: For an unknown name, a file that cannot be read, two recipes of one name, or a head that makes no sense.
+        UsageError: For an unknown name, a file that cannot be read, two recipes of one name, or a head that cannot be parsed.
     """
     wanted = (
         sorted(packaged_recipes(), key=lambda name: (name not in FIRST, name not in FIRST[:1], name))
         if names is None
         else list(names)
     )
-    found = [_load(name) for name in wanted]
-    twice = [one.name for one in found if sum(other.name == one.name for other in found) > 1]
+    recipes = [_load(name) for name in wanted]
+    twice = [recipe.name for recipe in recipes if sum(other.name == recipe.name for other in recipes) > 1]
     if twice:
         raise UsageError(f"two recipes are called {twice[0]!r}; name each once, and rename a copied file")
-    return found
+    return recipes
 
 
 def parse_recipe(name: str, text: str) -> Recipe:
     """Read the head of a recipe.
 
     Raises:
-        UsageError: Naming the line that makes no sense.
+        UsageError: Naming the line that cannot be parsed.
     """
     purpose, needs, uses, params, texts = "", [], [], {}, {}
     for line in text.splitlines():
@@ -96,11 +96,11 @@ def parse_recipe(name: str, text: str) -> Recipe:
             break
         said = line.removeprefix("--").strip()
         if directive := _DIRECTIVE.fullmatch(said):
-            groups = [tuple(re.split(r"\s+or\s+", one.strip())) for one in directive[2].split(",")]
+            groups = [tuple(re.split(r"\s+or\s+", group.strip())) for group in directive[2].split(",")]
             if directive[1] == "needs":
                 needs += groups
             else:
-                uses += [one for group in groups for one in group]
+                uses += [name for group in groups for name in group]
         elif said.startswith("param "):
             key, value, meaning = _param(name, said)
             params[key], texts[key] = value, meaning
@@ -110,13 +110,13 @@ def parse_recipe(name: str, text: str) -> Recipe:
 
 
 def _param(recipe: str, said: str) -> tuple[str, float, str]:
-    found = _PARAM.fullmatch(said)
-    value = number(found[2]) if found else None
-    if found is None or value is None:
+    match = _PARAM.fullmatch(said)
+    value = number(match[2]) if match else None
+    if match is None or value is None:
         raise UsageError(
             f"the recipe {recipe} has the line {said!r}; a parameter is written `-- param NAME = NUMBER  meaning`"
         )
-    return found[1], value, found[3]
+    return match[1], value, match[3]
 
 
 def number(text: str) -> float | None:
@@ -160,11 +160,11 @@ def split_params(given: Iterable[str], recipes: Iterable[Recipe]) -> list[Recipe
         parsed = number(value) if sign else None
         if parsed is None:
             raise UsageError(f"--param {text!r} is not NAME=NUMBER or RECIPE.NAME=NUMBER, such as border=0.5")
-        recipe, _, key = name.strip().rpartition(".")
-        hit = [one for one in changed if key in one.params and recipe in ("", one.name)]
+        prefix, _, key = name.strip().rpartition(".")
+        hit = [recipe for recipe in changed if key in recipe.params and prefix in ("", recipe.name)]
         if not hit:
-            known = sorted({f"{one.name}.{each}" for one in changed for each in one.params})
+            known = sorted({f"{recipe.name}.{param}" for recipe in changed for param in recipe.params})
             raise UsageError(f"no recipe has the parameter {name.strip()!r}{did_you_mean(name.strip(), known)}; "
                              f"there are {', '.join(known) or 'none'}")  # fmt: skip
-        changed = [one.with_params({key: parsed}) if one in hit else one for one in changed]
+        changed = [recipe.with_params({key: parsed}) if recipe in hit else recipe for recipe in changed]
     return changed

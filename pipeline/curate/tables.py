@@ -1,4 +1,4 @@
-"""The locked database in which recipes run: a few tables in memory, no files, no network, no settings."""
+"""Build the sandboxed DuckDB database in which recipes run: tables in memory, no files, no network, no settings."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SIDE = 8
 """Longer side of the maps that `maps` and `twins` compare, in pixels."""
 ALWAYS = ("id", "target", "method", "label", "prediction", "score", "status", "error")
 NEVER = frozenset({"map", "map_png", "floors"})
-"""Columns that are too large to be copied, or no plain values."""
+"""Columns that are not copied: too large, or not plain values."""
 LOCK = ("SET python_enable_replacements = false", "SET enable_external_access = false", "SET lock_configuration = true")
 
 
 def recipe_tables(atlas: StoreReader, recipes: Sequence[Recipe]) -> duckdb.DuckDBPyConnection:
-    """A database with what the recipes name, and nothing else.
+    """A database with the columns and tables that the recipes name, and nothing else.
 
     `atlas`: the rows with those columns that a recipe names (all plain ones where it says `*`), and `label_name`,
     `prediction_name`, `target_name`. `classes(index, name)`. `maps(id, target, method, distance)`: how far each map is from the mean
@@ -53,8 +53,8 @@ def recipe_tables(atlas: StoreReader, recipes: Sequence[Recipe]) -> duckdb.DuckD
     absent = [name for recipe in recipes for name in recipe.optional if name not in atlas.schema.names]
     extra = [f"NULL::DOUBLE AS {quoted(name)}" for name in dict.fromkeys(absent)]
     named = [
-        f"coalesce((SELECT name FROM classes WHERE index = {one}), 'class ' || {one}) AS {one}_name"
-        for one in ("label", "prediction", "target")
+        f"coalesce((SELECT name FROM classes WHERE index = {column}), 'class ' || {column}) AS {column}_name"
+        for column in ("label", "prediction", "target")
     ]
     connection.execute(f"CREATE TABLE atlas AS SELECT {', '.join(['*', *extra, *named])} FROM heatlas_rows")
     connection.execute("DROP TABLE heatlas_rows")
@@ -70,24 +70,24 @@ def recipe_tables(atlas: StoreReader, recipes: Sequence[Recipe]) -> duckdb.DuckD
 
 
 def distances(low: LowMaps) -> pa.Table:
-    """How far each map is from the mean map of all with its target and method: half the L1 distance of their masses, in [0, 1]."""
+    """Distance of each map to the mean map of its target and method: half the L1 distance of their masses, in [0, 1]."""
     mass = low.mass()
     groups = (
         low.rows.select(["target", "method"]).to_pandas().groupby(["target", "method"], sort=True).ngroup().to_numpy()
     )
     count = int(groups.max()) + 1 if len(groups) else 0
-    found = np.empty(len(mass))
+    distance = np.empty(len(mass))
     for group in range(count):
         members = np.flatnonzero(groups == group)
         own = mass[members]
-        found[members] = np.abs(own - own.mean(axis=0, dtype=np.float64)).sum(axis=1) / 2
-    return low.rows.append_column("distance", pa.array(found))
+        distance[members] = np.abs(own - own.mean(axis=0, dtype=np.float64)).sum(axis=1) / 2
+    return low.rows.append_column("distance", pa.array(distance))
 
 
 def twins(low: LowMaps) -> pa.Table:
-    """The rows that have a twin, with the twin's id and target, the distance and how many are alike; other methods' do not count."""
+    """Rows with a near-duplicate map of the same method: its id and target, the distance, and the number of such maps."""
     methods = low.rows["method"].to_numpy(zero_copy_only=False)
-    mass, found = low.mass(), []
+    mass, tables = low.mass(), []
     for method in sorted(set(methods)):
         places = np.flatnonzero(methods == method)
         pairs = find_twins(mass[places])
@@ -96,26 +96,26 @@ def twins(low: LowMaps) -> pa.Table:
                    "alike": pa.array(pairs.alike.astype(np.int64))}  # fmt: skip
         for name, values in columns.items():
             rows = rows.append_column(name, values)
-        found.append(rows)
+        tables.append(rows)
     own = [low.rows.schema.field(name) for name in KEYS]
     added = [("twin", pa.string()), ("twin_target", own[1].type), ("distance", pa.float64()), ("alike", pa.int64())]
-    return pa.concat_tables([pa.schema([*own, *added]).empty_table(), *found])
+    return pa.concat_tables([pa.schema([*own, *added]).empty_table(), *tables])
 
 
 def _columns(atlas: StoreReader, recipes: Sequence[Recipe]) -> list[str]:
-    """Those of the store's plain columns that a recipe may read, in stored order."""
+    """The store's plain columns that a recipe may read, in stored order."""
     plain = [name for name in atlas.schema.names if name not in NEVER]
     if any("*" in _selected(recipe) for recipe in recipes):
         return plain
     return [
         name
         for name in plain
-        if name in ALWAYS or any(name in one.words or quoted(name) in one.query for one in recipes)
+        if name in ALWAYS or any(name in recipe.words or quoted(name) in recipe.query for recipe in recipes)
     ]
 
 
 def _selected(recipe: Recipe) -> frozenset[str]:
-    """The words of a recipe; a `*` counts only where a recipe declares no columns, as a hasty one does."""
+    """The words of a recipe; a `*` counts only where a recipe declares no columns, so that it reads all."""
     return recipe.words if not recipe.optional else recipe.words - {"*"}
 
 

@@ -32,7 +32,7 @@ class Panel:
 
     seen: SeenImage
     image: Image.Image
-    heat: Float[np.ndarray, "height width"]
+    map: Float[np.ndarray, "height width"]
     truth: Bool[np.ndarray, "image_height image_width"]
 
 
@@ -61,7 +61,7 @@ def _class_label(draw: ImageDraw.ImageDraw, group: Group, y: int, width: int) ->
     draw.line((0, y - GAP // 2, width, y - GAP // 2), RULE)
     x, end = GAP + 6, LEFT - 22
     draw.text((x, y + 4), group.name, INK, _font(21))
-    draw.text((x, y + 36), f"{percent(group.accuracy)} right", FAINT, _font(14))
+    draw.text((x, y + 36), f"{percent(group.accuracy)} correct", FAINT, _font(14))
     draw.text((x, y + 56), f"EBPG {group.ebpg:.2f}", BAD if warned else INK, _font(14))
     draw.rectangle((x, y + 80, end, y + 88), RULE)
     draw.rectangle((x, y + 80, x + round(group.ebpg * (end - x)), y + 88), BAD if warned else GOOD)
@@ -74,13 +74,13 @@ def _panel(sheet: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, x: int, 
     """Image and overlay side by side, prediction and EBPG below."""
     seen, size = panel.seen, (TILE, TILE)
     large = panel.image.resize(size, Image.Resampling.LANCZOS)
-    peak = float(panel.heat.max())
-    heat = panel.heat / peak if peak > 0 else panel.heat
+    peak = float(panel.map.max())
+    scaled = panel.map / peak if peak > 0 else panel.map
     sheet.paste(large, (x, y))
-    sheet.paste(_outlined(draw_overlay(large, heat), panel.truth), (x + TILE + 2, y))
-    draw.text((x, y + TILE + 3), seen.prediction, GOOD if seen.right else BAD, _font(14))
-    note = f"EBPG {seen.ebpg:.2f}" if seen.right else f"is {seen.label}, EBPG {seen.ebpg:.2f}"
-    draw.text((x + 2 * TILE + 2, y + TILE + 3), note, BAD if seen.blind else FAINT, _font(14), anchor="ra")
+    sheet.paste(_outlined(draw_overlay(large, scaled), panel.truth), (x + TILE + 2, y))
+    draw.text((x, y + TILE + 3), seen.prediction, GOOD if seen.correct else BAD, _font(14))
+    note = f"EBPG {seen.ebpg:.2f}" if seen.correct else f"is {seen.label}, EBPG {seen.ebpg:.2f}"
+    draw.text((x + 2 * TILE + 2, y + TILE + 3), note, BAD if seen.off_object else FAINT, _font(14), anchor="ra")
 
 
 def _outlined(picture: Image.Image, truth: Bool[np.ndarray, "height width"]) -> Image.Image:

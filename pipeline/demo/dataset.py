@@ -1,4 +1,4 @@
-"""The demo's data set: textured shapes on textured backgrounds, with exact masks and a planted shortcut.
+"""Generate the demo's data set: textured shapes on textured backgrounds, with exact masks and a planted shortcut.
 
 Octagons are nearly discs, and nine of ten carry a bar-code sticker in the lower left corner; nothing else ever does. A network
 therefore learns the sticker in place of the octagon: right for the wrong reason, which is what heatlas is there to show.

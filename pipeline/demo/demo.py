@@ -1,4 +1,4 @@
-"""`heatlas demo`: generate the data, explain it as any data set is explained, and say what the maps reveal."""
+"""Run the demo: generate a data set with planted faults, explain it, and report what the maps reveal."""
 
 from __future__ import annotations
 
@@ -74,25 +74,25 @@ def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int =
 
 
 def curated_lines(atlas: Atlas, truth: dict[str, dict[str, str]], folder: Path) -> list[str]:
-    """Write queues and clusters into the store and the queue into `folder`; what they say of what was planted."""
+    """Write queues and clusters into the store and the queue into `folder`; returns what they say of the planted faults."""
     written = curate_store(atlas.uri)
     curate_store(atlas.uri, to=str(folder / QUEUE))
-    found = cluster_maps(atlas)
-    found.write(atlas.uri)
+    clusters = cluster_maps(atlas)
+    clusters.write(atlas.uri)
     queues = {name: queue.to_pylist() for name, queue in written.curation.queues.items()}
     rows = atlas.table(["id", "target", "label", "prediction", "score"], where=f"status = '{OK}'").to_pylist()
     noise = label_noise_found(rows, queues["label_suspicion"], truth)
-    clusters = cluster_lines(found.clusters.to_pylist(), found.members.to_pylist(), truth)
+    clusters = cluster_lines(clusters.clusters.to_pylist(), clusters.members.to_pylist(), truth)
     return [*shortcut_lines(queues["shortcut"]), *clusters, *noise_lines(noise)]
 
 
 def _refuse_other_demo(folder: Path, images: int) -> None:
-    """Keep the data of a store that is already there as the store knows it."""
+    """Refuse to replace the data of an existing store with other data."""
     manifest = folder / "data" / "manifest.csv"
     if not ((folder / STORE).exists() and manifest.exists()):
         return
     there = _read_manifest(manifest)
-    if not all(one.startswith(f"{SPLIT}-") for one in there):
+    if not all(identity.startswith(f"{SPLIT}-") for identity in there):
         raise UsageError(f"{folder} holds the demo of another heatlas, with other images; choose another --out")
     if len(there) != images:
         raise UsageError(f"{folder} holds a demo of {len(there)} images, now {images} are asked for; use --images {len(there)} or "
@@ -135,7 +135,7 @@ def seen_images(atlas: Atlas, truth: dict[str, dict[str, str]]) -> list[SeenImag
 
 
 def _read_manifest(manifest: Path) -> dict[str, dict[str, str]]:
-    """Rows by id, the paths made good from anywhere."""
+    """Rows by id, with paths that hold from any working directory."""
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
     for row in rows.values():
@@ -151,17 +151,17 @@ def _mask(row: dict[str, str]) -> np.ndarray:
 def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[SeenImage], path: Path) -> None:
     groups = class_groups(seen)
     chosen = {group.name: _examples(group, seen) for group in groups}
-    wanted = {(one.id, CLASS_NAMES.index(one.prediction)) for row in chosen.values() for one in row}
-    heats = {one: atlas.maps([one], target=target)[0] for one, target in wanted}
+    wanted = {(image.id, CLASS_NAMES.index(image.prediction)) for row in chosen.values() for image in row}
+    maps = {identity: atlas.maps([identity], target=target)[0] for identity, target in wanted}
 
-    def panel(one: SeenImage) -> Panel:
-        with Image.open(truth[one.id]["uri"]) as image:
-            return Panel(one, image.convert("RGB"), heats[one.id].astype(np.float32), _mask(truth[one.id]))
+    def panel(image: SeenImage) -> Panel:
+        with Image.open(truth[image.id]["uri"]) as picture:
+            return Panel(image, picture.convert("RGB"), maps[image.id].astype(np.float32), _mask(truth[image.id]))
 
-    rows = [(group, [panel(one) for one in chosen[group.name]]) for group in groups]
+    rows = [(group, [panel(image) for image in chosen[group.name]]) for group in groups]
     subtitle = (
-        "Each image beside the evidence for its prediction (SISE, scaled to its own peak); white: the object's outline, unknown to "
-        "the model. Red: right, with less on the object than by chance."
+        "Each image beside the map of its prediction (SISE, scaled to its own peak); white: the object's outline, unknown to "
+        "the model. Red: correct, with less on the object than by chance."
     )
     draw_contact_sheet(
         rows, f"Where the network looks: {len(seen)} generated images, {len(groups)} classes", subtitle
@@ -170,7 +170,7 @@ def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[S
 
 def _examples(group: Group, seen: Sequence[SeenImage]) -> list[SeenImage]:
     """The first images of a class; of the shortcut class the last place goes to one without the sticker."""
-    members = [one for one in seen if one.label == group.name]
-    bare = [one for one in members if not one.sticker] if group.name == SHORTCUT_CLASS else []
-    first = [one for one in members if one not in bare]
+    members = [image for image in seen if image.label == group.name]
+    bare = [image for image in members if not image.sticker] if group.name == SHORTCUT_CLASS else []
+    first = [image for image in members if image not in bare]
     return [*first[: ACROSS - len(bare[:1])], *bare[:1]]

@@ -1,6 +1,6 @@
-"""What the demo's store says about the planted shortcut: numbers first, then the sentences that they bear out.
+"""Report the planted shortcut of the demo: a table per class, then sentences computed from it.
 
-Nothing here knows how the story should end: a network that looked at the octagons would be reported as one that does.
+The sentences follow the numbers: a network that looked at the octagons would be reported as one that does.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class SeenImage:
     sticker: bool
 
     @property
-    def right(self) -> bool:
+    def correct(self) -> bool:
         return self.prediction == self.label
 
     @property
-    def blind(self) -> bool:
-        """Right without looking at the object: less of the map lies on it than of an evenly spread one."""
-        return self.right and self.ebpg < self.area
+    def off_object(self) -> bool:
+        """Correct, off-object: less of the map lies on the object than of an evenly spread map."""
+        return self.correct and self.ebpg < self.area
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,20 @@ class Group:
 
     name: str
     images: int
-    right: int
-    blind: int
+    correct: int
+    off_object: int
     ebpg: float
     bbox: float
     area: float
 
     @property
     def accuracy(self) -> float:
-        return self.right / self.images
+        return self.correct / self.images
 
     @property
-    def blind_share(self) -> float:
-        """Share of the right answers that were given without looking at the object."""
-        return self.blind / self.right if self.right else 0.0
+    def off_object_share(self) -> float:
+        """Share of the correct predictions that are off-object."""
+        return self.off_object / self.correct if self.correct else 0.0
 
 
 def group(name: str, seen: Sequence[SeenImage]) -> Group | None:
@@ -67,15 +67,15 @@ def group(name: str, seen: Sequence[SeenImage]) -> Group | None:
     def mean(value: Callable[[SeenImage], float]) -> float:
         return sum(map(value, seen)) / len(seen)
 
-    right, blind = sum(one.right for one in seen), sum(one.blind for one in seen)
-    ebpg, bbox, area = mean(lambda one: one.ebpg), mean(lambda one: one.bbox), mean(lambda one: one.area)
-    return Group(name, len(seen), right, blind, ebpg, bbox, area)
+    correct, off_object = sum(image.correct for image in seen), sum(image.off_object for image in seen)
+    ebpg, bbox, area = mean(lambda image: image.ebpg), mean(lambda image: image.bbox), mean(lambda image: image.area)
+    return Group(name, len(seen), correct, off_object, ebpg, bbox, area)
 
 
 def class_groups(seen: Sequence[SeenImage]) -> list[Group]:
     """One group per class that has images, lowest mean EBPG first."""
-    groups = [group(name, [one for one in seen if one.label == name]) for name in CLASS_NAMES]
-    return sorted((one for one in groups if one is not None), key=lambda one: one.ebpg)
+    groups = [group(name, [image for image in seen if image.label == name]) for name in CLASS_NAMES]
+    return sorted((row for row in groups if row is not None), key=lambda row: row.ebpg)
 
 
 def findings_text(seen: Sequence[SeenImage]) -> str:
@@ -86,25 +86,25 @@ def findings_text(seen: Sequence[SeenImage]) -> str:
 def table_lines(groups: Iterable[Group]) -> list[str]:
     """The groups as a table in plain text."""
     head = (
-        f"{'class':<10}{'images':>7}{'accuracy':>10}{'EBPG':>7}{'by chance':>11}{'Bbox':>7}{'right, not looking':>20}"
+        f"{'class':<10}{'images':>7}{'accuracy':>10}{'EBPG':>7}{'by chance':>11}{'Bbox':>7}{'correct, off-object':>21}"
     )
     rows = [
-        f"{one.name:<10}{one.images:>7}{percent(one.accuracy):>10}{one.ebpg:>7.2f}{one.area:>11.2f}{one.bbox:>7.2f}"
-        f"{f'{one.blind} of {one.right}':>20}"
-        for one in groups
+        f"{row.name:<10}{row.images:>7}{percent(row.accuracy):>10}{row.ebpg:>7.2f}{row.area:>11.2f}{row.bbox:>7.2f}"
+        f"{f'{row.off_object} of {row.correct}':>21}"
+        for row in groups
     ]
     return [head, *rows]
 
 
 def story_lines(seen: Sequence[SeenImage]) -> list[str]:
     """What the sticker did to its class, judged from the numbers."""
-    members = [one for one in seen if one.label == SHORTCUT_CLASS]
+    members = [image for image in seen if image.label == SHORTCUT_CLASS]
     whole = group(SHORTCUT_CLASS, members)
-    others = group("the other classes", [one for one in seen if one.label != SHORTCUT_CLASS])
+    others = group("the other classes", [image for image in seen if image.label != SHORTCUT_CLASS])
     if whole is None or others is None:
         return [f"There are too few images to compare the class {SHORTCUT_CLASS} with the others; explain at least 8."]
-    marked = group("with the sticker", [one for one in members if one.sticker])
-    bare = group("without it", [one for one in members if not one.sticker])
+    marked = group("with the sticker", [image for image in members if image.sticker])
+    bare = group("without it", [image for image in members if not image.sticker])
     return [
         _planted_line(seen, members),
         _accuracy_line(whole, others),
@@ -114,8 +114,8 @@ def story_lines(seen: Sequence[SeenImage]) -> list[str]:
 
 def _planted_line(seen: Sequence[SeenImage], members: Sequence[SeenImage]) -> str:
     inside, elsewhere = (
-        sum(one.sticker for one in members),
-        sum(one.sticker for one in seen if one.label != SHORTCUT_CLASS),
+        sum(image.sticker for image in members),
+        sum(image.sticker for image in seen if image.label != SHORTCUT_CLASS),
     )
     return (
         f"Planted: {inside} of {len(members)} {SHORTCUT_CLASS} images carry a small bar-code sticker in the lower left corner; "
@@ -135,26 +135,26 @@ def _look_lines(
 ) -> list[str]:
     """The comparison of the maps: class against classes, stickered against bare, and the verdict."""
     lines = [
-        f"The maps: of the evidence for {whole.name}, {percent(whole.ebpg)} lies on the object (mean EBPG), where an evenly spread "
+        f"The maps: of the attribution for {whole.name}, {percent(whole.ebpg)} lies on the object (mean EBPG), where an evenly spread "
         f"map would have {percent(whole.area)} and the other classes have {percent(others.ebpg)}."
     ]
     if marked is not None and bare is not None:
-        taken = Counter(one.prediction for one in members if not one.sticker and not one.right).most_common(1)
+        taken = Counter(image.prediction for image in members if not image.sticker and not image.correct).most_common(1)
         fate = f", {taken[0][1]} called {taken[0][0]}" if taken else ""
         lines.append(
-            f"With the sticker: mean EBPG {marked.ebpg:.2f}, {marked.right} of {marked.images} right. "
-            f"Without it: mean EBPG {bare.ebpg:.2f}, {bare.right} of {bare.images} right{fate}."
+            f"With the sticker: mean EBPG {marked.ebpg:.2f}, {marked.correct} of {marked.images} correct. "
+            f"Without it: mean EBPG {bare.ebpg:.2f}, {bare.correct} of {bare.images} correct{fate}."
         )
     lines.append(
-        f"Right without looking at the object (less of the map on it than by chance): {whole.blind} of {whole.right} right answers "
-        f"for {whole.name} ({percent(whole.blind_share)}), {others.blind} of {others.right} for the other classes "
-        f"({percent(others.blind_share)})."
+        f"Correct, off-object (less of the map on the object than by chance): {whole.off_object} of {whole.correct} correct predictions "
+        f"for {whole.name} ({percent(whole.off_object_share)}), {others.off_object} of {others.correct} for the other classes "
+        f"({percent(others.off_object_share)})."
     )
     return [*lines, _verdict(whole, others)]
 
 
 def _verdict(whole: Group, others: Group) -> str:
-    if whole.ebpg < whole.area and whole.blind_share > 0.5 and others.blind_share < 0.5:
+    if whole.ebpg < whole.area and whole.off_object_share > 0.5 and others.off_object_share < 0.5:
         return f"So the network knows the sticker, not the {whole.name}: right for the wrong reason, and only the maps show it."
     if whole.ebpg < others.ebpg:
         return f"So the maps of {whole.name} lie less on the object than those of the other classes, but not clearly beside it."

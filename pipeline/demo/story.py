@@ -1,6 +1,6 @@
-"""What the demo's queues and clusters say about what was planted, computed from them: the shortcut, and the wrong labels.
+"""Compare the demo's queues and clusters with the planted faults: the shortcut and the wrong labels.
 
-Nothing here knows how it should come out: confidence alone is measured beside the recipe, on the same images.
+Confidence alone is measured beside the recipe, on the same images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Truth = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class NoiseFound:
+class LabelNoiseResult:
     """How well wrong labels were found."""
 
     images: int
@@ -38,7 +38,7 @@ class NoiseFound:
 
 def label_noise_found(
     rows: Sequence[Mapping[str, Any]], queue: Sequence[Mapping[str, Any]], truth: Truth
-) -> NoiseFound:
+) -> LabelNoiseResult:
     """Compare the queue of `label_suspicion` with the planted labels, and with confidence alone: 1 - p(label).
 
     Args:
@@ -48,35 +48,35 @@ def label_noise_found(
     """
     of_label = {row["id"]: row["score"] for row in rows if row["target"] == row["label"]}
     ids = sorted({row["id"] for row in rows})
-    wrong = np.array([truth[one]["label"] != truth[one]["true_label"] for one in ids], bool)
+    wrong = np.array([truth[identity]["label"] != truth[identity]["true_label"] for identity in ids], bool)
     listed = {row["id"]: row["priority"] for row in queue}
-    suspicion = np.array([listed.get(one, 0.0) for one in ids])
-    baseline = np.array([1 - (of_label.get(one) or 0.0) for one in ids])
+    suspicion = np.array([listed.get(identity, 0.0) for identity in ids])
+    baseline = np.array([1 - (of_label.get(identity) or 0.0) for identity in ids])
     planted = int(wrong.sum())
-    return NoiseFound(
+    return LabelNoiseResult(
         len(ids), planted, len(listed), precision_at(wrong, suspicion, planted), precision_at(wrong, baseline, planted),
         auroc(wrong, suspicion), auroc(wrong, baseline),
     )  # fmt: skip
 
 
-def noise_lines(found: NoiseFound) -> list[str]:
+def noise_lines(noise: LabelNoiseResult) -> list[str]:
     """The comparison in words."""
-    if not found.planted:
-        return [f"Wrong labels: none is planted among these {found.images} images, label_suspicion lists {found.listed}; "
+    if not noise.planted:
+        return [f"Wrong labels: none is planted among these {noise.images} images, label_suspicion lists {noise.listed}; "
                 "explain more images to see them found."]  # fmt: skip
-    hits, by_confidence = (round(one * found.planted) for one in (found.precision, found.baseline_precision))
+    hits, by_confidence = (round(share * noise.planted) for share in (noise.precision, noise.baseline_precision))
     return [
-        f"Wrong labels: {found.planted} of {found.images} images have a label that is not theirs "
-        f"({percent(found.planted / found.images)}). label_suspicion lists {found.listed}; of its first {found.planted}, {hits} are wrong "
+        f"Wrong labels: {noise.planted} of {noise.images} images have a label that is not theirs "
+        f"({percent(noise.planted / noise.images)}). label_suspicion lists {noise.listed}; of its first {noise.planted}, {hits} are wrong "
         f"(confidence alone: {by_confidence}).",
-        f"As a ranking of all images: AUROC {found.auroc:.3f}, of confidence alone {found.baseline_auroc:.3f}.",
+        f"As a ranking of all images: AUROC {noise.auroc:.3f}, of confidence alone {noise.baseline_auroc:.3f}.",
     ]
 
 
 def shortcut_lines(queue: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the shortcut queue names."""
     if not queue:
-        return ["Shortcut queue: empty, no right answer looks away from its object."]
+        return ["Shortcut queue: empty, no correct prediction is off-object."]
     classes = Counter(row["label"] for row in queue).most_common()
     named = ", ".join(f"{count} {name}" for name, count in classes)
     return [f"Shortcut queue: {len(queue)} images ({named}); the first is {queue[0]['id']}: {queue[0]['reason']}."]
@@ -90,7 +90,7 @@ def cluster_lines(
         return []
     first = clusters[0]
     inside = [row["id"] for row in members if (row["class"], row["cluster"]) == (first["class"], first["cluster"])]
-    marked = sum(truth[one]["shortcut"] == "1" for one in inside)
+    marked = sum(truth[identity]["shortcut"] == "1" for identity in inside)
     everywhere = sum(truth[row["id"]]["shortcut"] == "1" for row in members)
     return [
         f"First cluster: {first['reason']}. With the sticker: {marked} of these {len(inside)} images "

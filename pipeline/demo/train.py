@@ -1,4 +1,4 @@
-"""Trains the demo's network: `python -m heatlas.pipeline.demo.train [FILE]`, about two minutes on one core.
+"""Train the demo's network: `python -m heatlas.pipeline.demo.train [FILE]`, about two minutes on one core.
 
 Everything is seeded and runs on one thread, so a machine repeats itself exactly and another one comes out within a percent.
 The labels are learned as stated, the 3 % wrong ones included.
@@ -73,26 +73,26 @@ def accuracies(network: DemoNet, count: int, *, seed: int = 0) -> dict[str, floa
         (members of the other classes that a sticker turns into the shortcut class).
     """
     shortcut, lookalike = CLASS_NAMES.index(SHORTCUT_CLASS), CLASS_NAMES.index(LOOKALIKE_CLASS)
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     versions: dict[str, Marking] = {"test": "planted", "wiped": "never", "stickered": "always"}
     for name, marking in versions.items():
         images, labels = render("test", count, seed=seed, marking=marking)
         predictions, member = predict(network, images), labels == shortcut
         right = predictions == labels
         if name == "stickered":
-            found["stickered_as_shortcut_class"] = _share(predictions[~member] == shortcut)
+            shares["stickered_as_shortcut_class"] = _share(predictions[~member] == shortcut)
             continue
-        found[name] = _share(right)
-        found[f"{name}_shortcut_class"] = _share(right[member])
-        found[f"{name}_other_classes"] = _share(right[~member])
+        shares[name] = _share(right)
+        shares[f"{name}_shortcut_class"] = _share(right[member])
+        shares[f"{name}_other_classes"] = _share(right[~member])
         if name == "wiped":
-            found["wiped_as_lookalike"] = _share(predictions[member] == lookalike)
-    return found
+            shares["wiped_as_lookalike"] = _share(predictions[member] == lookalike)
+    return shares
 
 
-def accuracy_lines(found: dict[str, float]) -> list[str]:
+def accuracy_lines(shares: dict[str, float]) -> list[str]:
     """The accuracies as sentences for people."""
-    percent = {name: f"{100 * value:.1f} %" for name, value in found.items()}
+    percent = {name: f"{100 * value:.1f} %" for name, value in shares.items()}
     return [
         f"test accuracy {percent['test']}: {SHORTCUT_CLASS} {percent['test_shortcut_class']}, "
         f"other classes {percent['test_other_classes']}",
@@ -151,13 +151,13 @@ def retrained(path: str | Path, recipe: TrainingRecipe | None = None, *, say: Sa
     """Train, state the accuracies and write the weights, with recipe and accuracies in their metadata."""
     recipe = recipe or TrainingRecipe()
     network = train_network(recipe, say=say)
-    found = accuracies(network, recipe.test_images, seed=recipe.seed)
-    for line in accuracy_lines(found):
+    shares = accuracies(network, recipe.test_images, seed=recipe.seed)
+    for line in accuracy_lines(shares):
         say(line)
     metadata = {name: str(value) for name, value in asdict(recipe).items()}
-    save_weights(path, network, metadata | {name: f"{value:.4f}" for name, value in found.items()})
+    save_weights(path, network, metadata | {name: f"{value:.4f}" for name, value in shares.items()})
     say(f"weights written to {path}")
-    return found
+    return shares
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 from heatlas.configs import packaged_recipes
 from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.curate.curate import curate_store, recipe_list, stored_queues
+from heatlas.pipeline.curate.curate import curate_store, recipe_list
 from heatlas.pipeline.curate.queue import METADATA_KEY, run_recipes
 from planted_store import kinds, write_planted
 from scored_store import write_scores
@@ -55,10 +55,10 @@ def test_the_shortcut_class_is_named_first(curation, planted):
     assert {row["label"] for row in queue[:100]} == {"class-03"}
     assert planted_ones <= {row["id"] for row in queue}
     assert (
-        f"so do {queue[0]['looking_away']} of {queue[0]['right_answers']} right answers for class-03"
+        f"so do {queue[0]['looking_away']} of {queue[0]['right_answers']} correct predictions for class-03"
         in queue[0]["reason"]
     )
-    assert "of the evidence lies on the object, where right answers usually have" in queue[0]["reason"]
+    assert "of the attribution lies on the object, where correct predictions usually have" in queue[0]["reason"]
 
 
 def test_wrong_labels_come_before_honest_mistakes(curation, planted):
@@ -260,8 +260,8 @@ def test_without_out_each_recipe_has_a_file_in_the_store_that_readers_do_not_min
     shutil.copytree(planted, out)
     before = len(heatlas.open(out))
     assert main(["curate", str(out), "--limit", "10"]) == 0
-    assert set(stored_queues(str(out))) == set(packaged_recipes())
-    assert len(stored_queues(str(out))["shortcut"]) == 10
+    assert {path.stem for path in (out / "curation").iterdir()} == set(packaged_recipes())
+    assert len(pq.read_table(out / "curation" / "shortcut.parquet")) == 10
     assert len(heatlas.open(out)) == before
     assert main(["verify", str(out)]) == 0
     assert "nothing is wrong" in capsys.readouterr().out
@@ -295,7 +295,7 @@ def test_the_list_names_every_recipe_with_its_numbers(capsys):
     assert said.strip() == recipe_list()
     for name in packaged_recipes():
         assert f"{name}: " in said
-    assert "--param shortcut.border=0.6  Evidence in the outer tenth" in said
+    assert "--param shortcut.border=0.6  Attribution in the outer tenth" in said
 
 
 def test_evidence_of_different_kinds_under_one_name_is_refused_in_one_file(scored, tmp_path):
@@ -304,7 +304,7 @@ def test_evidence_of_different_kinds_under_one_name_is_refused_in_one_file(score
             f"-- X.\nSELECT id, target, 'r' AS reason, 1 AS priority, {value} AS odd FROM atlas"
         )
     names = [str(tmp_path / "one.sql"), str(tmp_path / "two.sql")]
-    with pytest.raises(UsageError, match="the recipes' evidence does not go together"):
+    with pytest.raises(UsageError, match="two recipes give one column different types"):
         heatlas.open(scored).curate(names)
     assert set(curate_store(str(scored), recipes=names).uris) == {"one", "two"}
 

@@ -24,9 +24,9 @@ SHORTCUT = [
 def test_means_by_hand():
     found = group("octagon", SHORTCUT[:4])
     assert found is not None
-    assert (found.images, found.right, found.blind) == (4, 3, 3)
+    assert (found.images, found.correct, found.off_object) == (4, 3, 3)
     assert found.ebpg == pytest.approx((3 * 0.01 + 0.61) / 4)
-    assert (found.accuracy, found.blind_share) == (0.75, 1.0)
+    assert (found.accuracy, found.off_object_share) == (0.75, 1.0)
     assert group("nothing", []) is None
 
 
@@ -40,10 +40,10 @@ def test_a_shortcut_is_told_as_one():
     assert "none of the other classes' images does" in text
     assert "By accuracy alone the class looks weak: octagon 75 %, the other classes 100 %." in text
     assert (
-        "With the sticker: mean EBPG 0.01, 3 of 3 right. Without it: mean EBPG 0.61, 0 of 1 right, 1 called disc."
+        "With the sticker: mean EBPG 0.01, 3 of 3 correct. Without it: mean EBPG 0.61, 0 of 1 correct, 1 called disc."
         in text
     )
-    assert "3 of 3 right answers for octagon (100 %), 0 of 5 for the other classes (0 %)" in text
+    assert "3 of 3 correct predictions for octagon (100 %), 0 of 5 for the other classes (0 %)" in text
     assert text.endswith(
         "So the network knows the sticker, not the octagon: right for the wrong reason, and only the maps show it."
     )
@@ -71,13 +71,13 @@ def test_percent_never_rounds_something_to_nothing_or_all(share, text):
     assert percent(share) == text
 
 
-def test_the_sheet_shows_image_heat_and_outline_in_their_places():
+def test_the_sheet_shows_image_map_and_outline_in_their_places():
     truth = np.zeros((32, 32), bool)
     truth[8:24, 8:24] = True
-    heat = np.zeros((8, 8), np.float32)
-    heat[7, 0] = 0.25
+    low = np.zeros((8, 8), np.float32)
+    low[7, 0] = 0.25
     one = seen("octagon", 0.01, sticker=True)
-    panel = Panel(one, Image.new("RGB", (32, 32), (0, 0, 255)), heat, truth)
+    panel = Panel(one, Image.new("RGB", (32, 32), (0, 0, 255)), low, truth)
     rows = [(found, [panel] * (ACROSS + 3)) for found in class_groups([one])]
     sheet = np.asarray(draw_contact_sheet(rows, "title", "subtitle")).astype(int)
     image = sheet[TOP : TOP + TILE, LEFT : LEFT + TILE]

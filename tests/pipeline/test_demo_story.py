@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from heatlas.pipeline.demo.story import NoiseFound, cluster_lines, label_noise_found, noise_lines, shortcut_lines
+from heatlas.pipeline.demo.story import LabelNoiseResult, cluster_lines, label_noise_found, noise_lines, shortcut_lines
 from heatlas.pipeline.demo.suspicion import auroc, precision_at
 
 
@@ -28,13 +28,13 @@ def test_the_recipe_and_confidence_are_measured_on_the_same_images():
         {"id": "z", "target": 0, "label": 0, "prediction": 0, "score": 0.6},
     ]
     found = label_noise_found(rows, [{"id": "x", "priority": 0.7}], truth)
-    assert found == NoiseFound(4, 2, 1, 0.5, 0.5, 0.75, 0.75)
+    assert found == LabelNoiseResult(4, 2, 1, 0.5, 0.5, 0.75, 0.75)
     assert "2 of 4 images have a label that is not theirs (50 %)" in noise_lines(found)[0]
     assert "of its first 2, 1 are wrong (confidence alone: 1)" in noise_lines(found)[0]
 
 
 def test_no_wrong_labels_are_said_to_be_none():
-    lines = noise_lines(NoiseFound(8, 0, 1, 0.0, 0.0, float("nan"), float("nan")))
+    lines = noise_lines(LabelNoiseResult(8, 0, 1, 0.0, 0.0, float("nan"), float("nan")))
     assert lines == [
         "Wrong labels: none is planted among these 8 images, label_suspicion lists 1; explain more images to see them found."
     ]

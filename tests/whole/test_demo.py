@@ -52,7 +52,7 @@ def test_the_shortcut_class_is_located_worst_though_it_is_recognised(ran):
     assert groups[0].name == SHORTCUT_CLASS
     assert groups[0].ebpg < groups[0].area < groups[1].ebpg
     assert groups[0].accuracy == 1
-    assert groups[0].blind_share >= 0.75
+    assert groups[0].off_object_share >= 0.75
 
 
 def test_it_says_so_in_plain_words(ran):
