@@ -28,10 +28,9 @@ types: $(TEST_STAMP)
 bench: $(TEST_STAMP)
 	$(BIN)/python -m bench $(RUN)
 
+# `make docs` writes every page that follows from the code, `make docs PAGES="layers metrics"` some of them.
 docs: $(TEST_STAMP)
-	$(BIN)/python -m bench.layers_table
-	$(BIN)/python -m bench.metrics_table
-	$(BIN)/python -m bench.bad_images_table
+	$(BIN)/python -m docs.generate $(PAGES)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

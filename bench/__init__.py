@@ -1,1 +1,1 @@
-"""Measurements behind every number in README and docs; each module is one command, `python -m bench.NAME`."""
+"""Measurements behind every number in README and docs: `python -m bench` lists them, `python -m bench NAME` runs one."""

@@ -11,7 +11,7 @@ from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.layers.capture import capture_layers
 from heatlas.errors import NoBlocksError
 
-TABLE = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "layers_table.py"))
+TABLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "generate" / "layers_page.py"))
 PAGE = TABLE["PAGE"].read_text()
 RESNET = "relu layer1 layer2 layer3 layer4"
 SPECIFIED = {
@@ -54,7 +54,7 @@ def test_hooks_find_the_same_layers_as_the_graph(name: str, monkeypatch: pytest.
 @pytest.mark.parametrize("name", TABLE["classifiers"]())
 def test_every_classifier_has_its_true_line_in_the_page(name: str) -> None:
     line = TABLE["table_row"](name)
-    assert line in PAGE, f"docs/layers.md is out of date for {name}: run python bench/layers_table.py"
+    assert line in PAGE, f"docs/layers.md is out of date for {name}: run python -m docs.generate layers"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A small synthetic store with planted facts, from `bench/synthetic_store.py`, and the kinds that were planted."""
+"""A small synthetic store with planted facts, from `bench/speed/synthetic_store.py`, and the kinds that were planted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write_planted(
     """The store of `rows` images at `out`."""
     sys.path.insert(0, str(ROOT))
     try:
-        from bench.synthetic_store import World, write_store
+        from bench.speed.synthetic_store import World, write_store
     finally:
         sys.path.remove(str(ROOT))
     write_store(out, rows, World(classes, map_size, seed, target), shard_size=500)  # pyright: ignore[reportArgumentType]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -18,12 +18,11 @@ COUNT = 40
 
 @pytest.fixture(scope="module")
 def pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluation_page", ROOT / "bench" / "evaluation_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["evaluation_page"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(ROOT))
+    try:
+        return importlib.import_module("bench.accuracy.evaluation_page")
+    finally:
+        sys.path.remove(str(ROOT))
 
 
 def record(ebpg: float, drop: float, status: str = "ok") -> dict:
@@ -119,7 +118,7 @@ def test_metrics_stand_by_what_they_ask_of(pages: ModuleType, scores):
 )
 def test_methods_are_asked_for_with_their_settings(monkeypatch, text: str, name: str, changed: dict):
     monkeypatch.syspath_prepend(str(ROOT))
-    from bench.evaluation_methods import Asked
+    from bench.accuracy.evaluation_methods import Asked
 
     asked = Asked.of(text)
     assert asked.name == name
@@ -139,7 +138,7 @@ def test_what_cannot_be_asked_for_is_refused(monkeypatch, text: str, said: str):
     monkeypatch.syspath_prepend(str(ROOT))
     from heatlas.errors import SettingsError
 
-    from bench.evaluation_methods import Asked
+    from bench.accuracy.evaluation_methods import Asked
 
     with pytest.raises(SettingsError, match=said):
         Asked.of(text)
@@ -148,7 +147,7 @@ def test_what_cannot_be_asked_for_is_refused(monkeypatch, text: str, said: str):
 def test_the_page_names_machine_precision_and_both_sets(pages: ModuleType, scores):
     text = pages.page([scores, scores], "fp32")
     assert text.count("\n## Photographs\n") == 2
-    assert re.search(r"Measured on .+, fp32 forwards, with `python -m bench\.evaluation`\.", text)
+    assert re.search(r"Measured on .+, fp32 forwards, with `python -m bench evaluation`\.", text)
     assert "\n# Evaluation\n" in text
 
 
@@ -157,8 +156,8 @@ def test_scores_survive_a_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     from heatlas.engine.session import Explained
     from heatlas.workers.samples import Sample
 
-    from bench.evaluation import ScoreFile
-    from bench.evaluation_data import DATA_SETS
+    from bench.accuracy.evaluation import ScoreFile
+    from bench.data_sets import DATA_SETS
 
     file = ScoreFile(tmp_path, DATA_SETS[0], "Grad-CAM", "facts")
     file.path.write_text(json.dumps({"id": "a", "status": "ok"}) + '\n{"id": "b", "sta')

@@ -1,6 +1,6 @@
 """The corpus of bad and odd images: what each case is, how it is made, and what becomes of it.
 
-`tests/whole/test_bad_images.py` runs it all, `bench/bad_images_table.py` writes `docs/bad-images.md` from it.
+`tests/whole/test_bad_images.py` runs it all, `docs/generate/bad_images_page.py` writes `docs/bad-images.md` from it.
 """
 
 from __future__ import annotations

@@ -126,11 +126,11 @@ def test_what_is_printed_of_hostile_names_is_harmless(store: Path, capsys: pytes
 
 def test_the_page_in_the_docs_says_what_this_corpus_says() -> None:
     root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("bad_images_table", root / "bench" / "bad_images_table.py")
+    spec = importlib.util.spec_from_file_location("bad_images_page", root / "docs" / "generate" / "bad_images_page.py")
     assert spec is not None
     assert spec.loader is not None
     table = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(table)
     written = (root / "docs" / "bad-images.md").read_text(encoding="utf-8")
-    assert written == table.page(table.corpus()), "run `python -m bench.bad_images_table`"
+    assert written == table.page(table.corpus()), "run `python -m docs.generate bad_images`"
     assert all(line.isprintable() for line in written.splitlines())

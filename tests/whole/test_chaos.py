@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds worker
 
 def chaos(*arguments: str, timeout: float) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.chaos", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout
+        [sys.executable, "-m", "bench", "chaos", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

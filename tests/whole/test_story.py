@@ -53,7 +53,7 @@ def test_it_runs_on_fewer_images_and_tells_the_same(tmp_path):
     (tmp_path / "here").mkdir()
     arguments = ["--images", "32", "--to", str(tmp_path / "story.ipynb"), "--folder", str(tmp_path / "here")]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "story.py"), *arguments], capture_output=True, text=True, timeout=280,
+        [sys.executable, str(ROOT / "docs" / "generate" / "story_notebook.py"), *arguments], capture_output=True, text=True, timeout=280,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

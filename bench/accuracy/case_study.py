@@ -1,0 +1,86 @@
+"""Right for the wrong reason? Industrial defects of ../shared/data, explained, curated and clustered: writes docs/case-study.md.
+
+    python -m bench case_study [--budget 64] [--per-class 8] [--out bench-out/case-study]
+
+An interrupted call goes on where it stopped. The page holds numbers, mean maps and plots, none of the source images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+import heatlas
+
+from ..data_sets import DATA, tile_network
+from .case_study_page import write_page
+
+CLASSES = ("Blowhole", "Break", "Crack", "Fray", "Free", "Uneven")
+METRICS = ("paper", "border_share", "gini", "entropy", "spread", "centroid_x", "centroid_y", "top_area")
+MODEL = "bench.accuracy.case_study:named_tiles"
+
+
+def named_tiles() -> nn.Module:
+    """The network with what heatlas asks of a factory: class names and preprocessing."""
+    model = tile_network()
+    model.class_names = CLASSES  # pyright: ignore[reportAttributeAccessIssue]
+    model.preprocess = {"size": 224, "resize": "squash", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # pyright: ignore
+    return model
+
+
+def chosen(out: Path, per_class: int) -> Path:
+    """A manifest of at most `per_class` images of each class, the first by the digest of their names."""
+    with (DATA / "magnetic_tile" / "labels.csv").open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: hashlib.sha256(row["file"].encode()).hexdigest())
+    of_class: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        of_class[row["class_name"]].append(row)
+    out.mkdir(parents=True, exist_ok=True)
+    manifest = out / f"tiles-{per_class}.csv"
+    with manifest.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["id", "uri", "mask", "label"])
+        for name in CLASSES:
+            for row in of_class[name][:per_class]:
+                paths = [str(DATA / "magnetic_tile" / row[one]) for one in ("file", "mask")]
+                table.writerow([row["file"], *paths, name])
+    return manifest
+
+
+def areas() -> dict[str, float]:
+    """The defect's share of each image that has one, by id: what an evenly spread map would have of its mass there."""
+    from PIL import Image
+
+    found = {}
+    for path in sorted((DATA / "magnetic_tile").glob("*.png")):
+        with Image.open(path) as mask:
+            share = float((np.asarray(mask) > 0).mean())
+        if share:
+            found[f"{path.stem}.jpg"] = share
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--budget", type=int, default=64)
+    parser.add_argument("--per-class", type=int, default=8)
+    parser.add_argument("--out", type=Path, default=Path("bench-out/case-study"))
+    asked = parser.parse_args()
+    if not DATA.exists():
+        raise SystemExit(f"{DATA} is not there; this study needs its images and weights")
+    store = asked.out / f"store-{asked.per_class}-{asked.budget}"
+    heatlas.explain_dataset(
+        model=MODEL, data=chosen(asked.out, asked.per_class), out=store, workers=0, budget=asked.budget, target="both",
+        metrics=METRICS, chance_maps=0, batch_size=32, store={"map_png": False},
+    )  # fmt: skip
+    write_page(heatlas.open(store), areas(), asked.budget)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Kills, freezes, lost nodes and resumption."""

@@ -1,0 +1,1 @@
+"""Rates, seconds, memory."""

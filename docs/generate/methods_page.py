@@ -1,0 +1,169 @@
+"""Writes docs/methods.md from the registry: `python -m docs.generate methods`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from heatlas.engine.methods.protocol import Method
+from heatlas.engine.methods.registry import BUILT_IN, find_method
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "methods.md"
+EXAMPLE = ROOT / "docs" / "example_method"
+ARCHITECTURES = {"cnn": "CNN", "vit": "ViT with a class token", "any": "any"}
+RESOLUTIONS = {"input": "pixels", "layer": "cells of a layer", "patch": "patches", "grid": "a grid of its own"}
+HEADER = """<!-- Made by `python -m docs.generate methods`; do not edit, run it again. -->
+# Methods
+
+    heatlas methods                                  # the table; --names, --json
+    heatlas explain ... --method rise --rise.masks 8000
+    heatlas explain --help                           # the settings of every method
+
+Store, metrics, floors, `--sanity`, resuming and all guarantees are the same for every method. A run has one method; its settings, and no other
+method's, belong to the run's fingerprint, so that a run resumed with others is refused. Two methods on the same images are two
+runs, which `heatlas compare` compares. A model that a method cannot explain is refused before anything is written, with the methods that fit.
+`layer_agreement` compares SISE's block maps and is null with other methods. How each departs from its paper or its released code stands in [method-notes.md](method-notes.md), what they score in
+[evaluation.md](evaluation.md).
+
+    import heatlas
+    found = heatlas.method("score_cam", model).explain(images, targets=[207, 281])
+    found.maps, found.statuses, found.extras, found.n_forwards
+
+Passes are forwards (F) and backwards (B) of the model per image and class with default settings, K the number of masks. A method that
+explains whole batches takes one more forward, which finds the predicted class. `n_forwards` and `n_backwards` in the store
+count everything that was spent on a row, its metrics too.
+"""
+PASSES = {
+    "sise": "1F 1B + K F, K maps of all blocks",
+    "ada_sise": "1F 1B + K F, K fewer maps",
+    "score_cam": "1F + K F, K maps of the layer",
+}
+MEASURED = {
+    "ada_sise": "On 300 photographs with MobileNetV2 it takes 209 forwards an image, where SISE at mu = 0 takes 661 (means, [evaluation.md](evaluation.md)).",
+}
+"""Counts that took no timing; what maps are worth stands in docs/evaluation.md."""
+OWN = """## A method of your own
+
+A package brings a method by two entry points: one whose module registers it, and one that names its settings, in a module that does not
+import torch, so that `heatlas explain --help` stays fast. A method without the second has no flags. Names of heatlas's own methods are taken.
+The package must be installed wherever workers run. This one, [example_method](example_method), is what the tests install:
+"""
+CONTRACT = """What `explain` promises, and `tests/engine/test_methods_contract.py` checks of every method here:
+
+- Maps at the input's size, float32, in [0, 1]; constant where an image gives no map, NaN where it breaks. heatlas makes the statuses
+  `constant_map` and `non_finite` of them; no row ever holds a NaN.
+- A row does not depend on the other images of its batch. Batches always have the same size (`images` in the declaration, 8, or the run's
+  `--batch-size` or its largest shard where that is smaller); the last is filled up with copies.
+- Whatever is random is drawn from `seeds`, which stand for the images, and from nothing else; a settings field `seed` is the run's `--seed`.
+- The model is in eval mode and is left as it came. Under `--precision bf16` all passes run under autocast.
+- `cost` is what is spent: the passes that a hook on the last layer counts.
+- `extras` are the columns that the declaration names, one number or numbers of a fixed shape for each image.
+  `extra_shapes(image)` on the built method tells the shapes; without it a run explains one empty image to find them.
+- `ModelError` from `build` refuses a model; `SettingsError` from the settings' `__post_init__` a value.
+
+Methods whose work is masked forwards are registered with `packed_method` instead (see `engine/methods/rise.py`): all images in flight share
+batches of masks, and metrics' probes fill the rest.
+"""
+
+
+def main() -> None:
+    PAGE.write_text(page())
+    print(f"wrote {PAGE}")
+
+
+def page() -> str:
+    methods = [find_method(one[0]) for one in BUILT_IN]
+    head = "| method | models | passes | needs | map is made of | source |\n|---|---|---|---|---|---|\n"
+    parts = [
+        HEADER + "\n" + head + "\n".join(map(line, methods)),
+        *map(section, methods),
+        OWN + example(),
+        CONTRACT.rstrip(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def line(one: Method) -> str:
+    needs = [need for need in ("gradients", "training", "artefact") if getattr(one, need)]
+    cells = (
+        f"[`{one.name}`](#{one.name})", ARCHITECTURES[one.architecture], passes(one), ", ".join(needs) or "-",
+        RESOLUTIONS[one.resolution], one.source,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def passes(one: Method) -> str:
+    cost = one.cost(one.settings())
+    if cost is None:
+        return PASSES[one.name]
+    return " ".join(f"{count}{kind}" for count, kind in ((cost.forwards, "F"), (cost.backwards, "B")) if count)
+
+
+def section(one: Method) -> str:
+    told = inspect.getdoc(
+        importlib.import_module(one.build.__module__ if one.packed is None else one.packed.__module__)
+    )
+    facts = [f"Source: {one.source}."]
+    if one.stochastic:
+        facts.append("Draws from the run's seed and the image's id.")
+    if not one.class_specific:
+        facts.append("The map is the same for every class.")
+    text = f"## {one.name}\n\n{one.summary[:1].upper()}{one.summary[1:]}. {' '.join(facts)}"
+    if one.name not in ("sise", "ada_sise") and told:
+        text += f"\n\n{told}"
+    if one.name in MEASURED:
+        text += f" {MEASURED[one.name]}"
+    settings = [setting for setting in dataclasses.fields(one.settings) if setting.name != "seed"]
+    if settings:
+        hints = get_type_hints(one.settings)
+        rows = [
+            f"| `--{one.name.replace('_', '-')}.{setting.name.replace('_', '-')}` | {kind(hints[setting.name])} | {default(setting)} | {setting.metadata['help']} |"
+            for setting in settings
+        ]
+        text += "\n\n| setting | type | default | |\n|---|---|---|---|\n" + "\n".join(rows)
+    if one.extras:
+        text += "\n\n" + "\n".join(f"- Column `{name}`: {meaning}." for name, meaning in one.extras.items())
+    return text
+
+
+def kind(hint: Any) -> str:
+    """A type in words."""
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(hint))
+    if type(None) in get_args(hint):
+        return kind(next(one for one in get_args(hint) if one is not type(None)))
+    if get_origin(hint) is tuple:
+        return "names"
+    return {bool: "yes or no", int: "whole number", float: "number", str: "text"}[hint]
+
+
+def default(setting: dataclasses.Field[Any]) -> str:
+    value = setting.default
+    if value is None:
+        return "-"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{one}`" for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"`{value:.4g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def example() -> str:
+    groups = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]["entry-points"]
+    points = [text for group, ones in groups.items() for text in points_of(group, ones)]
+    shown = [("pyproject.toml", "toml", "\n".join(points).strip())]
+    shown += [
+        (f"plain_gradient/{name}", "python", (EXAMPLE / "plain_gradient" / name).read_text().strip())
+        for name in ("settings.py", "saliency.py")
+    ]
+    return "\n".join(f"\n`{name}`:\n\n```{language}\n{text}\n```" for name, language, text in shown)
+
+
+def points_of(group: str, ones: dict[str, str]) -> Iterable[str]:
+    return ["", f'[project.entry-points."{group}"]', *(f'{name} = "{value}"' for name, value in ones.items())]
