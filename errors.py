@@ -102,3 +102,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: `; did you mean 'sise'?`, or nothing when no name is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, cut to `longest` characters of which the last three are then dots."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."

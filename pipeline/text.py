@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str) -> str:
@@ -27,9 +28,9 @@ def shown(text: str) -> str:
     return text if text and text.isprintable() else repr(text)
 
 
-def shortened(text: str, longest: int) -> str:
-    """The text, cut to `longest` characters of which the last three are then dots."""
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+def class_name(names: Sequence[str], index: int) -> str:
+    """The name of a class, or `class 3` where the model names none of that index."""
+    return str(names[index]) if 0 <= index < len(names) else f"class {index}"
 
 
 def harmless(text: str, *, lines: bool = True) -> str:

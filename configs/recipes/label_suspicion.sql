@@ -1,7 +1,7 @@
 -- The label may be wrong: the model gives it little, and what it sees instead is as focused and faithful as it usually is.
 -- Confidence part as in confident learning (Northcutt et al. 2021): the score of the label, and of the prediction against the mean
 -- score that this class has where it is the label. Rows that explain the label too (`--target both`) say more: how far its own
--- evidence brings it (insertion), how focused that is, and whether both classes look at the same place. How much that adds to
+-- evidence brings it (insertion), how focused that is, and how far the two maps overlap. How much that adds to
 -- confidence alone is measured in docs/demo.md.
 -- needs: label
 -- uses: gini, insertion_auc, drop_pct, label_overlap

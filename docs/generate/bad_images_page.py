@@ -14,7 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heatlas.pipeline.text import harmless, shortened
+from heatlas.errors import shortened
+from heatlas.pipeline.text import harmless
 from heatlas.statuses import OK
 
 if TYPE_CHECKING:

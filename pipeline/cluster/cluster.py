@@ -20,7 +20,7 @@ from ...errors import UsageError
 from ..curate.low_resolution_maps import KEYS, LowMaps, low_maps
 from ..storage.atomic_write import put
 from ..storage.location import child
-from ..text import counted
+from ..text import class_name, counted
 from .cluster_tables import CLUSTERS, MEMBERS, METADATA_KEY, reason
 from .density import density_groups
 from .embedding import embed
@@ -175,7 +175,7 @@ def _one_class(
     groups = density_groups(points, min_size or max(LEAST, round(LEAST_SHARE * len(own))), seed=seed)
     apart = separations(points, groups.group, seed=seed)
     tight = tightness(np.sqrt(own.mass()), groups.group, usual, seed=seed)
-    name = names[index] if index < len(names) else f"class {index}"
+    name = class_name(names, index)
     rows = [_cluster_row(own, points, groups.group == number, {
         "class": index, "cluster": number, "separation": None if np.isnan(apart[number]) else float(apart[number]), "tightness": float(tight[number]), "method": method, "class_name": name,
     }) for number in range(groups.count)]  # fmt: skip

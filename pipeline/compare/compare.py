@@ -112,7 +112,7 @@ def compare_runs(
         raise UsageError(
             f"the number of moved explanations to list must be from 1 to {LARGEST}, got {most}; leave it out for {MOST}"
         )
-    atlases = [one if isinstance(one, StoreReader) else open_store(one) for one in (first, second)]
+    atlases = [store if isinstance(store, StoreReader) else open_store(store) for store in (first, second)]
     sides = Side.of(atlases[0], method), Side.of(atlases[1], other_method)
     if _same_place(atlases[0].uri, atlases[1].uri) and sides[0].method == sides[1].method:
         raise UsageError(
@@ -121,17 +121,17 @@ def compare_runs(
     names = compared_metrics(atlases[0], atlases[1], metrics)
     pairs = paired(*sides, names)
     moved = measure_movement(pairs)
-    found = Comparison(
+    comparison = Comparison(
         pairs, tested(pairs, resamples, seed), uncompared(atlases[0], atlases[1], names) if metrics is None else [], compare_predictions(pairs), moved, [],
         differing(*sides), resamples, seed,
     )  # fmt: skip
-    found.most.extend(most_moved(found, most))
-    return found
+    comparison.most.extend(most_moved(comparison, most))
+    return comparison
 
 
-def _same_place(one: str, other: str) -> bool:
-    return one.rstrip("/") == other.rstrip("/") or (
-        "://" not in one + other and os.path.realpath(one) == os.path.realpath(other)
+def _same_place(uri: str, other: str) -> bool:
+    return uri.rstrip("/") == other.rstrip("/") or (
+        "://" not in uri + other and os.path.realpath(uri) == os.path.realpath(other)
     )
 
 
@@ -160,27 +160,27 @@ def tested(pairs: Pairs, resamples: int, seed: int) -> list[dict[str, Any]]:
     for name in pairs.metrics:
         values = [good[f"{which}_{name}"].to_numpy().astype(np.float64) for which in ("first", "second")]
         rows.append(row_of(name, facts.get(name, {}), buckets, values[0], values[1], resamples, seed))
-    for one, p in zip(rows, holm([one["p"] for one in rows]), strict=True):
-        one["p_holm"] = p
-        one["favours"] = favoured(one["effect"], p, one["better"])
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+        row["favours"] = favoured(row["effect"], p, row["better"])
     return rows
 
 
-def most_moved(found: Comparison, most: int) -> list[dict[str, Any]]:
+def most_moved(comparison: Comparison, most: int) -> list[dict[str, Any]]:
     """The pairs with the largest distance of those whose prediction stayed, of an image only the one that moved most."""
-    if found.moved is None:
+    if comparison.moved is None:
         return []
-    distance = np.where(found.stayed & ~np.isnan(found.moved.distance), found.moved.distance, -1.0)
+    distance = np.where(comparison.stayed & ~np.isnan(comparison.moved.distance), comparison.moved.distance, -1.0)
     order = np.argsort(-distance, kind="stable")
     listed: dict[str, dict[str, Any]] = {}
     for place in order.tolist():
         if distance[place] < 0 or len(listed) == most:
             break
-        row = found.pairs.table.slice(place, 1).to_pylist()[0]
+        row = comparison.pairs.table.slice(place, 1).to_pylist()[0]
         listed.setdefault(row["id"], {
             "id": row["id"], "label": row["label"], "prediction": row["first_prediction"],
             **{f"{which}_{name}": row[f"{which}_{name}"] for which in ("first", "second") for name in ("target", "score")},
-            "distance": float(distance[place]), "shift": _or_none(lambda place=place: found.moved.shift[place]),  # pyright: ignore[reportOptionalMemberAccess]
+            "distance": float(distance[place]), "shift": _or_none(lambda place=place: comparison.moved.shift[place]),  # pyright: ignore[reportOptionalMemberAccess]
         })  # fmt: skip
     return list(listed.values())
 
@@ -201,5 +201,5 @@ def differing(first: Side, second: Side) -> list[str]:
 
 
 def _or_none(value: Any) -> float | None:
-    found = float(value())
-    return found if np.isfinite(found) else None
+    number = float(value())
+    return number if np.isfinite(number) else None

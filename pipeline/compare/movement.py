@@ -1,4 +1,4 @@
-"""How far explanations moved from one run to the other, maps read a few MB at a time."""
+"""Measure how far explanations moved from one run to the other; maps are read a few MB at a time."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ KEPT = 8
 
 @dataclass(frozen=True)
 class Movement:
-    """What became of the maps, each `(pair,)`, NaN where a pair has not both maps."""
+    """Movement of the maps, each `(pair,)`, NaN where a pair lacks a map."""
 
     distance: np.ndarray
     """Share of the map's mass that lies elsewhere (total variation of both maps scaled to sum 1), 0 the same to 1 nothing in common."""
     shift: np.ndarray
-    """Way from centre of mass to centre of mass, in diagonals of the map."""
+    """Distance between the centres of mass, in diagonals of the map."""
 
 
 def measure_movement(pairs: Pairs) -> Movement | None:
@@ -43,8 +43,8 @@ def measure_movement(pairs: Pairs) -> Movement | None:
     readers = [MapReader(side.atlas) for side in pairs.sides if "map" in side.atlas.metadata]
     if len(readers) < 2:
         return None
-    shape = min(SIDE, *(size for one in readers for size in one.shape))
-    found = Movement(np.full(len(pairs), np.nan), np.full(len(pairs), np.nan))
+    shape = min(SIDE, *(size for reader in readers for size in reader.shape))
+    movement = Movement(np.full(len(pairs), np.nan), np.full(len(pairs), np.nan))
     there = np.flatnonzero(np.asarray(fine(pairs).fill_null(False)))
     where = [
         (np.asarray(pairs.table[f"{which}_file"].to_numpy()), np.asarray(pairs.table[f"{which}_place"].to_numpy()))
@@ -52,13 +52,13 @@ def measure_movement(pairs: Pairs) -> Movement | None:
     ]
     for start in range(0, len(there), AT_ONCE):
         some = there[start : start + AT_ONCE]
-        one, two = (
+        first, second = (
             shares(reader.maps(files[some], rows[some]), shape)
             for reader, (files, rows) in zip(readers, where, strict=True)
         )
-        found.distance[some] = np.abs(one - two).sum(axis=(1, 2)) / 2
-        found.shift[some] = np.linalg.norm(centres(one) - centres(two), axis=1) / np.sqrt(2)
-    return found
+        movement.distance[some] = np.abs(first - second).sum(axis=(1, 2)) / 2
+        movement.shift[some] = np.linalg.norm(centres(first) - centres(second), axis=1) / np.sqrt(2)
+    return movement
 
 
 def shares(maps: np.ndarray, side: int) -> np.ndarray:
@@ -93,15 +93,15 @@ class MapReader:
 
     def maps(self, files: Sequence[str] | np.ndarray, rows: np.ndarray) -> np.ndarray:
         """float32 `(n, height, width)` of rows that have a map."""
-        found = np.empty((len(rows), self.shape[0] * self.shape[1]), np.float32)
+        maps = np.empty((len(rows), self.shape[0] * self.shape[1]), np.float32)
         for name in dict.fromkeys(files):
             mine = np.flatnonzero(np.asarray(files) == name)
             edges = self._edges_of(name)
             groups = np.searchsorted(edges, rows[mine], side="right") - 1
             for group in np.unique(groups).tolist():
                 some = mine[groups == group]
-                found[some] = self._group(name, group)[rows[some] - edges[group]]
-        return found.reshape(-1, *self.shape)
+                maps[some] = self._group(name, group)[rows[some] - edges[group]]
+        return maps.reshape(-1, *self.shape)
 
     def _edges_of(self, name: str) -> np.ndarray:
         if name not in self._edges:
@@ -131,8 +131,8 @@ def _with_zeros(opened: pq.ParquetFile, group: int) -> np.ndarray:
     """The maps of a row group, float16 `(row, value)`, zeros for rows without."""
     column = opened.read_row_group(group, columns=["map"])["map"].combine_chunks()
     side = column.type.list_size
-    found = np.zeros((len(column), side), np.float16)
-    found[column.is_valid().to_numpy(zero_copy_only=False)] = (
+    maps = np.zeros((len(column), side), np.float16)
+    maps[column.is_valid().to_numpy(zero_copy_only=False)] = (
         column.flatten().to_numpy(zero_copy_only=False).reshape(-1, side)
     )
-    return found
+    return maps

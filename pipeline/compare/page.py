@@ -1,4 +1,4 @@
-"""A comparison as one HTML file, in the report's clothes."""
+"""Write a comparison as one HTML file, with the report's style sheet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PICTURE_BYTES = 5_000_000
 WIDTH, HEIGHT = 420, 110
 
 
-def write_page(found: Comparison, to: str) -> int:
+def write_page(comparison: Comparison, to: str) -> int:
     """Write the page to a file or URI, atomically.
 
     Returns:
@@ -39,12 +39,12 @@ def write_page(found: Comparison, to: str) -> int:
     """
     place = report_build.file_place(to)
     pictures = Pictures(PICTURE_BYTES)
-    cards = moved_cards(found, pictures)
+    cards = moved_cards(comparison, pictures)
     page = render(
-        Path(report_build.__file__).parent, "compare.html", found=found, cards=cards, pictures=pictures, bars=bars(found.histogram()),
-        width=WIDTH, height=HEIGHT, changes=change_rows(found), p_text=p_text, version=__version__, far=found.distances,
-        unread=sum(1 for one in cards if one.missing), made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        sides=list(zip(("first", "second"), found.pairs.sides, found.pairs.alone, found.pairs.examples, strict=True)),
+        Path(report_build.__file__).parent, "compare.html", comparison=comparison, cards=cards, pictures=pictures, bars=bars(comparison.histogram()),
+        width=WIDTH, height=HEIGHT, changes=change_rows(comparison), p_text=p_text, version=__version__, far=comparison.distances,
+        unread=sum(1 for card in cards if card.missing), made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        sides=list(zip(("first", "second"), comparison.pairs.sides, comparison.pairs.alone, comparison.pairs.examples, strict=True)),
     )  # fmt: skip
     put(place, page)
     return len(page)
@@ -54,34 +54,35 @@ def bars(counts: list[int]) -> list[tuple[float, float, float, float, int]]:
     """x, y, width, height and count of every bin."""
     most, wide = max(1, *counts), WIDTH / BINS
     tall = [round((HEIGHT - 6) * count / most, 1) for count in counts]
-    return [(round(place * wide, 1), round(HEIGHT - one, 1), round(wide - 1.5, 1), one, count) for place, (one, count) in enumerate(zip(tall, counts, strict=True))]  # fmt: skip
+    return [(round(place * wide, 1), round(HEIGHT - height, 1), round(wide - 1.5, 1), height, count) for place, (height, count) in enumerate(zip(tall, counts, strict=True))]  # fmt: skip
 
 
-def moved_cards(found: Comparison, pictures: Pictures) -> list[Card]:
+def moved_cards(comparison: Comparison, pictures: Pictures) -> list[Card]:
     """The image, the first run's map over it and the second's, for every pair that is listed."""
     maps = [
-        side_maps(side, found.most, which) for which, side in zip(("first", "second"), found.pairs.sides, strict=True)
+        side_maps(side, comparison.most, which)
+        for which, side in zip(("first", "second"), comparison.pairs.sides, strict=True)
     ]
-    views = Views(found.pairs.sides[0])
+    views = Views(comparison.pairs.sides[0])
     cards = []
-    for one in found.most:
-        seen = views.of(maps[0].get(one["id"], {}).get("uri"))
-        image = None if isinstance(seen, str) else pictures.image(("image", one["id"]), seen)
+    for pair in comparison.most:
+        seen = views.of(maps[0].get(pair["id"], {}).get("uri"))
+        image = None if isinstance(seen, str) else pictures.image(("image", pair["id"]), seen)
         heats = [
-            pictures.heat((which, one["id"]), held[one["id"]]["heat"])
-            if held.get(one["id"], {}).get("heat") is not None
+            pictures.heat((which, pair["id"]), held[pair["id"]]["heat"])
+            if held.get(pair["id"], {}).get("heat") is not None
             else None
             for which, held in zip(("first", "second"), maps, strict=True)
         ]
-        says = name_of(found, one["prediction"])
-        facts = [("first", percent(one["first_score"])), ("second", percent(one["second_score"])), ("elsewhere", percent(one["distance"])),
-                 *([("centre moved", percent(one["shift"]))] if one["shift"] is not None else [])]  # fmt: skip
-        wrong = one["label"] is not None and one["label"] != one["prediction"]
+        says = name_of(comparison, pair["prediction"])
+        facts = [("first", percent(pair["first_score"])), ("second", percent(pair["second_score"])), ("elsewhere", percent(pair["distance"])),
+                 *([("centre moved", percent(pair["shift"]))] if pair["shift"] is not None else [])]  # fmt: skip
+        wrong = pair["label"] is not None and pair["label"] != pair["prediction"]
         cards.append(Card(
-            id=one["id"], says=f"{says}, labelled {name_of(found, one['label'])}" if wrong else says,
-            right=None if one["label"] is None else not wrong, score=None, image=image, heat=heats[0], second=heats[1],
+            id=pair["id"], says=f"{says}, labelled {name_of(comparison, pair['label'])}" if wrong else says,
+            right=None if pair["label"] is None else not wrong, score=None, image=image, heat=heats[0], second=heats[1],
             missing=seen if isinstance(seen, str) else "" if image else "left out to keep this page small", facts=facts, why="",
-            alt=harmless(f"{one['id']}: the image, the first run's map and the second's; {figure(one['distance'])} of the mass lies elsewhere",
+            alt=harmless(f"{pair['id']}: the image, the first run's map and the second's; {figure(pair['distance'])} of the mass lies elsewhere",
                          lines=False)[:240],
         ))  # fmt: skip
     return cards
@@ -89,15 +90,15 @@ def moved_cards(found: Comparison, pictures: Pictures) -> list[Card]:
 
 def side_maps(side: Side, wanted: list[dict[str, Any]], which: str) -> Mapping[str, dict[str, Any]]:
     """`uri` and map of the listed rows of one run, by id."""
-    targets = {one["id"]: one[f"{which}_target"] for one in wanted}
+    targets = {pair["id"]: pair[f"{which}_target"] for pair in wanted}
     kind = "map_png" if "map_png" in side.atlas.schema.names else "map"
     method = side.method.replace("'", "''")
-    found = {}
+    by_id = {}
     for table in side.atlas.batches(["id", "uri", "target", kind], f"method = '{method}'", list(targets)):
         for row in table.to_pylist():
             if row["target"] == targets[row["id"]]:
-                found[row["id"]] = {"uri": row["uri"], "heat": heat_of(row[kind], side.atlas.metadata.get("map", {}))}
-    return found
+                by_id[row["id"]] = {"uri": row["uri"], "heat": heat_of(row[kind], side.atlas.metadata.get("map", {}))}
+    return by_id
 
 
 class Views:

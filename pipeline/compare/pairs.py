@@ -104,8 +104,8 @@ def paired(first: Side, second: Side, metrics: Sequence[str]) -> Pairs:
         raise UsageError(f"{first.atlas.uri} and {second.atlas.uri} have no {'image' if single else 'explained class of an image'} in common: "
                          f"ids look like {_some(connection, 'a')} there and {_some(connection, 'b')} here; compare runs over the same data")  # fmt: skip
     left = [
-        connection.execute(f"SELECT {one}.id FROM {one} ANTI JOIN {other} ON {on} ORDER BY 1").fetchall()
-        for one, other in (("a", "b"), ("b", "a"))
+        connection.execute(f"SELECT {side}.id FROM {side} ANTI JOIN {other} ON {on} ORDER BY 1").fetchall()
+        for side, other in (("a", "b"), ("b", "a"))
     ]
     [(labels,)] = connection.execute(
         f"SELECT count(*) FROM a JOIN b ON {on} WHERE a.label IS DISTINCT FROM b.label"
@@ -120,8 +120,8 @@ def paired(first: Side, second: Side, metrics: Sequence[str]) -> Pairs:
 def _notes(first: Side, second: Side, table: pa.Table, labels: int, *, single: bool) -> list[str]:
     notes = []
     if single:
-        differ = sum(one != two for one, two in zip(table["first_target"].to_pylist(), table["second_target"].to_pylist(), strict=True)
-                     if one is not None and two is not None)  # fmt: skip
+        differ = sum(first_target != second_target for first_target, second_target in zip(table["first_target"].to_pylist(), table["second_target"].to_pylist(), strict=True)
+                     if first_target is not None and second_target is not None)  # fmt: skip
         if differ:
             notes.append(f"{counted(differ, 'pair')} explain different classes (to be explained: {first.target} and {second.target}); their metrics are "
                          "compared all the same")  # fmt: skip
@@ -131,7 +131,7 @@ def _notes(first: Side, second: Side, table: pa.Table, labels: int, *, single: b
         notes.append(
             "the two runs name their classes differently; classes are compared by number and shown with the first run's names"
         )
-    sizes = [one.atlas.run["fingerprint"].get("preprocess") for one in (first, second)]
+    sizes = [side.atlas.run["fingerprint"].get("preprocess") for side in (first, second)]
     if sizes[0] != sizes[1]:
         notes.append(
             "the two networks see the images differently (size, crop or padding), so maps are compared as they lie in each network's input"
@@ -140,8 +140,8 @@ def _notes(first: Side, second: Side, table: pa.Table, labels: int, *, single: b
 
 
 def _some(connection: duckdb.DuckDBPyConnection, side: str) -> str:
-    found = connection.execute(f"SELECT id FROM {side} ORDER BY id LIMIT {NAMED}").fetchall()
-    return ", ".join(shown(row[0]) for row in found)
+    ids = connection.execute(f"SELECT id FROM {side} ORDER BY id LIMIT {NAMED}").fetchall()
+    return ", ".join(shown(row[0]) for row in ids)
 
 
 def fine(pairs: Pairs) -> pa.ChunkedArray:

@@ -1,4 +1,4 @@
-"""What the two networks answered: where they differ, and who is right more often."""
+"""Compare the predictions of two networks: where they differ, and which is correct more often."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> tuple[float | None, float | None]:
-        return tuple(one / self.labelled if self.labelled else None for one in self.right)  # pyright: ignore[reportReturnType]
+        return tuple(count / self.labelled if self.labelled else None for count in self.right)  # pyright: ignore[reportReturnType]
 
 
 def compare_predictions(pairs: Pairs) -> Predictions:
@@ -51,8 +51,8 @@ def compare_predictions(pairs: Pairs) -> Predictions:
     only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     return Predictions(
         images=len(first), changed=int(changed.sum()), kinds=len(kinds),
-        changes=[{"first": one, "second": two, "images": count}
-                 for (one, two), count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]],
+        changes=[{"first": before, "second": after, "images": count}
+                 for (before, after), count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]],
         labelled=int(known.sum()), right=(int(right[0].sum()), int(right[1].sum())), only=only,
         p=mcnemar(*only) if known.any() else None,
     )  # fmt: skip
@@ -62,7 +62,7 @@ def first_of_image(pairs: Pairs) -> np.ndarray:
     """`(pair,)` True for one pair of every image."""
     ids = np.array(pairs.table["id"].to_pylist(), dtype=object)
     seen: set[str] = set()
-    return np.fromiter((not (one in seen or seen.add(one)) for one in ids), bool, len(ids))
+    return np.fromiter((not (identity in seen or seen.add(identity)) for identity in ids), bool, len(ids))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

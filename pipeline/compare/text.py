@@ -5,43 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..text import counted, shortened, shown
+from ...errors import shortened
+from ..text import class_name, counted, shown
 from .compare import Comparison
 
 LINES = 12
 WIDEST = 110
 
 
-def comparison_text(found: Comparison) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """The whole comparison, ready to print."""
-    return "\n".join([*_head(found), "", *_answers(found), "", *_scores(found), "", *_moves(found)])
+    return "\n".join([*_head(comparison), "", *_answers(comparison), "", *_scores(comparison), "", *_moves(comparison)])
 
 
-def name_of(found: Comparison, index: int | None) -> str:
+def name_of(comparison: Comparison, index: int | None) -> str:
     """A class as people call it."""
-    names = found.pairs.sides[0].atlas.class_names
-    return "none" if index is None else str(names[index]) if 0 <= index < len(names) else f"class {index}"
+    return "none" if index is None else class_name(comparison.pairs.sides[0].atlas.class_names, index)
 
 
-def _head(found: Comparison) -> list[str]:
-    pairs = found.pairs
+def _head(comparison: Comparison) -> list[str]:
+    pairs = comparison.pairs
     lines = [f"{which}: {side.atlas.uri} ({side.method}, target {side.target})"
              for which, side in zip(("first ", "second"), pairs.sides, strict=True)]  # fmt: skip
     lines.append(f"joined by {pairs.joined}: {counted(len(pairs), 'pair')}")
     for which, alone, some in zip(("first", "second"), pairs.alone, pairs.examples, strict=True):
         if alone:
             lines.append(
-                f"  {counted(alone, 'row')} only in the {which} (such as {', '.join(shown(one) for one in some)})"
+                f"  {counted(alone, 'row')} only in the {which} (such as {', '.join(shown(identity) for identity in some)})"
             )
-    lines += [f"  note: {one}" for one in pairs.notes]
-    lines += [f"  differs: {shortened(one, WIDEST)}" for one in found.settings[:LINES]]
-    if len(found.settings) > LINES:
-        lines.append(f"  and {len(found.settings) - LINES} more differences; --json lists all")
+    lines += [f"  note: {note}" for note in pairs.notes]
+    lines += [f"  differs: {shortened(line, WIDEST)}" for line in comparison.settings[:LINES]]
+    if len(comparison.settings) > LINES:
+        lines.append(f"  and {len(comparison.settings) - LINES} more differences; --json lists all")
     return lines
 
 
-def _answers(found: Comparison) -> list[str]:
-    answers = found.predictions
+def _answers(comparison: Comparison) -> list[str]:
+    answers = comparison.predictions
     if not answers.images:
         return ["predictions: none in both"]
     lines = [f"predictions: {answers.changed:,} of {counted(answers.images, 'image')} changed"]
@@ -49,46 +49,46 @@ def _answers(found: Comparison) -> list[str]:
         first, second = answers.accuracy
         lines.append(f"  accuracy {first:.4f} and {second:.4f} of {answers.labelled:,}; only the first right {answers.only[0]:,}, only the second "
                      f"{answers.only[1]:,} (McNemar p {p_text(answers.p)})")  # fmt: skip
-    for one in answers.changes[:5]:
+    for change in answers.changes[:5]:
         lines.append(
-            f"  {one['images']:,} x {shown(name_of(found, one['first']))} -> {shown(name_of(found, one['second']))}"
+            f"  {change['images']:,} x {shown(name_of(comparison, change['first']))} -> {shown(name_of(comparison, change['second']))}"
         )
     if answers.kinds > 5:
         lines.append(f"  and {counted(answers.kinds - 5, 'other kind')} of change")
     return lines
 
 
-def _scores(found: Comparison) -> list[str]:
-    if not found.metrics:
+def _scores(comparison: Comparison) -> list[str]:
+    if not comparison.metrics:
         return ["no metric in common"]
     rows: list[Sequence[str]] = [
         ("metric", "better", "n", "first", "second", "difference", "95 %", "p (Holm)", "favours")
     ]
-    for one in found.metrics:
-        rows.append((one["metric"], one["better"] or "", str(one["n"]), *(number(one[key]) for key in ("first_mean", "second_mean", "difference")),
-                     f"{number(one['low'])} to {number(one['high'])}", p_text(one["p_holm"]), one["favours"]))  # fmt: skip
+    for metric in comparison.metrics:
+        rows.append((metric["metric"], metric["better"] or "", str(metric["n"]), *(number(metric[key]) for key in ("first_mean", "second_mean", "difference")),
+                     f"{number(metric['low'])} to {number(metric['high'])}", p_text(metric["p_holm"]), metric["favours"]))  # fmt: skip
     lines = table(rows)
-    lines.append(f"Pairs that are ok in both; difference is first - second with its bootstrap interval ({found.resamples} resamples, seed {found.seed}); "
+    lines.append(f"Pairs that are ok in both; difference is first - second with its bootstrap interval ({comparison.resamples} resamples, seed {comparison.seed}); "
                  "p of Wilcoxon's signed-rank test.")  # fmt: skip
-    if found.uncompared:
+    if comparison.uncompared:
         lines.append(
-            f"Not compared, because one run lacks them or defines them differently: {', '.join(found.uncompared)}."
+            f"Not compared, because one run lacks them or defines them differently: {', '.join(comparison.uncompared)}."
         )
     return lines
 
 
-def _moves(found: Comparison) -> list[str]:
-    if found.moved is None:
-        return ["explanations: a run stored no maps, so nothing is known of their way"]
-    far = found.distances
+def _moves(comparison: Comparison) -> list[str]:
+    if comparison.moved is None:
+        return ["explanations: a run stored no maps, so movement cannot be measured"]
+    far = comparison.distances
     if not len(far):
         return ["explanations: no pair has both maps and the same prediction"]
     lines = [f"explanations where the prediction stayed ({counted(len(far), 'pair')}): on average {far.mean():.1%} of a map's mass lies elsewhere, "
-             f"at most {far.max():.1%}; the farthest:"]  # fmt: skip
+             f"at most {far.max():.1%}; the largest movements:"]  # fmt: skip
     rows: list[Sequence[str]] = [("id", "prediction", "elsewhere", "centre moved", "first", "second")]
-    for one in found.most[:LINES]:
-        rows.append((shortened(shown(one["id"]), 60), shown(name_of(found, one["prediction"])), f"{one['distance']:.1%}",
-                     "" if one["shift"] is None else f"{one['shift']:.1%}", number(one["first_score"]), number(one["second_score"])))  # fmt: skip
+    for pair in comparison.most[:LINES]:
+        rows.append((shortened(shown(pair["id"]), 60), shown(name_of(comparison, pair["prediction"])), f"{pair['distance']:.1%}",
+                     "" if pair["shift"] is None else f"{pair['shift']:.1%}", number(pair["first_score"]), number(pair["second_score"])))  # fmt: skip
     return [*lines, *table(rows)]
 
 
@@ -111,9 +111,9 @@ def p_text(value: float | None) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def change_rows(found: Comparison) -> list[Mapping[str, Any]]:
+def change_rows(comparison: Comparison) -> list[Mapping[str, Any]]:
     """Changes of prediction with the classes' names."""
     return [
-        {**one, "from": name_of(found, one["first"]), "to": name_of(found, one["second"])}
-        for one in found.predictions.changes
+        {**change, "from": name_of(comparison, change["first"]), "to": name_of(comparison, change["second"])}
+        for change in comparison.predictions.changes
     ]

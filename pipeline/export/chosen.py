@@ -16,6 +16,7 @@ from ..sources.listing.selection import with_ids
 from ..sources.reading.reader import FsspecReader
 from ..store.reader import StoreReader
 from ..store.sql import reading_parts
+from ..text import class_name
 
 
 @dataclass
@@ -101,9 +102,7 @@ class Chosen:
 
     def name_of(self, index: int | None) -> str | None:
         """The class's name, or `class 3`."""
-        if index is None:
-            return None
-        return self.names[index] if 0 <= index < len(self.names) else f"class {index}"
+        return None if index is None else class_name(self.names, index)
 
     @property
     def preprocess(self) -> Preprocess | None:

@@ -38,12 +38,12 @@ def render(folder: Path, template: str, **values: Any) -> bytes:
 @functools.lru_cache(maxsize=8)
 def environment(folder: Path) -> Environment:
     """Jinja with escaping on, and an error for whatever a template names that is not there."""
-    found = Environment(
+    jinja = Environment(
         loader=FileSystemLoader([folder, HERE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
     filters = (named, plain, figure, percent, amount, between, percent_between)
-    found.filters |= {one.__name__: one for one in filters}
-    return found
+    jinja.filters |= {function.__name__: function for function in filters}
+    return jinja
 
 
 def policy(style: str, script: str) -> str:

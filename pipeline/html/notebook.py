@@ -18,6 +18,7 @@ from ..pictures.overlay import GAP, colour, draw_overlay, fit
 from ..pictures.stored_images import heat_of, stored_preprocess
 from ..sources.reading.reader import FsspecReader
 from ..store.schema import metric_columns
+from ..text import class_name
 from .texts import figure, named, percent
 
 if TYPE_CHECKING:
@@ -58,11 +59,14 @@ class Shown:
             panels = [Image.fromarray(colour(fit(heat, _size(heat.shape)))) for heat in heats]
         if not panels:
             return None
-        width, height = sum(one.width for one in panels) + GAP * (len(panels) - 1), max(one.height for one in panels)
+        width, height = (
+            sum(panel.width for panel in panels) + GAP * (len(panels) - 1),
+            max(panel.height for panel in panels),
+        )
         strip, at = Image.new("RGB", (width, height), "white"), 0
-        for one in panels:
-            strip.paste(one, (at, 0))
-            at += one.width + GAP
+        for panel in panels:
+            strip.paste(panel, (at, 0))
+            at += panel.width + GAP
         return strip
 
     def __repr__(self) -> str:
@@ -104,7 +108,7 @@ class Shown:
         return ", ".join(f"{name} {figure(row[name])}" for name in self.metrics if row[name] is not None)
 
     def _name(self, index: int) -> str:
-        return self.class_names[index] if 0 <= index < len(self.class_names) else f"class {index}"
+        return class_name(self.class_names, index)
 
 
 def show_row(atlas: StoreReader, identity: str) -> Shown:

@@ -64,8 +64,8 @@ class Pictures:
             self.refused += 1
             return None
         self.size += len(source)
-        self._stored[key] = found = Stored(f"p{len(self._stored)}", source, image.width, image.height)
-        return found
+        self._stored[key] = picture = Stored(f"p{len(self._stored)}", source, image.width, image.height)
+        return picture
 
 
 def heat_picture(heat: np.ndarray, longest: int) -> Image.Image:

@@ -14,7 +14,7 @@ from ..sources.reading.reader import FsspecReader
 from ..storage.atomic_write import put
 from ..storage.location import child, locate
 from ..store.reader import open_store
-from ..text import shown
+from ..text import class_name, shown
 from .overlay import beside, file_name
 from .stored_images import reader_of, rows_of, stored_preprocess
 
@@ -102,10 +102,9 @@ def draw(row: Mapping[str, Any], preprocess: Preprocess, reader: FsspecReader) -
 def caption(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """`tabby (0.93), label lynx`: the explained class with its probability, and prediction and label where they differ."""
 
-    def name(index: int) -> str:
-        return names[index] if index < len(names) else f"class {index}"
-
     target = row["target"]
-    parts = [f"{name(target)} ({row['score']:.2f})"]
-    parts += [f"{key} {name(row[key])}" for key in ("prediction", "label") if row[key] not in (None, target)]
+    parts = [f"{class_name(names, target)} ({row['score']:.2f})"]
+    parts += [
+        f"{key} {class_name(names, row[key])}" for key in ("prediction", "label") if row[key] not in (None, target)
+    ]
     return ", ".join(parts)

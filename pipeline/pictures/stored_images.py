@@ -49,7 +49,7 @@ def rows_of(atlas: StoreReader, ids: Sequence[str]) -> list[dict[str, Any]]:
         raise UsageError(
             f"{atlas.uri} stored no maps (store.map and store.map_png are off), so there is nothing to draw"
         )
-    quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in ids) or "NULL"
+    quoted = ", ".join("'" + identity.replace("'", "''") + "'" for identity in ids) or "NULL"
     rows = atlas.table([*COLUMNS, kind], where=f"id IN ({quoted})").to_pylist()
     shape = atlas.metadata.get("map", {})
     for row in rows:

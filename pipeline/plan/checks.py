@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from ...errors import shortened
 from ...workers.models.built_model import NOBODY
 from ...workers.models.load import LoadedModel
 from ..sources.listing.labels import ResolvedLabels
-from ..text import counted, shortened
+from ..text import counted
 from .probe import Looked, RunProbe
 
 MUCH_LARGER = 4.0

@@ -1,4 +1,4 @@
-"""How SISE arrived at some of the maps: recomputed with the run's own model, where that can be had."""
+"""How SISE computed some of the maps: recomputed with the run's own model, where it can be loaded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .cards import CardMaker, key_of
 from .rows import ReportRows
 
 SECONDS = 90.0
-"""No further image is begun after this, nor one that would not be done by then."""
-TRIED = 16
-"""Masked images in the forward by whose time the rest is estimated."""
+"""Time limit in seconds: an image that would not be finished by then is not begun."""
+TIMED_IMAGES = 16
+"""Masked images in the timed forward pass from which the total time is estimated."""
 MASKS = 4
 KNOWN = ("torchvision:", "heatlas.pipeline.demo.network:")
 """Models whose code came with heatlas; a store that names another one may be a stranger's."""
@@ -113,7 +113,7 @@ def _recomputed(
     spec = ModelSpec(
         spec=settings["model"],
         bank=settings.get("bank"),
-        **{name: _plain(one) for name, one in settings.get("preprocess", {}).items()},
+        **{name: _plain(value) for name, value in settings.get("preprocess", {}).items()},
     )
     model = load_model(spec, FsspecReader())
     if model.digest != fingerprint.get("model", {}).get("digest"):
@@ -128,14 +128,14 @@ def _recomputed(
         module, **options, batch_size=min(int(settings.get("batch_size", 64)), 64),
         budget=settings.get("budget", "exact"), score=SCORES[said.get("score", "softmax")],
     )  # fmt: skip
-    begun, found = time.monotonic(), []
+    begun, images = time.monotonic(), []
     each = _seconds_per_forward(module, model.preprocess, device)
     for row, image in seen:
         forwards = cards.detail(row)["n_forwards"] or 0
         if time.monotonic() - begun + each * forwards > SECONDS:
             why = f"{forwards:,} forward passes would take about {each * forwards:,.0f} s here, and a report spends at most {SECONDS:.0f} s."
             return Arrivals(
-                found, f"Not recomputed: {why}" if not found else f"Only {len(found)} of {len(seen)}: {why}"
+                images, f"Not recomputed: {why}" if not images else f"Only {len(images)} of {len(seen)}: {why}"
             )
         explanation, views = compute_block_views(sise, model.preprocess.tensor(image).to(device), row["target"], MASKS)
         if explanation.map is None:
@@ -143,29 +143,29 @@ def _recomputed(
         key = key_of(row)
         steps = [
             Step(
-                one.layer, one.channels, one.kept, pictures.heat(("block", *key, one.layer), one.map.cpu().numpy(), SIDE),
-                [(_mask(pictures, (*key, one.layer, number), mask.cpu().numpy()), float(score))
-                 for number, (mask, score) in enumerate(zip(one.masks, one.scores, strict=True))],
+                view.layer, view.channels, view.kept, pictures.heat(("block", *key, view.layer), view.map.cpu().numpy(), SIDE),
+                [(_mask(pictures, (*key, view.layer, number), mask.cpu().numpy()), float(score))
+                 for number, (mask, score) in enumerate(zip(view.masks, view.scores, strict=True))],
             )
-            for one in views
+            for view in views
         ]  # fmt: skip
         heat = explanation.map.cpu().numpy()
         final = pictures.heat(("arrived", *key), heat, SIDE)
-        found.append(Arrival(row, pictures.image(("image", row["id"]), image), steps, final, explanation.n_forwards,
+        images.append(Arrival(row, pictures.image(("image", row["id"]), image), steps, final, explanation.n_forwards,
                              _difference(heat, cards.detail(row)["heat"])))  # fmt: skip
-    return Arrivals(found, "" if found else "None of the images gave a map when it was recomputed.")
+    return Arrivals(images, "" if images else "None of the images gave a map when it was recomputed.")
 
 
 def _seconds_per_forward(module: Any, preprocess: Any, device: Any) -> float:
-    """Of one masked image, by trying a small batch twice."""
+    """Measure the time of one masked image on a small batch, after a warm-up."""
     import torch
 
-    inputs = torch.zeros(TRIED, preprocess.channels, *preprocess.size, device=device)
+    inputs = torch.zeros(TIMED_IMAGES, preprocess.channels, *preprocess.size, device=device)
     with torch.no_grad():
         module(inputs)
         begun = time.monotonic()
         module(inputs).sum().item()
-    return (time.monotonic() - begun) / TRIED
+    return (time.monotonic() - begun) / TIMED_IMAGES
 
 
 def _mask(pictures: Pictures, key: tuple, mask: np.ndarray) -> Stored | None:
@@ -187,11 +187,11 @@ def _plain(value: Any) -> Any:
 
 
 def wanted_rows(galleries: Mapping[str, Sequence[Mapping[str, Any]]], limit: int) -> list[Mapping[str, Any]]:
-    """A few telling rows: one right for the wrong reason, one of the best, one wrong, and on."""
-    found: dict[str, Mapping[str, Any]] = {}
+    """A few telling rows: one correct and off-object, one of the best, one wrong, and so on."""
+    chosen: dict[str, Mapping[str, Any]] = {}
     order = [galleries.get(name, []) for name in ("wrong-reason", "best", "sure-wrong", "border", "worst")]
     for place in range(limit):
         for rows in order:
-            if place < len(rows) and len(found) < limit:
-                found.setdefault(rows[place]["id"], rows[place])
-    return list(found.values())
+            if place < len(rows) and len(chosen) < limit:
+                chosen.setdefault(rows[place]["id"], rows[place])
+    return list(chosen.values())

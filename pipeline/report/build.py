@@ -115,30 +115,30 @@ def content(
     rule = suspicion_rule(rows, scores)
     classes = class_facts(rows, rule)
     suspect = most_suspicious(classes)
-    found = choose_galleries(rows, rule, gallery)
+    galleries = choose_galleries(rows, rule, gallery)
     causes, cause_count = error_causes(rows, CAUSES)
-    shown = [row for one in found for row in one.rows]
+    shown = [row for group in galleries for row in group.rows]
     failed = [row for cause in causes for row in cause.examples][:FAILED_CARDS]
     beside = read_derived(rows, pictures, gallery)
-    cards.fetch([*shown, *failed, *(row for one in found for row in one.pairs.values()), *beside.wanted])
+    cards.fetch([*shown, *failed, *(row for group in galleries for row in group.pairs.values()), *beside.wanted])
     with_map = classes[:CLASSES_WITH_MAP]
-    means = class_mean_maps(rows, [one.index for one in with_map])
+    means = class_mean_maps(rows, [facts.index for facts in with_map])
     heats = {
         label: (pictures.heat(("mean", label), scaled(heat), 112), count) for label, (heat, count) in means.items()
     }
     provenance_ = read_provenance(rows)
-    wanted = wanted_rows({one.key: one.rows for one in found}, ARRIVALS)
+    wanted = wanted_rows({group.key: group.rows for group in galleries}, ARRIVALS)
     arrived = arrivals(rows, cards, pictures, wanted, load=blocks)
     return {
         "beside": with_cards(beside, cards), "arrived": arrived, "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,
         "plots": metric_distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
         "class_columns": class_columns(rows), "class_heats": heats, "per_class": PER_CLASS, "suspect": suspect,
-        "galleries": [(one, gallery_cards(one, cards)) for one in found], "gallery": gallery,
+        "galleries": [(group, gallery_cards(group, cards)) for group in galleries], "gallery": gallery,
         "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,
         "table": row_table(rows, [*shown, *failed, *beside.wanted]), "totals": totals(rows), "cards": cards, "sentences": sentences(scores),
-        "floors_any": any(one["floor_n"] for one in scores.values()), "settings_text": harmless(provenance_.settings),
-        "ok_rows": rows.one(f"SELECT count(*) AS n FROM rows WHERE status = '{OK}'")["n"],
+        "floors_any": any(record["floor_n"] for record in scores.values()), "settings_text": harmless(provenance_.settings),
+        "ok_rows": rows.single(f"SELECT count(*) AS n FROM rows WHERE status = '{OK}'")["n"],
     }  # fmt: skip
 
 
@@ -148,27 +148,27 @@ def scaled(heat: Any) -> Any:
     return heat / peak if peak > 0 else heat
 
 
-def gallery_cards(one: Gallery, cards: CardMaker) -> list[Card]:
-    return [cards.card(row, one.shown, second=one.pairs.get(row["id"])) for row in one.rows]
+def gallery_cards(gallery: Gallery, cards: CardMaker) -> list[Card]:
+    return [cards.card(row, gallery.shown, second=gallery.pairs.get(row["id"])) for row in gallery.rows]
 
 
 def failed_cards(cause: Cause, failed: Sequence[dict[str, Any]], cards: CardMaker) -> list[Card]:
     """Cards of the examples that still can be seen."""
     made = [cards.card(row, why=" ") for row in cause.examples if row in failed]
-    return [one for one in made if one.image is not None]
+    return [card for card in made if card.image is not None]
 
 
 def totals(rows: ReportRows) -> dict[str, Any]:
     """Counts over the images."""
-    found = rows.one(
+    counts = rows.single(
         f"SELECT count(*) AS images, count(*) FILTER (status = '{OK}') AS ok, count(*) FILTER (label IS NOT NULL) AS labelled, "
         "count(*) FILTER (prediction IS NOT NULL AND label IS NOT NULL) AS answered, "
         'count(*) FILTER (prediction = label) AS "right", count(DISTINCT label) AS classes FROM rows WHERE main'
     )
-    answered = found["answered"]
-    found["accuracy"] = found["right"] / answered if answered else None
-    found["interval"] = wilson(found["right"], answered)
-    return found
+    answered = counts["answered"]
+    counts["accuracy"] = counts["right"] / answered if answered else None
+    counts["interval"] = wilson(counts["right"], answered)
+    return counts
 
 
 def sentences(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -71,33 +71,33 @@ class CardMaker:
     def fetch(self, wanted: Iterable[Mapping[str, Any]]) -> None:
         """Read the maps and images of these rows."""
         kind = next((name for name in ("map_png", "map") if name in self._rows.atlas.schema.names), None)
-        keys = [key for key in dict.fromkeys(key_of(one) for one in wanted) if key not in self._details]
+        keys = [key for key in dict.fromkeys(key_of(row) for row in wanted) if key not in self._details]
         columns = ["uri", "error", "n_forwards", *([kind] if kind else [])]
-        found = self._rows.details(keys, columns)
-        for row in found.values():
+        details = self._rows.details(keys, columns)
+        for row in details.values():
             row["heat"] = heat_of(row.pop(kind), self._shape) if kind else None
-        self._details |= found
-        uris = {row["id"]: row["uri"] for row in found.values() if row["id"] not in self._views}
+        self._details |= details
+        uris = {row["id"]: row["uri"] for row in details.values() if row["id"] not in self._views}
         self._views |= self._read_views(uris)
 
     def _read_views(self, uris: Mapping[str, str]) -> dict[str, Image.Image | str]:
         if self.preprocess is None:
             return dict.fromkeys(uris, "the run does not say how images were prepared")
-        found: dict[str, Image.Image | str] = {}
+        views: dict[str, Image.Image | str] = {}
         todo = list(uris.items())
         with ThreadPoolExecutor(READERS) as pool:
             for start in range(0, len(todo), READERS):
                 some = todo[start : start + READERS]
                 if self.unread >= GIVEN_UP and not self.read:  # the place is gone: asking on would only wait for it
-                    found |= {one: "not tried, because none before could be read" for one, _ in some}
+                    views |= {identity: "not tried, because none before could be read" for identity, _ in some}
                     self.unread += len(some)
                     continue
-                views = pool.map(lambda uri: view(uri, self._reader, self.preprocess), [uri for _, uri in some])
-                for (identity, _), seen in zip(some, views, strict=True):
-                    found[identity] = seen
+                pictures = pool.map(lambda uri: view(uri, self._reader, self.preprocess), [uri for _, uri in some])
+                for (identity, _), seen in zip(some, pictures, strict=True):
+                    views[identity] = seen
                     self.read += isinstance(seen, Image.Image)
                     self.unread += isinstance(seen, str)
-        return found
+        return views
 
     def card(
         self,

@@ -1,8 +1,8 @@
-"""Every class: how many images, how often right, whether the maps lie on the object, and which class to look at first.
+"""Every class: images, accuracy, localisation of the maps, and the class to review first.
 
-Suspicious is a right answer whose map lies elsewhere: with less of it on the marked object than a map that knows nothing has
-there (the random floor, measured on the run's own images), or, where no object is marked, with more of it in the border than an
-even map has. Classes are ranked by the lower end of the interval of that share, so that three images make no scandal.
+A prediction is "correct, off-object" if its class is the label but less of the map's mass lies on the marked object than a random
+map has there (the chance baseline, measured on the run's own images), or, where no object is marked, if more of the mass lies in
+the border than an even map has there. Classes are ranked by the lower end of the interval of that share, so that three images make no scandal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..store.sql import quoted
-from .plain_words import LOCALISATION, name_of
+from .plain_words import LOCALISATION
 from .rows import ReportRows
 from .scores import wilson
 
@@ -20,18 +20,18 @@ EVEN_BORDER = 0.36
 FALLBACK_FLOOR = 0.1
 SHOWN = 500
 FEWEST = 5
-"""Right answers from which a class can be called suspicious."""
+"""Correct predictions from which a class can be called suspicious."""
 
 
 @dataclass(frozen=True)
 class Suspicion:
-    """The rule by which a right answer is suspicious."""
+    """The rule by which a correct prediction counts as off-object."""
 
     metric: str
     condition: str
     """SQL."""
     text: str
-    """What it says of an answer, after `answers`."""
+    """What it says of a prediction, after `predictions`."""
     threshold: float
 
 
@@ -52,7 +52,7 @@ class ClassFacts:
     """Mean of each localisation metric, or of `border_share` where there is none."""
     suspicious: int
     of: int
-    """Right answers that can be judged."""
+    """Correct predictions that can be judged."""
     share: float | None
     least: float
     """Lower end of the interval of `share`."""
@@ -66,18 +66,20 @@ def suspicion_rule(rows: ReportRows, scores: dict[str, dict[str, Any]]) -> Suspi
     if "ebpg" in rows.metrics:
         floor = scores.get("ebpg", {}).get("random")
         chance = FALLBACK_FLOOR if floor is None else floor
-        beside = "a tenth" if floor is None else f"{chance:.2f}, what a random map has there"
-        return Suspicion("ebpg", f"ebpg < {chance!r}", f"with less of the map on the object than {beside}", chance)
+        beside = "a tenth" if floor is None else f"{chance:.2f}, the share of a random map"
+        return Suspicion(
+            "ebpg", f"ebpg < {chance!r}", f"with less of the map's mass on the object than {beside}", chance
+        )
     if "border_share" in rows.metrics:
-        text = f"with more of the map in the border than the {EVEN_BORDER} of an even map"
+        text = f"with more of the map's mass in the border than the {EVEN_BORDER} of an even map"
         return Suspicion("border_share", f"border_share > {EVEN_BORDER!r}", text, EVEN_BORDER)
     return None
 
 
 def class_columns(rows: ReportRows) -> list[str]:
     """The metrics that the table of classes shows."""
-    found = [name for name in LOCALISATION if name in rows.metrics and name != "relevance_rank_accuracy"]
-    return [*found, *(["border_share"] if "border_share" in rows.metrics else [])]
+    names = [name for name in LOCALISATION if name in rows.metrics and name != "relevance_rank_accuracy"]
+    return [*names, *(["border_share"] if "border_share" in rows.metrics else [])]
 
 
 def class_facts(rows: ReportRows, rule: Suspicion | None) -> list[ClassFacts]:
@@ -86,7 +88,7 @@ def class_facts(rows: ReportRows, rule: Suspicion | None) -> list[ClassFacts]:
     means = "".join(f", avg({quoted(name)}) AS {quoted(f'mean:{name}')}" for name in columns)
     right = "status = 'ok' AND prediction = label"
     judged = f"{right} AND {quoted(rule.metric)} IS NOT NULL" if rule else "false"
-    found = rows.ask(
+    records = rows.ask(
         f"""
         SELECT label, count(*) AS images, count(*) FILTER (status <> 'ok') AS failed, count(prediction) AS answered,
             count(*) FILTER (prediction = label) AS "right", count(*) FILTER ({judged}) AS judged,
@@ -95,42 +97,39 @@ def class_facts(rows: ReportRows, rule: Suspicion | None) -> list[ClassFacts]:
         """
     )
     taken = {
-        one["label"]: (one["prediction"], one["times"])
-        for one in rows.ask(
+        record["label"]: (record["prediction"], record["times"])
+        for record in rows.ask(
             "SELECT label, prediction, count(*) AS times FROM rows WHERE main AND label <> prediction GROUP BY label, prediction "
             "QUALIFY row_number() OVER (PARTITION BY label ORDER BY times DESC, prediction) = 1"
         )
     }
-    classes = [_facts(rows, one, columns, taken.get(one["label"])) for one in found]
-    return sorted(classes, key=lambda one: (-one.least, _rank(one), one.index))
+    classes = [_facts(rows, record, columns, taken.get(record["label"])) for record in records]
+    return sorted(classes, key=lambda facts: (-facts.least, _rank(facts), facts.index))
 
 
 def most_suspicious(classes: list[ClassFacts]) -> ClassFacts | None:
     """The class to look at first; None where no class gives reason to."""
-    return next((one for one in classes if one.of >= FEWEST and one.suspicious > 1 and (one.share or 0) > 0.1), None)
+    return next(
+        (facts for facts in classes if facts.of >= FEWEST and facts.suspicious > 1 and (facts.share or 0) > 0.1), None
+    )
 
 
-def _facts(rows: ReportRows, one: dict[str, Any], columns: list[str], taken: tuple[int, int] | None) -> ClassFacts:
-    interval = wilson(one["suspicious"], one["judged"])
+def _facts(rows: ReportRows, record: dict[str, Any], columns: list[str], taken: tuple[int, int] | None) -> ClassFacts:
+    interval = wilson(record["suspicious"], record["judged"])
     return ClassFacts(
-        index=one["label"], name=rows.class_name(one["label"]), images=one["images"], failed=one["failed"],
-        answered=one["answered"], right=one["right"], accuracy=one["right"] / one["answered"] if one["answered"] else None,
-        interval=wilson(one["right"], one["answered"]), means={name: one[f"mean:{name}"] for name in columns},
-        suspicious=one["suspicious"], of=one["judged"], share=one["suspicious"] / one["judged"] if one["judged"] else None,
-        least=interval[0] if interval and one["suspicious"] else 0.0,
+        index=record["label"], name=rows.class_name(record["label"]), images=record["images"], failed=record["failed"],
+        answered=record["answered"], right=record["right"], accuracy=record["right"] / record["answered"] if record["answered"] else None,
+        interval=wilson(record["right"], record["answered"]), means={name: record[f"mean:{name}"] for name in columns},
+        suspicious=record["suspicious"], of=record["judged"], share=record["suspicious"] / record["judged"] if record["judged"] else None,
+        least=interval[0] if interval and record["suspicious"] else 0.0,
         taken_for=rows.class_name(taken[0]) if taken else "", taken=taken[1] if taken else 0,
     )  # fmt: skip
 
 
-def _rank(one: ClassFacts) -> float:
-    """Among classes above suspicion those first that are looked at least."""
+def _rank(facts: ClassFacts) -> float:
+    """Among classes without off-object predictions those first whose maps lie least on the object."""
     for name, sign in (("ebpg", 1.0), ("border_share", -1.0)):
-        value = one.means.get(name)
+        value = facts.means.get(name)
         if value is not None:
             return sign * value
-    return one.accuracy if one.accuracy is not None else 0.0
-
-
-def column_heads(columns: list[str]) -> list[tuple[str, str]]:
-    """Column and name."""
-    return [(name, name_of(name)) for name in columns]
+    return facts.accuracy if facts.accuracy is not None else 0.0

@@ -71,8 +71,8 @@ class Derived:
         """All rows that are shown."""
         return [
             row
-            for one in (*self.clusters, *self.queues)
-            for row in (one.members if isinstance(one, MapCluster) else one.rows)
+            for group in (*self.clusters, *self.queues)
+            for row in (group.members if isinstance(group, MapCluster) else group.rows)
         ]
 
 
@@ -85,27 +85,27 @@ def read_derived(rows: ReportRows, pictures: Pictures, limit: int) -> Derived:
         _guarded(lambda name=name: _queue(rows, name, purposes, limit), None, f"the review queue {name}", notes)
         for name in names
     ]
-    return Derived(clusters, count, [one for one in queues if one is not None], notes)
+    return Derived(clusters, count, [queue for queue in queues if queue is not None], notes)
 
 
-def with_cards(found: Derived, cards: CardMaker) -> Derived:
+def with_cards(derived: Derived, cards: CardMaker) -> Derived:
     """The same, with a card for every row."""
     clusters = [
-        MapCluster(one.name, one.size, one.separation, one.reason, one.heat, one.members, [cards.card(row) for row in one.members])
-        for one in found.clusters
+        MapCluster(cluster.name, cluster.size, cluster.separation, cluster.reason, cluster.heat, cluster.members, [cards.card(row) for row in cluster.members])
+        for cluster in derived.clusters
     ]  # fmt: skip
     queues = [
         Queue(
-            one.name,
-            one.purpose,
-            one.count,
-            one.rows,
-            one.reasons,
-            [cards.card(row, why=one.reasons[row["id"]]) for row in one.rows],
+            queue.name,
+            queue.purpose,
+            queue.count,
+            queue.rows,
+            queue.reasons,
+            [cards.card(row, why=queue.reasons[row["id"]]) for row in queue.rows],
         )
-        for one in found.queues
+        for queue in derived.queues
     ]
-    return Derived(clusters, found.cluster_count, queues, found.notes)
+    return Derived(clusters, derived.cluster_count, queues, derived.notes)
 
 
 def _guarded(read: Callable[[], Any], nothing: Any, what: str, notes: list[str]) -> Any:
@@ -124,17 +124,17 @@ def _clusters(rows: ReportRows, pictures: Pictures) -> tuple[list[MapCluster], i
     said = json.loads((table.schema.metadata or {}).get(b"heatlas_clusters", b"{}"))
     if "method" in table.column_names:
         table = table.filter(pc.field("method") == rows.method)
-    found = []
+    clusters = []
     for number, row in enumerate(table.slice(0, SHOWN).to_pylist()):
         name = str(row.get("class_name") or rows.class_name(row["class"]))
-        ids = [str(one) for one in (row.get("members") or [])[:TYPICAL]]
+        ids = [str(member) for member in (row.get("members") or [])[:TYPICAL]]
         heat = _mean_heat(row.get("mean_map"), said, pictures, number)
-        found.append(
+        clusters.append(
             MapCluster(
                 name, int(row["size"]), row.get("separation"), str(row.get("reason") or ""), heat, _rows_of(rows, ids)
             )
         )
-    return found, len(table)
+    return clusters, len(table)
 
 
 def _mean_heat(values: Any, said: Mapping[str, Any], pictures: Pictures, number: int) -> Stored | None:
@@ -150,9 +150,9 @@ def _mean_heat(values: Any, said: Mapping[str, Any], pictures: Pictures, number:
 def _queue_names(rows: ReportRows) -> tuple[list[str], dict[str, str]]:
     """Files of queues in the order in which they are shown, and what the packaged recipes are for."""
     fs, path = locate(child(rows.atlas.uri, CURATION))
-    names = [one for one in names_in(fs, path) if one.endswith(ENDING) and not one.startswith(".")]
-    purposes = {one.name: one.purpose for one in load_recipes()}
-    known = [f"{one}{ENDING}" for one in (*FIRST, *purposes)]
+    names = [name for name in names_in(fs, path) if name.endswith(ENDING) and not name.startswith(".")]
+    purposes = {recipe.name: recipe.purpose for recipe in load_recipes()}
+    known = [f"{name}{ENDING}" for name in (*FIRST, *purposes)]
     names.sort(key=lambda name: (known.index(name) if name in known else len(known), name))
     return names[:QUEUES], purposes
 
@@ -165,8 +165,8 @@ def _queue(rows: ReportRows, name: str, purposes: Mapping[str, str], limit: int)
         table = table.filter(pc.field("method") == rows.method)
     ranked = table.select(["id", "reason", "priority"]).sort_by([("priority", "descending")])
     reasons: dict[str, str] = {}
-    for one in ranked.slice(0, 3 * limit).to_pylist():  # an image may stand there for several of its classes
-        reasons.setdefault(str(one["id"]), str(one["reason"]))
+    for row in ranked.slice(0, 3 * limit).to_pylist():  # an image may stand there for several of its classes
+        reasons.setdefault(str(row["id"]), str(row["reason"]))
     recipe = name.removesuffix(ENDING)
     title = recipe.replace("_", " ").capitalize()
     chosen = _rows_of(rows, list(reasons)[:limit])
@@ -178,8 +178,8 @@ def _rows_of(rows: ReportRows, ids: list[str]) -> list[dict[str, Any]]:
     if not ids:
         return []
     marks = ", ".join("?" for _ in ids)
-    found = {one["id"]: one for one in rows.ask(f"SELECT * FROM rows WHERE main AND id IN ({marks})", ids)}
-    return [found[one] for one in ids if one in found]
+    by_id = {row["id"]: row for row in rows.ask(f"SELECT * FROM rows WHERE main AND id IN ({marks})", ids)}
+    return [by_id[identity] for identity in ids if identity in by_id]
 
 
 def _read(rows: ReportRows, folder: str, name: str) -> pa.Table | None:

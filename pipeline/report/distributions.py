@@ -62,9 +62,9 @@ def metric_distributions(rows: ReportRows) -> dict[str, Distribution]:
         f"FILTER ({quoted(name)} IS NOT NULL), count(*) FILTER ({quoted(name)} < {low!r} OR {quoted(name)} > {high!r})"
         for name, (low, high, bins) in axes.items()
     )
-    [found] = rows.connection.execute(f"SELECT {counts} FROM rows WHERE main").fetchall()
+    [histograms] = rows.connection.execute(f"SELECT {counts} FROM rows WHERE main").fetchall()
     return {
-        name: drawn(low, high, counted(found[2 * place], bins), found[2 * place + 1], whole=bins != BINS)
+        name: drawn(low, high, counted(histograms[2 * place], bins), histograms[2 * place + 1], whole=bins != BINS)
         for place, (name, (low, high, bins)) in enumerate(axes.items())
     }
 
@@ -89,7 +89,7 @@ def axis(facts: Mapping[str, Any], allowed: Sequence[Any] | None) -> tuple[float
 
 def counted(histogram: Mapping[int, int] | None, bins: int) -> list[int]:
     """Values in every bin, empty ones included."""
-    return [int((histogram or {}).get(one, 0)) for one in range(bins)]
+    return [int((histogram or {}).get(number, 0)) for number in range(bins)]
 
 
 def drawn(low: float, high: float, counts: Sequence[int], beyond: int, *, whole: bool = False) -> Distribution:
@@ -112,7 +112,7 @@ def _extremes(rows: ReportRows) -> dict[str, dict[str, Any]]:
         f"min({column}), max({column}), quantile_cont({column}, 0.005), quantile_cont({column}, 0.995), bool_and({column} = round({column}))"
         for column in map(quoted, rows.metrics)
     )
-    [found] = rows.connection.execute(f"SELECT {asked} FROM rows WHERE main").fetchall()
+    [extremes] = rows.connection.execute(f"SELECT {asked} FROM rows WHERE main").fetchall()
     keys = ("low", "high", "least", "most", "whole")
-    return {name: dict(zip(keys, found[5 * place : 5 * place + 5], strict=True)) for place, name in enumerate(rows.metrics)
-            if found[5 * place] is not None}  # fmt: skip
+    return {name: dict(zip(keys, extremes[5 * place : 5 * place + 5], strict=True)) for place, name in enumerate(rows.metrics)
+            if extremes[5 * place] is not None}  # fmt: skip

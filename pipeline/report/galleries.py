@@ -18,7 +18,6 @@ LEADING = (
 )  # fmt: skip
 """By which metric maps are called best and worst, and the order that puts the best first: the first that the store has."""
 RIGHT = "prediction = label"
-SURE = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Gallery:
     rows: list[dict[str, Any]]
     shown: tuple[str, ...] = ()
     """Metrics under each picture."""
-    found: int = 0
-    """Rows of the run that the rule fits."""
+    count: int = 0
+    """Rows of the run that match the rule."""
     missing: str = ""
     """Why there are none, where a metric is lacking."""
     pairs: Mapping[str, dict[str, Any]] = field(default_factory=dict)
@@ -41,29 +40,29 @@ class Gallery:
 
 def leading_metric(rows: ReportRows) -> tuple[str, str] | None:
     """The metric that says which maps are best, and the order that puts the best first."""
-    return next((one for one in LEADING if one[0] in rows.metrics), None)
+    return next((metric for metric in LEADING if metric[0] in rows.metrics), None)
 
 
 def choose_galleries(rows: ReportRows, rule: Suspicion | None, limit: int) -> list[Gallery]:
     """All galleries that this store allows, in the order in which they are shown."""
-    found = [*_best_and_worst(rows, limit)]
+    galleries = [*_best_and_worst(rows, limit)]
     if rule is not None:
-        found.insert(0, _right_for_the_wrong_reason(rows, rule, limit))
-    found += [_border(rows, limit), _same_place(rows, limit), _sure_and_wrong(rows, limit)]
-    return found
+        galleries.insert(0, _correct_off_object(rows, rule, limit))
+    galleries += [_border(rows, limit), _same_place(rows, limit), _sure_and_wrong(rows, limit)]
+    return galleries
 
 
 def chosen(rows: ReportRows, condition: str, order: str, limit: int) -> tuple[list[dict[str, Any]], int]:
     """Rows that have a map and fit the condition, and how many fit; equal ones in an order that their ids draw."""
     where = f"main AND status = 'ok' AND ({condition})"
-    found = rows.ask(f"SELECT * FROM rows WHERE {where} ORDER BY {order}, draw LIMIT {int(limit)}")
-    return found, rows.one(f"SELECT count(*) AS n FROM rows WHERE {where}")["n"]
+    records = rows.ask(f"SELECT * FROM rows WHERE {where} ORDER BY {order}, draw LIMIT {int(limit)}")
+    return records, rows.single(f"SELECT count(*) AS n FROM rows WHERE {where}")["n"]
 
 
-def _right_for_the_wrong_reason(rows: ReportRows, rule: Suspicion, limit: int) -> Gallery:
-    found, count = chosen(rows, f"{RIGHT} AND {rule.condition}", "score DESC", limit)
-    text = f"The answer is right, and given {rule.text}. The surest answers come first."
-    return Gallery("wrong-reason", "Right, but not for the object", text, found, (rule.metric,), count)
+def _correct_off_object(rows: ReportRows, rule: Suspicion, limit: int) -> Gallery:
+    records, count = chosen(rows, f"{RIGHT} AND {rule.condition}", "score DESC", limit)
+    text = f"The prediction is correct, {rule.text}. The most confident predictions come first."
+    return Gallery("wrong-reason", "Correct, off-object", text, records, (rule.metric,), count)
 
 
 def _best_and_worst(rows: ReportRows, limit: int) -> list[Gallery]:
@@ -78,33 +77,33 @@ def _best_and_worst(rows: ReportRows, limit: int) -> list[Gallery]:
     worst, _ = chosen(rows, f"{column} IS NOT NULL", f"{column} {opposite}", limit)
     return [
         Gallery("best", "Best maps", f"The {end} “{name_of(name)}” ({name}).", best, (name,), count),
-        Gallery("worst", "Worst maps", f"The {other} “{name_of(name)}” ({name}), right answers and wrong ones.", worst, (name,), count),
+        Gallery("worst", "Worst maps", f"The {other} “{name_of(name)}” ({name}), correct and wrong predictions.", worst, (name,), count),
     ]  # fmt: skip
 
 
 def _border(rows: ReportRows, limit: int) -> Gallery:
-    title = "Most bound to the border"
+    title = "Most mass at the border"
     if "border_share" not in rows.metrics:
         why = "The store has no border_share; `heatlas evaluate OUT --metrics border_share` adds it."
         return Gallery("border", title, "", [], missing=why)
-    found, count = chosen(rows, "border_share IS NOT NULL", "border_share DESC", limit)
+    records, count = chosen(rows, "border_share IS NOT NULL", "border_share DESC", limit)
     text = "The largest share of the map in the outer tenth of the image: watermarks, frames, stickers and cropped objects show up here."
-    return Gallery("border", title, text, found, ("border_share",), count)
+    return Gallery("border", title, text, records, ("border_share",), count)
 
 
 def _same_place(rows: ReportRows, limit: int) -> Gallery:
-    title = "Label and prediction look at the same place"
+    title = "Maps for label and prediction overlap"
     wrong = "prediction <> label"
     if "label_overlap" in rows.metrics:
-        found, count = chosen(rows, f"{wrong} AND label_overlap IS NOT NULL", "label_overlap DESC", limit)
-        pairs = _label_rows(rows, found)
+        records, count = chosen(rows, f"{wrong} AND label_overlap IS NOT NULL", "label_overlap DESC", limit)
+        pairs = _label_rows(rows, records)
         text = (
-            "The prediction is wrong, and the evidence for it lies where the evidence for the label lies: the network sees the object "
-            "and names it otherwise. Often the label is wrong, or the classes are hard to tell apart."
+            "The prediction is wrong, and its map overlaps with the map for the label (IoU of their strongest regions): the network "
+            "sees the object and gives it another class. Often the label is wrong, or the classes are hard to tell apart."
         )
         if pairs:
             text += " Where there are three pictures, the last is the map for the label."
-        return Gallery("same-place", title, text, found, ("label_overlap",), count, pairs=pairs)
+        return Gallery("same-place", title, text, records, ("label_overlap",), count, pairs=pairs)
     with_both = f"{wrong} AND id IN (SELECT id FROM rows WHERE status = 'ok' AND target = label AND NOT main)"
     candidates, count = chosen(rows, with_both, "score DESC", CANDIDATES)
     others = _label_rows(rows, candidates)
@@ -116,28 +115,28 @@ def _same_place(rows: ReportRows, limit: int) -> Gallery:
         )
         return Gallery("same-place", title, "", [], missing=why)
     text = (
-        f"The prediction is wrong. In the middle its map, on the right the map for the label; of the {len(candidates)} surest such answers "
-        "those come first whose two maps overlap most. Often the label is wrong, or the classes are hard to tell apart."
+        f"The prediction is wrong. In the middle its map, on the right the map for the label; of the {len(candidates)} most confident such predictions "
+        "those come first whose two maps overlap most (IoU of their strongest regions). Often the label is wrong, or the classes are hard to tell apart."
     )
     ids = {row["id"] for _, row in scored}
-    pairs = {one: row for one, row in others.items() if one in ids}
+    pairs = {record: row for record, row in others.items() if record in ids}
     return Gallery("same-place", title, text, [row for _, row in scored], (), count, pairs=pairs)
 
 
-def _label_rows(rows: ReportRows, found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    if not found:
+def _label_rows(rows: ReportRows, records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    if not records:
         return {}
-    marks = ", ".join("?" for _ in found)
+    marks = ", ".join("?" for _ in records)
     others = rows.ask(
-        f"SELECT * FROM rows WHERE NOT main AND status = 'ok' AND target = label AND id IN ({marks})", [one["id"] for one in found]
+        f"SELECT * FROM rows WHERE NOT main AND status = 'ok' AND target = label AND id IN ({marks})", [record["id"] for record in records]
     )  # fmt: skip
-    return {one["id"]: one for one in others}
+    return {record["id"]: record for record in others}
 
 
 def _sure_and_wrong(rows: ReportRows, limit: int) -> Gallery:
-    found, count = chosen(rows, "prediction <> label AND prediction = target", "score DESC", limit)
-    text = "Wrong answers with the highest probability first. Look at the label, too."
-    return Gallery("sure-wrong", "Sure and wrong", text, found, (), count)
+    records, count = chosen(rows, "prediction <> label AND prediction = target", "score DESC", limit)
+    text = "Wrong predictions, the most confident first. Check the label, too."
+    return Gallery("sure-wrong", "Confident and wrong", text, records, (), count)
 
 
 @dataclass(frozen=True)
@@ -159,9 +158,9 @@ def error_causes(rows: ReportRows, limit: int, examples: int = 3) -> tuple[list[
         FROM atlas WHERE status <> 'ok' GROUP BY ALL ORDER BY n DESC, status, cause
         """
     ).fetchall()  # fmt: skip
-    found = []
+    causes = []
     for status, _, count, error, ids in asked[:limit]:
         marks = ", ".join("?" for _ in ids)
         rows_of = rows.ask(f"SELECT * FROM rows WHERE main AND id IN ({marks}) ORDER BY id", ids)
-        found.append(Cause(status, error or "", count, rows_of))
-    return found, len(asked)
+        causes.append(Cause(status, error or "", count, rows_of))
+    return causes, len(asked)

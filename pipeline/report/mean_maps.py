@@ -28,18 +28,18 @@ def class_mean_maps(
     if not classes or shape is None:
         return {}
     size = (shape["height"], shape["width"])
-    labels = ", ".join(str(int(one)) for one in classes)
+    labels = ", ".join(str(int(index)) for index in classes)
     wanted = rows.ask(
         f"SELECT label, file, place FROM rows WHERE main AND status = 'ok' AND label IN ({labels}) "
         f"QUALIFY row_number() OVER (PARTITION BY label ORDER BY file, block, place) <= {int(per_class)} ORDER BY file, place"
     )
-    files = _file_names(rows, {one["file"] for one in wanted})
+    files = _file_names(rows, {record["file"] for record in wanted})
     sums: dict[int, np.ndarray] = {}
     counts: dict[int, int] = {}
     step = max(1, BYTES_AT_ONCE // (4 * size[0] * size[1]))
     for start in range(0, len(wanted), step):
         some = wanted[start : start + step]
-        label_of = {(one["file"], one["place"]): one["label"] for one in some}
+        label_of = {(record["file"], record["place"]): record["label"] for record in some}
         for file, place, values in _maps(rows, some, files):
             label = label_of[file, place]
             sums[label] = sums.get(label, 0.0) + values
@@ -50,18 +50,19 @@ def class_mean_maps(
 def _maps(rows: ReportRows, wanted: Sequence[Mapping[str, Any]], files: Mapping[int, str]):
     """File, place and values of the maps of some rows, which are in the order of their files."""
     by_file = {
-        key: [one["place"] for one in group] for key, group in itertools.groupby(wanted, lambda one: one["file"])
+        key: [record["place"] for record in group]
+        for key, group in itertools.groupby(wanted, lambda record: record["file"])
     }
     names = ", ".join(literal(files[key]) for key in by_file)
     places = " OR ".join(
         f"(filename = {literal(files[key])} AND file_row_number IN ({', '.join(map(str, some))}))"
         for key, some in by_file.items()
     )
-    found = rows.atlas.sql(
+    table = rows.atlas.sql(
         f"SELECT md5_number_lower(parse_filename(filename)) AS file, file_row_number AS place, map FROM {PARTS} "
         f"WHERE filename IN ({names}) AND ({places}) AND map IS NOT NULL"
     ).to_arrow_table()
-    for batch in found.to_batches():
+    for batch in table.to_batches():
         maps = batch["map"].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
         yield from zip(batch["file"].to_pylist(), batch["place"].to_pylist(), maps.astype(np.float64), strict=True)
 

@@ -1,4 +1,4 @@
-"""What each metric asks, in a sentence for people who have never heard of it; and which questions belong together."""
+"""Describe each metric in one sentence, and group the metrics by the question they answer."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ WORDS: dict[str, tuple[str, str]] = {
     "bbox": ("Object found", "As many of the strongest pixels as the object has: the share of them that lies on it."),
     "pointing_hit": ("Peak on the object", "Whether the map's strongest point lies on the object, or within 15 pixels of it."),
     "relevance_rank_accuracy": ("Object found (rank accuracy)", "As many of the strongest pixels as the object has: the share of them that lies on it."),
-    "drop_pct": ("Confidence lost", "Percent of the probability that is lost when only the strongest 15 % of the image stay visible. 0: the map kept all that matters."),
-    "increase": ("Confidence gained: how often", "Whether the network is surer with only the strongest 15 % of the image visible."),
-    "average_gain_pct": ("Confidence gained: how much", "How much surer the network gets, in percent of what it could, with only the strongest 15 % visible."),
-    "insertion_auc": ("Evidence added first", "Mean probability while the image is revealed, strongest pixels first. High: what the map marks is enough."),
-    "deletion_auc": ("Evidence removed first", "Mean probability while the image is blanked, strongest pixels first. Low: what the map marks is needed."),
+    "drop_pct": ("Confidence lost", "Percent of the confidence that is lost when only the strongest 15 % of the image stay visible. 0: the map kept all that matters."),
+    "increase": ("Confidence gained: how often", "Whether the confidence is higher with only the strongest 15 % of the image visible."),
+    "average_gain_pct": ("Confidence gained: how much", "How much the confidence rises, in percent of what it could, with only the strongest 15 % visible."),
+    "insertion_auc": ("Evidence added first", "Mean confidence while the image is revealed, strongest pixels first. High: what the map marks is enough."),
+    "deletion_auc": ("Evidence removed first", "Mean confidence while the image is blanked, strongest pixels first. Low: what the map marks is needed."),
     "road": ("Removal, filled in (ROAD)", "How much more the strongest pixels matter than the weakest, removed without leaving holes."),
-    "adcc": ("Coherency, complexity and drop in one", "Harmonic mean of three scores; 1 is a stable, small map that keeps the prediction."),
+    "adcc": ("Coherency, complexity and drop in one", "Harmonic mean of three metrics; 1 is a stable, small map that keeps the prediction."),
     "coherency": ("Same map for the marked part", "Whether the map stays the same when only the marked part is shown. 1: the same."),
-    "complexity_l1": ("Area lit", "Mean of the map: how much of the image it lights up."),
-    "max_sensitivity": ("Change under tiny noise", "The largest relative change of the map under noise that no eye sees. 0: none."),
-    "infidelity": ("Wrong about what squares matter", "Error when the map predicts how much a hidden square lowers the probability. 0: none."),
+    "complexity_l1": ("Mean of the map", "How much of the image the map covers."),
+    "max_sensitivity": ("Change under small noise", "The largest relative change of the map under invisible noise. 0: none."),
+    "infidelity": ("Wrong about what squares matter", "Error when the map predicts how much a hidden square lowers the confidence. 0: none."),
     "entropy": ("Spread of the mass (entropy)", "High: mass everywhere. Low: mass in one place."),
     "gini": ("Concentration (Gini)", "0: the same everywhere. Near 1: all mass in one point."),
     "border_share": ("Mass at the border", "Share of the map's mass in the outer tenth of the image on each side. An even map has 0.36 there."),
@@ -31,7 +31,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "n_components": ("Separate spots", "Number of separate strong regions."),
     "top_area": ("Size of the strong part", "Share of the image above the map's own threshold."),
     "layer_agreement": ("Blocks agree", "Whether the network's blocks point to the same places. 1: the same order of pixels in all."),
-    "label_overlap": ("Label and prediction: same place", "Where the prediction is wrong: how much the evidence for the label and for the prediction overlap."),
+    "label_overlap": ("Overlap of the maps for label and prediction", "Where the prediction is wrong: IoU of the strongest regions of the maps for the label and for the prediction."),
     "random_model_spearman": ("Map of a randomised network", "Rank correlation with the map after all weights were drawn anew. Near 0: the maps depend on what was learned."),
 }  # fmt: skip
 
@@ -67,9 +67,9 @@ def grouped(metrics: tuple[str, ...]) -> list[tuple[str, str, list[str]]]:
     """Title, sentence and metrics of every group that has some, in the groups' order; what is the same number twice once."""
     known = {name for _, _, names in GROUPS for name in names}
     twice = {"relevance_rank_accuracy"} if "bbox" in metrics else set()
-    found = [
+    groups = [
         (title, text, [name for name in names if name in metrics and name not in twice])
         for title, text, names in GROUPS
     ]
-    found.append((*SHAPES, [name for name in metrics if name not in known]))
-    return [one for one in found if one[2]]
+    groups.append((*SHAPES, [name for name in metrics if name not in known]))
+    return [group for group in groups if group[2]]

@@ -52,7 +52,7 @@ def read_provenance(rows: ReportRows) -> Provenance:
         ("Rows", _rows_text(rows)),
         ("Shards", f"{len(atlas.parts)} of {planned}"),
         ("Work", _work(forwards, seconds)),
-        ("Devices", ", ".join(one for one in devices or [] if one)),
+        ("Devices", ", ".join(device for device in devices or [] if device)),
         ("Precision, batch", _joined(fingerprint.get("precision"), fingerprint.get("batch_size"))),
         ("Seed", fingerprint.get("seed")),
         ("Listing digest", fingerprint.get("plan", {}).get("listing")),
@@ -97,4 +97,4 @@ def _work(forwards: float | None, seconds: float | None) -> str | None:
 
 
 def _joined(*values: Any) -> str:
-    return ", ".join(str(one) for one in values if one is not None)
+    return ", ".join(str(value) for value in values if value is not None)

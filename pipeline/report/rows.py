@@ -18,6 +18,7 @@ from ..statistics.metric_summary import floored_columns
 from ..store.reader import StoreReader
 from ..store.schema import metric_columns
 from ..store.sql import PARTS, quoted
+from ..text import class_name
 
 PLAIN = ("id", "label", "prediction", "target", "score", "status")
 BLOCK = 256
@@ -55,7 +56,7 @@ class ReportRows:
             raise UsageError(f"{atlas.uri} has no row of the method {method!r}{did_you_mean(method, counts)}; it has "
                              f"{', '.join(map(str, counts))}")  # fmt: skip
         chosen = next(iter(counts)) if method is None else method
-        metrics = [one for one in metric_columns(atlas.schema) if atlas.schema.field(one).type == pa.float64()]
+        metrics = [name for name in metric_columns(atlas.schema) if atlas.schema.field(name).type == pa.float64()]
         floored = floored_columns(atlas.schema)
         connection = duckdb.connect()
         connection.register("stored", _read(atlas, chosen, metrics, with_floors=bool(floored)))
@@ -71,7 +72,7 @@ class ReportRows:
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    def one(self, query: str, parameters: Sequence[Any] = ()) -> dict[str, Any]:
+    def single(self, query: str, parameters: Sequence[Any] = ()) -> dict[str, Any]:
         """The only row of the answer."""
         [row] = self.ask(query, parameters)
         return row
@@ -82,10 +83,7 @@ class ReportRows:
 
     def class_name(self, index: int | None) -> str:
         """As people call it; empty for none."""
-        names = self.atlas.class_names
-        if index is None:
-            return ""
-        return str(names[index]) if 0 <= index < len(names) else f"class {index}"
+        return "" if index is None else class_name(self.atlas.class_names, index)
 
     def details(
         self, keys: Sequence[tuple[str, int | None]], columns: Sequence[str]
@@ -94,10 +92,10 @@ class ReportRows:
         if not keys:
             return {}
         names = list(dict.fromkeys(["id", "target", "method", *columns]))
-        ids = ", ".join(literal(one) for one in sorted({key[0] for key in keys}))
-        found = self.atlas.table(names, where=f"id IN ({ids}) AND method = {literal(self.method)}").to_pylist()
+        ids = ", ".join(literal(identity) for identity in sorted({key[0] for key in keys}))
+        records = self.atlas.table(names, where=f"id IN ({ids}) AND method = {literal(self.method)}").to_pylist()
         wanted = set(keys)
-        return {key: row for row in found if (key := (row["id"], row["target"])) in wanted}
+        return {key: row for row in records if (key := (row["id"], row["target"])) in wanted}
 
 
 def _read(atlas: StoreReader, method: str, metrics: Sequence[str], *, with_floors: bool) -> pa.Table:
@@ -123,9 +121,9 @@ def _main_rows(connection: duckdb.DuckDBPyConnection) -> str:
 def _present(connection: duckdb.DuckDBPyConnection, metrics: Sequence[str]) -> list[str]:
     if not metrics:
         return []
-    counts = ", ".join(f"count({quoted(one)})" for one in metrics)
-    [found] = connection.execute(f"SELECT {counts} FROM stored WHERE status = '{OK}'").fetchall()
-    return [name for name, count in zip(metrics, found, strict=True) if count]
+    counts = ", ".join(f"count({quoted(name)})" for name in metrics)
+    [counted] = connection.execute(f"SELECT {counts} FROM stored WHERE status = '{OK}'").fetchall()
+    return [name for name, count in zip(metrics, counted, strict=True) if count]
 
 
 def literal(text: str) -> str:

@@ -11,33 +11,33 @@ from ..pictures.stored_images import heat_of
 from .rows import ReportRows
 
 CANDIDATES = 64
-"""Wrong images whose maps are compared, the surest first."""
+"""Wrong images whose maps are compared, the most confident first."""
 SHARE = 0.2
 
 
 def by_overlap(
-    rows: ReportRows, found: Sequence[dict[str, Any]], others: Mapping[str, dict[str, Any]]
+    rows: ReportRows, wrong: Sequence[dict[str, Any]], others: Mapping[str, dict[str, Any]]
 ) -> list[tuple[float, dict[str, Any]]]:
     """Overlap of the two maps of each image, and its row, the largest overlap first; images without both maps are left out."""
     kind = next((name for name in ("map", "map_png") if name in rows.atlas.schema.names), None)
     if kind is None:
         return []
-    keys = [(row["id"], row["target"]) for row in (*found, *others.values())]
+    keys = [(row["id"], row["target"]) for row in (*wrong, *others.values())]
     shape = rows.atlas.metadata.get("map", {})
     heats = {key: heat_of(row[kind], shape) for key, row in rows.details(keys, [kind]).items()}
     scored = []
-    for row in found:
+    for row in wrong:
         other = others.get(row["id"])
-        pair = [heats.get((one["id"], one["target"])) for one in (row, other) if one is not None]
+        pair = [heats.get((side["id"], side["target"])) for side in (row, other) if side is not None]
         if len(pair) == 2 and pair[0] is not None and pair[1] is not None:
             scored.append((overlap(pair[0], pair[1]), row))
-    return sorted(scored, key=lambda one: -one[0])
+    return sorted(scored, key=lambda pair: -pair[0])
 
 
 def overlap(first: np.ndarray, second: np.ndarray, share: float = SHARE) -> float:
     """Intersection over union of the strongest `share` of the pixels of two maps `(height, width)`; ties by a fixed order."""
-    one, two = strongest(first, share), strongest(second, share)
-    return float((one & two).sum() / (one | two).sum())
+    a, b = strongest(first, share), strongest(second, share)
+    return float((a & b).sum() / (a | b).sum())
 
 
 def strongest(heat: np.ndarray, share: float) -> np.ndarray:

@@ -34,14 +34,16 @@ def row_table(rows: ReportRows, shown: Iterable[Mapping[str, Any]], limit: int =
         limit: Rows at most.
     """
     metrics = columns_of(rows)
-    ids = list(dict.fromkeys(one["id"] for one in shown))[:limit]
+    ids = list(dict.fromkeys(row["id"] for row in shown))[:limit]
     marks = ", ".join("?" for _ in ids) or "NULL"
-    found = rows.ask(
+    records = rows.ask(
         f"SELECT * FROM (SELECT * FROM rows WHERE main ORDER BY id IN ({marks}) DESC, draw LIMIT {int(limit)}) ORDER BY id", ids
     )  # fmt: skip
-    classes = sorted({one[name] for one in found for name in ("label", "prediction") if one[name] is not None})
+    classes = sorted(
+        {record[name] for record in records for name in ("label", "prediction") if record[name] is not None}
+    )
     return RowTable(
-        found, metrics, len(found) == rows.images, sorted({one["status"] for one in found}),
+        records, metrics, len(records) == rows.images, sorted({record["status"] for record in records}),
         [(index, rows.class_name(index)) for index in classes],
     )  # fmt: skip
 

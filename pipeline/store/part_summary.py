@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...errors import shortened
 from ...statuses import OK
 from .row_digest import NUMBERS, combined, row_digests
 from .schema import metric_columns
@@ -153,7 +154,7 @@ def _cause_text(row: Mapping[str, Any]) -> str | None:
     if text is None:
         return None
     text = text.replace(row["uri"], "<uri>") if row["uri"] else text
-    return text if len(text) <= LONGEST_CAUSE else text[: LONGEST_CAUSE - 3] + "..."
+    return shortened(text, LONGEST_CAUSE)
 
 
 def _mean(sums: Iterable[tuple[float, int]]) -> dict[str, Any]:

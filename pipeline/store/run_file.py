@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Literal
 
-from ...errors import NoRunError, RunMismatchError, StorageError
+from ...errors import NoRunError, RunMismatchError, StorageError, shortened
 from ..storage.atomic_write import put_if_absent
 from ..storage.backoff import with_retries
 from ..storage.json_object import read_object
@@ -140,4 +140,4 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
     text = json.dumps(values[key]) if key in values else _ABSENT
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    return shortened(text, _LONGEST_VALUE)

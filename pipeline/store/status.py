@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...errors import shortened
 from ...statuses import RETRYABLE
 from ..text import counted, duration, shown
 from .evaluation_status import evaluation_lines, evaluation_records
@@ -82,7 +83,7 @@ def totals_lines(status: dict[str, Any]) -> list[str]:
         lines.append(
             field(
                 "",
-                f"{cause['rows']} x {cause['status']}: {shortened(cause['error'])} (such as {shown(cause['example'])})",
+                f"{cause['rows']} x {cause['status']}: {one_line(cause['error'])} (such as {shown(cause['example'])})",
             )
         )
     if len(status["causes"]) > CAUSES_SHOWN:
@@ -114,6 +115,6 @@ def field(name: str, text: str) -> str:
     return f"  {name:<8}  {text}"
 
 
-def shortened(text: str | None) -> str:
-    plain = shown(" ".join((text or "no text").split()))
-    return plain if len(plain) <= LONGEST_CAUSE else plain[: LONGEST_CAUSE - 3] + "..."
+def one_line(text: str | None) -> str:
+    """An error text as one line of a terminal."""
+    return shortened(shown(" ".join((text or "no text").split())), LONGEST_CAUSE)

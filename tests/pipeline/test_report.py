@@ -88,7 +88,7 @@ def test_the_short_part_names_what_was_run_and_what_to_look_at(reader: Reader):
     assert "Look at the class <script>complain('class')</script> first" in reader.words
     # class 1 has 20 images, of which one failed
     assert (
-        "19 of its 19 right answers (100 %) were given with less of the map on the object than 0.10, what a random map has there"
+        "19 of its 19 correct predictions (100 %) were made with less of the map's mass on the object than 0.10, the share of a random map"
         in reader.words
     )
     assert (
@@ -211,7 +211,7 @@ def test_rows_for_label_and_prediction_are_shown_side_by_side(tmp_path: Path):
     assert all(one["target"] == one["label"] for one in same.pairs.values())
     page = Path(atlas.report(tmp_path / "page.html", blocks=False).uri).read_text("utf-8")
     assert "60 images" in Reader(page).words
-    assert 'class="gallery wide" aria-label="Label and prediction look at the same place"' in page
+    assert 'class="gallery wide" aria-label="Maps for label and prediction overlap"' in page
 
 
 def test_overlap_by_hand():
@@ -234,7 +234,7 @@ def test_a_store_with_nothing_but_rows(tmp_path: Path, with_map: bool):
     layout = replace(LAYOUT, metrics=(), floors=(), with_map=with_map, with_png=False, metadata={})
     out = write_reported(tmp_path / "out", tmp_path / "images", 12, layout=layout)
     words = Reader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
-    assert "nothing here says whether the network is right for the right reason" in words
+    assert "nothing here says whether the network predicts correctly because of the object" in words
     assert "class 1" in words
 
 

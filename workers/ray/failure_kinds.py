@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from ...errors import shortened
+
 Verdict = Literal["crash", "infrastructure", "doubtful", "failed"]
 """`crash`: the process died of what it did. `infrastructure`: node or connection lost. `doubtful`: unreachable, ask again.
 `failed`: the call raised, the process lives."""
 
+_DEATH_TEXT_LENGTH = 400
+"""Characters."""
 VERDICTS: dict[str, Verdict] = {
     "ActorDiedError": "crash",
     "RayActorError": "crash",
@@ -67,4 +71,4 @@ def death_text(error: BaseException) -> str:
     text = lines[0] if lines else type(error).__name__
     if telling and telling != text:
         text = f"{text} {telling}"
-    return text if len(text) <= 400 else text[:397] + "..."
+    return shortened(text, _DEATH_TEXT_LENGTH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...errors import HeatlasError
+from ...errors import HeatlasError, shortened
 
 DEVICE_FAULT_EXIT = 86
 """Exit code of a worker that leaves because its accelerator no longer computes."""
@@ -35,4 +35,4 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, HeatlasError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= _ERROR_LENGTH else text[: _ERROR_LENGTH - 3] + "..."
+    return shortened(text, _ERROR_LENGTH)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...text import shortened
+from ....errors import shortened
 
 _INTEGER = re.compile(r"[+-]?\d{1,15}(\.0+)?")
 """So many digits a float holds exactly; a class index never has more."""
