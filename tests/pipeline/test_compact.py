@@ -308,7 +308,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_call_does_not_clear(tmp_p
     program = """
 import os, signal, sys
 from pathlib import Path
-from heatlas.pipeline import compact
+from heatlas.pipeline.store import compact
 where, count = sys.argv[2], 0
 owner, name = {"write": (os, "fsync"), "remove": (Path, "unlink")}[where]
 real = getattr(owner, name)

@@ -13,7 +13,7 @@ from heatlas.pipeline.atlas import open_atlas
 from heatlas.pipeline.evaluate.request import notes, wanted_metrics
 from heatlas.pipeline.evaluate.sink import MetricsSink
 from heatlas.pipeline.evaluate.stored_maps import StoredMaps
-from heatlas.pipeline.store import schema
+from heatlas.pipeline.store import parquet_bytes
 from heatlas.pipeline.store.evaluation_status import evaluation_lines, evaluation_records
 from heatlas.pipeline.store.evaluations import (
     Evaluation,
@@ -259,7 +259,7 @@ def test_a_failed_measurement_says_why(tmp_path, make_store, make_row):
 @pytest.fixture
 def whole_maps(tmp_path, monkeypatch, make_store, layout):
     """A store with whole maps, two rows in a row group, and a worker's view of it."""
-    monkeypatch.setattr(schema, "ROW_GROUP_BYTES", 4000)
+    monkeypatch.setattr(parquet_bytes, "ROW_GROUP_BYTES", 4000)
     make_store(tmp_path, layout=dataclasses.replace(layout, map_size="input", with_png=False))
     return pickle.loads(pickle.dumps(StoredMaps(str(tmp_path))))
 

@@ -29,7 +29,7 @@ from heatlas.pipeline.export.place import MARKER
 from heatlas.pipeline.export.whole_image import box_on_image, hot_box, on_whole_image
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import describe
-from heatlas.pipeline.store import schema as schema_module
+from heatlas.pipeline.store import parquet_bytes
 from heatlas.pipeline.store.merge_parts import same
 from heatlas.pipeline.store.reader import StoreReader
 from heatlas.pipeline.store.run_file import claim_run
@@ -531,7 +531,7 @@ def test_one_piece_at_a_time(tmp_path, monkeypatch, to):
     """While a piece is read, all before the last one are forgotten."""
     if to == "lance":
         pytest.importorskip("lance")
-    monkeypatch.setattr(schema_module, "ROW_GROUP_BYTES", 2000)
+    monkeypatch.setattr(parquet_bytes, "ROW_GROUP_BYTES", 2000)
     claim(tmp_path / "out")
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     layout = replace(LAYOUT, extra=())

@@ -258,7 +258,7 @@ def test_one_sample_may_have_several_targets(tmp_path, make_store, make_row, lay
 
 def test_looking_at_a_store_does_not_wait_for_torch_or_ray():
     program = (
-        "import sys, heatlas.pipeline.store.store, heatlas.pipeline.shards, heatlas.pipeline.store.store.run_file, heatlas.pipeline.store.store.reader; "
+        "import sys, heatlas.pipeline.store.store, heatlas.pipeline.shards, heatlas.pipeline.store.run_file, heatlas.pipeline.store.reader; "
         "print(sorted({'torch', 'ray', 'pandas', 'duckdb'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)

@@ -106,7 +106,7 @@ def test_plan_knows_dense_models(
     ("more", "text"),
     [
         (["--confidence", "softmax"], "gives every pixel its class: leave --confidence out"),
-        (["--target", "above:0.5"], "is of multi-label classifiers; of a dense model explain"),
+        (["--target", "above:0.5"], "is for multi-label classifiers; of a dense model explain"),
         (["--method", "grad_cam"], "methods that fit it: sise, ada_sise, rise"),
     ],
 )

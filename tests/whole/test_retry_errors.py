@@ -211,7 +211,7 @@ def test_a_retry_killed_between_two_files_resumes(place: pathlib.Path, folder: p
 KILLER = """
 
 import os, signal
-from heatlas.pipeline.retry import RetrySink
+from heatlas.pipeline.explain.retry_errors import RetrySink
 
 commit = RetrySink.commit
 

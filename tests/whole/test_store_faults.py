@@ -107,9 +107,9 @@ def test_a_limit_on_file_sizes_leaves_no_partial_file(folder: pathlib.Path, tmp_
 NO_PAUSES = """
 
 import tenacity
-from heatlas.pipeline import retries
+from heatlas.pipeline.storage import backoff
 
-retries.WAIT = tenacity.wait_none()
+backoff.WAIT = tenacity.wait_none()
 """
 
 

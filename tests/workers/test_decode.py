@@ -263,9 +263,7 @@ def test_threads_silence_pillow_and_nobody_else() -> None:
 
 
 def test_corrupt_exif_in_a_process_that_makes_errors_of_warnings() -> None:
-    program = (
-        "import sys; from heatlas.workers.images.decode import decode; print(decode(sys.stdin.buffer.read()).size)"
-    )
+    program = "import sys; from heatlas.workers.images.decode import decode_image as decode; print(decode(sys.stdin.buffer.read()).size)"
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", program],
         input=saved(colourful(), "JPEG", exif=corrupt_exif()), capture_output=True, cwd="/",
@@ -290,9 +288,7 @@ def test_threads_decode_the_same() -> None:
 
 
 def test_decoding_works_in_a_fresh_process_that_opened_nothing_before() -> None:
-    program = (
-        "import sys; from heatlas.workers.images.decode import decode; print(decode(sys.stdin.buffer.read()).size)"
-    )
+    program = "import sys; from heatlas.workers.images.decode import decode_image as decode; print(decode(sys.stdin.buffer.read()).size)"
     done = subprocess.run(
         [sys.executable, "-c", program], input=saved(colourful(), "WEBP"), capture_output=True, cwd="/"
     )

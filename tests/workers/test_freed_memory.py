@@ -59,7 +59,7 @@ def test_a_lent_process_keeps_memory_and_returns_it():
 @glibc
 def test_a_worker_on_a_cpu_keeps_its_memory():
     body = (
-        "from fake_engine import NoReader, fake_spec\nfrom heatlas.workers import build\n"
+        "from fake_engine import NoReader, fake_spec\nfrom heatlas.workers.worker import build\n"
         "from heatlas.workers.models.load import LoadedModel\nfrom heatlas.workers.images.preprocess import Preprocess\n"
         "from torchvision.models import squeezenet1_1\n"
         "found = LoadedModel(squeezenet1_1().eval(), Preprocess((64, 64), 'squash'), None, 1000, 'digest')\n"

@@ -69,7 +69,7 @@ sys.path.insert(0, {str(sys.modules["fake_engine"].__file__).rsplit("/", 1)[0]!r
 from pathlib import Path
 from fake_engine import *
 from heatlas.workers.in_process import explain_in_process
-import heatlas.workers.supervisor, heatlas.workers.build
+import heatlas.workers.ray.supervisor, heatlas.workers.worker.build
 shards, samples = make_shards(["", ""], 1)
 outcome = explain_in_process(
     shards, lambda shard: samples[shard.index], fake_spec(), NoReader(), PickleSink(Path({str(tmp_path)!r})), build=build_fake

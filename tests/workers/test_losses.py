@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, {folder!r})
 from pathlib import Path
 from fake_engine import *
-from heatlas.workers.supervisor import supervise
+from heatlas.workers.ray.supervisor import supervise
 uris = ["push:pid={out}/pid", "push:hang"]
 shards, samples = make_shards(uris, 2)
 supervise(shards, lambda shard: samples[shard.index], fake_spec(), NoReader(), PickleSink(Path({out!r})), workers=1, build=build_fake)
