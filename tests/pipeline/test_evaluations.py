@@ -13,7 +13,7 @@ from heatlas.pipeline.atlas import open_atlas
 from heatlas.pipeline.evaluate.request import notes, wanted_metrics
 from heatlas.pipeline.evaluate.sink import MetricsSink
 from heatlas.pipeline.evaluate.stored_maps import StoredMaps
-from heatlas.pipeline.store import parquet_bytes
+from heatlas.pipeline.store import parquet_bytes, schema
 from heatlas.pipeline.store.evaluation_status import evaluation_lines, evaluation_records
 from heatlas.pipeline.store.evaluations import (
     Evaluation,
