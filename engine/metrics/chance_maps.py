@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..chance_map_names import FLOOR_NAMES
 from ..random import sample_generator
-from .chance_map_names import FLOOR_NAMES
 from .protocol import Metric
 
 SIGMA = 0.25

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ...engine.metrics.chance_map_names import FLOOR_NAMES
+from ...engine.chance_map_names import FLOOR_NAMES
 from ...errors import UsageError, did_you_mean
 from ..store.schema import metric_columns
 from ..store.sql import quoted

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ...engine.metrics.chance_map_names import FLOOR_NAMES
+from ...engine.chance_map_names import FLOOR_NAMES
 from ...errors import SettingsError
 
 SCHEMA_VERSION = 2
