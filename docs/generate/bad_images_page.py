@@ -2,13 +2,12 @@
 
     python -m docs.generate bad_images
 
-The corpus (`tests/whole/corpus.py`) says what each case is and what must become of it; `tests/whole/test_bad_images.py` runs it
+The corpus (`tests/support/corpus.py`) says what each case is and what must become of it; `tests/whole/test_bad_images.py` runs it
 all through a real run and holds every row to that, so the page says what the tests have seen.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -41,10 +40,7 @@ colours (where it is not 1 pixel wide or high). The error column of the other ro
 
 def corpus() -> tuple[Case, ...]:
     """The cases as the tests define them."""
-    place = str(ROOT / "tests" / "whole")
-    if place not in sys.path:
-        sys.path.append(place)
-    from corpus import CASES
+    from tests.support.corpus import CASES
 
     return CASES
 

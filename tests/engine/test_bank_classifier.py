@@ -21,11 +21,12 @@ from heatlas.engine.scoring.fast_forward import ScoringForward, StandInWarning
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import ExplainSession
 from heatlas.errors import ModelError, SettingsError
-from oracle_nets import images_like
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torchvision.models import VisionTransformer, mobilenet_v3_small
+
+from ..support.oracle_nets import images_like
 
 SIZE = (24, 24)
 CLASSES = 4

@@ -14,8 +14,20 @@ from heatlas.engine.layers.block_plan import BlockLayer
 from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.layers.fx_trace import trace_of
 from heatlas.errors import ModelError, NoBlocksError
-from odd_nets import Branching, ChannelsLast, Functional, Normalised, Shared, Wrapped, conv, head, pooled, residual
 from torch import Tensor, nn
+
+from ..support.odd_nets import (
+    Branching,
+    ChannelsLast,
+    Functional,
+    Normalised,
+    Shared,
+    Wrapped,
+    conv,
+    head,
+    pooled,
+    residual,
+)
 
 IMAGE = torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
 

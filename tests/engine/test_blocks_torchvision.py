@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
 import torch
 from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.layers.capture import capture_layers
 from heatlas.errors import NoBlocksError
 
-TABLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "generate" / "layers_page.py"))
-PAGE = TABLE["PAGE"].read_text()
+from ..support.checkout import checkout_module
+
+TABLE = checkout_module("docs.generate.layers_page")
+PAGE = TABLE.PAGE.read_text()
 RESNET = "relu layer1 layer2 layer3 layer4"
 SPECIFIED = {
     "vgg16": ("features.3 features.8 features.15 features.22 features.29", [64, 128, 256, 512, 512]),
@@ -34,7 +33,7 @@ SPECIFIED = {
 
 @pytest.mark.parametrize("name", SPECIFIED)
 def test_the_specified_layers_are_found(name: str) -> None:
-    model, image = TABLE["meta_model"](name)
+    model, image = TABLE.meta_model(name)
     plan = block_layers(model, image)
     names, channels = SPECIFIED[name]
     assert plan.names == tuple(names.split())
@@ -44,16 +43,16 @@ def test_the_specified_layers_are_found(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet18", "googlenet", "convnext_tiny", "mobilenet_v2", "squeezenet1_1"])
 def test_hooks_find_the_same_layers_as_the_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, image = TABLE["meta_model"](name)
+    model, image = TABLE.meta_model(name)
     monkeypatch.setattr("heatlas.engine.layers.blocks.trace_of", lambda model: None)
     plan = block_layers(model, image)
     assert plan.how == "hooks"
     assert plan.names == tuple(SPECIFIED[name][0].split())
 
 
-@pytest.mark.parametrize("name", TABLE["classifiers"]())
+@pytest.mark.parametrize("name", TABLE.classifiers())
 def test_every_classifier_has_its_true_line_in_the_page(name: str) -> None:
-    line = TABLE["table_row"](name)
+    line = TABLE.table_row(name)
     assert line in PAGE, f"docs/layers.md is out of date for {name}: run python -m docs.generate layers"
 
 
@@ -61,7 +60,7 @@ def test_every_classifier_has_its_true_line_in_the_page(name: str) -> None:
     "name", ["alexnet", "swin_t", "densenet121", "maxvit_t", "efficientnet_b0", "shufflenet_v2_x0_5"]
 )
 def test_the_planned_maps_can_be_captured_with_their_gradients(name: str) -> None:
-    model, image = TABLE["meta_model"](name)
+    model, image = TABLE.meta_model(name)
     plan = block_layers(model, image)
     logits, activations = capture_layers(model, plan, image.expand(2, -1, -1, -1))
     assert [tuple(maps.shape) for maps in activations] == [(2, layer.channels, *layer.size) for layer in plan]
@@ -70,13 +69,13 @@ def test_the_planned_maps_can_be_captured_with_their_gradients(name: str) -> Non
 
 
 def test_the_page_holds_each_classifier_once_and_nothing_else() -> None:
-    assert PAGE.startswith(TABLE["HEADER"])
-    names = [line.split("|")[1].strip() for line in PAGE.removeprefix(TABLE["HEADER"]).splitlines()]
-    assert names == TABLE["classifiers"]()
+    assert PAGE.startswith(TABLE.HEADER)
+    names = [line.split("|")[1].strip() for line in PAGE.removeprefix(TABLE.HEADER).splitlines()]
+    assert names == TABLE.classifiers()
 
 
 def test_a_vision_transformer_is_refused_with_a_way_out() -> None:
-    model, image = TABLE["meta_model"]("vit_b_32")
+    model, image = TABLE.meta_model("vit_b_32")
     with pytest.raises(
         NoBlocksError, match=r"one, 'conv_proj' with 768 maps of 7 x 7.*name convolutional layers.*such as daam"
     ):

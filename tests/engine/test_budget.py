@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+from ..support.checkout import SHARED_DATA as DATA
+
 WEIGHTS = DATA / "weights" / "mobilenet_v2_imagenet.safetensors"
 BATCH = 8
 

@@ -10,8 +10,20 @@ from heatlas.engine.layers.block_plan import BlockLayer, BlockPlan
 from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.layers.capture import capture_layers
 from heatlas.errors import ModelError
-from odd_nets import Branching, ChannelsLast, Functional, Normalised, Shared, Wrapped, conv, head, pooled, residual
 from torch import Tensor, nn
+
+from ..support.odd_nets import (
+    Branching,
+    ChannelsLast,
+    Functional,
+    Normalised,
+    Shared,
+    Wrapped,
+    conv,
+    head,
+    pooled,
+    residual,
+)
 
 IMAGES = torch.randn(3, 3, 16, 24, generator=torch.Generator().manual_seed(1))
 BUILDS = [pooled, residual, Normalised, Functional, Shared, Branching, ChannelsLast, lambda: Wrapped(lambda x: (x, 1))]

@@ -13,7 +13,8 @@ from heatlas.engine.metrics.evaluate import Measurement, MetricSet
 from heatlas.engine.metrics.sanity_check import RandomModel, random_model_spearman, randomised
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.engine.sise.sise import SISE
-from oracle_nets import images_like, three_blocks
+
+from ..support.oracle_nets import images_like, three_blocks
 
 METRIC_NAMES = ("drop_pct", "increase", "ebpg", "bbox", "deletion_auc", "coherency", "layer_agreement")
 SIZE = (24, 24)

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
 from heatlas.engine.sise.fusion import fuse, otsu_thresholds
 from heatlas.engine.sise.masks import extremes, min_max, select_maps, upsample, upsampled_sums
@@ -15,6 +14,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
+
+from ..support import reference
 
 LN2 = math.log(2)
 

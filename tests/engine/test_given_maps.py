@@ -9,8 +9,9 @@ from heatlas.engine.metrics import METRICS
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.engine.sise.sise import SISE, Explanation
 from heatlas.errors import SettingsError
-from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
+
+from ..support.oracle_nets import images_like, three_blocks
 
 METRIC_NAMES = [name for name, metric in METRICS.items() if not metric.layers]
 IMAGES = 3

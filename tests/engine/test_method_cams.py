@@ -14,9 +14,10 @@ from heatlas.engine.methods.batch_settings import CamSettings, RefineCamSettings
 from heatlas.engine.methods.cams import Cam
 from heatlas.engine.methods.layer_gradients import LayerGradients
 from heatlas.errors import ModelError, NoBlocksError, SettingsError
-from odd_nets import ChannelsLast, Shared
-from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
+
+from ..support.odd_nets import ChannelsLast, Shared
+from ..support.oracle_nets import images_like, three_blocks
 
 with warnings.catch_warnings():  # of old SWIG bindings that it loads
     warnings.simplefilter("ignore")

@@ -13,9 +13,10 @@ from heatlas.engine.methods.consensus import Consensus, disagreement, pixel_rank
 from heatlas.engine.methods.protocol import Cost, MethodMaps
 from heatlas.engine.methods.registry import find_method
 from heatlas.errors import SettingsError
-from oracle_nets import images_like, three_blocks
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
+
+from ..support.oracle_nets import images_like, three_blocks
 
 SIZE = (24, 20)
 TARGETS = torch.tensor([3, 0])

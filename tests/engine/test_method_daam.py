@@ -16,10 +16,11 @@ from heatlas.engine.methods.daam import Daam
 from heatlas.engine.methods.feature_bank import build_bank
 from heatlas.engine.methods.image_features import features_of
 from heatlas.errors import ModelError
-from oracle_nets import architecture, images_like
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer, swin_t
+
+from ..support.oracle_nets import architecture, images_like
 
 TARGETS = torch.tensor([3, 0, 9])
 WIDTH, HEADS, DEPTH = 24, 3, 3

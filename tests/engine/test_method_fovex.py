@@ -11,8 +11,9 @@ from heatlas.engine.methods.batch_settings import FovexSettings
 from heatlas.engine.methods.fovex import Fovex
 from heatlas.engine.random import sample_generator
 from heatlas.errors import SettingsError
-from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
+
+from ..support.oracle_nets import images_like, three_blocks
 
 SIZE = (24, 30)
 TARGETS = torch.tensor([3, 0, 9])

@@ -11,9 +11,10 @@ from heatlas.engine.methods.batch_settings import IntegratedGradientsSettings, O
 from heatlas.engine.methods.integrated_gradients import IntegratedGradients
 from heatlas.engine.methods.occlusion import Occlusion, edges
 from heatlas.errors import SettingsError
-from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur as torchvision_blur
+
+from ..support.oracle_nets import images_like, three_blocks
 
 SIZE = (28, 42)
 TARGETS = torch.tensor([3, 0, 9])

@@ -18,11 +18,12 @@ from heatlas.engine.sise.fusion import otsu_thresholds
 from heatlas.engine.sise.masks import average_gradients, select_by_otsu
 from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
-from oracle_nets import images_like, three_blocks
 from pytorch_grad_cam import ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
+
+from ..support.oracle_nets import images_like, three_blocks
 
 SIZE = (26, 30)
 

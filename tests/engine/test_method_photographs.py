@@ -7,10 +7,11 @@ import torch
 from heatlas.engine.methods.batch_settings import CamSettings
 from heatlas.engine.methods.cams import Cam
 from heatlas.engine.methods.registry import find_method
-from photographs import NEEDS_DATA, network_input, samples, trained, truth_of
 from torch import Tensor, nn
 from torchcam.methods import GradCAM, LayerCAM
 from torchcam.methods.gradient import _GradCAM
+
+from ..support.photographs import NEEDS_DATA, network_input, samples, trained, truth_of
 
 pytestmark = NEEDS_DATA
 COUNT = 4

@@ -12,8 +12,9 @@ from heatlas.engine.methods.grad_cam import weigh
 from heatlas.engine.methods.protocol import Cost
 from heatlas.engine.methods.ucag import CropAxis, Ucag
 from heatlas.errors import SettingsError
-from oracle_nets import images_like, three_blocks
 from torch import Tensor
+
+from ..support.oracle_nets import images_like, three_blocks
 
 TARGETS = torch.tensor([3, 0])
 

@@ -18,9 +18,10 @@ from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import ExplainSession
 from heatlas.errors import ModelError, SettingsError, TargetError
-from oracle_nets import images_like
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
+
+from ..support.oracle_nets import images_like
 
 NAMES = list(entries())
 SIZE = (24, 24)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 from heatlas.engine.methods.registry import BUILT_IN, find_method
 
-ROOT = Path(__file__).parent.parent.parent
+from ..support.checkout import ROOT, checkout_module
 
 
 def test_the_page_is_fresh_and_describes_every_method() -> None:
-    spec = importlib.util.spec_from_file_location("methods_page", ROOT / "docs" / "generate" / "methods_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    made = checkout_module("docs.generate.methods_page")
 
     text = (ROOT / "docs" / "methods.md").read_text()
     assert text == made.page(), "run `python -m docs.generate methods`"

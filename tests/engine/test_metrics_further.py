@@ -16,9 +16,10 @@ from heatlas.engine.metrics.sensitivity import draw_squares
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
-from metric_cases import SumModel, measure, measure_with
-from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
+
+from ..support.metric_cases import SumModel, measure, measure_with
+from ..support.oracle_nets import images_like, three_blocks
 
 FURTHER = ("coherency", "adcc", "max_sensitivity", "infidelity", "label_overlap", "road", "layer_agreement")
 

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from metric_cases import measure
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+
+from ..support.metric_cases import measure
 
 MAP_ONLY = (
     "entropy", "gini", "complexity_l1", "border_share", "centroid_x", "centroid_y", "spread", "n_components", "top_area",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 import torch
 from heatlas.engine.metrics import METRICS, Evidence, rank_pixels
 from heatlas.engine.metrics.protocol import Subject
@@ -14,8 +13,10 @@ from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_nets import images_like, three_blocks
 from torch import Tensor, nn
+
+from ..support import reference
+from ..support.oracle_nets import images_like, three_blocks
 
 PAPER = ("drop_pct", "increase", "ebpg", "miou", "bbox")
 LOCAL = ("ebpg", "miou", "bbox")

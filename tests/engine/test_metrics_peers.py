@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from metric_cases import MeanModel, SumModel, measure, measure_with
+
+from ..support.metric_cases import MeanModel, SumModel, measure, measure_with
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 quantus = pytest.importorskip("quantus", reason="pip install quantus")

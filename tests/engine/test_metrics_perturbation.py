@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from metric_cases import MeanModel, SumModel, measure_with, variants_of
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
+
+from ..support.metric_cases import MeanModel, SumModel, measure_with, variants_of
 
 CURVES = ("insertion_auc", "deletion_auc")
 FORWARDED = ("drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road", "infidelity")

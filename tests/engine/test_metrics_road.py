@@ -11,7 +11,8 @@ from heatlas.engine.metrics.imputation import impute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from metric_cases import SumModel, measure_with, variants_of
+
+from ..support.metric_cases import SumModel, measure_with, variants_of
 
 WEIGHTS = {(dy, dx): 1 / 6 if 0 in (dy, dx) else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)}
 

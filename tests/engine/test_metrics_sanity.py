@@ -13,7 +13,8 @@ from heatlas.engine.sise.sise import SISE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from oracle_nets import architecture, images_like, three_blocks
+
+from ..support.oracle_nets import architecture, images_like, three_blocks
 
 
 def test_every_weight_is_drawn_anew_and_keeps_its_scale():

@@ -11,7 +11,8 @@ from heatlas.engine.metrics import METRICS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from metric_cases import measure
+
+from ..support.metric_cases import measure
 
 LOCALISATION = tuple(name for name, metric in METRICS.items() if metric.needs == "truth")
 RANKED = ("miou", "bbox", "pointing_hit", "relevance_rank_accuracy")

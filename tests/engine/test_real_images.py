@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 import torch
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise.sise import SISE
-from oracle_nets import ARCHITECTURES
-from photographs import COUNT, NEEDS_DATA, network_input, samples, trained, truth_of
 from torch import nn
+
+from ..support import reference
+from ..support.oracle_nets import ARCHITECTURES
+from ..support.photographs import COUNT, NEEDS_DATA, network_input, samples, trained, truth_of
 
 LAYERS = ARCHITECTURES["mobilenet_v2"].layers
 

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import reference
 import torch
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise.sise import SISE, SISEResult
 from heatlas.errors import HeatlasError, SettingsError, TargetError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_nets import ThreeBlocks, images_like, three_blocks
 from torch import Tensor, nn
+
+from ..support import reference
+from ..support.oracle_nets import ThreeBlocks, images_like, three_blocks
 
 SIZE = (24, 24)
 LAYERS = ThreeBlocks.layers

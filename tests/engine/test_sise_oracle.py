@@ -7,12 +7,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-import reference
 import torch
 from heatlas.engine.sise.sise import SISE, SISEResult
-from oracle_nets import ARCHITECTURES, ThreeBlocks, architecture, images_like, three_blocks
-from reference import ReferenceMap
 from torch import Tensor, nn
+
+from ..support import reference
+from ..support.oracle_nets import ARCHITECTURES, ThreeBlocks, architecture, images_like, three_blocks
+from ..support.reference import ReferenceMap
 
 MAP_TOLERANCE = 1e-3
 EXACT_TOLERANCE = 1e-6

@@ -15,7 +15,9 @@ import ray
 import yaml
 from heatlas.pipeline.settings.run import leaves
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+from ..support.checkout import ROOT
+
+PAGE = (ROOT / "docs" / "cluster.md").read_text()
 BLOCKS = re.findall(r"```(yaml|bash)\n(.*?)```", PAGE, re.DOTALL)
 RAY_JOB = {
     "activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint", "entrypointNumCpus",

@@ -19,8 +19,9 @@ from heatlas.pipeline.cluster.embedding import embed
 from heatlas.pipeline.cluster.separation import mean_distance, separations, tightness
 from heatlas.pipeline.curate.low_resolution_maps import low_maps
 from heatlas.pipeline.curate.near_duplicate_maps import NEAR, find_twins
-from planted_store import kinds, write_planted
-from scored_store import write_scores
+
+from ..support.planted_store import kinds, write_planted
+from ..support.scored_store import write_scores
 
 
 @pytest.fixture(scope="module")

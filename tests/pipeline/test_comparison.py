@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from scored_store import write_scores
+
+from ..support.scored_store import write_scores
 
 COUNT = 60
 

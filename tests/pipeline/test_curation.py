@@ -16,8 +16,9 @@ from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.curate.curate import curate_store, recipe_list
 from heatlas.pipeline.curate.queue import METADATA_KEY, run_recipes
-from planted_store import kinds, write_planted
-from scored_store import write_scores
+
+from ..support.planted_store import kinds, write_planted
+from ..support.scored_store import write_scores
 
 ROWS = 4000
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from planted_store import write_planted
+
+from ..support.planted_store import write_planted
 
 PROGRAM = """
 import re, sys, time

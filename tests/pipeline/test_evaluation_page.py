@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..support.checkout import ROOT, checkout_module
+
 COUNT = 40
 
 
 @pytest.fixture(scope="module")
 def pages() -> ModuleType:
-    sys.path.insert(0, str(ROOT))
-    try:
-        return importlib.import_module("bench.accuracy.evaluation_page")
-    finally:
-        sys.path.remove(str(ROOT))
+    return checkout_module("bench.accuracy.evaluation_page")
 
 
 def record(ebpg: float, drop: float, status: str = "ok") -> dict:

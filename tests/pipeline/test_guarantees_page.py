@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 from heatlas.errors import RunError, UsageError
 from heatlas.pipeline.cli.app import INTERRUPTED
 
-ROOT = Path(__file__).parents[2]
+from ..support.checkout import ROOT
+
 PAGE = (ROOT / "docs" / "guarantees.md").read_text()
 SPECIFICATION = ROOT.parent / "shared" / "spec" / "runtime.md"
 

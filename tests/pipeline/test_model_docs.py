@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
 import shlex
 
@@ -16,7 +15,9 @@ from heatlas.workers.models.load import is_program
 from heatlas.workers.models.sidecar import read_sidecar
 from heatlas.workers.targets import parse_target
 
-DOCS = pathlib.Path(__file__).parents[2] / "docs"
+from ..support.checkout import ROOT
+
+DOCS = ROOT / "docs"
 PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("models", "targets")}
 COMMANDS = [
     line.strip()

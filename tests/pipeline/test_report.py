@@ -36,7 +36,8 @@ from heatlas.workers.samples import Row, Sample
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from reported_store import CLASSES, HOSTILE_IDS, LAYOUT, METRICS, PREPROCESS, SIDE, looking, write_reported
+
+from ..support.reported_store import CLASSES, HOSTILE_IDS, LAYOUT, METRICS, PREPROCESS, SIDE, looking, write_reported
 
 
 class Reader(HTMLParser):

@@ -11,7 +11,8 @@ from heatlas.errors import UsageError
 from heatlas.pipeline.atlas import open_atlas
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.statistics.summary_text import sanity_sentence
-from scored_store import write_scores
+
+from ..support.scored_store import write_scores
 
 DROPS = [10.0, 20.0, None, 40.0, 50.0, 60.0]
 EBPG = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]

@@ -9,7 +9,6 @@ import tarfile
 import uuid
 from typing import Any
 
-import data_sets
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,9 @@ from heatlas.pipeline.sources.reading.confinement import check_data_root
 from heatlas.pipeline.sources.reading.container_uri import SCHEMES, is_inside, mask_uri, parsed, range_uri
 from heatlas.pipeline.sources.reading.items import png
 from heatlas.pipeline.sources.reading.reader import FsspecReader
-from tiny_run import draw, draw_all, importable_factory
+
+from ..support import data_sets
+from ..support.tiny_run import draw, draw_all, importable_factory
 
 EXTRA_TOO = SourceOptions(extra=True)
 

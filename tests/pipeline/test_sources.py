@@ -18,7 +18,7 @@ from heatlas.pipeline.sources.listing.table import LISTING
 from heatlas.pipeline.sources.reading.reader import FsspecReader
 from heatlas.statuses import READ_ERROR
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from ..support.checkout import SHARED_DATA as SHARED
 
 
 def touch(root: Path, *names: str) -> None:

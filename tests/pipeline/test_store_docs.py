@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from heatlas.engine.metrics.presets import METRIC_PRESETS
 from heatlas.pipeline.store.schema import StoreLayout
 from heatlas.statuses import STATUSES
 
-PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+from ..support.checkout import ROOT
+
+PAGE = (ROOT / "docs" / "store.md").read_text()
 COLUMNS = StoreLayout(input_size=(96, 96), metrics=METRIC_PRESETS["paper"]).schema().names
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -12,11 +11,13 @@ from typing import Any
 import heatlas
 import numpy as np
 import pytest
-from corpus import CASES, CLASSES, Case, write_corpus
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.sources import list_samples
 from heatlas.pipeline.store.store import logical_digest
 from heatlas.statuses import OK
+
+from ..support.checkout import ROOT, checkout_module
+from ..support.corpus import CASES, CLASSES, Case, write_corpus
 
 COLUMNS = ["id", "status", "error", "height", "width", "prediction", "target", "score", "ebpg"]
 
@@ -125,12 +126,7 @@ def test_what_is_printed_of_hostile_names_is_harmless(store: Path, capsys: pytes
 
 
 def test_the_page_in_the_docs_says_what_this_corpus_says() -> None:
-    root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("bad_images_page", root / "docs" / "generate" / "bad_images_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
-    written = (root / "docs" / "bad-images.md").read_text(encoding="utf-8")
+    table = checkout_module("docs.generate.bad_images_page")
+    written = (ROOT / "docs" / "bad-images.md").read_text(encoding="utf-8")
     assert written == table.page(table.corpus()), "run `python -m docs.generate bad_images`"
     assert all(line.isprintable() for line in written.splitlines())

@@ -23,7 +23,8 @@ from heatlas.workers.worker.build import build_engine
 from heatlas.workers.worker.process_state import lent_process
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_run import CLASSES, FACTORY, command, draw, draw_all, importable_factory
+
+from ..support.tiny_run import CLASSES, FACTORY, command, draw, draw_all, importable_factory
 
 TRANSFORMER = """
 

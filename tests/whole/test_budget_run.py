@@ -8,7 +8,8 @@ import heatlas
 import pytest
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.store import logical_digest
-from tiny_run import command, draw_all, importable_factory
+
+from ..support.tiny_run import command, draw_all, importable_factory
 
 
 def test_a_run_under_a_budget_resumes_and_says_what_it_took(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..support.checkout import ROOT
+
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds workers in /proc")
 
 

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.store import done_shards, logical_digest
-from tiny_run import command, draw_all, environment, importable_factory, program
+
+from ..support.tiny_run import command, draw_all, environment, importable_factory, program
 
 HERE_ONLY = """
 import os

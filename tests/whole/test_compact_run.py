@@ -11,8 +11,9 @@ from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store import compact as compact_module
 from heatlas.pipeline.store.evaluations import list_evaluations
 from heatlas.pipeline.store.store import done_shards, logical_digest
-from s3_place import S3Place
-from tiny_run import command, draw, draw_all, importable_factory
+
+from ..support.s3_place import S3Place
+from ..support.tiny_run import command, draw, draw_all, importable_factory
 
 COUNT = 13
 BROKEN = (4, 7)

@@ -8,16 +8,18 @@ import shlex
 import sys
 from collections.abc import Iterator
 
-import data_sets
 import pytest
 from heatlas.pipeline.cli.explain import explain_command, typed
 from heatlas.pipeline.explain.samples import chosen_samples, shards_of, stored_extra
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import Settings
 from heatlas.pipeline.sources.listing.registry import SOURCES
-from tiny_run import draw_all, importable_factory
 
-PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+from ..support import data_sets
+from ..support.checkout import ROOT
+from ..support.tiny_run import draw_all, importable_factory
+
+PAGE = (ROOT / "docs" / "data.md").read_text()
 COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    heatlas explain ")]
 
 

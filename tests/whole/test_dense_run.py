@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from heatlas.pipeline.cli.app import main
 from PIL import Image
-from tiny_run import importable_factory
+
+from ..support.tiny_run import importable_factory
 
 FACTORY = '''
 import torch

@@ -18,7 +18,8 @@ from heatlas.engine.metrics import METRICS
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.evaluations import list_evaluations
 from heatlas.pipeline.store.store import done_shards, logical_digest, read_part, row_totals
-from tiny_run import FACTORY, command, draw, draw_all, environment, importable_factory, program, wait_until
+
+from ..support.tiny_run import FACTORY, command, draw, draw_all, environment, importable_factory, program, wait_until
 
 COUNT = 13
 BAD = "bee/004.png"

@@ -19,7 +19,8 @@ from heatlas.pipeline.store.store import logical_digest
 from heatlas.workers.worker.shard_attempt import seed_of
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_run import command, draw_all, importable_factory
+
+from ..support.tiny_run import command, draw_all, importable_factory
 
 IMAGES = 9
 SAMPLED = ("--chance-maps", "4", "--sanity", "2", "--metrics", "drop_pct,deletion_auc,coherency")

@@ -11,9 +11,10 @@ from pathlib import Path
 import heatlas
 import pytest
 import torch
-from corpus import CLASSES, FACTORY
-from corpus_files import mask, png
 from heatlas.pipeline.cli.app import main
+
+from ..support.corpus import CLASSES, FACTORY
+from ..support.corpus_files import mask, png
 
 MODEL = ["--model", "hostile_net:quarters", "--workers", "0", "--max-error-rate", "1", "--metrics", "none"]
 

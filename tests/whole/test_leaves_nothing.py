@@ -14,7 +14,8 @@ import pytest
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.store import done_shards, logical_digest
 from heatlas.pipeline.store.verify import verify_run
-from tiny_run import (
+
+from ..support.tiny_run import (
     FACTORY,
     TAG,
     command,

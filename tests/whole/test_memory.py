@@ -8,7 +8,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from tiny_run import TAG, command, draw_all, environment, importable_factory, program, tagged, wait_until
+
+from ..support.tiny_run import TAG, command, draw_all, environment, importable_factory, program, tagged, wait_until
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SHARD = 10

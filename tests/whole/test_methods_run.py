@@ -12,7 +12,8 @@ from heatlas.engine.methods.registry import entries, find_method
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.schema import METHOD_KEY, metric_columns
 from heatlas.pipeline.store.store import ParquetSink, done_shards, logical_digest
-from tiny_run import FACTORY, command, draw_all, importable_factory
+
+from ..support.tiny_run import FACTORY, command, draw_all, importable_factory
 
 SHORT = {
     "rise": ("--rise.masks", "40"),

@@ -12,9 +12,10 @@ import pytest
 import torch
 from heatlas.pipeline.cli.app import main
 from safetensors.torch import save_file
-from tiny_run import CLASSES, FACTORY, draw_all, importable_factory
 from torch import nn
 from torchvision.models import get_model
+
+from ..support.tiny_run import CLASSES, FACTORY, draw_all, importable_factory
 
 
 @pytest.fixture(scope="module")

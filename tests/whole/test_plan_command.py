@@ -11,7 +11,8 @@ import pytest
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.plan import probe
 from PIL import Image
-from tiny_run import CLASSES, command, draw, draw_all, importable_factory
+
+from ..support.tiny_run import CLASSES, command, draw, draw_all, importable_factory
 
 COUNT = 24
 FACTORY = '''

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Page, browser_page, needs_chromium
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.demo.dataset import write_dataset
 from heatlas.pipeline.explain.explain import explain_dataset
 from heatlas.pipeline.report.build import write_report
 from PIL import Image
-from reported_store import HOSTILE_IDS, write_reported
-from tiny_run import wait_until
+
+from ..support.browser import Page, browser_page, needs_chromium
+from ..support.reported_store import HOSTILE_IDS, write_reported
+from ..support.tiny_run import wait_until
 
 pytestmark = needs_chromium
 

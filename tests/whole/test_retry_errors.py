@@ -19,7 +19,8 @@ from heatlas.pipeline.storage.atomic_write import put
 from heatlas.pipeline.store.parquet_bytes import table_to_parquet
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.store import logical_digest, read_part, row_totals
-from tiny_run import command, draw, draw_all, environment, importable_factory, program
+
+from ..support.tiny_run import command, draw, draw_all, environment, importable_factory, program
 
 COUNT = 12
 BROKEN = (1, 5, 6)

@@ -19,9 +19,10 @@ from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.status import run_status
 from heatlas.pipeline.store.store import done_shards, logical_digest, read_success
 from heatlas.pipeline.store.verify import verify_run
-from s3_place import S3Place
 from tenacity import wait_none
-from tiny_run import command, draw, draw_all, environment, importable_factory, program, wait_until
+
+from ..support.s3_place import S3Place
+from ..support.tiny_run import command, draw, draw_all, environment, importable_factory, program, wait_until
 
 pytest.importorskip("moto", reason="needs moto[server], in the extra `test`")
 s3fs = pytest.importorskip("s3fs", reason="needs s3fs, in the extras `s3` and `test`")

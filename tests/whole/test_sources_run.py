@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import data_sets
 import fsspec
 import heatlas
 import pytest
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.store import done_shards, logical_digest
-from tiny_run import CLASSES, command, draw, draw_all, environment, importable_factory, program, wait_until
+
+from ..support import data_sets
+from ..support.tiny_run import CLASSES, command, draw, draw_all, environment, importable_factory, program, wait_until
 
 COUNT = 6
 ROW = ("prediction", "score", "label", "status")

@@ -19,7 +19,8 @@ from heatlas.pipeline.storage import backoff as retries
 from heatlas.pipeline.store.store import done_shards, logical_digest
 from heatlas.pipeline.store.verify import verify_run
 from tenacity import wait_none
-from tiny_run import command, draw_all, environment, importable_factory, program, temporaries, wait_until
+
+from ..support.tiny_run import command, draw_all, environment, importable_factory, program, temporaries, wait_until
 
 COUNT = 18
 

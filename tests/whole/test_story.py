@@ -6,15 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from ..support.checkout import ROOT
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
-
-ROOT = Path(__file__).parents[2]
 
 
 NOTEBOOK = ROOT / "docs" / "story.ipynb"

@@ -12,7 +12,8 @@ import pytest
 from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.store import logical_digest
-from tiny_run import command, draw, draw_all, importable_factory
+
+from ..support.tiny_run import command, draw, draw_all, importable_factory
 
 COUNT = 9
 

@@ -9,9 +9,11 @@ import tomllib
 
 import heatlas
 import pytest
-from tiny_run import FACTORY, command, draw_all, environment, program
 
-EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "example_method"
+from ..support.checkout import ROOT
+from ..support.tiny_run import FACTORY, command, draw_all, environment, program
+
+EXAMPLE = ROOT / "docs" / "example_method"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from fake_engine import NoReader, NotedEngine, PickleSink, fake_spec, make_shards
 from heatlas.workers.events import ShardDone, WorkerNote
 from heatlas.workers.images.decode import Prepared
 from heatlas.workers.images.preprocess import Preprocess
@@ -15,6 +14,8 @@ from heatlas.workers.models.load import LoadedModel
 from heatlas.workers.worker import build
 from heatlas.workers.worker.shard_worker import ShardWorker
 from torch import Tensor, nn
+
+from ..support.fake_engine import NoReader, NotedEngine, PickleSink, fake_spec, make_shards
 
 
 class Plain(nn.Module):

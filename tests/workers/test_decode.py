@@ -21,6 +21,8 @@ from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.samples import Sample
 from PIL import Image
 
+from ..support.checkout import SHARED_DATA
+
 GRADIENT = (
     np.stack(np.meshgrid(np.arange(0, 240, 10), np.arange(0, 160, 10)), axis=-1).sum(-1).astype(np.uint8)
 )  # 16 x 24
@@ -424,7 +426,7 @@ def test_real_images(shared_images: list[Path]) -> None:
 
 @pytest.fixture
 def shared_images() -> list[Path]:
-    folder = Path(__file__).parents[3] / "shared" / "data" / "imagenet_boxes"
+    folder = SHARED_DATA / "imagenet_boxes"
     if not folder.is_dir():
         pytest.skip(f"no evaluation data at {folder}")
     return sorted(folder.glob("*.JPEG"))

@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def faults(mib: int = 64) -> int:
 def alone(body: str, **environment: str) -> list[float]:
     """Numbers that `body` prints in a process of its own, whose allocator nobody has told anything but this environment."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    script = f"import sys; sys.path[:0] = {sys.path!r}\nfrom test_freed_memory import *\n{body}"
+    script = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\nfrom test_freed_memory import *\n{body}"
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=kept | environment
     )

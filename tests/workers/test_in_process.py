@@ -6,12 +6,15 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from fake_engine import FailingSink, NoReader, PickleSink, build_fake, failing_build, fake_spec, make_shards
 from heatlas.errors import TooManyErrorsError, WorkerStartError
 from heatlas.workers.events import ShardFinished, ShardStarted, event_record
 from heatlas.workers.in_process import explain_in_process
+
+from ..support import fake_engine
+from ..support.fake_engine import FailingSink, NoReader, PickleSink, build_fake, failing_build, fake_spec, make_shards
 
 
 def run(folder, uris, size=2, *, sink=None, build=build_fake, on_event=lambda event: None, **options):
@@ -65,7 +68,7 @@ def test_ctrl_c(tmp_path, presses):
 def test_ray_is_not_imported(tmp_path):
     code = f"""
 import sys
-sys.path.insert(0, {str(sys.modules["fake_engine"].__file__).rsplit("/", 1)[0]!r})
+sys.path.insert(0, {str(Path(fake_engine.__file__).parent)!r})
 from pathlib import Path
 from fake_engine import *
 from heatlas.workers.in_process import explain_in_process

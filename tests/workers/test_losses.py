@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import fake_engine
 import pytest
+
+from ..support import fake_engine
 
 DRIVER = """
 import sys

@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-from fake_engine import NoReader, PickleSink, fake_spec
 from heatlas.engine.sise.sise import Explanation
 from heatlas.errors import StorageError
 from heatlas.workers.events import ShardDone, ShardFailed
@@ -17,6 +16,8 @@ from heatlas.workers.samples import Sample, Shard
 from heatlas.workers.worker import build
 from heatlas.workers.worker.shard_worker import ShardWorker
 from torch import nn
+
+from ..support.fake_engine import NoReader, PickleSink, fake_spec
 
 
 class Stored:

@@ -7,9 +7,10 @@ from collections import Counter
 
 import pytest
 import ray.util.metrics
-from fake_engine import FailingSink, PickleSink
 from heatlas.workers.ray.sink_metrics import SECONDS, MeteredSink
 from heatlas.workers.samples import Row, Sample, Shard
+
+from ..support.fake_engine import FailingSink, PickleSink
 
 SHARD = Shard(0, 0, 3)
 

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from ..support.checkout import SHARED_DATA as SHARED
+
 SMALL = "squeezenet1_1"
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_engine import NoReader, PickleSink, build_fake, fake_spec, make_shards
 from heatlas.errors import UsageError
 from heatlas.workers.events import ShardFinished, ShardProgress, WorkerLost, WorkersChanged
 from heatlas.workers.ray import cluster as cluster_module
 from heatlas.workers.ray.supervisor import supervise
+
+from ..support.fake_engine import NoReader, PickleSink, build_fake, fake_spec, make_shards
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 

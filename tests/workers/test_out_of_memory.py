@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_engine import NoReader, PickleSink, build_fake, fake_spec, make_shards
 from heatlas.workers.events import WorkerLost
 from heatlas.workers.ray.supervisor import supervise
+
+from ..support.fake_engine import NoReader, PickleSink, build_fake, fake_spec, make_shards
 
 MARGIN = 2 * 2**30
 """Bytes above what is used now at which the monitor kills; the greedy worker takes twice as much."""

@@ -8,17 +8,6 @@ import threading
 import time
 
 import pytest
-from fake_engine import (
-    FailingSink,
-    NoReader,
-    NotedEngine,
-    PickleSink,
-    build_fake,
-    failing_build,
-    fake_spec,
-    hanging_build,
-    make_shards,
-)
 from heatlas.errors import TooManyErrorsError, UsageError, WorkerStartError
 from heatlas.workers.events import (
     ImageQuarantined,
@@ -34,6 +23,18 @@ from heatlas.workers.events import (
 from heatlas.workers.ray import cluster
 from heatlas.workers.ray.actors import python_path, ray_session
 from heatlas.workers.ray.supervisor import supervise
+
+from ..support.fake_engine import (
+    FailingSink,
+    NoReader,
+    NotedEngine,
+    PickleSink,
+    build_fake,
+    failing_build,
+    fake_spec,
+    hanging_build,
+    make_shards,
+)
 
 
 @pytest.fixture(scope="module")

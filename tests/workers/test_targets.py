@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fake_engine import FakeEngine, NoReader, PickleSink, fake_spec
 from heatlas.errors import SampleError, TargetError
 from heatlas.workers.events import ShardDone
 from heatlas.workers.samples import Sample, Shard
@@ -12,6 +11,8 @@ from heatlas.workers.targets import TargetRule, parse_target, targets_of
 from heatlas.workers.worker.shard_worker import ShardWorker
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ..support.fake_engine import FakeEngine, NoReader, PickleSink, fake_spec
 
 NAMES = ("tench", "great white shark", "crane", "crane", "label")
 SEEN = torch.tensor([0.5, 2.0, -1.0, 2.0, -3.0])

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus_files import (
+from heatlas.statuses import DECODE_ERROR, LABEL_ERROR, OK, READ_ERROR, TRUTH_ERROR
+from PIL import Image
+
+from .corpus_files import (
     HEIGHT,
     SQUARE,
     WIDTH,
@@ -42,8 +45,6 @@ from corpus_files import (
     text_bomb,
     ycck,
 )  # fmt: skip
-from heatlas.statuses import DECODE_ERROR, LABEL_ERROR, OK, READ_ERROR, TRUTH_ERROR
-from PIL import Image
 
 CLASSES = ("upper left", "upper right", "lower left", "lower right")
 """The test's network says in which quarter it is brightest red; the scene's square is in the first."""

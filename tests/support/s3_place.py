@@ -10,8 +10,8 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 
-from faulty_proxy import __file__ as PROXY
-from tiny_run import wait_until
+from .faulty_proxy import __file__ as PROXY
+from .tiny_run import wait_until
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",

@@ -1,4 +1,4 @@
-"""An engine without a model that misbehaves on named samples; importable in actors, because the driver's path travels to them.
+"""An engine without a model that misbehaves on named samples. It travels to actors by value: they need not find this file.
 
 A sample's uri says what happens when it is decoded (`decode:ACTION`) or pushed (`push:ACTION`); see `act`.
 """

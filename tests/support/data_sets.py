@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from tiny_run import CLASSES, draw
+
+from .tiny_run import CLASSES, draw
 
 WIDTH, HEIGHT = 36, 30
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+from .checkout import SHARED_DATA as DATA
+
 WEIGHTS = DATA / "weights" / "mobilenet_v2_imagenet.safetensors"
 IMAGES = DATA / "imagenet_boxes"
 SIDE = 224

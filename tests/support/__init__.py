@@ -1,0 +1,1 @@
+"""What several tests share: networks, stores, image corpora, servers and whole small runs."""
