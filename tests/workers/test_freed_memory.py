@@ -15,6 +15,8 @@ from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told")
 MIB = 2**20
+HERE = str(Path(__file__).parent)
+SUPPORT = str(Path(__file__).parents[1] / "support")
 
 
 def resident() -> float:
@@ -34,7 +36,7 @@ def faults(mib: int = 64) -> int:
 def alone(body: str, **environment: str) -> list[float]:
     """Numbers that `body` prints in a process of its own, whose allocator nobody has told anything but this environment."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    script = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\nfrom test_freed_memory import *\n{body}"
+    script = f"import sys; sys.path[:0] = {[HERE, SUPPORT, *sys.path]!r}\nfrom test_freed_memory import *\n{body}"
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=kept | environment
     )
