@@ -29,7 +29,7 @@ HEADER = """<!-- Made by `python -m docs.generate layers`; do not edit, run it a
 What `heatlas.block_layers` finds in every entry of `torchvision.models.list_models(module=torchvision.models)`: the last layer
 of every block, low to high, with its feature maps (channels x height x width, for this input). `heatlas layers
 torchvision:NAME` prints the same for one model. The rule names no architecture: a block ends with the last node of a resolution that every path
-from image to logits crosses (see `engine/blocks.py`). *Maps* is the number of feature maps from which SISE selects.
+from image to logits crosses (see `engine/layers/blocks.py`). *Maps* is the number of feature maps from which SISE selects.
 
 - A name such as `relu` in DenseNet, which is no module of the model, is a node of the `torch.fx` graph.
 - A block whose only shared node is a pool has no layer (ShuffleNet's 56 x 56).
