@@ -18,7 +18,7 @@ from heatlas.pipeline.text import harmless
 from heatlas.statuses import OK
 
 if TYPE_CHECKING:
-    from corpus import Case
+    from tests.support.corpus import Case
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "bad-images.md"

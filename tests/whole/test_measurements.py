@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..support.checkout import ROOT, checkout_module
 
 
 @pytest.fixture(scope="module")
 def known() -> dict:
-    sys.path.insert(0, str(ROOT))
-    try:
-        from bench.__main__ import measurements
-    finally:
-        sys.path.remove(str(ROOT))
-    return measurements()
+    return checkout_module("bench.__main__").measurements()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
