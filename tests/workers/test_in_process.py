@@ -70,7 +70,7 @@ def test_ray_is_not_imported(tmp_path):
 import sys
 sys.path.insert(0, {str(Path(fake_engine.__file__).parent)!r})
 from pathlib import Path
-from ..support.fake_engine import *
+from fake_engine import *
 from heatlas.workers.in_process import explain_in_process
 import heatlas.workers.ray.supervisor, heatlas.workers.worker.build
 shards, samples = make_shards(["", ""], 1)

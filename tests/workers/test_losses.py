@@ -16,7 +16,7 @@ DRIVER = """
 import sys
 sys.path.insert(0, {folder!r})
 from pathlib import Path
-from ..support.fake_engine import *
+from fake_engine import *
 from heatlas.workers.ray.supervisor import supervise
 uris = ["push:pid={out}/pid", "push:hang"]
 shards, samples = make_shards(uris, 2)
