@@ -22,7 +22,9 @@ import pyarrow.compute as pc
 
 from ..errors import DataError
 from ..workers.samples import Sample, Shard
-from .sources.listing.table import EXTRA
+
+EXTRA = "extra:"
+"""Before the names of the data set's own columns."""
 
 SHARDS_WANTED = 64
 LARGEST_SHARD = 256

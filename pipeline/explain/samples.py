@@ -14,12 +14,11 @@ from ...engine.metrics import METRICS
 from ...engine.metrics.sanity import SANITY
 from ...workers.samples import Shard
 from ..settings.run import Settings
-from ..shards import cut_containers, default_shard_size, plan_shards
+from ..shards import EXTRA, cut_containers, default_shard_size, plan_shards
 from ..sources import list_source
 from ..sources.listing.extra_columns import wants_extra, with_extra
 from ..sources.listing.options import Listed, SourceOptions
 from ..sources.listing.selection import sampled, where, with_ids
-from ..sources.listing.table import EXTRA
 from ..sources.reading.container_uri import CONTAINER
 from ..store.schema import EXTRA_TYPES, RESERVED
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 from ...errors import TargetError, did_you_mean
 from ...workers.targets import TargetRule, parse_target
 from ..settings.run import Settings
+from ..shards import EXTRA
 from ..sources.listing.labels import ResolvedLabels
-from ..sources.listing.table import EXTRA
 
 
 def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) -> TargetRule:

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import DataError
+from heatlas.pipeline.shards import EXTRA
 from heatlas.pipeline.sources.listing.extra_columns import wants_extra, with_extra
 from heatlas.pipeline.sources.listing.plain_values import joined, plain_array, plain_column
 from heatlas.pipeline.sources.listing.selection import sampled, where, with_ids
-from heatlas.pipeline.sources.listing.table import EXTRA, make_listing, numbered, typed
+from heatlas.pipeline.sources.listing.table import make_listing, numbered, typed
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import DataError, SampleError, UsageError
+from heatlas.pipeline.shards import EXTRA
 from heatlas.pipeline.sources import list_samples, list_source
 from heatlas.pipeline.sources.listing.detection import item_source, named, place_named, said
 from heatlas.pipeline.sources.listing.options import SourceOptions
 from heatlas.pipeline.sources.listing.place import expanded, find, matches
-from heatlas.pipeline.sources.listing.table import EXTRA
 from heatlas.pipeline.sources.reading.cells import _OPEN, OPEN_FILES
 from heatlas.pipeline.sources.reading.confinement import check_data_root
 from heatlas.pipeline.sources.reading.container_uri import SCHEMES, is_inside, mask_uri, parsed, range_uri

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 
 from ....errors import DataError, did_you_mean
-from .table import EXTRA
+from ...shards import EXTRA
 
 ALL = "all"
 PREFIX = "data_"

@@ -18,10 +18,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ....errors import DataError, UsageError, did_you_mean
+from ...shards import EXTRA
 from ...storage.location import locate
 from ...text import counted, shown
 from .manifest_files import read_json_lines
-from .table import EXTRA
 
 _NAMED = 5
 LOCKED = {

@@ -12,10 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ....errors import DataError
+from ...shards import EXTRA
 from .check import check_unique_ids
-
-EXTRA = "extra:"
-"""Before the names of the data set's own columns."""
 
 BOXES = pa.list_(pa.list_(pa.float64()))
 
