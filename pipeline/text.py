@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 
@@ -47,7 +46,3 @@ def harmless(text: str, *, lines: bool = True) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
-
-
-def say(text: str) -> None:
-    print(f"heatlas: {harmless(text)}", file=sys.stderr)

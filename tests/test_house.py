@@ -135,6 +135,17 @@ def test_no_folder_is_in_a_circle_of_imports() -> None:
         assert circle(rooms) == [], folder
 
 
+def test_only_the_command_line_prints() -> None:
+    printing = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if "cli" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert sorted(set(printing)) == [], "log with the logger `heatlas`"
+
+
 def test_few_modules_lie_loose_in_the_pipeline() -> None:
     loose = [path.name for path in (ROOT / "pipeline").glob("*.py") if path.stem != "__init__"]
     assert len(loose) <= LOOSE_IN_PIPELINE, sorted(loose)

@@ -15,67 +15,94 @@ from cyclopts import App, CycloptsError
 
 from ..._version import __version__
 from ...errors import HeatlasError
+from ..evaluate.settings import EXECUTION
+from ..settings.run import leaves
+from ..terminal_log import shown_in_terminal
 from ..text import harmless
+from .bank import SETTINGS as BANK_SETTINGS
+from .bank import TEXTS as BANK_TEXTS
 from .bank import bank_command
 from .cluster import cluster_command
+from .command import Command
 from .compact import compact_command
 from .compare import compare_command
 from .curate import curate_command
+from .demo import demo_command
 from .evaluate import evaluate_command
 from .explain import explain_command
 from .export import export_command
+from .help_text import HelpFormatter
+from .layers import layers_command
 from .methods import methods_command
-from .metrics import metrics_command, summary_command
+from .metrics import metrics_command
 from .plan import plan_command
 from .report import report_command
-from .status import demo_command, layers_command, show_command, status_command, verify_command
+from .show import show_command
+from .status import status_command
+from .summary import summary_command
+from .verify import verify_command
 
-COMMANDS: dict[str, Callable[..., int]] = {
-    "explain": explain_command,
-    "plan": plan_command,
-    "bank": bank_command,
-    "evaluate": evaluate_command,
-    "curate": curate_command,
-    "cluster": cluster_command,
-    "report": report_command,
-    "compare": compare_command,
-    "export": export_command,
-    "compact": compact_command,
-    "layers": layers_command,
-    "methods": methods_command,
-    "metrics": metrics_command,
-    "show": show_command,
-    "status": status_command,
-    "summary": summary_command,
-    "verify": verify_command,
-    "demo": demo_command,
+ALL_SETTINGS = tuple(leaves())
+COMMANDS = {
+    "explain": Command(explain_command, ALL_SETTINGS),
+    "plan": Command(plan_command, ALL_SETTINGS),
+    "bank": Command(bank_command, BANK_SETTINGS, BANK_TEXTS),
+    "evaluate": Command(evaluate_command, EXECUTION),
+    "curate": Command(curate_command),
+    "cluster": Command(cluster_command),
+    "report": Command(report_command),
+    "compare": Command(compare_command),
+    "export": Command(export_command),
+    "compact": Command(compact_command),
+    "layers": Command(layers_command),
+    "methods": Command(methods_command),
+    "metrics": Command(metrics_command),
+    "show": Command(show_command),
+    "status": Command(status_command),
+    "summary": Command(summary_command),
+    "verify": Command(verify_command),
+    "demo": Command(demo_command),
 }
 """Every subcommand by name, in the order in which help lists them."""
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-def build_app() -> App:
-    """The command-line application with all its subcommands."""
+def build_app(argv: Sequence[str] = ()) -> App:
+    """The command-line application with all its subcommands; of the methods' settings the help shows those of the method in `argv`."""
     app = App(
         name="heatlas",
         version=__version__,
-        help="Explain whole image datasets: SISE maps and metrics as Parquet, on Ray.",
-        help_epilogue="Start with `heatlas demo --out demo-out`, or see `heatlas explain --help`.",
+        help="Explain whole image data sets: attribution maps and metrics as Parquet, on Ray.\n\nStart with `heatlas demo --out demo-out`.",
+        help_format="plaintext",
+        help_formatter=HelpFormatter(),
         suppress_keyboard_interrupt=False,
     )
-    for name, command in COMMANDS.items():
-        app.command(command, name=name)
+    method = chosen_method(argv)
+    for order, (name, command) in enumerate(COMMANDS.items()):
+        app.command(command.for_method(method), name=name, sort_key=order)
     return app
+
+
+def chosen_method(argv: Sequence[str]) -> str:
+    """The value of the last `--method` on the command line, or the default."""
+    chosen = "sise"
+    for place, word in enumerate(argv):
+        if word == "--method" and place + 1 < len(argv):
+            chosen = argv[place + 1]
+        elif word.startswith("--method="):
+            chosen = word.removeprefix("--method=")
+    return chosen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; `argv` is without the program's name."""
-    return told(lambda: run(list(sys.argv[1:] if argv is None else argv)))
+    with shown_in_terminal():
+        return told(lambda: run(list(sys.argv[1:] if argv is None else argv)))
 
 
 def run(argv: list[str]) -> int:
-    code = build_app()(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    code = build_app(argv)(argv, exit_on_error=False, print_error=False, result_action="return_value")
     return code if isinstance(code, int) else 0
 
 

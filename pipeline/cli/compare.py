@@ -8,55 +8,53 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..text import harmless
-
-First = Annotated[str, Parameter(help="Directory or URI of a run's store.")]
-Second = Annotated[
-    str, Parameter(help="Another one over the same images, or the same with --method and --other-method.")
-]
+from .arguments import Json, Resamples, ResampleSeed, Store, names_of
 
 
 def compare_command(
-    first: First,
-    second: Second,
+    first: Store,
+    second: Annotated[
+        str,
+        Parameter(help="Another store over the same images, or the same one with --method and --other-method."),
+    ],
     /,
     *,
-    html: Annotated[
-        str | None, Parameter(help="Write the comparison as one HTML page to this file or URI too.", metavar="FILE")
+    out: Annotated[
+        str | None, Parameter(help="Write the comparison as an HTML page too, to this file or URI.", metavar="FILE")
     ] = None,
     metrics: Annotated[
-        list[str] | None,
-        Parameter(
-            help="Metrics to compare; by default all that both define alike.", consume_multiple=True, negative=""
-        ),
+        list[str] | None, Parameter(help="Metrics to compare; default: all that both define alike.")
     ] = None,
-    method: Annotated[str | None, Parameter(help="Whose rows of the first run, where it has several methods.")] = None,
-    other_method: Annotated[str | None, Parameter(help="Whose rows of the second run.")] = None,
-    limit: Annotated[int, Parameter(help="How many explanations that moved most are listed, 1 to 200.")] = 12,
-    resamples: Annotated[int, Parameter(help="Resamples of the bootstrap intervals.")] = 1000,
-    seed: Annotated[int, Parameter(help="Seed of the resamples.")] = 0,
-    as_json: Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.", negative="")] = False,
+    method: Annotated[str | None, Parameter(help="Method of the first run's rows, where it has several.")] = None,
+    other_method: Annotated[str | None, Parameter(help="Method of the second run's rows.")] = None,
+    limit: Annotated[int, Parameter(help="Explanations that moved most to list, 1 to 200.")] = 12,
+    resamples: Resamples = 1000,
+    seed: ResampleSeed = 0,
+    as_json: Json = False,
 ) -> int:
-    """Compare two models, methods or settings over the same images: metrics in pairs, predictions, and explanations that moved."""
+    """Compare two models, methods or settings over the same images: paired metrics, predictions, explanations that moved.
+
+    Example: `heatlas compare before/ after/ --out comparison.html`
+    """
     from ..compare.compare import compare_runs
     from ..compare.page import write_page
     from ..compare.text import comparison_text
     from ..report.build import file_place
 
-    if html is not None:
-        file_place(html)
-    names = None if metrics is None else [name for text in metrics for name in text.split(",") if name]
-    found = compare_runs(
+    if out is not None:
+        file_place(out)
+    comparison = compare_runs(
         first,
         second,
-        metrics=names,
+        metrics=names_of(metrics),
         method=method,
         other_method=other_method,
         most=limit,
         resamples=resamples,
         seed=seed,
     )
-    size = write_page(found, html) if html is not None else 0
-    print(json.dumps(found.as_json(), indent=2) if as_json else harmless(comparison_text(found)))
-    if html is not None and not as_json:
-        print(harmless(f"\n{html}  ({size / 1e6:.1f} MB)"))
+    size = write_page(comparison, out) if out is not None else 0
+    print(json.dumps(comparison.as_json(), indent=2) if as_json else harmless(comparison_text(comparison)))
+    if out is not None and not as_json:
+        print(harmless(f"\n{out}  ({size / 1e6:.1f} MB)"))
     return 0

@@ -1,4 +1,4 @@
-"""`heatlas curate`: write ranked review queues."""
+"""`heatlas curate`: ranked review queues from recipes."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from ..text import harmless
 
 
 def curate_command(
-    out: Annotated[str | None, Parameter(help="Directory or URI of a run's store.")] = None,
+    store: Annotated[str | None, Parameter(help="heatlas store: directory or URI.")] = None,
     /,
     *,
-    to: Annotated[
+    out: Annotated[
         str | None,
-        Parameter(name="--out", help="File for all queues together (.parquet, .csv, .jsonl), instead of one each in OUT/curation."),
+        Parameter(help="One file for all queues (.parquet, .csv, .jsonl); default: one each in STORE/curation."),
     ] = None,
     recipe: Annotated[
         list[str] | None,
-        Parameter(help="Recipes: packaged ones by name, own ones by path of a .sql file. All packaged ones by default.",
-                  consume_multiple=True, negative=""),
+        Parameter(help="Packaged recipes by name, own ones by path of a .sql file; default: all packaged ones."),
     ] = None,
-    limit: Annotated[int, Parameter(help="Most rows of each queue, at least 1.")] = 1000,
+    limit: Annotated[int, Parameter(help="Longest queue in rows, at least 1.")] = 1000,
     param: Annotated[
         list[str] | None,
-        Parameter(help="Change a recipe's parameter: NAME=NUMBER or RECIPE.NAME=NUMBER.", consume_multiple=True, negative=""),
+        Parameter(help="Set a recipe's parameter.", metavar="[RECIPE.]NAME=NUMBER"),
     ] = None,
     file_format: Annotated[
         Literal["parquet", "csv", "jsonl"] | None,
-        Parameter(name="--format", help="Format of the queue; by default what --out ends in, or Parquet."),
+        Parameter(name="--format", help="Format of the queues; default: the suffix of --out, or Parquet."),
     ] = None,
     list_: Annotated[
-        bool, Parameter(name="--list", help="List the packaged recipes with their parameters and exit.", negative="")
+        bool, Parameter(name="--list", help="List the packaged recipes and their parameters instead.")
     ] = False,
-) -> int:  # fmt: skip
-    """Write ranked review queues with reasons: shortcuts, suspected wrong labels, outliers, unstable maps, near duplicates."""
+) -> int:
+    """Write ranked review queues with reasons: shortcuts, suspected wrong labels, outliers, unstable maps, near duplicates.
+
+    Example: `heatlas curate maps/ --recipe border_shortcuts --param border=0.5`
+    """
     from ..curate.curate import curate_store, curation_text, recipe_list
 
     if list_:
         print(recipe_list())
         return 0
-    if out is None:
+    if store is None:
         raise UsageError(
-            "curate needs the directory or URI of a run's store; `heatlas curate --list` lists the recipes"
+            "curate needs the directory or URI of a heatlas store; `heatlas curate --list` lists the recipes"
         )
-    written = curate_store(out, recipes=recipe, to=to, limit=limit, params=param or (), file_format=file_format)
+    written = curate_store(store, recipes=recipe, to=out, limit=limit, params=param or (), file_format=file_format)
     print(harmless(curation_text(written)))
     return 0

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ..evaluate.settings import HOW
-from ..settings.run import leaves
-from .explain import flag, typed
-from .signature import set_signature
-from .status import Out
-
-METRICS_HELP = (
-    "Metrics to add: presets (`paper`, `standard`, `full`) or names; what is stored already is not computed again."
-)
-Metrics = Annotated[
-    list[str], Parameter(help=METRICS_HELP, consume_multiple=True, negative="", show_default="standard")
-]
+from .arguments import Store, names_of
+from .explain import print_result
+from .settings_flags import given_settings
 
 
-def evaluate_command(out: Out, /, *, metrics: Metrics = ("standard",), **flags: Any) -> int:  # pyright: ignore[reportArgumentType]
-    """Add metrics to a store without making its maps again.
+def evaluate_command(
+    store: Store,
+    /,
+    *,
+    metrics: Annotated[list[str], Parameter(help="Presets (`paper`, `standard`, `full`) or metric names.")] = ["standard"],  # noqa: B006
+    **flags: Any,
+) -> int:  # fmt: skip
+    """Add metrics to a store without recomputing its maps; stored metrics are not computed again.
 
-    The same command again continues where it stopped. Model, images and all that changes a value are the run's; its maps must
-    be stored at full resolution (`heatlas explain --store.map-size input`).
+    The same command again resumes. Model, images and all that changes a value are the run's; its maps must be stored at full
+    resolution (`heatlas explain --store.map-size input`).
+
+    Example: `heatlas evaluate maps/ --metrics full --workers 4`
     """
     from ..evaluate.evaluate import evaluate_store
 
-    names = [name for text in metrics for name in text.split(",") if name]
-    evaluate_store(out, metrics=names, **typed(flags))
+    print_result(evaluate_store(store, metrics=names_of(metrics) or (), **given_settings(flags)))
     return 0
-
-
-def signature() -> inspect.Signature:
-    own = [one for one in inspect.signature(evaluate_command, eval_str=True).parameters.values() if one.name != "flags"]
-    fields = leaves()
-    return inspect.Signature([*own, *(flag(name, fields[name]) for name in HOW)], return_annotation=int)
-
-
-set_signature(evaluate_command, signature())

@@ -9,45 +9,40 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..text import harmless
-from .status import Out
+from .arguments import Json, Store, names_of
 
 
 def export_command(
-    out: Out,
+    store: Store,
     /,
     *,
-    to: Annotated[
-        str, Parameter(help="Format: csv, cleanlab, coco, fiftyone, hf, lance or overlays.", metavar="FORMAT")
+    file_format: Annotated[
+        str,
+        Parameter(name="--format", help="What to write.", metavar="csv|cleanlab|coco|fiftyone|hf|lance|overlays"),
     ],
-    place: Annotated[
-        str, Parameter(name="--out", help="Local path of the file or folder to be; it appears whole or not at all.")
-    ],
+    out: Annotated[str, Parameter(help="Local path of the file or folder; it appears whole or not at all.")],
     where: Annotated[
         str | None, Parameter(help='SQL condition on the rows, such as "label <> prediction".', metavar="SQL")
     ] = None,
     ids: Annotated[
         str | None,
-        Parameter(
-            help="File with the ids wanted: one per line, or column id of .csv, .jsonl, .parquet.", metavar="FILE"
-        ),
+        Parameter(help="File of ids: one per line, or column id of .csv, .jsonl, .parquet.", metavar="FILE"),
     ] = None,
-    columns: Annotated[
-        list[str] | None,
-        Parameter(help="Columns, instead of those that suit the format.", consume_multiple=True, negative=""),
-    ] = None,
-    overwrite: Annotated[bool, Parameter(help="Replace an older export at --out.", negative="")] = False,
+    columns: Annotated[list[str] | None, Parameter(help="Columns; default: those that suit the format.")] = None,
+    overwrite: Annotated[bool, Parameter(help="Replace an older export at --out.")] = False,
     trust_code: Annotated[
-        bool,
-        Parameter(
-            help="Run the Python source that the store names, to read its images (fiftyone, overlays).", negative=""
-        ),
+        bool, Parameter(help="Run the Python source that the store names, to read its images.")
     ] = False,
-    as_json: Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.", negative="")] = False,
+    as_json: Json = False,
 ) -> int:
-    """Write a store, or some of its rows, for FiftyOne, Hugging Face datasets, COCO tools, spreadsheets, Lance, cleanlab, or as pictures."""
+    """Write rows of a store for FiftyOne, Hugging Face datasets, COCO tools, spreadsheets, Lance, cleanlab, or as pictures.
+
+    Example: `heatlas export maps/ --format fiftyone --out fo/`
+    """
     from ..export.export import export_store
 
-    names = None if columns is None else [name for text in columns for name in text.split(",") if name]
-    done = export_store(out, to, place, where=where, ids=ids, columns=names, overwrite=overwrite, trust_code=trust_code)
-    print(json.dumps(dataclasses.asdict(done), indent=2) if as_json else harmless(done.text()))
+    exported = export_store(
+        store, file_format, out, where=where, ids=ids, columns=names_of(columns), overwrite=overwrite, trust_code=trust_code,
+    )  # fmt: skip
+    print(json.dumps(dataclasses.asdict(exported), indent=2) if as_json else harmless(exported.text()))
     return 0

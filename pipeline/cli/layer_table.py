@@ -15,13 +15,14 @@ LARGEST = 4096
 """Pixels; a network runs once on an input of this height and width, and larger ones do not fit into most machines."""
 
 
-def layer_records(model: str, size: int | None = None) -> dict[str, Any]:
+def layer_records(model: str, size: int | None = None, *, untrained: bool = False) -> dict[str, Any]:
     """Plan the model's layers.
 
     Args:
-        model: Model spec, as in the settings; `torchvision:NAME` without weights gets random ones, so nothing is downloaded. The layers of
-            a model without a classifier are named as they are with a feature bank, behind the prefix `model.`.
+        model: Model spec, as in the settings. The layers of a model without a classifier are named as they are with a feature bank,
+            behind the prefix `model.`.
         size: Height and width of the network's input; None for the model's own.
+        untrained: Build a torchvision architecture with random weights, so that nothing is downloaded.
 
     Returns:
         `model`, `input` (height, width), `how` and `layers` (name, channels, size), low to high.
@@ -36,24 +37,20 @@ def layer_records(model: str, size: int | None = None) -> dict[str, Any]:
 
     if size is not None and not 1 <= size <= LARGEST:
         raise SettingsError(f"--size must be between 1 and {LARGEST} pixels, got {size}")
-    module, channels, own_size = untrained(model) if is_bare_torchvision(model) else loaded(model)
+    module, channels, own_size = random_weights(model) if untrained else loaded(model)
     height, width = own_size if size is None else (size, size)
     plan = block_layers(module, torch.zeros(1, channels, height, width))
     layers = [{"name": layer.name, "channels": layer.channels, "size": list(layer.size)} for layer in plan]
     return {"model": model, "input": [height, width], "how": plan.how, "layers": layers}
 
 
-def is_bare_torchvision(model: str) -> bool:
-    return model.startswith("torchvision:") and "@" not in model
-
-
 def loaded(model: str) -> tuple[nn.Module, int, tuple[int, int]]:
     """The model with its weights, its channels and input size."""
     from ...workers.models.load import FeatureModel, ModelSpec, load_either
 
-    found = load_either(ModelSpec(spec=model))
-    module = with_some_bank(found) if isinstance(found, FeatureModel) else found.module
-    return module, found.preprocess.channels, found.preprocess.size
+    built = load_either(ModelSpec(spec=model))
+    module = with_some_bank(built) if isinstance(built, FeatureModel) else built.module
+    return module, built.preprocess.channels, built.preprocess.size
 
 
 def with_some_bank(model: FeatureModel) -> nn.Module:
@@ -67,13 +64,17 @@ def with_some_bank(model: FeatureModel) -> nn.Module:
     return BankClassifier(model.module, FeatureBank(entries, torch.arange(2))).eval()
 
 
-def untrained(model: str) -> tuple[nn.Module, int, tuple[int, int]]:
+def random_weights(model: str) -> tuple[nn.Module, int, tuple[int, int]]:
     """A torchvision architecture with random weights, for which the layers are the same."""
     from torchvision.models import get_model, get_model_weights
 
     from ...workers.models.torchvision import torchvision_names
 
-    name = model.removeprefix("torchvision:")
+    kind, _, name = model.partition(":")
+    if kind != "torchvision" or "@" in name:
+        raise SettingsError(
+            f"--untrained builds torchvision:NAME with random weights, got {model!r}; leave it out to load the model"
+        )
     if name not in torchvision_names():
         hint = did_you_mean(name, torchvision_names()) or "; see torchvision.models.list_models()"
         raise ModelError(f"unknown torchvision classification model {name!r}{hint}")

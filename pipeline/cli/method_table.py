@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,14 +12,17 @@ from rich.table import Table
 
 from ...engine.methods.protocol import Method
 from ...engine.methods.registry import entries, find_method
-from ...errors import SettingsError
+from ...errors import SettingsError, did_you_mean
+from ..settings.allowed_values import admits, metavar
+from ..settings.run import leaves
+from .help_text import MOST_COLUMNS, two_columns
+from .settings_flags import default_text
 
 ARCHITECTURES = {"cnn": "CNN", "vit": "ViT", "any": "any"}
 
-
 LEGEND = (
     "passes: forwards (F) and backwards (B) of the model per image and class, with default settings; per image: as many as it has masks. "
-    "`heatlas explain --method NAME` uses a method, `heatlas explain --help` lists the settings of each, `heatlas methods --json` tells "
+    "`heatlas explain --method NAME` uses a method, `heatlas methods NAME` lists its options, `heatlas methods --json` tells "
     "more, docs/methods.md explains."
 )
 
@@ -30,30 +33,74 @@ def method_records() -> list[dict[str, Any]]:
     Returns:
         JSON values: `name`, `package` that brings it, and either its declaration or the `problem` that keeps it from being imported.
     """
-    found = []
-    for name, entry in entries().items():
-        try:
-            found.append({"name": name, "package": entry.package, **declaration(find_method(name))})
-        except SettingsError as error:
-            found.append({"name": name, "package": entry.package, "problem": str(error)})
-    return found
+    return [record_of(name) for name in entries()]
 
 
-def declaration(one: Method) -> dict[str, Any]:
+def method_record(name: str) -> dict[str, Any]:
+    """One method, as `method_records` gives it.
+
+    Raises:
+        SettingsError: If there is no such method.
+    """
+    if name not in entries():
+        raise SettingsError(f"unknown method {name!r}{did_you_mean(name, entries())}; there are {', '.join(entries())}")
+    return record_of(name)
+
+
+def record_of(name: str) -> dict[str, Any]:
+    facts = {"name": name, "package": entries()[name].package}
+    try:
+        return {**facts, **declaration(find_method(name))}
+    except SettingsError as error:
+        return {**facts, "problem": str(error)}
+
+
+def method_text(record: Mapping[str, Any]) -> str:
+    """One method with its options, for people."""
+    if "problem" in record:
+        return f"{record['name']} cannot be used: {record['problem']}"
+    facts = [
+        ("models", ARCHITECTURES[record["architecture"]]),
+        ("passes", passes(record["cost"])),
+        ("needs", ", ".join(record["needs"]) or "nothing but the model"),
+        ("source", record["source"]),
+    ]
+    prefix = f"{record['name']}."
+    options = [
+        (f"--{option_label(setting, field)}", " ".join([field.description, *default_note(field)]))
+        for setting, field in leaves().items()
+        if setting.startswith(prefix)
+    ]
+    width = min(Console().width, MOST_COLUMNS)
+    lines = [f"{record['name']}: {record['summary']}", *two_columns(facts, width), "options of `heatlas explain`:"]
+    return "\n".join([*lines, *(two_columns(options, width) if options else ["  none"])])
+
+
+def option_label(setting: str, field: Any) -> str:
+    name = setting.replace("_", "-")
+    return name if admits(field.annotation, bool) else f"{name} {metavar(field.annotation)}"
+
+
+def default_note(field: Any) -> list[str]:
+    text = default_text(field.default)
+    return [f"[{text}]"] if text else []
+
+
+def declaration(method: Method) -> dict[str, Any]:
     """What a method says of itself; its cost and passes are those of its default settings."""
-    cost = one.cost(one.settings())
+    cost = method.cost(method.settings())
     return {
-        "summary": one.summary,
-        "source": one.source,
-        "architecture": one.architecture,
-        "needs": [need for need in ("gradients", "training", "artefact") if getattr(one, need)],
+        "summary": method.summary,
+        "source": method.source,
+        "architecture": method.architecture,
+        "needs": [need for need in ("gradients", "training", "artefact") if getattr(method, need)],
         "cost": None if cost is None else {"forwards": cost.forwards, "backwards": cost.backwards},
-        "signed": one.signed,
-        "class_specific": one.class_specific,
-        "resolution": one.resolution,
-        "stochastic": one.stochastic,
-        "extras": dict(one.extras),
-        "settings": {setting.name: default_of(setting) for setting in dataclasses.fields(one.settings)},
+        "signed": method.signed,
+        "class_specific": method.class_specific,
+        "resolution": method.resolution,
+        "stochastic": method.stochastic,
+        "extras": dict(method.extras),
+        "settings": {setting.name: default_of(setting) for setting in dataclasses.fields(method.settings)},
     }
 
 
@@ -75,11 +122,12 @@ def print_method_table(records: Sequence[dict[str, Any]], console: Console | Non
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("method", "models", "passes", "needs", "what it shows"):
         table.add_column(heading, no_wrap=heading == "method")
-    for one in records:
-        if "problem" in one:
-            table.add_row(one["name"], "", "", "", f"cannot be used: {one['problem']}")
+    for record in records:
+        if "problem" in record:
+            table.add_row(record["name"], "", "", "", f"cannot be used: {record['problem']}")
         else:
-            table.add_row(one["name"], ARCHITECTURES[one["architecture"]], passes(one["cost"]), ", ".join(one["needs"]), one["summary"])  # fmt: skip
+            facts = (passes(record["cost"]), ", ".join(record["needs"]), record["summary"])
+            table.add_row(record["name"], ARCHITECTURES[record["architecture"]], *facts)
     console = console or Console()
     console.print(table)
     console.print(LEGEND, markup=False, highlight=False)

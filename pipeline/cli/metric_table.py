@@ -51,17 +51,17 @@ def format_metric_table(records: Sequence[dict[str, Any]]) -> str:
     ])  # fmt: skip
 
 
-def cells(one: dict[str, Any]) -> tuple[str, ...]:
-    low, high = one["range"]
+def cells(record: dict[str, Any]) -> tuple[str, ...]:
+    low, high = record["range"]
     return (
-        one["definition"],
-        one["unit"],
+        record["definition"],
+        record["unit"],
         f"{end(low)} to {end(high)}",
-        one["better"],
-        one["needs"],
-        str(one["forwards"]),
-        str(one["explanations"]),
-        one["presets"][0] if one["presets"] else f"--{one['setting']} N",
+        record["better"],
+        record["needs"],
+        str(record["forwards"]),
+        str(record["explanations"]),
+        record["presets"][0] if record["presets"] else f"--{record['setting']} N",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from ..cluster.cluster import cluster_maps
 from ..curate.curate import curate_store
 from ..explain.explain import explain_dataset
 from ..report.build import write_report
+from ..terminal_log import LOG
 from .contact_sheet import ACROSS, Panel, draw_contact_sheet
 from .dataset import CLASS_NAMES, SHORTCUT_CLASS, write_dataset
 from .findings import Group, SeenImage, class_groups, findings_text
@@ -32,7 +33,14 @@ SPLIT = "train"
 """Training images, because that is where wrong labels do harm and where people look for them."""
 
 
-def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int = 300, retrain: bool = False) -> int:
+def run_demo(
+    out: str,
+    *,
+    workers: Literal["auto"] | int = "auto",
+    images: int = 300,
+    retrain: bool = False,
+    tell: Callable[[str], None] = LOG.info,
+) -> int:
     """Explain training images with a planted shortcut and wrong labels, find both by their maps, and write it all down.
 
     The same call again continues where it stopped. In `out` there are then `data`, `store` (with queues, clusters and the
@@ -43,6 +51,7 @@ def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int =
         workers: As in the settings; 0 runs in this process without Ray.
         images: How many training images, at least 1.
         retrain: Train the network again (two minutes) and explain that one, with its weights kept in `out`.
+        tell: Takes the texts for people; by default the logger `heatlas`.
 
     Returns:
         The exit code, 0.
@@ -57,18 +66,17 @@ def run_demo(out: str, *, workers: Literal["auto"] | int = "auto", images: int =
     folder = Path(out)
     _refuse_other_demo(folder, images)
     manifest = write_dataset(folder / "data", SPLIT, images)
-    print(f"{images} generated training images with exact masks are in {folder / 'data'}")
+    tell(f"{images} generated training images with exact masks are in {folder / 'data'}")
     store = str(folder / STORE)
-    explain_dataset(
-        model=_model(folder, retrain=retrain), data=str(manifest), out=store, config="demo", workers=workers
-    )
+    model = _model(folder, tell, retrain=retrain)
+    tell(explain_dataset(model=model, data=str(manifest), out=store, config="demo", workers=workers).summary())
     atlas = open_atlas(store)
     truth = _read_manifest(manifest)
     seen = seen_images(atlas, truth)
-    print(f"\n{findings_text(seen)}\n")
-    print("\n".join([*curated_lines(atlas, truth, folder), ""]))
+    tell(f"\n{findings_text(seen)}\n")
+    tell("\n".join([*curated_lines(atlas, truth, folder), ""]))
     _draw_sheet(atlas, truth, seen, folder / SHEET)
-    print(f"contact sheet: {folder / SHEET}\nreview queue:  {folder / QUEUE}\nreport:        {write_report(store).uri}\n"
+    tell(f"contact sheet: {folder / SHEET}\nreview queue:  {folder / QUEUE}\nreport:        {write_report(store).uri}\n"
           f"single images: heatlas show {store} --id {seen[0].id if seen else 'ID'}")  # fmt: skip
     return 0
 
@@ -99,7 +107,7 @@ def _refuse_other_demo(folder: Path, images: int) -> None:
                          "another --out")  # fmt: skip
 
 
-def _model(folder: Path, *, retrain: bool) -> str:
+def _model(folder: Path, tell: Callable[[str], None], *, retrain: bool) -> str:
     """The model to explain, as the user would name it; newly trained weights stay in `folder` and are used again."""
     if not retrain:
         return MODEL
@@ -109,9 +117,9 @@ def _model(folder: Path, *, retrain: bool) -> str:
             raise UsageError(
                 f"{folder / STORE} holds a run of the packaged network; name another directory for --retrain"
             )
-        retrained(weights, TrainingRecipe())
+        retrained(weights, TrainingRecipe(), say=tell)
     ours, packaged = (100 * float(metadata["test"]) for metadata in (weights_metadata(weights), weights_metadata()))
-    print(f"test accuracy of the retrained network {ours:.1f} %, of the packaged one {packaged:.1f} %")
+    tell(f"test accuracy of the retrained network {ours:.1f} %, of the packaged one {packaged:.1f} %")
     return f"{MODEL}@{weights}"
 
 

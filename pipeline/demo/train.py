@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from ..terminal_log import LOG
 from .dataset import CLASS_NAMES, LOOKALIKE_CLASS, SHORTCUT_CLASS, Marking, demo_sample
 from .network import MEAN, STD, DemoNet, save_weights
 
@@ -39,7 +40,7 @@ class TrainingRecipe:
     seed: int = 0
 
 
-def train_network(recipe: TrainingRecipe | None = None, *, say: Say = print) -> DemoNet:
+def train_network(recipe: TrainingRecipe | None = None, *, say: Say = LOG.info) -> DemoNet:
     """A network trained by the recipe, in eval mode; `say` hears one line per epoch."""
     recipe = recipe or TrainingRecipe()
     with _repeatable(recipe.seed):
@@ -147,7 +148,7 @@ def _repeatable(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def retrained(path: str | Path, recipe: TrainingRecipe | None = None, *, say: Say = print) -> dict[str, float]:
+def retrained(path: str | Path, recipe: TrainingRecipe | None = None, *, say: Say = LOG.info) -> dict[str, float]:
     """Train, state the accuracies and write the weights, with recipe and accuracies in their metadata."""
     recipe = recipe or TrainingRecipe()
     network = train_network(recipe, say=say)

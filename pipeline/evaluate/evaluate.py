@@ -31,7 +31,8 @@ from ..store.part_names import SUCCESS
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.run_file import differences, read_run
 from ..store.store import done_shards, read_part, read_success, row_totals, write_success
-from ..text import counted, harmless, say
+from ..terminal_log import say
+from ..text import counted
 from .request import Wanted, notes, wanted_metrics
 from .result import EvaluationResult
 from .settings import evaluation_settings
@@ -47,7 +48,7 @@ def evaluate_store(
 ) -> EvaluationResult:
     """Add metrics to the store `out` without making its maps again, as `heatlas evaluate` does.
 
-    The same call again continues where it stopped. Progress goes to stderr, a closing summary to stdout.
+    The same call again resumes. Progress goes to the logger `heatlas`; nothing is printed.
 
     Args:
         out: Directory or URI of a run's store, whose maps are stored at network-input resolution.
@@ -69,7 +70,7 @@ def evaluate_store(
         say(f"note: {names}: {why}")
     outcomes = carry_out(run, wanted, settings)
     planned = run["fingerprint"]["plan"]["shards"]
-    result = EvaluationResult(
+    return EvaluationResult(
         out=out,
         records=[evaluation_record(out, one, planned) for one in outcomes],
         shards={"planned": planned, "stored": len(done_shards(out))},
@@ -77,8 +78,6 @@ def evaluate_store(
         seconds=time.monotonic() - begun,
         deaths=sum(outcome.deaths for outcome in outcomes.values()),
     )
-    print(harmless(result.summary()))
-    return result
 
 
 def carry_out(run: Mapping[str, Any], wanted: Wanted, settings: Settings) -> dict[Evaluation, RunOutcome]:

@@ -10,7 +10,7 @@ from ..settings.load import load_settings
 from ..settings.renamed import current_names
 from ..settings.run import Settings, leaves
 
-HOW = (
+EXECUTION = (
     "workers", "device", "gpus_per_worker", "address", "image_timeout", "start_timeout", "shard_retries", "retry_errors",
     "max_error_rate", "shared_fs",
 )  # fmt: skip
@@ -23,15 +23,15 @@ def evaluation_settings(out: str, run: Mapping[str, Any], how: Mapping[str, Any]
     Args:
         out: Directory or URI of the store, as the user writes it now.
         run: Content of its `_run.json`.
-        how: Settings out of `HOW`.
+        how: Settings out of `EXECUTION`.
 
     Raises:
         SettingsError: For a setting that is the run's, an unknown one, or a value out of range.
     """
     for name in how:
-        if name not in HOW:
+        if name not in EXECUTION:
             known = f"it is the run's, or its metrics would not compare: {run['settings'].get(name)!r}"
-            why = known if name in leaves() else f"there is no such setting{did_you_mean(name, HOW)}"
-            raise SettingsError(f"an evaluation cannot set {name!r}: {why}; it can set {', '.join(HOW)}")
-    kept = {name: value for name, value in current_names(run["settings"]).items() if name not in HOW}
+            why = known if name in leaves() else f"there is no such setting{did_you_mean(name, EXECUTION)}"
+            raise SettingsError(f"an evaluation cannot set {name!r}: {why}; it can set {', '.join(EXECUTION)}")
+    kept = {name: value for name, value in current_names(run["settings"]).items() if name not in EXECUTION}
     return load_settings({**kept, "out": out, "metrics": (), **how})

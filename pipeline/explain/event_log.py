@@ -8,13 +8,13 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import sys
 import time
 from typing import Any, TextIO
 
 from ...errors import StorageError
 from ..storage.atomic_write import put
 from ..storage.location import child, is_local, locate
+from ..terminal_log import LOG
 
 LOGS = "_logs"
 FLUSH_SECONDS = 60.0
@@ -70,7 +70,4 @@ class EventLog:
 
     def _give_up(self, error: Exception) -> None:
         self._broken = True
-        print(
-            f"heatlas: the event log {self.uri} cannot be written ({error}); the run goes on without it",
-            file=sys.stderr,
-        )
+        LOG.warning(f"the event log {self.uri} cannot be written ({error}); the run goes on without it")

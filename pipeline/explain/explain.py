@@ -19,7 +19,8 @@ from ..store.part_names import SUCCESS
 from ..store.run_file import claim_run
 from ..store.status import run_status
 from ..store.store import check_complete, row_totals, write_success
-from ..text import counted, harmless, say
+from ..terminal_log import say
+from ..text import counted
 from .prepare import PreparedRun, prepare_run
 from .result import RunResult
 from .retry_errors import plan_retry
@@ -37,7 +38,7 @@ def explain_dataset(
 ) -> RunResult:
     """Explain a data set: maps and metrics of every image into a Parquet store at `out`, as `heatlas explain` does.
 
-    The same call again continues where it stopped. Progress goes to stderr, a closing summary to stdout.
+    The same call again resumes. Progress goes to the logger `heatlas`; nothing is printed.
 
     Args:
         model: `torchvision:NAME[@WEIGHTS]` or `package.module:factory`.
@@ -72,10 +73,8 @@ def explain_settings(settings: Settings) -> RunResult:
     write_success(settings.out, check_complete(settings.out, run.shards))
     seconds = time.monotonic() - begun
     deaths = outcome.deaths + again.deaths
-    result = RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths,
+    return RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths,
                        retried=again.rows if settings.retry_errors else None, recovered=again.recovered)  # fmt: skip
-    print(harmless(result.summary()))
-    return result
 
 
 @dataclass(frozen=True)

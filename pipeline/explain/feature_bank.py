@@ -34,7 +34,8 @@ from ..storage.atomic_write import put, put_if_absent
 from ..storage.backoff import with_retries
 from ..storage.location import locate
 from ..store.run_file import versions
-from ..text import counted, harmless, say
+from ..terminal_log import say
+from ..text import counted
 from .samples import chosen_samples
 
 SHOW_SECONDS = 10.0
@@ -118,10 +119,8 @@ def bank_settings(settings: Settings, overwrite: bool = False) -> BankResult:
     write(
         settings.out, bank_bytes(StoredBank(bank, model.digest, labels.class_names), versions()["heatlas"]), overwrite
     )
-    result = BankResult(settings.out, len(bank.features), bank.num_classes, represented, labels.class_names, model.width,
+    return BankResult(settings.out, len(bank.features), bank.num_classes, represented, labels.class_names, model.width,
                         dict(skipped.causes))  # fmt: skip
-    print(harmless(result.summary()))
-    return result
 
 
 def refuse_out(out: str, overwrite: bool) -> None:

@@ -33,7 +33,8 @@ from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
 from ..storage.location import locate
 from ..store.store import ParquetSink, done_shards
-from ..text import counted, say
+from ..terminal_log import say
+from ..text import counted
 from .dispatch import work_through
 from .fingerprint import run_fingerprint, store_layout
 from .retry_errors import Retry, RetrySink

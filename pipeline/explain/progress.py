@@ -1,16 +1,14 @@
-"""Shows a run while it goes: a live bar on a terminal, a plain line now and then elsewhere, and every event in the log."""
+"""Progress of a run: a live bar on a terminal, else a log message every few seconds; and every event in the event log."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
-from rich.text import Text
 
 from ...workers.events import (
     ImageQuarantined,
@@ -22,7 +20,8 @@ from ...workers.events import (
     WorkerNote,
     event_record,
 )
-from ..text import counted, duration, harmless, shown
+from ..terminal_log import LOG, terminal_console
+from ..text import counted, duration, shown
 from .event_log import EventLog
 from .run_counts import Tally
 
@@ -36,18 +35,18 @@ class RunProgress:
     Args:
         tally: Where the events are counted.
         log: Where they are logged.
-        stream: Where progress is shown; a terminal gets the live bar.
+        console: Gets the live bar if it is a terminal; by default that of the command line, if it runs.
         clock: Seconds of a steady clock.
     """
 
     def __init__(
-        self, tally: Tally, log: EventLog, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self, tally: Tally, log: EventLog, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.tally = tally
         self._log = log
         self._clock = clock
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
-        self._bar = bar(self._console) if self._console.is_terminal else None
+        console = console or terminal_console()
+        self._bar = bar(console) if console is not None and console.is_terminal else None
         self._task = self._bar.add_task("starting", total=tally.images) if self._bar else None
         self._shown = clock()
         self._stopping = False
@@ -74,7 +73,7 @@ class RunProgress:
         self._stopping |= isinstance(event, RunStopping)
         given_up_by_stopping = self._stopping and isinstance(event, ShardGivenUp)  # thousands, and the user knows why
         if not given_up_by_stopping and (text := announcement(event)) is not None:
-            self._console.print(Text(f"heatlas: {harmless(text)}"))
+            LOG.warning(text)
         self._show()
 
     def _show(self, force: bool = False) -> None:
@@ -83,9 +82,7 @@ class RunProgress:
             self._bar.update(self._task, completed=self.tally.finished, description=line(self.tally, now))
         elif force or now - self._shown >= PLAIN_SECONDS:
             self._shown = now
-            self._console.print(
-                Text(f"heatlas: {self.tally.finished}/{self.tally.images} images, {line(self.tally, now)}")
-            )
+            LOG.info(f"{self.tally.finished}/{self.tally.images} images, {line(self.tally, now)}")
 
 
 def bar(console: Console) -> Progress:

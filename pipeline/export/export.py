@@ -95,7 +95,7 @@ def export_store(
     """
     if to not in FORMATS:
         raise UsageError(
-            f"--to {to}: there is no such format{did_you_mean(to, FORMATS)}; there are {', '.join(FORMATS)}"
+            f"--format {to}: there is no such format{did_you_mean(to, FORMATS)}; there are {', '.join(FORMATS)}"
         )
     form, final = FORMATS[to], os.fspath(place)
     checked(final, form.kind, overwrite=overwrite)

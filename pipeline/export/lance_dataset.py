@@ -23,7 +23,7 @@ def write_lance(chosen: Chosen, path: Path) -> int:
     try:
         import lance
     except ImportError:
-        raise UsageError("--to lance needs the package pylance: pip install 'heatlas[lance]'") from None
+        raise UsageError("--format lance needs the package pylance: pip install 'heatlas[lance]'") from None
     columns = list(chosen.columns or chosen.atlas.schema.names)
     schema = pa.schema([chosen.atlas.schema.field(name) for name in columns], chosen.atlas.schema.metadata)
     batches = (

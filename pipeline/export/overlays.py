@@ -29,7 +29,7 @@ def write_overlays(chosen: Chosen, path: Path) -> int:
         UsageError: If columns were asked for, or the run stored no maps or does not say how images were prepared.
     """
     if chosen.columns is not None:
-        raise UsageError("--columns has no meaning for --to overlays, whose pictures have none; leave it out")
+        raise UsageError("--columns has no meaning for --format overlays, whose pictures have none; leave it out")
     heat = next(iter(chosen.has("map_png", "map")), None)
     preprocess = chosen.preprocess
     if heat is None or preprocess is None:

@@ -102,7 +102,7 @@ def file_place(to: str | os.PathLike[str]) -> str:
     fs, path = locate(uri)
     if uri.endswith("/") or (is_local(fs) and os.path.isdir(path)):
         raise UsageError(
-            f"--to {uri} is a folder; give the page a file name in it, such as {uri.rstrip('/')}/{REPORT_FILE}"
+            f"--out {uri} is a folder; give the page a file name in it, such as {uri.rstrip('/')}/{REPORT_FILE}"
         )
     return uri
 

@@ -9,9 +9,9 @@ from pydantic import Field, create_model
 
 from ...engine.methods.registry import entries, settings_class
 from ...errors import SettingsError
-from .types import Names, SettingsGroup
+from .types import SettingsGroup
 
-DESCRIPTION = "Explanation method, see `heatlas methods`; each has settings of its own."
+DESCRIPTION = "Explanation method (heatlas methods)."
 SEED = "seed"
 BOUNDS = ("ge", "gt", "le", "lt")
 
@@ -21,17 +21,12 @@ def group_of(name: str, declared: type) -> type[SettingsGroup]:
     among them: it is the run's."""
     hints = get_type_hints(declared)
     fields: dict[str, Any] = {
-        one.name: (with_lists(hints[one.name]), Field(default_of(one), description=sentence(one.metadata.get("help", "")),
+        one.name: (hints[one.name], Field(default_of(one), description=sentence(one.metadata.get("help", "")),
                    **{bound: one.metadata[bound] for bound in BOUNDS if bound in one.metadata}))
         for one in dataclasses.fields(declared)
         if one.name != SEED
     }  # fmt: skip
     return create_model(f"{name}_settings", __base__=SettingsGroup, __doc__=f"Settings of {name}.", **fields)
-
-
-def with_lists(hint: Any) -> Any:
-    """A list of names may be written as one name, too."""
-    return {tuple[str, ...]: Names, tuple[str, ...] | None: Names | None}.get(hint, hint)
 
 
 def default_of(one: dataclasses.Field[Any]) -> Any:

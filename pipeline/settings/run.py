@@ -10,7 +10,6 @@ from ...engine.scoring.budget import LEAST_FORWARDS
 from .methods import METHOD_GROUPS, MethodChoice
 from .types import (
     Mean,
-    Names,
     NaturalInt,
     PositiveFloat,
     PositiveInt,
@@ -27,38 +26,36 @@ from .types import (
 class PreprocessSettings(SettingsGroup):
     """Preprocessing of images, where the weights do not declare it or declare another one."""
 
-    size: Size | None = Field(None, description="Height and width of the network's input; one number for a square.")
+    size: Size | None = Field(None, description="Height and width of the network's input.")
     resize: Literal["shorter_side_crop", "squash", "pad"] | None = Field(
-        None, description="Resize the shorter side and crop the centre, squash to the size, or pad to it."
+        None, description="How the image gets that size."
     )
-    resize_to: PositiveInt | None = Field(
-        None, description="Length of the shorter side before the centre crop, in pixels."
-    )
+    resize_to: PositiveInt | None = Field(None, description="Shorter side before the centre crop, in pixels.")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
         None, description="Resampling filter."
     )
-    mean: Mean | None = Field(None, description="Per-channel mean subtracted, of values in [0, 1]; one for grey input.")
-    std: Std | None = Field(None, description="Per-channel standard deviation divided by.")
+    mean: Mean | None = Field(None, description="Mean per channel, of values in [0, 1].")
+    std: Std | None = Field(None, description="Standard deviation per channel.")
     channels: Annotated[Literal[1, 3], BeforeValidator(whole_number)] | None = Field(
-        None, description="Channels of the network's input: 3 is RGB, 1 is grey; a mean of one number means 1."
+        None, description="Channels of the network's input: 3 RGB, 1 grey."
     )
 
 
 class ColumnSettings(SettingsGroup):
     """Column names of a manifest or table."""
 
-    id: str = Field("id", description="Column with the sample's unique id.")
-    uri: str = Field("uri", description="Column with the image's path or URI.")
-    label: str = Field("label", description="Column with the class index or name.")
-    boxes: str = Field("boxes", description="Column with ground-truth boxes, lists of x0 y0 x1 y1 in pixels.")
-    mask: str = Field("mask", description="Column with the URI of the ground-truth mask, a PNG, or with its bytes.")
+    id: str = Field("id", description="Column of the sample's unique id.")
+    uri: str = Field("uri", description="Column of the image's path or URI.")
+    label: str = Field("label", description="Column of the class index or name.")
+    boxes: str = Field("boxes", description="Column of boxes: x0 y0 x1 y1 in pixels.")
+    mask: str = Field("mask", description="Column of the mask: PNG, as URI or bytes.")
     image: str | None = Field(
         None,
-        description="Column with the image's bytes (Parquet, Hugging Face), or its suffix in a tar; detected by default.",
+        description="Column of the image's bytes, or its suffix in a tar.",
     )
-    extra: Names = Field(
+    extra: tuple[str, ...] = Field(
         ("all",),
-        description="Columns of the data set to copy into the store: all, none, names, or NAME=NEW to rename one.",
+        description="Columns to copy: names, NAME=NEW, none.",
     )
 
 
@@ -66,67 +63,55 @@ class StoreSettings(SettingsGroup):
     """What the store keeps of each map."""
 
     map: bool = Field(True, description="Store the map as numbers (float16).")
-    map_size: PositiveInt | Literal["input"] = Field(
-        56, description="Height and width of the stored numbers; `input` keeps the network-input resolution."
-    )
-    map_png: bool = Field(True, description="Store the map as an 8-bit PNG at network-input resolution, too.")
+    map_size: PositiveInt | Literal["input"] = Field(56, description="Height and width; input: the network's own.")
+    map_png: bool = Field(True, description="Store the map as an 8-bit PNG, too.")
 
 
 class Settings(MethodChoice):
     """All settings of one run: `method`, a group for each method, and these."""
 
     model: str = Field(
-        description="`torchvision:NAME[@WEIGHTS]` (WEIGHTS: DEFAULT, an enum name, a .safetensors or .pth file), `timm:NAME[@FILE]`, `hf:FOLDER_OR_NAME`, a TorchScript .pt or exported .pt2 file, or `package.module:factory`."
+        description="torchvision:NAME[@WEIGHTS], timm:NAME, hf:NAME, .pt, .pt2, package.module:factory (docs/models.md)."
     )
-    data: str = Field(
-        description="Image folder (class folders are labels), manifest (.csv, .jsonl, .parquet), tars, COCO JSON or another source of docs/data.md; path, URI or pattern, a prefix such as `coco:` says its kind."
-    )
-    out: str = Field(description="Directory or URI of the store to write; the same command again resumes there.")
+    data: str = Field(description="Image folder, manifest, tars, COCO JSON, ...: path, URI or pattern (docs/data.md).")
+    out: str = Field(description="Store to write: directory or URI.")
     bank: str | None = Field(
         None,
-        description="Feature bank (.safetensors, made by `heatlas bank`): a k-NN classifier for feature-only models; path or URI.",
+        description="Feature bank (heatlas bank) for a k-NN classifier.",
     )
     data_root: str | None = Field(
         None,
-        description="Folder or URI that confines an untrusted manifest: images and masks outside of it, links followed, become error rows.",
+        description="Confine an untrusted manifest to this folder or URI.",
     )
-    rows: Literal["image", "annotation"] = Field(
-        "image", description="One row per image, or one per annotated object (COCO, VOC)."
-    )
-    images: str | None = Field(
-        None, description="Folder of the images of COCO or VOC annotations, where it is not beside them."
-    )
+    rows: Literal["image", "annotation"] = Field("image", description="One row per image or annotated object.")
+    images: str | None = Field(None, description="Image folder of COCO or VOC, if elsewhere.")
 
     target: Annotated[NaturalInt | str, BeforeValidator(classes_as_text)] = Field(
         "predicted",
-        description="Classes to explain: predicted, label, both, top:K, above:P (sigmoid), column:NAME, or indices or names with commas.",
+        description="predicted, label, both, top:K, above:P, column:NAME, or classes (docs/targets.md).",
     )
     confidence: Literal["auto", "softmax", "sigmoid", "segmentation"] = Field(
         "auto",
-        description="Confidence in a class: softmax, sigmoid (multi-label; auto with above:P), segmentation (auto for dense models).",
+        description="Confidence in a class; auto: softmax, sigmoid with above:P, segmentation for dense models.",
     )
-    metrics: Names = Field(
-        ("paper",), description="Metrics to compute: presets (`paper`, `standard`, `full`) or names; `none` for none."
-    )
+    metrics: tuple[str, ...] = Field(("paper",), description="Presets (paper, standard, full), names, none.")
     chance_maps: NaturalInt = Field(
         32,
-        description="Images on which a random map and a centred Gaussian are measured too, as chance baselines; 0 for none.",
+        description="Images on which a random and a centred Gaussian map are measured too, as chance baselines.",
     )
     sanity: NaturalInt = Field(
         0,
-        description="Images explained a second time with randomised weights (sanity check: do maps depend on the model?); 0 for none.",
+        description="Images also explained with randomised weights.",
     )
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
-        "fp32", description="Number format of the masked forward passes."
-    )
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field("fp32", description="Number format of masked passes.")
     batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
     fold_bn: bool = Field(
         False,
-        description="Score masks with batch norms folded into convolutions: faster; results differ in the last digits.",
+        description="Fold batch norms into convolutions for the masked passes: faster; results differ in the last digits.",
     )
     compile: bool = Field(
         False,
-        description="Score masks with torch.compile: faster after a minute of compiling; results differ in the last digits.",
+        description="torch.compile the masked passes: faster after a minute; results differ in the last digits.",
     )
     budget: Annotated[
         Literal["exact", "balanced", "fast"]
@@ -135,55 +120,39 @@ class Settings(MethodChoice):
         BeforeValidator(number_or_share),
     ] = Field(
         "exact",
-        description="Forward passes per image: exact (all), balanced (25 %), fast (10 %), a number or a share of all; the scores of the other masks are predicted.",
+        description="exact, balanced (25 %), fast (10 %), a number or share of forward passes; the rest is predicted.",
     )
     seed: NaturalInt = Field(0, description="Seed of all random numbers.")
     where: str | None = Field(
         None,
-        description="Explain only samples for which this SQL condition is true, over id, uri, label and further columns.",
+        description="Only samples for which this SQL condition is true.",
     )
     ids: str | None = Field(
         None,
-        description="Explain only the samples whose ids this file lists, one per line (or its column id: .csv, .jsonl, .parquet).",
+        description="Only samples whose ids this file lists.",
     )
-    sample: PositiveInt | None = Field(None, description="Explain this many samples, drawn at random by --seed.")
-    limit: PositiveInt | None = Field(None, description="Explain only the first samples of the listing.")
+    sample: PositiveInt | None = Field(None, description="Only this many samples, drawn at random by --seed.")
+    limit: PositiveInt | None = Field(None, description="Only the first samples of the listing.")
 
     workers: Literal["auto"] | NaturalInt = Field(
         "auto",
-        description="Worker processes: auto is one per GPU, else one per CPU share; 0 runs in this process without Ray.",
+        description="Worker processes; auto: one per GPU, else per CPU share; 0: this process, without Ray.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where the model runs; auto takes GPUs if there are any."
-    )
-    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Share of a GPU that each GPU worker gets."
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; auto: GPUs if any.")
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Share of a GPU for each GPU worker.")
     cpus_per_worker: PositiveInt = Field(1, description="CPUs and threads of each worker.")
-    address: str | None = Field(
-        None, description="Ray cluster to use, auto or HOST:6379, from one of its nodes; none starts a local one."
-    )
-    shard_size: Literal["auto"] | PositiveInt = Field(
-        "auto", description="Images per shard, the unit of work and of resuming."
-    )
+    address: str | None = Field(None, description="Ray cluster, auto or HOST:6379; or a local one.")
+    shard_size: Literal["auto"] | PositiveInt = Field("auto", description="Images per shard, the unit of resuming.")
     image_timeout: PositiveFloat = Field(
         600.0, description="Restart a worker after this many seconds without progress."
     )
-    start_timeout: PositiveFloat = Field(
-        900.0, description="Restart a worker that has not built its model after this many seconds."
-    )
-    shard_retries: NaturalInt = Field(
-        10, description="Retries of a shard after failures; quarantining an image restarts the count."
-    )
-    retry_errors: bool = Field(
-        False, description="Recompute the error rows of finished shards whose error another attempt may not meet."
-    )
+    start_timeout: PositiveFloat = Field(900.0, description="Restart a worker that takes more seconds to start.")
+    shard_retries: NaturalInt = Field(10, description="Retries of a shard after failures.")
+    retry_errors: bool = Field(False, description="Recompute error rows that may succeed this time.")
     max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="Stop the run when more than this share of recent images failed, in (0, 1]."
+        0.5, description="Stop when more of the recent images fail."
     )
-    shared_fs: bool = Field(
-        False, description="Declare that local paths of data and out name the same files on every node of the cluster."
-    )
+    shared_fs: bool = Field(False, description="Local paths name the same files on every node.")
 
     preprocess: PreprocessSettings = PreprocessSettings()  # pyright: ignore[reportCallIssue]
     columns: ColumnSettings = ColumnSettings()  # pyright: ignore[reportCallIssue]

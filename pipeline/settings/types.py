@@ -1,21 +1,32 @@
-"""Types of settings, with what is read as such: a number as text, one name as a list of names."""
+"""Types of settings, and how a value is read: the same way as flag, in YAML and from Python."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeGuard
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ...engine.scoring.budget import LEAST_FORWARDS
+from .allowed_values import admits
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NaturalInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
-def one_or_more(value: Any) -> Any:
-    """A single name counts as a list of one, so that `metrics: paper` can be written plainly."""
-    return (value,) if isinstance(value, str) else value
+def as_written(annotation: Any, value: Any) -> Any:
+    """The value with `none` and comma-separated lists read as such: `none` unsets, `a,b` is a list of two."""
+    several = admits(annotation, tuple)
+    if several and isinstance(value, str):
+        value = [item for item in map(str.strip, value.split(",")) if item]
+    if several and (value is None or list_of_none(value)):
+        return None if admits(annotation, type(None)) else ()
+    return None if value == "none" and admits(annotation, type(None)) else value
+
+
+def list_of_none(value: Any) -> bool:
+    return isinstance(value, list | tuple) and list(value) == ["none"]
 
 
 def height_and_width(value: Any) -> Any:
@@ -31,7 +42,7 @@ def whole_number(value: Any) -> Any:
 
 def classes_as_text(value: Any) -> Any:
     """A list of classes is written like on the command line; a single index is a number."""
-    listed = isinstance(value, list | tuple) and value and all(isinstance(one, int | str) for one in value)
+    listed = isinstance(value, list | tuple) and value and all(isinstance(item, int | str) for item in value)
     return whole_number(",".join(map(str, value)) if listed else value)
 
 
@@ -43,7 +54,6 @@ def number_or_share(value: Any) -> Any:
     return whole
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(one_or_more)]
 Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(height_and_width)]
 Mean = tuple[float, float, float] | tuple[float]
 Std = tuple[PositiveFloat, PositiveFloat, PositiveFloat] | tuple[PositiveFloat]
@@ -53,6 +63,17 @@ class SettingsGroup(BaseModel):
     """Frozen, and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        fields = cls.model_fields
+        return {
+            name: as_written(fields[name].annotation, value) if name in fields else value
+            for name, value in values.items()
+        }
 
 
 def is_group(annotation: Any) -> TypeGuard[type[SettingsGroup]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import shlex
 import subprocess
 import sys
 
 import heatlas
 import pytest
 from heatlas.errors import HeatlasError, RunError, SettingsError, ShardsUndoneError
-from heatlas.pipeline.cli.app import main, told
-from heatlas.pipeline.cli.explain import typed
+from heatlas.pipeline.cli.app import COMMANDS, build_app, main, told
+from heatlas.pipeline.cli.settings_flags import given_settings
 from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.settings.methods import METHOD_GROUPS
 from heatlas.pipeline.settings.run import leaves
 
 REQUIRED = {"model": "torchvision:resnet18", "data": "images", "out": "out"}
@@ -29,12 +33,64 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]):
     assert all(command in text for command in ("explain", "layers", "show", "status", "demo"))
 
 
-def test_every_setting_is_a_flag_in_the_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    assert main(["explain", "--help"]) == 0
+def in_help(name: str, text: str) -> bool:
+    """Whether a help lists the flag of a setting."""
+    group, dot, key = name.replace("_", "-").rpartition(".")
+    return f"  --{group}{dot}{key}" in text or f"  --{group}{dot}[no-]{key}" in text
+
+
+@pytest.mark.parametrize("method", METHOD_GROUPS)
+@pytest.mark.parametrize("command", ["explain", "plan"])
+def test_the_help_lists_every_setting_but_those_of_other_methods(
+    command: str, method: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "--method", method, "--help"]) == 0
     text = capsys.readouterr().out
-    missing = [name for name in leaves() if f"--{name.replace('_', '-')}" not in text]
-    assert missing == []
+    assert len(text.splitlines()) < 100 or command != "explain"
+    assert all(len(line) <= 80 for line in text.splitlines() if "Example: " not in line)
+    others = METHOD_GROUPS.keys() - {method}
+    assert [name for name in leaves() if in_help(name, text) == (name.partition(".")[0] in others)] == []
+
+
+@pytest.mark.parametrize("method", METHOD_GROUPS)
+def test_the_options_of_every_method_are_told_by_methods(method: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["methods", method]) == 0
+    text = capsys.readouterr().out
+    options = [name for name in leaves() if name.startswith(f"{method}.")]
+    assert options
+    assert all(f"--{name.replace('_', '-')}" in text for name in options)
+
+
+def test_an_unknown_method_is_refused_with_a_hint(capsys: pytest.CaptureFixture[str]):
+    assert main(["methods", "sice"]) == 2
+    assert "unknown method 'sice'; did you mean 'sise'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_an_example_that_the_command_takes(name: str, capsys: pytest.CaptureFixture[str]):
+    assert main([name, "--help"]) == 0
+    example = re.search(r"^  Example: heatlas (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert example is not None
+    words = shlex.split(example[1])
+    assert words[0] == name
+    build_app(words).parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_parameter_is_explained_and_stores_files_and_kinds_are_named_alike(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
+    command = COMMANDS[name].for_method("sise")
+    for parameter in inspect.signature(command).parameters.values():
+        texts = [item.help for item in parameter.annotation.__metadata__ if item.help]
+        assert len(texts) == 1, parameter.name
+        assert texts[0].endswith("."), parameter.name
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert not [flag for flag in ("--to ", "--html", "--place") if flag in text]
+    if name in ("status", "summary", "verify", "show", "report", "export", "curate", "cluster", "compact", "evaluate"):
+        assert "  STORE " in text
 
 
 def test_version(capsys: pytest.CaptureFixture[str]):
@@ -105,15 +161,12 @@ def test_flags_reach_the_settings_as_typed_values():
         "store__map_size": "input",
         "seed": None,
     }
-    settings = load_settings({**REQUIRED, **typed(flags)})
+    settings = load_settings({**REQUIRED, **given_settings(flags)})
     assert (settings.sise.mu, settings.sise.layers) == (0.3, ("a.0", "b", "c"))
     assert (settings.preprocess.size, settings.preprocess.mean) == ((32, 32), (0.5, 0.4, 0.3))
     assert (settings.metrics, settings.target, settings.limit, settings.seed) == ((), 3, None, 0)
     assert (settings.store.map, settings.store.map_size) == (False, "input")
-    assert typed({"sise__layers": ["none"], "preprocess__size": ["3", "4"]}) == {
-        "sise.layers": None,
-        "preprocess.size": ["3", "4"],
-    }
+    assert given_settings({"sise__layers": ["a,b", "c"], "seed": None}) == {"sise.layers": ["a", "b", "c"]}
 
 
 @pytest.mark.parametrize("command", ["explain", "bank"])

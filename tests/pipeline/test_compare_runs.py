@@ -273,7 +273,7 @@ def test_the_page_shows_it_and_holds_no_markup_of_the_data(tmp_path, capsys):
         store(tmp_path / f"{HOSTILE.replace('/', '')}-{name}", rows) for name, rows in (("a", first), ("b", second))
     ]
     page = tmp_path / "page.html"
-    assert main(["compare", *map(str, stores), "--html", str(page)]) == 0
+    assert main(["compare", *map(str, stores), "--out", str(page)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{page}  (0.")
     text = page.read_text()
     assert "default-src &#39;none&#39;" in text
@@ -317,8 +317,8 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(ten, tmp_path, monkeyp
     (["A", "B", "--seed", "-1"], 2, "seed must be at least 0"),
     (["A", "B", "--metrics", "ebgp"], 2, "cannot compare 'ebgp'; did you mean 'ebpg'?"),
     (["A", "B", "--method", "rise"], 2, "has no row of the method 'rise'"),
-    (["A", "B", "--html", "."], 2, "is a folder"),
-    (["A", "B", "--html", "s4://bucket/x.html"], 2, "s4://bucket/x.html"),
+    (["A", "B", "--out", "."], 2, "is a folder"),
+    (["A", "B", "--out", "s4://bucket/x.html"], 2, "s4://bucket/x.html"),
     (["A", "C"], 2, "have no image in common"),
 ])  # fmt: skip
 def test_bad_requests(ten, tmp_path, capsys, monkeypatch, arguments, code, said):

@@ -278,7 +278,7 @@ def test_a_queue_does_not_take_the_place_of_a_part(planted, capsys):
 
 def test_bad_requests_exit_with_2(scored, tmp_path, capsys):
     for arguments, message in (
-        (["curate"], "curate needs the directory or URI of a run's store"),
+        (["curate"], "curate needs the directory or URI of a heatlas store"),
         (
             ["curate", str(scored), "--out", "queue.txt"],
             "cannot tell the format of 'queue.txt'; let it end in .parquet, .csv, .jsonl",

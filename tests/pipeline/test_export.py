@@ -97,7 +97,7 @@ def picture(path: Path) -> tuple[str, tuple[int, int]]:
 
 
 def export(store, to, place, *more) -> int:
-    return main(["export", str(store), "--to", to, "--out", str(place), *map(str, more)])
+    return main(["export", str(store), "--format", to, "--out", str(place), *map(str, more)])
 
 
 # --- CSV
@@ -561,21 +561,21 @@ def test_one_piece_at_a_time(tmp_path, monkeypatch, to):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["--to", "cvs", "--out", "x"], "there is no such format; did you mean 'csv'?"),
-    (["--to", "csv"], "--out"),
-    (["--out", "x"], "--to"),
-    (["--to", "csv", "--out", "s3://bucket/x.csv"], "local paths only"),
-    (["--to", "csv", "--out", ""], "an empty path names no place"),
-    (["--to", "csv", "--out", "/"], "names no file"),
-    (["--to", "csv", "--out", "x", "--where", "nonsense >"], "DuckDB refuses 'nonsense >'"),
-    (["--to", "csv", "--out", "x", "--where", "label = 77"], "no row of"),
-    (["--to", "csv", "--out", "x", "--where", "TRUE) UNION (SELECT 1"], "DuckDB refuses"),
-    (["--to", "csv", "--out", "x", "--columns", "id", "scroe"], "there is no such column; did you mean 'score'?"),
-    (["--to", "csv", "--out", "x", "--columns", "map"], "does not fit in a cell"),
-    (["--to", "overlays", "--out", "x", "--columns", "id"], "--columns has no meaning for --to overlays"),
-    (["--to", "cleanlab", "--out", "x", "--columns", "label"], "this format has it anyway"),
-    (["--to", "csv", "--out", "x", "--ids", "nowhere.txt"], "cannot read --ids nowhere.txt"),
-    (["--to", "csv", "--out", "x", "--ids", "ids.txt"], "lists 1 id that no sample has: A.pgn"),
+    (["--format", "cvs", "--out", "x"], "there is no such format; did you mean 'csv'?"),
+    (["--format", "csv"], "--out"),
+    (["--out", "x"], "--format"),
+    (["--format", "csv", "--out", "s3://bucket/x.csv"], "local paths only"),
+    (["--format", "csv", "--out", ""], "an empty path names no place"),
+    (["--format", "csv", "--out", "/"], "names no file"),
+    (["--format", "csv", "--out", "x", "--where", "nonsense >"], "DuckDB refuses 'nonsense >'"),
+    (["--format", "csv", "--out", "x", "--where", "label = 77"], "no row of"),
+    (["--format", "csv", "--out", "x", "--where", "TRUE) UNION (SELECT 1"], "DuckDB refuses"),
+    (["--format", "csv", "--out", "x", "--columns", "id", "scroe"], "there is no such column; did you mean 'score'?"),
+    (["--format", "csv", "--out", "x", "--columns", "map"], "does not fit in a cell"),
+    (["--format", "overlays", "--out", "x", "--columns", "id"], "--columns has no meaning for --format overlays"),
+    (["--format", "cleanlab", "--out", "x", "--columns", "label"], "this format has it anyway"),
+    (["--format", "csv", "--out", "x", "--ids", "nowhere.txt"], "cannot read --ids nowhere.txt"),
+    (["--format", "csv", "--out", "x", "--ids", "ids.txt"], "lists 1 id that no sample has: A.pgn"),
 ])  # fmt: skip
 def test_bad_options(store, tmp_path, capsys, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)

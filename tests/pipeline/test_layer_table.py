@@ -12,7 +12,7 @@ from torchvision.models import get_model
 
 
 def test_table_of_resnet18(capsys: pytest.CaptureFixture[str]):
-    assert main(["layers", "torchvision:resnet18"]) == 0
+    assert main(["layers", "--untrained", "torchvision:resnet18"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "torchvision:resnet18: 5 block-end layers for 224 x 224 input, found from the traced graph"
     assert lines[2].split() == ["layer", "channels", "size"]
@@ -22,7 +22,7 @@ def test_table_of_resnet18(capsys: pytest.CaptureFixture[str]):
 
 
 def test_json_and_size(capsys: pytest.CaptureFixture[str]):
-    assert main(["layers", "torchvision:resnet18", "--size", "64", "--json"]) == 0
+    assert main(["layers", "--untrained", "torchvision:resnet18", "--size", "64", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["input"], found["how"]) == ([64, 64], "traced")
     assert found["layers"][-1] == {"name": "layer4", "channels": 512, "size": [2, 2]}
@@ -38,7 +38,7 @@ def test_a_model_without_a_classifier_has_layers_too(tmp_path: pathlib.Path, cap
     save_file(weights, tmp_path / "w.safetensors")
     assert main(["layers", f"torchvision:resnet18@{tmp_path}/w.safetensors", "--size", "64", "--json"]) == 0
     bare = json.loads(capsys.readouterr().out)
-    assert main(["layers", "torchvision:resnet18", "--size", "64", "--json"]) == 0
+    assert main(["layers", "--untrained", "torchvision:resnet18", "--size", "64", "--json"]) == 0
     headed = json.loads(capsys.readouterr().out)
     assert bare["layers"] == [{**one, "name": f"model.{one['name']}"} for one in headed["layers"]]
 
@@ -46,17 +46,26 @@ def test_a_model_without_a_classifier_has_layers_too(tmp_path: pathlib.Path, cap
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["torchvision:resnet81"], "unknown torchvision classification model 'resnet81'; did you mean 'resnet18'?"),
-        (["torchvision:vit_b_16"], "SISE needs a CNN"),
+        (
+            ["--untrained", "torchvision:resnet81"],
+            "unknown torchvision classification model 'resnet81'; did you mean 'resnet18'?",
+        ),
+        (["--untrained", "torchvision:vit_b_16"], "SISE needs a CNN"),
         (["resnet18"], "did you mean 'torchvision:resnet18'?"),
-        (["torchvision:resnet18", "--size", "0"], "--size must be between 1 and 4096 pixels, got 0"),
-        (["torchvision:resnet18", "--size", "999999"], "--size must be between 1 and 4096 pixels, got 999999"),
-        (["torchvision:resnet18", "--size", "many"], 'unable to convert "many" into int'),
-        (["torchvision:"], "unknown torchvision classification model ''; see torchvision.models.list_models()"),
+        (["--untrained", "torchvision:resnet18", "--size", "0"], "--size must be between 1 and 4096 pixels, got 0"),
+        (
+            ["--untrained", "torchvision:resnet18", "--size", "999999"],
+            "--size must be between 1 and 4096 pixels, got 999999",
+        ),
+        (["--untrained", "torchvision:resnet18", "--size", "many"], 'unable to convert "many" into int'),
+        (
+            ["--untrained", "torchvision:"],
+            "unknown torchvision classification model ''; see torchvision.models.list_models()",
+        ),
         ([":"], "':' names no model; write torchvision:NAME"),
         (["nosuch_module:f"], "there is no Python module 'nosuch_module'; install it"),
         (["os:getcwd"], "os:getcwd() must return a torch.nn.Module, it returned a str"),
-        (["torchvision:vgg11", "--size", "8"], "the model cannot take an image of shape (3, 8, 8)"),
+        (["--untrained", "torchvision:vgg11", "--size", "8"], "the model cannot take an image of shape (3, 8, 8)"),
     ],
 )
 def test_refusals(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from types import SimpleNamespace
 
 import pytest
 from heatlas.engine.scoring.confidence import SCORES
@@ -30,8 +31,13 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Settings] = []
-    monkeypatch.setattr(explain, "explain_settings", begun.append)
-    monkeypatch.setattr(bank, "bank_settings", lambda settings, overwrite: begun.append(settings))
+
+    def begin(settings: Settings, overwrite: bool = False) -> SimpleNamespace:
+        begun.append(settings)
+        return SimpleNamespace(summary=lambda: "")
+
+    monkeypatch.setattr(explain, "explain_settings", begin)
+    monkeypatch.setattr(bank, "bank_settings", begin)
     assert main(shlex.split(command)[1:]) == 0
     [settings] = begun
     family = settings.model.partition(":")[0]

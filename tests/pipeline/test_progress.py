@@ -11,6 +11,7 @@ import pytest
 from heatlas.pipeline.explain.event_log import EventLog
 from heatlas.pipeline.explain.progress import RunProgress, announcement, line
 from heatlas.pipeline.explain.run_counts import Tally
+from heatlas.pipeline.terminal_log import LOG, shown_in_terminal
 from heatlas.pipeline.text import duration
 from heatlas.workers.events import (
     ImageQuarantined,
@@ -97,7 +98,10 @@ def test_only_what_someone_may_act_on_is_announced():
 def test_plain_lines_come_every_ten_seconds_and_at_the_end(tmp_path: pathlib.Path):
     times = iter([0.0, *[step * 4.0 for step in range(1, 100)]])
     stream = io.StringIO()
-    with RunProgress(Tally(images=6), EventLog(str(tmp_path)), stream, clock=lambda: next(times)) as progress:
+    with (
+        shown_in_terminal(stream),
+        RunProgress(Tally(images=6), EventLog(str(tmp_path)), clock=lambda: next(times)) as progress,
+    ):
         progress(ShardStarted(0, 0, careful=False))
         for done in range(1, 6):
             progress(ShardProgress(0, 0, done))
@@ -113,7 +117,7 @@ def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path, monkeypatch: pytest.
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
     stream = Terminal()
-    with RunProgress(Tally(images=6), EventLog(str(tmp_path)), stream) as progress:
+    with shown_in_terminal(stream), RunProgress(Tally(images=6), EventLog(str(tmp_path))) as progress:
         progress(ShardStarted(0, 0, careful=False))
         progress(DIED)
         progress(finished(0, ok=3))
@@ -125,7 +129,7 @@ def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path, monkeypatch: pytest.
 
 def test_shards_dropped_by_stopping_get_no_line_each(tmp_path: pathlib.Path):
     stream = io.StringIO()
-    with RunProgress(Tally(images=9), EventLog(str(tmp_path)), stream) as progress:
+    with shown_in_terminal(stream), RunProgress(Tally(images=9), EventLog(str(tmp_path))) as progress:
         progress(ShardGivenUp(0, "died too often"))
         progress(RunStopping("interrupted"))
         for shard in range(1, 4):
@@ -137,7 +141,7 @@ def test_shards_dropped_by_stopping_get_no_line_each(tmp_path: pathlib.Path):
 
 def test_sample_ids_are_shown_as_written(tmp_path: pathlib.Path):
     stream = io.StringIO()
-    with RunProgress(Tally(images=1), EventLog(str(tmp_path)), stream) as progress:
+    with shown_in_terminal(stream), RunProgress(Tally(images=1), EventLog(str(tmp_path))) as progress:
         progress(ImageQuarantined(0, "[bold]a/[/x]"))
         progress(ImageQuarantined(0, "a\x1b[2Jb"))
     assert "[bold]a/[/x]" in stream.getvalue()
@@ -150,7 +154,7 @@ def test_events_are_logged_as_json_lines(place: str, tmp_path: pathlib.Path):
     log = EventLog(out)
 
     def broken_run() -> None:
-        with RunProgress(Tally(images=6), log, io.StringIO()) as progress:
+        with RunProgress(Tally(images=6), log) as progress:
             progress(ShardProgress(0, 0, 1))
             progress(finished(0, ok=6))
             raise RuntimeError("broke")
@@ -165,9 +169,31 @@ def test_events_are_logged_as_json_lines(place: str, tmp_path: pathlib.Path):
     assert all(record["time"].endswith("+00:00") for record in records)
 
 
-def test_a_log_that_cannot_be_written_does_not_stop_the_run(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+def test_a_log_that_cannot_be_written_does_not_stop_the_run(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "_logs").write_text("a file where the folder should be")
-    with RunProgress(Tally(images=1), EventLog(str(tmp_path)), io.StringIO()) as progress:
+    with RunProgress(Tally(images=1), EventLog(str(tmp_path))) as progress:
         progress(finished(0, ok=1))
         progress(finished(1, ok=1))
-    assert capsys.readouterr().err.count("the run goes on without it") == 1
+    assert caplog.text.count("the run goes on without it") == 1
+
+
+def test_a_library_prints_nothing_and_logs(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("INFO", "heatlas"), RunProgress(Tally(images=1), EventLog(str(tmp_path))) as progress:
+        progress(DIED)
+        progress(finished(0, ok=1))
+    assert capsys.readouterr() == ("", "")
+    assert [(record.name, record.levelname) for record in caplog.records] == [
+        ("heatlas", "WARNING"),
+        ("heatlas", "INFO"),
+    ]
+    assert "worker 1 lost" in caplog.text
+    assert "1/1 images" in caplog.text
+
+
+def test_the_terminal_handler_goes_as_it_came():
+    before = (list(LOG.handlers), LOG.level, LOG.propagate)
+    with pytest.raises(RuntimeError), shown_in_terminal(io.StringIO()):
+        raise RuntimeError
+    assert (LOG.handlers, LOG.level, LOG.propagate) == before

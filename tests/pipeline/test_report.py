@@ -196,7 +196,7 @@ def test_a_model_of_others_is_not_run_unasked(reader: Reader):
 
 
 def test_a_model_that_cannot_be_loaded_is_told_and_the_page_is_made(store: Path, tmp_path: Path):
-    assert main(["report", str(store), "--blocks", "--to", str(tmp_path / "page.html")]) == 0
+    assert main(["report", str(store), "--blocks", "--out", str(tmp_path / "page.html")]) == 0
     assert "The run's model cannot be loaded here" in Reader((tmp_path / "page.html").read_text("utf-8")).words
 
 
@@ -295,9 +295,9 @@ def test_pictures_beyond_the_limit_are_refused_and_counted():
         (["--gallery", "0"], "gallery must be from 1 to 200 pictures, got 0"),
         (["--gallery", "201"], "gallery must be from 1 to 200 pictures, got 201"),
         (["--method", "sice"], "has no row of the method 'sice'; did you mean 'sise'?"),
-        (["--to", ""], "an empty path names no place"),
-        (["--to", "FOLDER"], "is a folder; give the page a file name in it"),
-        (["--to", "nosuch://x/y"], "Protocol not known: nosuch"),
+        (["--out", ""], "an empty path names no place"),
+        (["--out", "FOLDER"], "is a folder; give the page a file name in it"),
+        (["--out", "nosuch://x/y"], "Protocol not known: nosuch"),
     ],
 )
 def test_report_refuses_what_cannot_work(
@@ -314,7 +314,7 @@ def test_report_refuses_what_cannot_work(
 def test_report_of_no_run_and_onto_no_place(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["report", str(tmp_path)]) == 2
     assert "is no heatlas run" in capsys.readouterr().err
-    assert main(["report", str(store), "--no-blocks", "--to", f"{__file__}/page.html"]) == 1
+    assert main(["report", str(store), "--no-blocks", "--out", f"{__file__}/page.html"]) == 1
     assert "cannot write" in capsys.readouterr().err
 
 

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from heatlas.configs import packaged_configs
 from heatlas.errors import SettingsError
-from heatlas.pipeline.cli.explain import GROUPS
-from heatlas.pipeline.settings.allowed_values import allowed, metavar
+from heatlas.pipeline.cli.app import build_app
+from heatlas.pipeline.cli.settings_flags import GROUPS, given_settings
+from heatlas.pipeline.settings.allowed_values import admits, allowed, choices, metavar
 from heatlas.pipeline.settings.load import load_settings
-from heatlas.pipeline.settings.run import PreprocessSettings, describe, leaves
+from heatlas.pipeline.settings.run import PreprocessSettings, Settings, describe, leaves
 from heatlas.workers.images.preprocess import Preprocess, with_overrides
 from heatlas.workers.models.load import ModelSpec
 from pydantic import ValidationError
@@ -172,3 +173,82 @@ def test_every_setting_has_help_and_a_group():
         assert name.partition(".")[0] in GROUPS
         assert allowed(field.annotation, field.metadata)
         assert metavar(field.annotation)
+
+
+APP = build_app()
+CANDIDATES = (True, False, 0.25, 3, 32, 120, -1.0, "some text", ("a", "b"), (3, 4), (0.5, 0.25, 0.125))
+
+
+def other_value(name: str) -> object:
+    """A value of a setting that is not its default."""
+    field = leaves()[name]
+    for value in (*choices(field.annotation), *CANDIDATES):
+        try:
+            settings = load_settings({**REQUIRED, name: value})
+        except SettingsError:
+            continue
+        if value_of(settings, name) == value != field.default:
+            return value
+    raise AssertionError(f"no candidate suits {name}")
+
+
+def value_of(settings: object, name: str) -> object:
+    for part in name.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def as_flags(name: str, value: object) -> list[str]:
+    """The words of a command line that say `name` is `value`."""
+    group, dot, key = name.replace("_", "-").rpartition(".")
+    if isinstance(value, bool):
+        return [f"--{group}{dot}{'' if value else 'no-'}{key}"]
+    if value is None:
+        return [f"--{group}{dot}{key}", "none"]
+    return [f"--{group}{dot}{key}", *map(str, value if isinstance(value, tuple) else [value])]
+
+
+def from_words(words: list[str]) -> Settings:
+    _, bound, _ = APP.parse_args(["explain", *words], exit_on_error=False, print_error=False)
+    return load_settings({"model": "m", "data": "d", "out": "o", **given_settings(dict(bound.arguments))})
+
+
+def from_yaml(content: dict, folder: pathlib.Path) -> Settings:
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump({"model": "m", "data": "d", "out": "o", **content}))
+    return load_settings({}, path)
+
+
+@pytest.mark.parametrize("name", leaves())
+def test_every_setting_means_the_same_as_flag_in_yaml_and_from_python(name: str, tmp_path: pathlib.Path):
+    value = other_value(name)
+    in_python = load_settings({"model": "m", "data": "d", "out": "o", name: value})
+    assert value_of(in_python, name) == value
+    plain = list(value) if isinstance(value, tuple) else value
+    group, _, key = name.rpartition(".")
+    assert from_words(as_flags(name, value)) == in_python
+    assert from_yaml({name: plain}, tmp_path) == in_python
+    assert from_yaml({group: {key: plain}} if group else {key: plain}, tmp_path) == in_python
+    if isinstance(value, tuple):
+        commas = ",".join(map(str, value))
+        assert from_words(as_flags(name, commas)) == in_python
+        assert from_yaml({name: commas}, tmp_path) == in_python
+        assert load_settings({"model": "m", "data": "d", "out": "o", name: commas}) == in_python
+
+
+@pytest.mark.parametrize("name", [name for name, field in leaves().items() if admits(field.annotation, type(None))])
+def test_none_unsets_wherever_it_is_written(name: str, tmp_path: pathlib.Path):
+    python = load_settings({"model": "m", "data": "d", "out": "o", name: None})
+    assert value_of(python, name) is None
+    assert from_words(as_flags(name, None)) == python
+    assert from_yaml({name: "none"}, tmp_path) == python
+    assert from_yaml({name: None}, tmp_path) == python
+
+
+@pytest.mark.parametrize("written", ["none", ["none"], [], None])
+@pytest.mark.parametrize("name", ["metrics", "columns.extra"])
+def test_none_empties_a_list_wherever_it_is_written(name: str, written: object, tmp_path: pathlib.Path):
+    python = load_settings({"model": "m", "data": "d", "out": "o", name: written})
+    assert value_of(python, name) == ()
+    assert from_yaml({name: written}, tmp_path) == python
+    assert from_words(as_flags(name, "none")) == python

@@ -118,7 +118,7 @@ def test_show_by_id_says_what_is_missing_and_goes_on(
     store: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ):
     target = tmp_path / "pictures"
-    assert main(["show", str(store), "--id", "nope", "text\n\x1b[2J", "b", "--to", str(target)]) == 0
+    assert main(["show", str(store), "--id", "nope", "text\n\x1b[2J", "b", "--out", str(target)]) == 0
     nope, text, b = capsys.readouterr().out.splitlines()
     assert nope == f"nope: not in {store}"
     assert text == r"'text\n\x1b[2J': no picture, decode_error: not an image"
@@ -141,11 +141,11 @@ def test_show_without_anything_to_draw_fails(store: pathlib.Path, capsys: pytest
     ("more", "code", "text"),
     [
         (["--id"], 2, "--id names no sample; give at least one id"),
-        (["--to", ""], 2, "an empty path names no place"),
-        (["--to", "nosuch://x"], 2, "Protocol not known: nosuch; give a local path"),
+        (["--out", ""], 2, "an empty path names no place"),
+        (["--out", "nosuch://x"], 2, "Protocol not known: nosuch; give a local path"),
         (["--limit", "-1"], 2, "--limit must be at least 1 picture, got -1"),
         (["extra"], 2, "extra"),
-        (["--to", __file__, "--id", "a"], 1, f"cannot write {__file__}/a-"),
+        (["--out", __file__, "--id", "a"], 1, f"cannot write {__file__}/a-"),
     ],
 )
 def test_show_refuses_what_cannot_work(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import NoRunError, StorageError
 from heatlas.pipeline.cli.app import build_app, main
-from heatlas.pipeline.cli.explain import typed
+from heatlas.pipeline.cli.settings_flags import given_settings
 from heatlas.pipeline.settings.as_command import explain_command
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import describe
@@ -279,7 +279,7 @@ def test_the_command_means_the_same_settings(flags):
     given = load_settings({"model": "m:f", "data": "a folder/it's", "out": "s3://b/run", **flags})
     words = shlex.split(explain_command(describe(given)))
     _, bound, _ = build_app().parse_args(words[1:], exit_on_error=False, print_error=False)
-    assert load_settings(typed(bound.arguments)) == given
+    assert load_settings(given_settings(bound.arguments)) == given
 
 
 def test_the_command_forgets_what_was_meant_once():

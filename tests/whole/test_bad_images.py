@@ -108,7 +108,7 @@ def test_pictures_of_hostile_ids_stay_in_their_folder(
 ) -> None:
     before = {path for path in corpus.rglob("*") if "out" not in path.parts}
     ids = [case.id for case in CASES if case.group == "Names" and case.status == OK]
-    assert main(["show", str(store), *(f"--id={id}" for id in ids), "--to", str(corpus / "out" / "pictures")]) == 0
+    assert main(["show", str(store), *(f"--id={id}" for id in ids), "--out", str(corpus / "out" / "pictures")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(ids) == len(list((corpus / "out" / "pictures").iterdir()))
     assert all(line.isprintable() and line.startswith(f"{store}/pictures/") for line in lines)
@@ -118,7 +118,7 @@ def test_pictures_of_hostile_ids_stay_in_their_folder(
 
 def test_what_is_printed_of_hostile_names_is_harmless(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(store)]) == 0
-    assert main(["show", str(store), "--limit", "999", "--to", str(store / "all")]) == 0
+    assert main(["show", str(store), "--limit", "999", "--out", str(store / "all")]) == 0
     assert main(["show", str(store), "--id", "\x1b[2J", "a\u202eb", "two\nlines"]) == 1
     out, err = capsys.readouterr()
     assert all(line.isprintable() for line in (out + err).splitlines())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import pathlib
 import shlex
 import sys
 from collections.abc import Iterator
 
 import pytest
-from heatlas.pipeline.cli.explain import explain_command, typed
+from heatlas.pipeline.cli.app import build_app
+from heatlas.pipeline.cli.settings_flags import given_settings
 from heatlas.pipeline.explain.samples import chosen_samples, shards_of, stored_extra
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import Settings
@@ -48,13 +48,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
 
 def settings_of(command: str) -> Settings:
     """As the command line makes them."""
-    words = shlex.split(command)[2:]
-    names = {
-        one.annotation.__metadata__[0].name[0]: one.name
-        for one in inspect.signature(explain_command).parameters.values()
-    }
-    flags = {names[flag]: [value] if flag in ("--columns.extra", "--metrics") else value for flag, value in zip(words[::2], words[1::2], strict=True)}  # fmt: skip
-    return load_settings(typed(flags))
+    words = shlex.split(command)[1:]
+    _, bound, _ = build_app().parse_args(words, exit_on_error=False, print_error=False)
+    return load_settings(given_settings(dict(bound.arguments)))
 
 
 def test_there_is_a_block_for_every_source():

@@ -24,7 +24,7 @@ def ran(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "out"
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        code = demo.run_demo(str(out), workers=0, images=IMAGES)
+        code = demo.run_demo(str(out), workers=0, images=IMAGES, tell=print)
     return out, code, said.getvalue()
 
 
@@ -104,7 +104,7 @@ def test_the_contact_sheet_has_a_row_per_class(ran):
 def test_again_it_finds_everything_done(ran, capsys):
     out, _, _ = ran
     before = {path: path.stat().st_mtime_ns for path in (out / demo.STORE / "maps").iterdir()}
-    assert demo.run_demo(str(out), workers=0, images=IMAGES) == 0
+    assert demo.run_demo(str(out), workers=0, images=IMAGES, tell=print) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / demo.STORE / "maps").iterdir()} == before
     assert "So the network knows the sticker" in capsys.readouterr().out
 
@@ -139,13 +139,15 @@ def test_a_remote_directory_is_refused():
 
 def test_retrained_weights_are_the_ones_explained(tmp_path, monkeypatch, capsys):
     """A network of two tiny epochs stands in for the real recipe: another model, another digest, its weights kept."""
-    monkeypatch.setattr(demo, "Recipe", lambda: train.Recipe(images=128, epochs=2, batch=32, test_images=40))
+    monkeypatch.setattr(
+        demo, "TrainingRecipe", lambda: train.TrainingRecipe(images=128, epochs=2, batch=32, test_images=40)
+    )
     out = tmp_path / "out"
-    assert demo.run_demo(str(out), workers=0, images=8, retrain=True) == 0
+    assert demo.run_demo(str(out), workers=0, images=8, retrain=True, tell=print) == 0
     said = capsys.readouterr().out
     assert re.search(r"test accuracy of the retrained network \d+\.\d %, of the packaged one 9[789]\.\d %", said)
     kept = out / "data" / "retrained.safetensors"
     assert kept.exists()
     assert str(kept) in open_atlas(str(out / demo.STORE)).run["settings"]["model"]
-    assert demo.run_demo(str(out), workers=0, images=8, retrain=True) == 0
+    assert demo.run_demo(str(out), workers=0, images=8, retrain=True, tell=print) == 0
     assert "epoch" not in capsys.readouterr().out, "weights that are there are not trained again"

@@ -81,7 +81,7 @@ def test_maps_and_pictures_of_each_target(
     one, other = (atlas.maps([twice["id"]], target=int(twice[name])) for name in ("prediction", "label"))
     assert not np.array_equal(one, other)
     capsys.readouterr()
-    assert main(["show", str(folder / "both"), "--id", twice["id"], "--to", str(tmp_path)]) == 0
+    assert main(["show", str(folder / "both"), "--id", twice["id"], "--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == 2
     assert [name.rsplit("-", 1)[1] for name in names] == sorted(

@@ -1,0 +1,31 @@
+"""`heatlas verify`: a store checked against its plan."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..text import harmless
+from .arguments import Json, Store
+
+
+def verify_command(
+    store: Store,
+    /,
+    *,
+    delete_damaged: Annotated[
+        bool, Parameter(help="Delete damaged part files, so that the run's own command recomputes them.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Read a whole store and check it against its plan. Exit code 1 if anything is wrong.
+
+    Example: `heatlas verify maps/`
+    """
+    from ..store.verify import verify_run, verify_text
+
+    report = verify_run(store, delete_damaged=delete_damaged)
+    print(json.dumps(report, indent=2) if as_json else harmless(verify_text(report)))
+    return 0 if report["ok"] else 1
