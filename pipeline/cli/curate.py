@@ -37,7 +37,7 @@ def curate_command(
 ) -> int:
     """Write ranked review queues with reasons: shortcuts, suspected wrong labels, outliers, unstable maps, near duplicates.
 
-    Example: `heatlas curate maps/ --recipe border_shortcuts --param border=0.5`
+    Example: `heatlas curate maps/ --recipe shortcut --limit 100`
     """
     from ..curate.curate import curate_store, curation_text, recipe_list
 
