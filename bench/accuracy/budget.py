@@ -69,23 +69,23 @@ class Records:
     def add(self, records: Sequence[Record]) -> None:
         self._note(records)
         with self._path.open("a") as file:
-            file.writelines(json.dumps(one) + "\n" for one in records)
+            file.writelines(json.dumps(record) + "\n" for record in records)
 
     def have(self, sample: Sample, metrics: bool) -> bool:
         """Whether the image is measured already, with its metrics if they are wanted."""
-        one = self._found.get((sample.id, "exact"))
-        return one is not None and (not metrics or METRICS[0] in one)
+        record = self._found.get((sample.id, "exact"))
+        return record is not None and (not metrics or METRICS[0] in record)
 
     @property
     def empty(self) -> bool:
         return not self._found
 
     def _note(self, records: Sequence[Record]) -> None:
-        self._found |= {(one["id"], one["way"]): one for one in records}
+        self._found |= {(record["id"], record["way"]): record for record in records}
 
     def of(self, way: str, key: str) -> np.ndarray:
         """A number per image, NaN where it is not defined."""
-        return np.array([one.get(key) for one in self._found.values() if one["way"] == way], dtype=float)
+        return np.array([record.get(key) for record in self._found.values() if record["way"] == way], dtype=float)
 
 
 def measure(name: str, arguments: argparse.Namespace, records: Records) -> None:
@@ -129,13 +129,13 @@ def measured(by_mu: dict[float, SISE], known: KnownScores, session: ExplainSessi
         return []
     return [
         {"way": way, "id": sample.id, "seconds": seconds, "forwards": 1 + masks, "share": (1 + masks) / (1 + total),
-         "expected": one.surrogate_error, **agreement(one.map, exact), **scored.metrics}
-        for (way, one, masks, seconds), scored in zip(ways, left, strict=True) if one.map is not None
+         "expected": explanation.surrogate_error, **agreement(explanation.map, exact), **scored.metrics}
+        for (way, explanation, masks, seconds), scored in zip(ways, left, strict=True) if explanation.map is not None
     ]  # fmt: skip
 
 
-def agreement(heat: Tensor, full: Tensor) -> Record:
-    ours, whole = heat.double().numpy(), full.double().numpy()
+def agreement(map: Tensor, full: Tensor) -> Record:
+    ours, whole = map.double().numpy(), full.double().numpy()
     return {
         "spearman": float(spearmanr(ours.ravel(), whole.ravel()).statistic),
         "jaccard": float(np.minimum(ours, whole).sum() / np.maximum(ours, whole).sum()),

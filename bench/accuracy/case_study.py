@@ -48,7 +48,7 @@ def chosen(out: Path, per_class: int) -> Path:
         table.writerow(["id", "uri", "mask", "label"])
         for name in CLASSES:
             for row in of_class[name][:per_class]:
-                paths = [str(DATA / "magnetic_tile" / row[one]) for one in ("file", "mask")]
+                paths = [str(DATA / "magnetic_tile" / row[column]) for column in ("file", "mask")]
                 table.writerow([row["file"], *paths, name])
     return manifest
 

@@ -19,7 +19,7 @@ from ..page_part import DOCS
 
 PLOT = "case-study.png"
 FEW = 4
-"""Right answers below which a class is not judged."""
+"""Correct predictions below which a class is not judged."""
 
 
 def write_page(atlas: heatlas.Atlas, areas: Mapping[str, float], budget: int) -> None:
@@ -29,9 +29,9 @@ def write_page(atlas: heatlas.Atlas, areas: Mapping[str, float], budget: int) ->
     names = np.array(atlas.class_names)
     frame["class"] = names[frame["label"]]
     frame["said"] = names[frame["prediction"]]
-    frame["right"] = frame["label"] == frame["prediction"]
+    frame["correct"] = frame["label"] == frame["prediction"]
     frame["area"] = frame["id"].map(areas)
-    frame["blind"] = frame["right"] & (frame["ebpg"] < frame["area"])
+    frame["off_object"] = frame["correct"] & (frame["ebpg"] < frame["area"])
     table = pd.DataFrame([facts(name, frame[frame["class"] == name]) for name in names])
     queue = atlas.curate(["shortcut"]).to_pandas()
     clusters = atlas.cluster(min_size=3).clusters.to_pandas()
@@ -42,37 +42,43 @@ def write_page(atlas: heatlas.Atlas, areas: Mapping[str, float], budget: int) ->
 
 def facts(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     """What is known of a class."""
-    right = rows[rows["right"]]
-    judged = right.dropna(subset=["ebpg", "area"])
+    correct = rows[rows["correct"]]
+    judged = correct.dropna(subset=["ebpg", "area"])
     return {
-        "name": name, "images": len(rows), "right": int(rows["right"].sum()), "judged": len(judged), "blind": int(judged["blind"].sum()),
+        "name": name, "images": len(rows), "correct": int(rows["correct"].sum()), "judged": len(judged), "off_object": int(judged["off_object"].sum()),
         "ebpg": judged["ebpg"].mean(), "area": judged["area"].mean(), "lift": (judged["ebpg"] / judged["area"]).median(),
-        "border": right["border_share"].mean(), "drop": right["drop_pct"].mean(),
+        "border": correct["border_share"].mean(), "drop": correct["drop_pct"].mean(),
     }  # fmt: skip
 
 
 def verdict(row: pd.Series) -> str:
     """What the figures bear out of a class, in words."""
     if not row["judged"]:
-        return "no defect to look at: the mask cannot judge it"
+        return "no defect: a mask cannot judge it"
     if row["judged"] < FEW:
-        return f"only {row['judged']} right answers: not judged"
-    share = row["blind"] / row["judged"]
+        return f"only {row['judged']} correct predictions: not judged"
+    share = row["off_object"] / row["judged"]
     if share >= 0.5:
-        return "**right for the wrong reason**, mostly"
+        return "**correct, off-object**, mostly"
     if share > 0.2 or row["lift"] < 1.5:
-        return "partly beside the defect"
-    return "looks at the defect"
+        return "partly off the defect"
+    return "on the defect"
 
 
 def page(frame: pd.DataFrame, table: pd.DataFrame, queue: pd.DataFrame, clusters: pd.DataFrame, budget: int) -> str:
-    right, judged, blind = int(table["right"].sum()), int(table["judged"].sum()), int(table["blind"].sum())
+    correct, judged, off_object = (
+        int(table["correct"].sum()),
+        int(table["judged"].sum()),
+        int(table["off_object"].sum()),
+    )
     worst = (
         table[table["judged"] >= FEW]
-        .assign(share=lambda one: one["blind"] / one["judged"])
+        .assign(share=lambda rows: rows["off_object"] / rows["judged"])
         .sort_values(["share", "lift"], ascending=[False, True])
     )
-    named = [f"{row['name']} ({row['blind']} of {row['judged']})" for _, row in worst.iterrows() if row["blind"]]
+    named = [
+        f"{row['name']} ({row['off_object']} of {row['judged']})" for _, row in worst.iterrows() if row["off_object"]
+    ]
     lines = [
         "# Case study: do the classes of a defect detector look at the defect?",
         "",
@@ -84,38 +90,38 @@ def page(frame: pd.DataFrame, table: pd.DataFrame, queue: pd.DataFrame, clusters
         "many hundreds. That is a small sample and a small budget, chosen because processors were short: read counts, not percentages. A map of",
         "224x224 made of 7x7 and 14x14 blocks is wider than a crack or a hole, so a low EBPG alone says little there; less than chance does.",
         "",
-        f"{right} of {len(frame)} predictions are right. A right answer counts as *not looking* when less of its map lies on the defect than of a",
-        f"map that is spread evenly (the defect's area): {blind} of the {judged} right answers about defects"
+        f"{correct} of {len(frame)} predictions are correct. A correct prediction counts as *off-object* when less of its map lies on the defect than of a",
+        f"map that is spread evenly (the defect's area): {off_object} of the {judged} correct predictions of defects"
         + (f"; {', '.join(named)}." if named else "."),
         "",
-        "| class | images | right | on the defect (EBPG) | by chance (area) | median EBPG / area | in the frame | not looking | so |",
+        "| class | images | correct | on the defect (EBPG) | by chance (area) | median EBPG / area | in the border | off-object | verdict |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for _, row in table.iterrows():
         on = [f"{row['ebpg']:.3f}", f"{row['area']:.3f}", f"{row['lift']:.1f}"] if row["judged"] else ["", "", ""]
-        not_looking = f"{row['blind']} of {row['judged']}" if row["judged"] else ""
+        off_object_cell = f"{row['off_object']} of {row['judged']}" if row["judged"] else ""
         border = "" if np.isnan(row["border"]) else f"{row['border']:.2f}"
         lines.append(
-            f"| {row['name']} | {row['images']} | {row['right']} | {' | '.join(on)} | {border} | {not_looking} | {verdict(row)} |"
+            f"| {row['name']} | {row['images']} | {row['correct']} | {' | '.join(on)} | {border} | {off_object_cell} | {verdict(row)} |"
         )
     lines += [
         "",
-        f"![Mean maps of the right answers by class, and evidence on the defect against its area]({PLOT})",
+        f"![Mean maps of the correct predictions by class, and evidence on the defect against its area]({PLOT})",
         "",
     ]
-    lines += ["In the frame: share of the map in the outer tenth of the image on each side; an even map has 0.36.", ""]
+    lines += ["In the border: share of the map in the outer tenth of the image on each side; an even map has 0.36.", ""]
     lines += ["## What the commands say", ""]
     if len(queue):
         counts = ", ".join(f"{count} {name}" for name, count in queue["label"].value_counts().items())
-        lines += [f"`heatlas curate --recipe shortcut` lists {len(queue)} of the {right} right answers ({counts}). It compares with the evidence that right",
-                  "answers usually have on the object, which depends on the defect's size: a class of small defects (Blowhole, Crack) is listed more",
-                  "easily, and the column *not looking* above, which knows the area, is the fairer judge. The first:", ""]  # fmt: skip
+        lines += [f"`heatlas curate --recipe shortcut` lists {len(queue)} of the {correct} correct predictions ({counts}). It compares with the attribution that correct",
+                  "predictions usually have on the object, which depends on the defect's size: a class of small defects (Blowhole, Crack) is listed more",
+                  "easily, and the column *off-object* above, which knows the area, is the fairer judge. The first:", ""]  # fmt: skip
         lines += [f"- {row['id'].rsplit('.', 1)[0]}: {row['reason']}" for _, row in queue.head(3).iterrows()]
     else:
         lines += ["`heatlas curate --recipe shortcut` lists nothing."]
     lines += ["", "`heatlas cluster --min-size 3`, the first five rows of its table:", ""]
     lines += [f"- {row['reason']}" for _, row in clusters.head(5).iterrows()]
-    wrong = frame[~frame["right"]]
+    wrong = frame[~frame["correct"]]
     if len(wrong):
         lines += [
             "",
@@ -131,15 +137,15 @@ def plot(atlas: heatlas.Atlas, frame: pd.DataFrame, names: np.ndarray, path: Pat
     figure = plt.figure(figsize=(9.5, 5.6), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[1, 1.5])
     for axis, name in zip(above.subplots(1, len(names)), names, strict=True):
-        rows = frame[(frame["class"] == name) & frame["right"]]
+        rows = frame[(frame["class"] == name) & frame["correct"]]
         axis.set_title(f"{name} ({len(rows)})", fontsize=9)
         axis.set_xticks([])
         axis.set_yticks([])
         if len(rows):
             maps = np.stack(
                 [
-                    atlas.maps([one], target=int(target))[0]
-                    for one, target in zip(rows["id"], rows["prediction"], strict=True)
+                    atlas.maps([id], target=int(target))[0]
+                    for id, target in zip(rows["id"], rows["prediction"], strict=True)
                 ]
             )
             axis.imshow(maps.mean(axis=0), cmap="inferno", vmin=0)
@@ -147,7 +153,7 @@ def plot(atlas: heatlas.Atlas, frame: pd.DataFrame, names: np.ndarray, path: Pat
     limits = (0.0005, 1)
     axis.plot(limits, limits, color="#999999", lw=1, label="an evenly spread map")
     for name in names:
-        rows = frame[(frame["class"] == name) & frame["right"]].dropna(subset=["ebpg", "area"])
+        rows = frame[(frame["class"] == name) & frame["correct"]].dropna(subset=["ebpg", "area"])
         if len(rows):
             axis.scatter(rows["area"], rows["ebpg"].clip(lower=limits[0]), s=26, label=name, alpha=0.8)
     axis.set(

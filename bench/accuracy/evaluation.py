@@ -1,4 +1,4 @@
-"""Every method and two floors by every metric on real images with boxes and masks; writes docs/evaluation.md.
+"""Every method and two chance baselines by every metric on real images with boxes and masks; writes docs/evaluation.md.
 
     python -m bench evaluation [--images 300] [--methods sise sise:mu=0.3 grad_cam ...] [--metrics standard infidelity]
         [--precision bf16] [--scores FOLDER] [--compute imagenet_boxes magnetic_tile] [--part 1/2] [--time 8]
@@ -60,9 +60,9 @@ class ScoreFile:
             with self.path.open("a") as file:  # appended, since another process may be writing, too
                 file.write("\n")
 
-    def add(self, sample: Sample, one: Explained, passes: tuple[int, int]) -> None:
+    def add(self, sample: Sample, explanation: Explained, passes: tuple[int, int]) -> None:
         record = {
-            "id": sample.id, "status": one.status, "forwards": passes[0], "backwards": passes[1], "values": one.metrics,
+            "id": sample.id, "status": explanation.status, "forwards": passes[0], "backwards": passes[1], "values": explanation.metrics,
         }  # fmt: skip
         self.found[sample.id] = record
         with self.path.open("a") as file:
@@ -77,7 +77,10 @@ def evaluate(data_set: DataSet, arguments: argparse.Namespace) -> Scores:
     example = torch.zeros(3, *PREPROCESS.size, device=device)
     known = arguments.scores / f"scores-{data_set.scores}-{arguments.precision}"
     compared = contenders(model, example, arguments.methods, scoring, spelt_out(arguments.metrics), known)
-    files = {one.name: ScoreFile(arguments.scores, data_set, one.name, facts(one, arguments)) for one in compared}
+    files = {
+        contender.name: ScoreFile(arguments.scores, data_set, contender.name, facts(contender, arguments))
+        for contender in compared
+    }
     samples = data_set.samples(arguments.images)
     part, parts = map(int, arguments.part.split("/"))
     for few in batches(samples[part - 1 :: parts]) if data_set.name in arguments.compute else ():
@@ -91,7 +94,7 @@ def evaluate(data_set: DataSet, arguments: argparse.Namespace) -> Scores:
         if keys[method.name] not in seconds:
             seconds.add(keys[method.name], timed(method, samples[: arguments.time], device))
     return Scores(
-        data_set.title, len(samples), {name: file.found for name, file in files.items() if file.found}, [one.id for one in samples],
+        data_set.title, len(samples), {name: file.found for name, file in files.items() if file.found}, [sample.id for sample in samples],
         {name: seconds.found[key] for name, key in keys.items() if key in seconds},
     )  # fmt: skip
 
@@ -117,10 +120,12 @@ def measure(method: Contender, samples: Sequence[Sample], file: ScoreFile, devic
     maps = method.maps(images, seeds, [sample.id for sample in todo])
     session = ExplainSession(method.explainer, method.metrics, seed=SEED)
     left: list[Explained] = []
-    for key, (sample, one, image, given) in enumerate(zip(todo, inputs, images, maps, strict=True)):
-        left += session.push(key, image, truth=one.truth, label=sample.label, sample_seed=seeds[key], given=given)
-    for one in [*left, *session.finish()]:
-        file.add(todo[one.key], one, (maps[one.key].n_forwards, maps[one.key].n_backwards))
+    for key, (sample, ready, image, given) in enumerate(zip(todo, inputs, images, maps, strict=True)):
+        left += session.push(key, image, truth=ready.truth, label=sample.label, sample_seed=seeds[key], given=given)
+    for explanation in [*left, *session.finish()]:
+        file.add(
+            todo[explanation.key], explanation, (maps[explanation.key].n_forwards, maps[explanation.key].n_backwards)
+        )
 
 
 def timed(method: Contender, samples: Sequence[Sample], device: torch.device) -> float:
@@ -142,7 +147,7 @@ def wait(device: torch.device) -> None:
 
 def command(arguments: argparse.Namespace) -> str:
     """What to call for the same page."""
-    methods = f" --methods {' '.join(one.text for one in arguments.methods)}" if arguments.methods else ""
+    methods = f" --methods {' '.join(method.text for method in arguments.methods)}" if arguments.methods else ""
     sets = f" --sets {' '.join(arguments.sets)}" if len(arguments.sets) < len(DATA_SETS) else ""
     return (
         f"python -m bench evaluation --images {arguments.images} --metrics {' '.join(arguments.metrics)}{methods}{sets}"
@@ -163,7 +168,7 @@ def main() -> None:
     parser.add_argument("--title", default="Evaluation", help="of the page")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="of the images, for the I-th of N processes")
     parser.add_argument("--time", type=int, default=0, metavar="IMAGES", help="time every method on so many images")
-    names = [one.name for one in DATA_SETS]
+    names = [data_set.name for data_set in DATA_SETS]
     parser.add_argument(
         "--compute", nargs="*", default=names, choices=names, help="only these data sets; none: write the page only"
     )

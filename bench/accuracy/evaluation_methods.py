@@ -92,7 +92,7 @@ class MethodContender:
     def anew(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
         pending = [self.explainer.begin(image, None, seed) for image, seed in zip(images, seeds, strict=True)]
         finish(self.explainer, *pending)
-        return [self.explainer.complete(one, keep_layers=True) for one in pending]
+        return [self.explainer.complete(waiting, keep_layers=True) for waiting in pending]
 
 
 class SiseContender(MethodContender):
@@ -105,19 +105,19 @@ class SiseContender(MethodContender):
         self._known = known
 
     def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]:
-        found = [self._known.of(one, image) for one, image in zip(ids, images, strict=True)]
-        return [played(self.explainer, one)[0] for one in found]
+        found = [self._known.of(id, image) for id, image in zip(ids, images, strict=True)]
+        return [played(self.explainer, record)[0] for record in found]
 
 
-class FloorContender:
+class ChanceContender:
     """A map that does not depend on the model; the class is the predicted one, as everywhere."""
 
-    def __init__(self, floor: str, model: nn.Module, scoring: Scoring, metrics: Sequence[str]):
-        self.name = {"random": "random map", "gaussian": "centred Gaussian"}.get(floor, floor)
-        self.facts = floor
+    def __init__(self, chance: str, model: nn.Module, scoring: Scoring, metrics: Sequence[str]):
+        self.name = {"random": "random map", "gaussian": "centred Gaussian"}.get(chance, chance)
+        self.facts = chance
         self.explainer = make_explainer("grad_cam", model, None, scoring)
         self.metrics = tuple(metric.name for metric in floored(MetricSet.of(metrics).metrics))
-        self._floor = FLOORS[floor]
+        self._draw = FLOORS[chance]
 
     def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]:
         return self.anew(images, seeds)
@@ -127,17 +127,17 @@ class FloorContender:
             logits = self.explainer.model(torch.stack(list(images))).float()
         found = []
         for image, seed, row in zip(images, seeds, logits, strict=True):
-            one = Logits.of(row, None, self.explainer.scorer.score).explanation(OK, None)
-            one.map = self._floor((image.shape[1], image.shape[2]), seed=SEED, sample=seed).to(image)
-            one.n_forwards = 0
-            found.append(one)
+            explanation = Logits.of(row, None, self.explainer.scorer.score).explanation(OK, None)
+            explanation.map = self._draw((image.shape[1], image.shape[2]), seed=SEED, sample=seed).to(image)
+            explanation.n_forwards = 0
+            found.append(explanation)
         return found
 
 
 def contenders(
     model: nn.Module, image: Tensor, asked: Sequence[Asked], scoring: Scoring, metrics: Sequence[str], known: Path
 ) -> list[Contender]:
-    """The methods that were asked for, or all that fit the model, and the floors.
+    """The methods that were asked for, or all that fit the model, and the chance maps.
 
     All see the network with its batch norms folded into its convolutions; SISE selects maps in the network as it is and scores in
     the folded one.
@@ -151,10 +151,10 @@ def contenders(
     wanted = asked or [Asked.of(text) for text in default_methods(model, image)]
     return [
         *(
-            SiseContender(one, model, sise_scoring, metrics, scores) if of_known_scores(one)
-            else MethodContender(one, fast, scoring, metrics) for one in wanted
+            SiseContender(method, model, sise_scoring, metrics, scores) if of_known_scores(method)
+            else MethodContender(method, fast, scoring, metrics) for method in wanted
         ),
-        *(FloorContender(name, fast, scoring, metrics) for name in FLOORS),
+        *(ChanceContender(name, fast, scoring, metrics) for name in FLOORS),
     ]  # fmt: skip
 
 

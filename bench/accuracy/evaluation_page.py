@@ -68,20 +68,20 @@ class Scores:
     @property
     def tried(self) -> list[str]:
         """Images on which some method was tried."""
-        return [one for one in self.ids if any(one in found for found in self.by_method.values())]
+        return [id for id in self.ids if any(id in found for found in self.by_method.values())]
 
     def count(self, method: str) -> int:
         """On how many of them this one was."""
-        return sum(one in self.by_method[method] for one in self.tried)
+        return sum(id in self.by_method[method] for id in self.tried)
 
     def values(self, method: str, metric: str) -> np.ndarray:
         """`(image,)` over the images that were tried; NaN where the method was not, gave no map, or the map has no such value."""
-        found = [self.by_method[method].get(one, NOT_TRIED)["values"].get(metric) for one in self.tried]
+        found = [self.by_method[method].get(id, NOT_TRIED)["values"].get(metric) for id in self.tried]
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     def without_map(self, method: str) -> Counter[str]:
         """Images to which the method gave no map, by status."""
-        found = [self.by_method[method][one]["status"] for one in self.tried if one in self.by_method[method]]
+        found = [self.by_method[method][id]["status"] for id in self.tried if id in self.by_method[method]]
         return Counter(status for status in found if status != OK)
 
     def whole(self, method: str) -> bool:
@@ -104,7 +104,7 @@ def page(
         level=100 * LEVEL, resamples=RESAMPLES, significant=SIGNIFICANT, machine=machine(), precision=precision, title=title,
         command=command,
     )  # fmt: skip
-    return head + "".join(section(one) for one in scores if one.tried)
+    return head + "".join(section(data_set) for data_set in scores if data_set.tried)
 
 
 def section(scores: Scores) -> str:
@@ -190,7 +190,7 @@ def column(scores: Scores, metric: str) -> list[str]:
 
 def costs(scores: Scores, method: str, what: str) -> list[float]:
     """Of each image; 0 where an older record does not say."""
-    return [found.get(what, 0) for one, found in scores.by_method[method].items() if one in scores.tried]
+    return [found.get(what, 0) for id, found in scores.by_method[method].items() if id in scores.tried]
 
 
 def verdict(scores: Scores, ours: str, rival: str) -> str:
@@ -199,13 +199,13 @@ def verdict(scores: Scores, ours: str, rival: str) -> str:
     rows = []
     for metric in scores.metrics:
         fact = {"better": METRICS[metric].better}
-        one, two = scores.values(ours, metric), scores.values(rival, metric)
-        if fact["better"] == "neither" or metric in NOT_COMPARABLE or not np.any(~np.isnan(one) & ~np.isnan(two)):
+        first, second = scores.values(ours, metric), scores.values(rival, metric)
+        if fact["better"] == "neither" or metric in NOT_COMPARABLE or not np.any(~np.isnan(first) & ~np.isnan(second)):
             continue
-        rows.append(row_of(metric, fact, ids, one, two, 1, 0))
+        rows.append(row_of(metric, fact, ids, first, second, 1, 0))
     groups: dict[str, list[str]] = {"first": [], "second": [], "neither": []}
-    for one, p in zip(rows, holm([one["p"] for one in rows]), strict=True):
-        groups[favoured(one["effect"], p, one["better"])].append(f"`{one['metric']}` ({one['effect']:+.2f})")
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        groups[favoured(row["effect"], p, row["better"])].append(f"`{row['metric']}` ({row['effect']:+.2f})")
     said = [
         ("better in", groups["first"]),
         ("**worse in**", groups["second"]),

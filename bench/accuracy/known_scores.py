@@ -67,7 +67,9 @@ def played(sise: SISE, full: Pending, budget: str | float = "exact") -> tuple[Ex
     pending = Pending(full.image, logits, layers)
     if pending.failure is not None:
         return sise.complete(pending), 0, 0.0
-    known = [matched(one.maps, whole.maps, whole.job.scores) for one, whole in zip(layers, full.layers, strict=True)]
+    known = [
+        matched(layer.maps, whole.maps, whole.job.scores) for layer, whole in zip(layers, full.layers, strict=True)
+    ]
     counts = [layer.job.count for layer in layers]
     allowed = masks_allowed(budget, sum(counts))
     error, seconds = None, 0.0
@@ -92,8 +94,8 @@ def matched(maps: Tensor, among: Tensor, values: Tensor) -> Tensor:
     """The values of those maps that are kept; both in the channels' order."""
     places: list[int] = []
     place = 0
-    for one in maps:
-        while not torch.equal(one, among[place]):
+    for kept in maps:
+        while not torch.equal(kept, among[place]):
             place += 1
         places.append(place)
         place += 1

@@ -32,11 +32,11 @@ def scores_of(images: int, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     model, found, labels, truths = network.demo_model(), [], [], []
     for first in range(start, start + images, 100):
         samples = [dataset.demo_sample("train", index) for index in range(first, min(first + 100, start + images))]
-        batch = torch.from_numpy(np.stack([one.image for one in samples])).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
         with torch.no_grad():
             found.append(model(train.as_input(batch)).softmax(1).numpy())
-        labels += [dataset.CLASS_NAMES.index(one.label) for one in samples]
-        truths += [dataset.CLASS_NAMES.index(one.true_label) for one in samples]
+        labels += [dataset.CLASS_NAMES.index(sample.label) for sample in samples]
+        truths += [dataset.CLASS_NAMES.index(sample.true_label) for sample in samples]
     return np.concatenate(found), np.array(labels), np.array(truths)
 
 
@@ -69,9 +69,9 @@ def main() -> None:
     prediction, rows = scores.argmax(axis=1), np.arange(asked.images)
     doubted = np.flatnonzero(1 - scores[rows, label] >= DOUBT)
     chosen = sorted({*range(min(asked.usual, asked.images)), *doubted.tolist()})
-    atlas = explained(asked.out / f"{asked.start}-{asked.images}", [asked.start + one for one in chosen])
+    atlas = explained(asked.out / f"{asked.start}-{asked.images}", [asked.start + index for index in chosen])
     queue = atlas.curate(["label_suspicion"], limit=asked.images)
-    places = [int(one.rpartition("-")[2]) - asked.start for one in queue["id"].to_pylist()]
+    places = [int(id.rpartition("-")[2]) - asked.start for id in queue["id"].to_pylist()]
     suspicion = np.zeros(asked.images)
     suspicion[places] = queue["priority"].to_numpy()
     wrong = label != truth

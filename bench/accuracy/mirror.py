@@ -33,16 +33,16 @@ METHODS = (
 
 def centroids(explainer: Explainer, images: list[Tensor], targets: list[int], seeds: list[int]) -> np.ndarray:
     """`(image,)` centroid across, 0 at the left edge and 1 at the right; NaN where there is no map."""
-    pending = [explainer.begin(*one) for one in zip(images, targets, seeds, strict=True)]
+    pending = [explainer.begin(*image) for image in zip(images, targets, seeds, strict=True)]
     finish(explainer, *pending)
     found = []
-    for one in pending:
-        heat = explainer.complete(one).map
-        if heat is None:
+    for waiting in pending:
+        map = explainer.complete(waiting).map
+        if map is None:
             found.append(np.nan)
             continue
-        places = (torch.arange(heat.shape[1]) + 0.5) / heat.shape[1]
-        found.append(float((heat.sum(dim=0) * places).sum() / heat.sum()))
+        places = (torch.arange(map.shape[1]) + 0.5) / map.shape[1]
+        found.append(float((map.sum(dim=0) * places).sum() / map.sum()))
     return np.array(found)
 
 

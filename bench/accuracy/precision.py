@@ -29,9 +29,9 @@ from ..records import Records
 METRICS = ("drop_pct", "increase", "ebpg")
 
 
-def weighted_jaccard(one: Tensor, two: Tensor) -> float:
+def weighted_jaccard(first: Tensor, second: Tensor) -> float:
     """Sum of pixelwise minima over sum of maxima."""
-    return float(torch.minimum(one, two).sum() / torch.maximum(one, two).sum())
+    return float(torch.minimum(first, second).sum() / torch.maximum(first, second).sum())
 
 
 def explained(model: nn.Module, sample: Sample, precision: str, mu: float, target: int | None) -> Explained:
@@ -54,23 +54,26 @@ def compare(model: nn.Module, sample: Sample, precisions: list[str], mu: float) 
             {
                 "spearman": float(spearman(full.map.flatten()[None], other.map.flatten()[None])),
                 "jaccard": weighted_jaccard(full.map, other.map),
-                **{name: None if one is None or two is None else two - one for name, (one, two) in pairs.items()},
+                **{
+                    name: None if before is None or after is None else after - before
+                    for name, (before, after) in pairs.items()
+                },
             },
         )
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for key, one in found.items():
-        if "spearman" in one:
-            cells.setdefault(tuple(key.split(" ", 4)[:4]), []).append(one)
+    for key, record in found.items():
+        if "spearman" in record:
+            cells.setdefault(tuple(key.split(" ", 4)[:4]), []).append(record)
     rows = []
     for (name, precision, mu, device), values in sorted(cells.items()):
-        agreement = [np.array([one[key] for one in values]) for key in ("spearman", "jaccard")]
-        shifts = [np.array([one[key] for one in values if one[key] is not None]) for key in METRICS]
+        agreement = [np.array([value[key] for value in values]) for key in ("spearman", "jaccard")]
+        shifts = [np.array([value[key] for value in values if value[key] is not None]) for key in METRICS]
         rows.append([
-            name, precision, mu, device, len(values), *(f"{one.mean():.4f} ({one.min():.3f})" for one in agreement),
-            *(f"{one.mean():+.4f} (sd {one.std():.3f})" for one in shifts),
+            name, precision, mu, device, len(values), *(f"{similarity.mean():.4f} ({similarity.min():.3f})" for similarity in agreement),
+            *(f"{shift.mean():+.4f} (sd {shift.std():.3f})" for shift in shifts),
         ])  # fmt: skip
     head = ("network", "precision", "mu", "device", "images", "Spearman, mean (least)", "weighted Jaccard, mean (least)", "Drop %: mean shift", "Increase",
             "EBPG")  # fmt: skip
@@ -103,8 +106,11 @@ def main() -> None:
     }
     for sample in boxed_samples(arguments.images):
         for name, model in models.items():
-            keys = {one: f"{name} {one} {arguments.mu:g} {device} {sample.id}" for one in arguments.precisions}
-            missing = [one for one, key in keys.items() if key not in records]
+            keys = {
+                precision: f"{name} {precision} {arguments.mu:g} {device} {sample.id}"
+                for precision in arguments.precisions
+            }
+            missing = [precision for precision, key in keys.items() if key not in records]
             for precision, values in compare(model, sample, missing, arguments.mu) if missing else ():
                 records.add(keys[precision], values)
     write_section("precision", lines(records.found))

@@ -26,8 +26,8 @@ from heatlas.workers.worker.shard_attempt import seed_of
 from ..data_sets import DATA_SETS, prepared
 
 KEPT: dict[str, Callable[[Tensor], Tensor]] = {
-    "float16": lambda heat: heat.half().float(),
-    "8-bit PNG": lambda heat: (heat * 255).round() / 255,
+    "float16": lambda map: map.half().float(),
+    "8-bit PNG": lambda map: (map * 255).round() / 255,
 }
 
 
@@ -46,7 +46,8 @@ def main() -> None:
     )
     made = measured(session, samples, images)
     read_back = {
-        name: measured(session, samples, images, [as_read(one, keep) for one in made]) for name, keep in KEPT.items()
+        name: measured(session, samples, images, [as_read(explanation, keep) for explanation in made])
+        for name, keep in KEPT.items()
     }
     print(table(made, read_back))
 
@@ -64,17 +65,19 @@ def measured(
     return [*left, *session.finish()]
 
 
-def as_read(one: Explained, keep: Callable[[Tensor], Tensor]) -> Explanation:
-    heat = None if one.map is None else keep(one.map)
-    return Explanation(one.status, one.error, one.prediction, one.target, one.score, one.logit, map=heat)
+def as_read(explanation: Explained, keep: Callable[[Tensor], Tensor]) -> Explanation:
+    kept = None if explanation.map is None else keep(explanation.map)
+    return Explanation(
+        explanation.status, explanation.error, explanation.prediction, explanation.target, explanation.score, explanation.logit, map=kept
+    )  # fmt: skip
 
 
 def table(made: Sequence[Explained], read_back: dict[str, list[Explained]]) -> str:
     """Mean of every metric, and the mean and largest distance of each way to keep a map."""
-    ok = [place for place, one in enumerate(made) if one.status == OK]
+    ok = [place for place, explanation in enumerate(made) if explanation.status == OK]
     lines = [
         f"{len(ok)} maps; pixels that share their value with another: "
-        + ", ".join(f"{name} {shared([made[place].map for place in ok], keep):.0%}" for name, keep in {"float32": lambda heat: heat, **KEPT}.items()),
+        + ", ".join(f"{name} {shared([made[place].map for place in ok], keep):.0%}" for name, keep in {"float32": lambda map: map, **KEPT}.items()),
         "",
         "Pixels of the top 15 % that change, per image: " + ", ".join(
             f"{name} {min(counts)} to {max(counts)}" for name, found in read_back.items()
@@ -96,23 +99,21 @@ def table(made: Sequence[Explained], read_back: dict[str, list[Explained]]) -> s
     return "\n".join(lines)
 
 
-def changed(one: Tensor | None, other: Tensor | None) -> int:
+def changed(first: Tensor | None, second: Tensor | None) -> int:
     """How many pixels of the top 15 % of one map are not in that of the other."""
-    if one is None or other is None:
+    if first is None or second is None:
         return 0
-    first, second = (
-        top_share(rank_pixels(heat[None]), 0.15, (heat.shape[0], heat.shape[1]))[0] for heat in (one, other)
-    )
-    return int((first & ~second).sum())
+    top, other = (top_share(rank_pixels(map[None]), 0.15, (map.shape[0], map.shape[1]))[0] for map in (first, second))
+    return int((top & ~other).sum())
 
 
 def shared(maps: Sequence[Tensor | None], keep: Callable[[Tensor], Tensor]) -> float:
     """Mean share of the pixels that are tied."""
     shares = []
-    for heat in maps:
-        if heat is not None:
-            counts = keep(heat).flatten().unique(return_counts=True)[1]
-            shares.append(float(counts[counts > 1].sum()) / heat.numel())
+    for map in maps:
+        if map is not None:
+            counts = keep(map).flatten().unique(return_counts=True)[1]
+            shares.append(float(counts[counts > 1].sum()) / map.numel())
     return float(np.mean(shares))
 
 

@@ -238,7 +238,7 @@ def judge(verdicts: Sequence[Verdict]) -> str:
     digests = len({verdict.digest for verdict in verdicts})
     stores = "the same content in all stores" if digests == 1 else f"{digests} DIFFERENT contents"
     bad = [verdict for verdict in verdicts if not verdict.good]
-    wrong = "".join(f"\nseed {one.seed} on {one.store}: {one.wrong}" for one in bad if one.wrong)
+    wrong = "".join(f"\nseed {verdict.seed} on {verdict.store}: {verdict.wrong}" for verdict in bad if verdict.wrong)
     return f"{len(verdicts) - len(bad)} of {len(verdicts)} runs as they must be, {stores}{wrong}"
 
 

@@ -194,8 +194,8 @@ def several_nodes(chance: random.Random, folder: Path, out: str) -> list[Measure
 def table(measured: list[Measured], seeds: int) -> str:
     """For the documentation: medians, and the worst."""
     by_fault: dict[str, list[Measured]] = defaultdict(list)
-    for one in measured:
-        by_fault[one.fault].append(one)
+    for measurement in measured:
+        by_fault[measurement.fault].append(measurement)
     lines = [
         f"Shards of {SHARD} images that take {SLOWLY:g} s each, one worker, image timeout {TIMEOUT:g} s; {seeds} seeds, even ones on local disk, odd "
         f"ones on S3 (moto's server). {machine()}, which other work shared: most of the time goes into starting workers, whose "
@@ -205,7 +205,10 @@ def table(measured: list[Measured], seeds: int) -> str:
         "|---|---|---|---|---|---|",
     ]
     for fault, all_of_it in by_fault.items():
-        seconds, redone = [one.seconds for one in all_of_it], [one.redone for one in all_of_it]
+        seconds, redone = (
+            [measurement.seconds for measurement in all_of_it],
+            [measurement.redone for measurement in all_of_it],
+        )
         lines.append(
             f"| {fault} | {len(all_of_it)} | {statistics.median(seconds):.1f} | {max(seconds):.1f} "
             f"| {statistics.median(redone):g} | {max(redone)} |"
@@ -226,8 +229,11 @@ def main() -> None:
                     title = f"{scene.__name__}-{seed}"
                     found = scene(random.Random(seed), Path(name) / title, f"{base}/{title}")
                     measured += found
-                    for one in found:
-                        print(f"seed {seed}: {one.fault}: {one.seconds:.1f} s, {one.redone} images again", flush=True)
+                    for record in found:
+                        print(
+                            f"seed {seed}: {record.fault}: {record.seconds:.1f} s, {record.redone} images again",
+                            flush=True,
+                        )
     print(table(measured, arguments.seeds))
     if arguments.write_docs:
         write_part(DOCS / "guarantees.md", "faults", table(measured, arguments.seeds))

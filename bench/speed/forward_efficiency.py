@@ -86,7 +86,7 @@ def measure(
     beside = Beside(sise, batch)
     session = ExplainSession(sise)
     begun, cpu = time.perf_counter(), time.process_time()
-    left = [one for key, image in enumerate(pictures) for one in session.push(key, image)]
+    left = [explanation for key, image in enumerate(pictures) for explanation in session.push(key, image)]
     full = len(beside.own)
     left += session.finish()
     sync(batch.device)
@@ -99,20 +99,20 @@ def measure(
         "efficiency": ratio * share, "forward_ratio": ratio, "forward_share": share,
         "forward_cpu_share": sum(beside.cpu["own"][:full]) / cpu_total, "masks": full * batch_size,
         "plain_per_second": batch_size / statistics.median(plain),
-        "statuses": sorted({one.status for one in left}),
+        "statuses": sorted({explanation.status for explanation in left}),
     }  # fmt: skip
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     rows = []
-    for key, one in found.items():
+    for key, record in found.items():
         name, precision, device, batch, stand_in, mu = key.split()
         target = TARGET[device]
-        verdict = "yes" if one["efficiency"] >= target else f"**no** ({target:g})"
+        verdict = "yes" if record["efficiency"] >= target else f"**no** ({target:g})"
         rows.append([
-            f"{name}{'' if stand_in == '-' else ' ' + stand_in}", precision, device, batch, mu, f"{one['plain_per_second']:.1f}", one["masks"],
-            f"{one['forward_ratio']:.3f}", f"{one['forward_share']:.3f}",
-            f"{one['forward_cpu_share']:.3f}", f"**{one['efficiency']:.3f}**", verdict,
+            f"{name}{'' if stand_in == '-' else ' ' + stand_in}", precision, device, batch, mu, f"{record['plain_per_second']:.1f}", record["masks"],
+            f"{record['forward_ratio']:.3f}", f"{record['forward_share']:.3f}",
+            f"{record['forward_cpu_share']:.3f}", f"**{record['efficiency']:.3f}**", verdict,
         ])  # fmt: skip
     head = ("network", "precision", "device", "batch", "mu", "plain forwards/s", "masks", "forward ratio", "share of time in forwards", "of CPU time",
             "efficiency", "target met")  # fmt: skip
@@ -150,7 +150,7 @@ def main() -> None:
                 for stand_in in arguments.stand_ins:
                     key = f"{name} {precision} {device} {arguments.batch_size} {stand_in} {arguments.mu:g}"
                     if key not in records:
-                        asked = {one: True for one in stand_in.split("+") if one != "-"}
+                        asked = {option: True for option in stand_in.split("+") if option != "-"}
                         records.add(
                             key,
                             measure(

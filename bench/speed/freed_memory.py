@@ -53,17 +53,17 @@ def measure(name: str, precision: str, batch_size: int, rounds: int) -> dict[str
     return {
         "own": statistics.median(rate for rate, _ in own), "kept": statistics.median(rate for rate, _ in kept),
         "kernel": statistics.median(share for _, share in own), "kernel_kept": statistics.median(share for _, share in kept),
-        "ratios": [two / one for (one, _), (two, _) in zip(own, kept, strict=True)],
+        "ratios": [with_memory / without for (without, _), (with_memory, _) in zip(own, kept, strict=True)],
     }  # fmt: skip
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     rows = []
-    for key, one in found.items():
+    for key, record in found.items():
         name, precision, batch = key.split()
-        ratios = one["ratios"]
+        ratios = record["ratios"]
         rows.append([
-            name, precision, batch, f"{one['own']:.1f}", f"{one['kernel']:.0%}", f"{one['kept']:.1f}", f"{one['kernel_kept']:.0%}",
+            name, precision, batch, f"{record['own']:.1f}", f"{record['kernel']:.0%}", f"{record['kept']:.1f}", f"{record['kernel_kept']:.0%}",
             f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} - {max(ratios):.2f})",
         ])  # fmt: skip
     head = (

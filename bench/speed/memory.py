@@ -37,9 +37,11 @@ def cell(batch_size: int, mu: float, images: int, precision: str) -> dict[str, A
         model(torch.zeros(batch_size, 3, 224, 224, device=device).to(memory_format=torch.channels_last))
     plain = peak()
     session = ExplainSession(SISE(model, mu=mu, batch_size=batch_size, precision=precision))
-    found = [one for key, image in enumerate(pictures) for one in session.push(key, image)] + session.finish()
+    found = [
+        explanation for key, image in enumerate(pictures) for explanation in session.push(key, image)
+    ] + session.finish()
     return {
-        "masks": sum(sum(one.mask_counts) for one in found),
+        "masks": sum(sum(record.mask_counts) for record in found),
         "plain": plain,
         "engine": peak(),
         "device": device_peak(),
@@ -61,10 +63,10 @@ def in_a_process(batch_size: int, mu: float, images: int, precision: str) -> dic
 
 def lines(found: dict[str, Any]) -> list[str]:
     rows = []
-    for key, one in sorted(found.items(), key=lambda item: (int(item[0].split()[0]), item[1]["masks"])):
+    for key, record in sorted(found.items(), key=lambda item: (int(item[0].split()[0]), item[1]["masks"])):
         batch, _, images, precision = key.split()
-        device = [] if one["device"] is None else [f"{one['device']:.0f}"]
-        rows.append([batch, images, one["masks"], precision, f"{one['plain']:.0f}", f"{one['engine']:.0f}", f"{one['engine'] - one['plain']:+.0f}", *device])  # fmt: skip
+        device = [] if record["device"] is None else [f"{record['device']:.0f}"]
+        rows.append([batch, images, record["masks"], precision, f"{record['plain']:.0f}", f"{record['engine']:.0f}", f"{record['engine'] - record['plain']:+.0f}", *device])  # fmt: skip
     head = [
         "batch",
         "images",
@@ -74,7 +76,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         "after the engine, MiB",
         "difference",
     ]
-    head += ["peak device memory, MiB"] if any(one["device"] is not None for one in found.values()) else []
+    head += ["peak device memory, MiB"] if any(record["device"] is not None for record in found.values()) else []
     return [
         "## Memory",
         "",

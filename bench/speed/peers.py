@@ -32,8 +32,8 @@ def score_cam_of_grad_cam(
         contextlib.redirect_stderr(io.StringIO()),
     ):
         cam.batch_size = batch
-        heat = cam(image[None], [ClassifierOutputTarget(target)])[0]
-    return torch.from_numpy(heat), used[0]
+        map = cam(image[None], [ClassifierOutputTarget(target)])[0]
+    return torch.from_numpy(map), used[0]
 
 
 def score_cam_of_torchcam(
@@ -50,8 +50,8 @@ def score_cam_of_torchcam(
     with torch.no_grad(), ScoreCAM(model, layer, batch_size=batch, reshape_transform=few) as cam:
         scores = model(image[None])
         coarse = cam(target, scores)[0]
-    heat = nn.functional.interpolate(coarse.view(1, 1, *coarse.shape[-2:]).float(), image.shape[1:], mode="bilinear")
-    return heat[0, 0], used[0]
+    map = nn.functional.interpolate(coarse.view(1, 1, *coarse.shape[-2:]).float(), image.shape[1:], mode="bilinear")
+    return map[0, 0], used[0]
 
 
 def occlusion_of_captum(

@@ -83,7 +83,7 @@ def build_timed(folder: str, spec: WorkerSpec, reader: SampleReader) -> Engine:
     path = Path(folder) / f"{os.getpid()}.jsonl"
     begun = clocks()
     engine = build_engine(spec, reader)
-    path.write_text("".join(json.dumps(one) + "\n" for one in (["build", *begun], ["built", *clocks()])))
+    path.write_text("".join(json.dumps(note) + "\n" for note in (["build", *begun], ["built", *clocks()])))
     engine.session = TimedSession(engine.session, path)  # type: ignore[misc]
     return engine
 
@@ -93,7 +93,10 @@ def spans(folder: str) -> tuple[float, float]:
     walls, cpus = [], []
     for path in Path(folder).glob("*.jsonl"):
         notes = [json.loads(line) for line in path.read_text().splitlines()]
-        first, last = next(one for one in notes if one[0] == "push"), [one for one in notes if one[0] == "finish"][-1]
+        first, last = (
+            next(note for note in notes if note[0] == "push"),
+            [note for note in notes if note[0] == "finish"][-1],
+        )
         walls.append(last[1] - first[1])
         cpus.append(last[2] - first[2])
     return statistics.mean(walls), statistics.mean(cpus)
@@ -122,7 +125,7 @@ def through_ray(workers: int, shards: int, images: int, spec: WorkerSpec) -> dic
         wall, cpu = spans(notes)
         builds = [[json.loads(line) for line in path.read_text().splitlines()[:2]] for path in Path(notes).glob("*")]
     ray_up, first = seen["WorkersChanged0"], seen[ShardStarted.__name__]
-    building = min(one[0][1] for one in builds)
+    building = min(build[0][1] for build in builds)
     return {
         "wall": wall, "cpu": cpu, "ray": ray_up - begun, "process": building - ray_up,
         "model": statistics.mean(built[1] - build[1] for build, built in builds), "to_first_shard": first - begun,
@@ -142,7 +145,7 @@ def bare(workers: int, shards: int, images: int, mu: float, precision: str) -> d
             json.dumps([notes, shards, images, mu, precision]),
         ]
         started = [subprocess.Popen(command) for _ in range(workers)]
-        if any(one.wait() for one in started):
+        if any(process.wait() for process in started):
             raise SystemExit("a bare process failed")
         wall, cpu = spans(notes)
     return {"wall": wall, "cpu": cpu}
@@ -161,20 +164,20 @@ def explain_bare(folder: str, shards: int, images: int, mu: float, precision: st
 
 def lines(found: dict[str, Any]) -> list[str]:
     rounds: dict[str, list[dict[str, Any]]] = {}
-    for key, one in found.items():
-        rounds.setdefault(key.rsplit(" ", 1)[0], []).append(one)
+    for key, record in found.items():
+        rounds.setdefault(key.rsplit(" ", 1)[0], []).append(record)
     rows, starts = [], []
     for key, several in rounds.items():
         workers, shards, images, mu, precision = key.split()
-        ratios = [[one["ray"][clock] / one["bare"][clock] - 1 for one in several] for clock in ("wall", "cpu")]
-        seconds = statistics.median(one["bare"]["wall"] for one in several) / int(shards)
+        ratios = [[round_["ray"][clock] / round_["bare"][clock] - 1 for round_ in several] for clock in ("wall", "cpu")]
+        seconds = statistics.median(round_["bare"]["wall"] for round_ in several) / int(shards)
         rows.append([workers, images, f"{seconds:.0f} s", f"{precision}, mu = {mu}", len(several),
-                     *(f"{statistics.median(one):+.1%} ({min(one):+.1%} to {max(one):+.1%})" for one in ratios)])  # fmt: skip
-        starts.append([workers, *(f"{statistics.median(one['ray'][part] for one in several):.1f}" for part in ("ray", "process", "model", "to_first_shard", "down"))])  # fmt: skip
+                     *(f"{statistics.median(ratio):+.1%} ({min(ratio):+.1%} to {max(ratio):+.1%})" for ratio in ratios)])  # fmt: skip
+        starts.append([workers, *(f"{statistics.median(round_['ray'][part] for round_ in several):.1f}" for part in ("ray", "process", "model", "to_first_shard", "down"))])  # fmt: skip
     return [
         "## What the pipeline adds",
         "",
-        "MobileNetV2 through Ray (supervisor, actors, announcements of every image, Parquet) beside bare engines in processes of their own,",
+        "MobileNetV2 through Ray (supervisor, actors, an event for every image, Parquet) beside bare engines in processes of their own,",
         "from the first image to the last, `python -m bench pipeline_overhead`. Median over rounds, in brackets the extremes; CPU time is what",
         "to read where other programs share the machine.",
         "",

@@ -28,7 +28,7 @@ from heatlas.pipeline.store import store
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.workers.events import ImagesAlive, RunEvent, ShardDone, ShardFinished, ShardStarted, Writing
 from heatlas.workers.images.decode import Prepared
-from heatlas.workers.policy import orders as signals
+from heatlas.workers.policy import orders
 from heatlas.workers.policy.policy import Limits, Policy
 from heatlas.workers.ray.actor_pool import News
 from heatlas.workers.ray.supervisor import _Run, supervise
@@ -66,7 +66,7 @@ def simulated(workers: int, shards: int, images: int) -> dict[str, float]:
     run = _Run(plan, lambda shard: samples, SimulatedFleet(), Policy(plan, Limits()), lambda event: None)  # type: ignore[arg-type]
     begun = time.perf_counter()
     while not run.policy.ended:
-        run.hear(signals.Capacity(workers))
+        run.hear(orders.Capacity(workers))
         run.turn(0.0)
     seconds = time.perf_counter() - begun
     if len(run.outcome.done) != shards:
@@ -162,7 +162,7 @@ def planning(images: int) -> dict[str, float]:
     samples_of(listing, shards[len(shards) // 2])
     found["one_shard_s"] = time.perf_counter() - begun
     begun = time.perf_counter()
-    Policy(shards, Limits()).handle(signals.Capacity(300), 0.0)
+    Policy(shards, Limits()).handle(orders.Capacity(300), 0.0)
     found["policy_s"] = time.perf_counter() - begun
     found |= {"shards": len(shards), "listing_mib": listing.nbytes / 2**20, "peak_growth_mib": peak() - before}
     return found
@@ -202,8 +202,8 @@ def peak() -> float:
 
 def lines(found: dict[str, Any]) -> list[str]:
     loops = [
-        [key.split()[1], key.split()[3], f"{one['shards_per_second']:.0f}", f"{one['events_per_second']:.0f}"]
-        for key, one in found.items() if key.startswith("simulated")
+        [key.split()[1], key.split()[3], f"{record['shards_per_second']:.0f}", f"{record['events_per_second']:.0f}"]
+        for key, record in found.items() if key.startswith("simulated")
     ]  # fmt: skip
     out = [
         "## Scale",
@@ -213,19 +213,19 @@ def lines(found: dict[str, Any]) -> list[str]:
         *table(("workers", "images a shard", "shards/s", "events/s"), loops),
         "",
     ]
-    for key, one in found.items():
+    for key, record in found.items():
         kind, count = key.split()[:2]
         if kind == "ray":
-            out += [f"Through Ray, {count} actors with an engine that sleeps 5 ms an image: {one['shards_per_second']:.1f} shards/s, "
-                    f"{one['events_per_second']:.0f} events/s; the sleeping alone is {one['sleep_share']:.0%} of the time.", ""]  # fmt: skip
+            out += [f"Through Ray, {count} actors with an engine that sleeps 5 ms an image: {record['shards_per_second']:.1f} shards/s, "
+                    f"{record['events_per_second']:.0f} events/s; the sleeping alone is {record['sleep_share']:.0%} of the time.", ""]  # fmt: skip
         if kind == "plan":
-            out += [f"Planning {int(count):,} images into {one['shards']:,} shards: unique ids {one['unique_s']:.1f} s, digest of the listing "
-                    f"{one['digest_s']:.1f} s, shards and their digest {one['shards_s']:.2f} s, the policy's state {one['policy_s']:.2f} s, "
-                    f"the samples of one shard {one['one_shard_s'] * 1000:.1f} ms. The listing is {one['listing_mib']:.0f} MiB, on top of which "
-                    f"planning takes at most {one['peak_growth_mib']:.0f} MiB.", ""]  # fmt: skip
+            out += [f"Planning {int(count):,} images into {record['shards']:,} shards: unique ids {record['unique_s']:.1f} s, digest of the listing "
+                    f"{record['digest_s']:.1f} s, shards and their digest {record['shards_s']:.2f} s, the policy's state {record['policy_s']:.2f} s, "
+                    f"the samples of one shard {record['one_shard_s'] * 1000:.1f} ms. The listing is {record['listing_mib']:.0f} MiB, on top of which "
+                    f"planning takes at most {record['peak_growth_mib']:.0f} MiB.", ""]  # fmt: skip
         if kind == "resume":
             out += [
-                f"Resuming over {int(count):,} parts on a local disk: {one['seconds']:.2f} s and {one['listings']} listing.",
+                f"Resuming over {int(count):,} parts on a local disk: {record['seconds']:.2f} s and {record['listings']} listing.",
                 "",
             ]
     return out[:-1]

@@ -91,12 +91,14 @@ def score_cam_lines(found: dict[str, Any]) -> list[str]:
     for name, layer, count in dict.fromkeys(
         tuple(key.split("|")[1:4]) for key in found if key.startswith("score_cam|")
     ):
-        rounds = [one for key, one in found.items() if key.startswith(f"score_cam|{name}|{layer}|{count}|")]
+        rounds = [record for key, record in found.items() if key.startswith(f"score_cam|{name}|{layer}|{count}|")]
         rows = []
         for label in rounds[0]:
-            ratios = [one[label]["rate"] / max(one[peer]["rate"] for peer in SCORE_CAMS) for one in rounds]
-            tuned = [one[label]["rate"] / max(one[f"{peer} tuned"]["rate"] for peer in SCORE_CAMS) for one in rounds]
-            rate = statistics.median(one[label]["rate"] for one in rounds)
+            ratios = [round_[label]["rate"] / max(round_[peer]["rate"] for peer in SCORE_CAMS) for round_ in rounds]
+            tuned = [
+                round_[label]["rate"] / max(round_[f"{peer} tuned"]["rate"] for peer in SCORE_CAMS) for round_ in rounds
+            ]
+            rate = statistics.median(round_[label]["rate"] for round_ in rounds)
             rows.append(
                 [
                     label,

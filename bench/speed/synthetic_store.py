@@ -132,7 +132,7 @@ def _images(world: World, random: np.random.Generator, shard: Shard) -> Columns:
     kind[(truth == SHORTCUT_CLASS) & (kind == "plain") & (random.random(count) < SHORTCUT_SHARE)] = "shortcut"
     other = (truth + random.integers(1, world.classes, count)) % world.classes
     return {
-        "id": np.array([f"img-{one:08d}" for one in index]),
+        "id": np.array([f"img-{number:08d}" for number in index]),
         "kind": kind,
         "label": np.where(kind == "label_noise", other, truth),
         "prediction": np.where(kind == "mistake", other, truth),
@@ -223,7 +223,7 @@ def _table(layout: StoreLayout, rows: Columns, world: World, *, floors: bool = F
     error = {"decode_error": "cannot decode the image", "no_evidence": "a block layer kept no feature map"}
     known: dict[str, Any] = {
         "id": rows["id"], "uri": np.char.add("/synthetic/", rows["id"]), "method": np.full(count, "sise"), "device": np.full(count, "cpu"),
-        "status": status, "error": np.array([error.get(one) for one in status], object), "label": rows["label"],
+        "status": status, "error": np.array([error.get(cause) for cause in status], object), "label": rows["label"],
         **{name: _blank(rows[name], undecoded) for name in ("prediction", "target", "score")},
         "logit": _blank(np.log(rows["score"] / (1 - np.minimum(rows["score"], 1 - 1e-9))), undecoded),
         "height": np.full(count, 480), "width": np.full(count, 640), "n_masks": np.full(count, 200), "n_forwards": np.full(count, 203),
@@ -233,7 +233,7 @@ def _table(layout: StoreLayout, rows: Columns, world: World, *, floors: bool = F
     known["map"] = _map_column(rows["map"], failed, world.map_size)
     known["floors"] = _floors(layout, count, FLOOR_ROWS if floors else 0)
     known["mask_counts"] = pa.array([[100, 60, 40]] * count)
-    arrays = [_column(known.get(one.name), one.type, count) for one in layout.schema()]
+    arrays = [_column(known.get(field.name), field.type, count) for field in layout.schema()]
     return pa.table(arrays, schema=layout.schema())
 
 
@@ -256,8 +256,8 @@ def _map_column(maps: np.ndarray, failed: np.ndarray, size: int) -> pa.Array:
 
 def _floors(layout: StoreLayout, count: int, wanted: int) -> pa.Array:
     values = {"drop_pct": 60.0, "increase": 0.05, "ebpg": 0.2, "bbox": 0.2}
-    one = {field.name: values for field in layout.floors_type}
-    return pa.array([one if place < wanted else None for place in range(count)], layout.floors_type)
+    values_of_row = {field.name: values for field in layout.floors_type}
+    return pa.array([values_of_row if place < wanted else None for place in range(count)], layout.floors_type)
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ def race(name: str, images: int, cap: int, records: Records) -> None:
         image = prepared(sample).image.to(device)
         with torch.no_grad():
             target = int(plain(image[None]).argmax())
-        wanted = min(sum(one.job.count for one in SISE(fast).layer_masks(image, target)[1]), cap or 10**9)
+        wanted = min(sum(layer_mask.job.count for layer_mask in SISE(fast).layer_masks(image, target)[1]), cap or 10**9)
         runs: dict[str, Callable[[], tuple[float, int]]] = {}
         for precision in ("fp32", "bf16"):
             for fold in (False, True):
@@ -139,14 +139,14 @@ def quality(name: str, images: int, records: Records) -> None:
                 continue
             begun = time.perf_counter()
             if method in RUNS:
-                heat = RUNS[method](model, layer, image, target, None, 32)[0].to(device).float()
-                heat = heat / heat.amax().clamp(min=1e-12)
+                map = RUNS[method](model, layer, image, target, None, 32)[0].to(device).float()
+                map = map / map.amax().clamp(min=1e-12)
             else:
-                heat = sise(image[None], target).maps[0]
+                map = sise(image[None], target).maps[0]
             seconds = time.perf_counter() - begun
-            status = OK if bool(heat.amax() > heat.amin()) else CONSTANT_MAP
+            status = OK if bool(map.amax() > map.amin()) else CONSTANT_MAP
             given = Explanation(status, None, target, target, float(logits.softmax(0)[target]), float(logits[target]))
-            given.map = heat if status == OK else None
+            given.map = map if status == OK else None
             session = ExplainSession(SISE(model, batch_size=32), METRICS)
             left = (
                 session.push(0, image, truth=found.truth, sample_seed=seed_of(sample.id), given=given)
@@ -164,33 +164,34 @@ def lines(found: dict[str, Any]) -> list[str]:
         "themselves; heatlas's workers do it. Ratios are within an image; the median over images counts, in brackets the least and the largest.",
     ]
     for name in dict.fromkeys(key.split("|")[1] for key in found if key.startswith("race")):
-        races = [one for key, one in found.items() if key.startswith(f"race|{name}|")]
+        races = [record for key, record in found.items() if key.startswith(f"race|{name}|")]
         labels = list(races[0])
-        plain = [max(one[peer]["rate"] for peer in PEERS) for one in races]
-        tuned = [max(one[f"{peer} tuned"]["rate"] for peer in PEERS) for one in races]
+        plain = [max(race[peer]["rate"] for peer in PEERS) for race in races]
+        tuned = [max(race[f"{peer} tuned"]["rate"] for peer in PEERS) for race in races]
         rows = []
         for label in labels:
-            rates = [one[label]["rate"] for one in races]
+            rates = [race[label]["rate"] for race in races]
             batch = found.get(f"batch|{name}|{label.removesuffix(' tuned')}|{label.endswith(' tuned')}", 32)
-            rows.append([label, batch, f"{statistics.mean(one[label]['masks'] for one in races):.0f}", f"{statistics.median(rates):.1f}",
+            rows.append([label, batch, f"{statistics.mean(race[label]['masks'] for race in races):.0f}", f"{statistics.median(rates):.1f}",
                          spread(rates, plain), spread(rates, tuned)])  # fmt: skip
         head = ("method", "batch", "masks", "masks/s", "x the best peer", "x the best tuned peer")
         out += ["", f"### {name}, {len(races)} images", "", *table(head, rows)]
     for name in dict.fromkeys(key.split("|")[1] for key in found if key.startswith("quality")):
         rows = []
-        cells = [one for key, one in found.items() if key.startswith(f"quality|{name}|")]
+        cells = [record for key, record in found.items() if key.startswith(f"quality|{name}|")]
         ids = {key.split("|")[3] for key in found if key.startswith(f"quality|{name}|")}
         for method in ("heatlas bf16", *PEERS):
-            of = [found[f"quality|{name}|{method}|{one}"] for one in ids if all(f"quality|{name}|{other}|{one}" in found for other in ("heatlas bf16", *PEERS))]  # fmt: skip
+            of = [found[f"quality|{name}|{method}|{id}"] for id in ids if all(f"quality|{name}|{other}|{id}" in found for other in ("heatlas bf16", *PEERS))]  # fmt: skip
             values = [
-                [one["metrics"][metric] for one in of if one["metrics"].get(metric) is not None] for metric in METRICS
+                [record["metrics"][metric] for record in of if record["metrics"].get(metric) is not None]
+                for metric in METRICS
             ]
             rows.append(
                 [
                     method,
                     len(of),
-                    f"{np.median([one['seconds'] for one in of]):.1f}",
-                    *(f"{np.mean(one):.3f}" if one else "-" for one in values),
+                    f"{np.median([record['seconds'] for record in of]):.1f}",
+                    *(f"{np.mean(value):.3f}" if value else "-" for value in values),
                 ]
             )
         if cells:
@@ -200,7 +201,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def spread(rates: list[float], best: list[float]) -> str:
-    ratios = [one / other for one, other in zip(rates, best, strict=True)]
+    ratios = [rate / peak for rate, peak in zip(rates, best, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
 
 

@@ -25,10 +25,10 @@ HEADER = """<!-- Made by `python -m docs.generate methods`; do not edit, run it 
     heatlas explain ... --method rise --rise.masks 8000
     heatlas explain --help                           # the settings of every method
 
-Store, metrics, floors, `--sanity`, resuming and all guarantees are the same for every method. A run has one method; its settings, and no other
+Store, metrics, chance baselines, `--sanity`, resuming and all guarantees are the same for every method. A run has one method; its settings, and no other
 method's, belong to the run's fingerprint, so that a run resumed with others is refused. Two methods on the same images are two
 runs, which `heatlas compare` compares. A model that a method cannot explain is refused before anything is written, with the methods that fit.
-`layer_agreement` compares SISE's block maps and is null with other methods. How each departs from its paper or its released code stands in [method-notes.md](method-notes.md), what they score in
+`layer_agreement` compares SISE's block maps and is null with other methods. How each departs from its paper or its released code stands in [method-notes.md](method-notes.md), what their metrics are in
 [evaluation.md](evaluation.md).
 
     import heatlas
@@ -37,7 +37,7 @@ runs, which `heatlas compare` compares. A model that a method cannot explain is 
 
 Passes are forwards (F) and backwards (B) of the model per image and class with default settings, K the number of masks. A method that
 explains whole batches takes one more forward, which finds the predicted class. `n_forwards` and `n_backwards` in the store
-count everything that was spent on a row, its metrics too.
+count all passes of a row, its metrics included.
 """
 PASSES = {
     "sise": "1F 1B + K F, K maps of all blocks",
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def page() -> str:
-    methods = [find_method(one[0]) for one in BUILT_IN]
+    methods = [find_method(method[0]) for method in BUILT_IN]
     head = "| method | models | passes | needs | map is made of | source |\n|---|---|---|---|---|---|\n"
     parts = [
         HEADER + "\n" + head + "\n".join(map(line, methods)),
@@ -89,46 +89,46 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def line(one: Method) -> str:
-    needs = [need for need in ("gradients", "training", "artefact") if getattr(one, need)]
+def line(method: Method) -> str:
+    needs = [need for need in ("gradients", "training", "artefact") if getattr(method, need)]
     cells = (
-        f"[`{one.name}`](#{one.name})", ARCHITECTURES[one.architecture], passes(one), ", ".join(needs) or "-",
-        RESOLUTIONS[one.resolution], one.source,
+        f"[`{method.name}`](#{method.name})", ARCHITECTURES[method.architecture], passes(method), ", ".join(needs) or "-",
+        RESOLUTIONS[method.resolution], method.source,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
-def passes(one: Method) -> str:
-    cost = one.cost(one.settings())
+def passes(method: Method) -> str:
+    cost = method.cost(method.settings())
     if cost is None:
-        return PASSES[one.name]
+        return PASSES[method.name]
     return " ".join(f"{count}{kind}" for count, kind in ((cost.forwards, "F"), (cost.backwards, "B")) if count)
 
 
-def section(one: Method) -> str:
+def section(method: Method) -> str:
     told = inspect.getdoc(
-        importlib.import_module(one.build.__module__ if one.packed is None else one.packed.__module__)
+        importlib.import_module(method.build.__module__ if method.packed is None else method.packed.__module__)
     )
-    facts = [f"Source: {one.source}."]
-    if one.stochastic:
+    facts = [f"Source: {method.source}."]
+    if method.stochastic:
         facts.append("Draws from the run's seed and the image's id.")
-    if not one.class_specific:
+    if not method.class_specific:
         facts.append("The map is the same for every class.")
-    text = f"## {one.name}\n\n{one.summary[:1].upper()}{one.summary[1:]}. {' '.join(facts)}"
-    if one.name not in ("sise", "ada_sise") and told:
+    text = f"## {method.name}\n\n{method.summary[:1].upper()}{method.summary[1:]}. {' '.join(facts)}"
+    if method.name not in ("sise", "ada_sise") and told:
         text += f"\n\n{told}"
-    if one.name in MEASURED:
-        text += f" {MEASURED[one.name]}"
-    settings = [setting for setting in dataclasses.fields(one.settings) if setting.name != "seed"]
+    if method.name in MEASURED:
+        text += f" {MEASURED[method.name]}"
+    settings = [setting for setting in dataclasses.fields(method.settings) if setting.name != "seed"]
     if settings:
-        hints = get_type_hints(one.settings)
+        hints = get_type_hints(method.settings)
         rows = [
-            f"| `--{one.name.replace('_', '-')}.{setting.name.replace('_', '-')}` | {kind(hints[setting.name])} | {default(setting)} | {setting.metadata['help']} |"
+            f"| `--{method.name.replace('_', '-')}.{setting.name.replace('_', '-')}` | {kind(hints[setting.name])} | {default(setting)} | {setting.metadata['help']} |"
             for setting in settings
         ]
         text += "\n\n| setting | type | default | |\n|---|---|---|---|\n" + "\n".join(rows)
-    if one.extras:
-        text += "\n\n" + "\n".join(f"- Column `{name}`: {meaning}." for name, meaning in one.extras.items())
+    if method.extras:
+        text += "\n\n" + "\n".join(f"- Column `{name}`: {meaning}." for name, meaning in method.extras.items())
     return text
 
 
@@ -137,7 +137,7 @@ def kind(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(hint))
     if type(None) in get_args(hint):
-        return kind(next(one for one in get_args(hint) if one is not type(None)))
+        return kind(next(choice for choice in get_args(hint) if choice is not type(None)))
     if get_origin(hint) is tuple:
         return "names"
     return {bool: "yes or no", int: "whole number", float: "number", str: "text"}[hint]
@@ -148,7 +148,7 @@ def default(setting: dataclasses.Field[Any]) -> str:
     if value is None:
         return "-"
     if isinstance(value, tuple):
-        return ", ".join(f"`{one}`" for one in value)
+        return ", ".join(f"`{choice}`" for choice in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"`{value:.4g}`" if isinstance(value, float) else f"`{value}`"

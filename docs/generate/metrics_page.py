@@ -99,18 +99,18 @@ def page() -> str:
         "explanation per image. Adebayo et al., NeurIPS 2018.\n\nSays whether the map depends on what was learnt. A low value does "
         "not say that the map is right."
     )
-    parts.append(floors_section())
+    parts.append(chance_section())
     parts.append("## What others mean by the name\n\n| here | there | difference |\n|---|---|---|\n" + "\n".join(
         f"| {ours} | {library} | {difference} |" for ours, library, difference in LIBRARIES
     ))  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
-def floors_section() -> str:
+def chance_section() -> str:
     names = [metric.name for metric in floored(METRICS.values())]
     lines = "\n".join(f"- `{name}`: {(draw.__doc__ or '').split(chr(10))[0]}" for name, draw in FLOORS.items())
     return (
-        "## Floors\n\nWhat maps get that know nothing of the model, measured by the same forwards on the same images: on 32 of a run "
+        "## Chance baselines\n\nWhat maps get that know nothing of the model, measured by the same forwards on the same images: on 32 of a run "
         "(`--chance-maps N`), the same ones in every run over the same ids, whatever the order or the workers. They stand in the column "
         "`floors` of these rows (`floors.random.drop_pct`), so they are in no mean over a metric's own column.\n\n"
         f"{lines}\n\nNot measured are metrics that ask a method for further maps or for its block maps: "
@@ -120,10 +120,10 @@ def floors_section() -> str:
 
 
 def preset_row(name: str, metrics: Iterable[str]) -> str:
-    chosen = [METRICS[one] for one in metrics]
+    chosen = [METRICS[metric] for metric in metrics]
     probes = {probe.name: probe.count for metric in chosen for probe in metric.probes}
-    further = {one.name: one.count for metric in chosen for one in metric.explains}
-    return f"| `{name}` | {len(chosen)} | {sum(probes.values())} | {sum(further.values())} |"
+    extra = {request.name: request.count for metric in chosen for request in metric.explains}
+    return f"| `{name}` | {len(chosen)} | {sum(probes.values())} | {sum(extra.values())} |"
 
 
 def section(metric: Metric) -> str:
