@@ -13,8 +13,9 @@ from torch import nn
 from torchvision.models import get_model, mobilenet_v2
 
 from heatlas.pipeline.shards import plan_shards, samples_of
-from heatlas.pipeline.sources import list_samples
+from heatlas.pipeline.sources import list_source
 from heatlas.pipeline.sources.listing.labels import resolve_labels
+from heatlas.pipeline.sources.listing.options import SourceOptions
 from heatlas.pipeline.sources.reading.reader import FsspecReader
 from heatlas.workers.images.decode import Prepared, prepare
 from heatlas.workers.images.preprocess import Preprocess
@@ -49,7 +50,9 @@ class DataSet:
         manifest = DATA / self.name / "labels.csv"
         if not manifest.exists():
             raise SystemExit(f"needs the evaluation data in {DATA}; BENCH_DATA names another folder")
-        listing = resolve_labels(list_samples(str(manifest), self.columns), None, self.classes).listing
+        listing = resolve_labels(
+            list_source(str(manifest), SourceOptions(columns=self.columns)).listing, None, self.classes
+        ).listing
         [shard] = plan_shards(len(listing), len(listing))
         return sorted(samples_of(listing, shard), key=lambda sample: seed_of(sample.id))[:limit]
 

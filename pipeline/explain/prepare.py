@@ -28,7 +28,7 @@ from ..settings.run import Settings
 from ..shards import samples_of
 from ..sources.listing.detection import item_source, place_named
 from ..sources.listing.labels import ResolvedLabels, resolve_labels
-from ..sources.listing.place import matches
+from ..sources.listing.place import could_match
 from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
 from ..storage.location import locate
@@ -162,7 +162,9 @@ def refuse_out_among_images(settings: Settings) -> None:
     if place is None:
         return
     (data_fs, data), (out_fs, out) = locate(place), locate(settings.out)
-    inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/") or matches(data, f"{out.rstrip('/')}/_show/x.png")
+    inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/") or could_match(
+        data, f"{out.rstrip('/')}/_show/x.png"
+    )
     if inside and data_fs.to_dict() == out_fs.to_dict() and not data_fs.isfile(data):
         raise DataError(
             f"--out {settings.out} lies in the image folder --data {settings.data}; choose a place outside of it"

@@ -16,9 +16,9 @@ from ...workers.samples import Shard
 from ..settings.run import Settings
 from ..shards import EXTRA, cut_containers, default_shard_size, plan_shards
 from ..sources import list_source
-from ..sources.listing.extra_columns import wants_extra, with_extra
+from ..sources.listing.extra_columns import choose_extra, wants_extra
 from ..sources.listing.options import Listed, SourceOptions
-from ..sources.listing.selection import sampled, where, with_ids
+from ..sources.listing.selection import draw_sample, filter_by_condition, select_ids
 from ..sources.reading.container_uri import CONTAINER
 from ..store.schema import EXTRA_TYPES, RESERVED
 
@@ -42,12 +42,12 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
     found = list_source(settings.data, options)
     listing = found.listing
     if settings.where is not None:
-        listing = where(listing, settings.where)
+        listing = filter_by_condition(listing, settings.where)
     if settings.ids is not None:
-        listing = with_ids(listing, settings.ids)
+        listing = select_ids(listing, settings.ids)
     if settings.sample is not None:
-        listing = sampled(listing, settings.sample, settings.seed)
-    listing = with_extra(
+        listing = draw_sample(listing, settings.sample, settings.seed)
+    listing = choose_extra(
         listing.slice(0, settings.limit), extra, {*RESERVED, *METRICS, SANITY, *find_method(settings.method).extras}
     )
     labels = pc.unique(pc.drop_null(found.listing["label"])).to_pylist() if len(listing) < len(found.listing) else ()

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...errors import UsageError, did_you_mean
 from ...workers.images.preprocess import Preprocess
 from ..pictures.stored_images import heat_of, reader_of, stored_preprocess
-from ..sources.listing.selection import with_ids
+from ..sources.listing.selection import select_ids
 from ..sources.reading.reader import FsspecReader
 from ..store.reader import StoreReader
 from ..store.sql import reading_parts
@@ -54,7 +54,7 @@ class Chosen:
         if ids is not None:
             with reading_parts(atlas.uri):
                 known = atlas.sql("SELECT DISTINCT id FROM atlas ORDER BY id").to_arrow_table()
-            listed = with_ids(known, ids)["id"].to_pylist()
+            listed = select_ids(known, ids)["id"].to_pylist()
         found = cls(atlas, where, listed, tuple(dict.fromkeys(columns)) if columns is not None else None)
         if not found.count():
             raise UsageError(f"no row of {atlas.uri} is chosen{f' by --where {where}' if where else ''}; `heatlas status` and "

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from ...errors import shortened
-from ...workers.models.built_model import NOBODY
+from ...workers.models.built_model import UNSTATED
 from ...workers.models.load import LoadedModel
 from ..sources.listing.labels import ResolvedLabels
 from ..text import counted
@@ -139,11 +139,11 @@ def too_large(probe: RunProbe, size: tuple[int, int]) -> Iterator[Finding]:
 
 
 def guessed(origins: Mapping[str, str]) -> Iterator[Finding]:
-    unsaid = [name for name in ("size", "mean", "std") if origins.get(name) == NOBODY]
+    unsaid = [name for name in ("size", "mean", "std") if origins.get(name) == UNSTATED]
     if unsaid:
         yield Finding(
             "preprocessing_guessed",
-            f"nobody says the model's {', '.join(unsaid)}: ImageNet's usual values are assumed",
+            f"the model does not state its {', '.join(unsaid)}: ImageNet's usual values are assumed",
             "set " + ", ".join(f"--preprocess.{name}" for name in unsaid) + " as the model was trained",
         )
 

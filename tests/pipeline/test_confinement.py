@@ -159,7 +159,7 @@ def test_a_root_that_cannot_confine_is_refused(data_root: str) -> None:
     with pytest.raises(SettingsError) as caught:
         check_data_root(data_root)
     assert (
-        f"--data-root {data_root or repr('')} is no folder here; give one, or a URI that begins with one of s3://"
+        f"--data-root {data_root or repr('')} is not a folder here; give one, or a URI that begins with one of s3://"
         in str(caught.value)
     )
 

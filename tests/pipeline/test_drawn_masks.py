@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from heatlas.errors import SampleError
-from heatlas.pipeline.sources.reading.drawn_masks import decompressed, drawn_mask, polygon_mask, run_length_mask
+from heatlas.pipeline.sources.reading.drawn_masks import decompressed, draw_mask, polygon_mask, run_length_mask
 from heatlas.statuses import TRUTH_ERROR
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -95,7 +95,7 @@ def test_polygons_are_nearly_those_of_pycocotools():
 
 
 def drawn(*annotations: dict) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(drawn_mask(annotations, WIDTH, HEIGHT)))) > 0
+    return np.asarray(Image.open(io.BytesIO(draw_mask(annotations, WIDTH, HEIGHT)))) > 0
 
 
 def test_annotations_are_united_and_boxes_stand_in_for_segmentations():
@@ -117,9 +117,9 @@ def test_annotations_are_united_and_boxes_stand_in_for_segmentations():
         ({"segmentation": {"size": [7, 9], "counts": [5]}}, "add up to 5 pixels, not to 63"),
         ({"segmentation": {"size": [7, 9], "counts": [64, -1]}}, "add up to"),
         ({"segmentation": {"size": [9, 7], "counts": [63]}}, "its size is [9, 7]"),
-        ({"segmentation": {"size": [7, 9], "counts": "\n"}}, "is no part of compressed run lengths"),
+        ({"segmentation": {"size": [7, 9], "counts": "\n"}}, "is not part of compressed run lengths"),
         ({"segmentation": {"size": [7, 9], "counts": "o"}}, "cut short"),
-        ({"segmentation": {"size": [7, 9], "counts": "o" * 40}}, "is no part"),
+        ({"segmentation": {"size": [7, 9], "counts": "o" * 40}}, "is not part"),
     ],
 )
 def test_what_cannot_be_drawn_is_an_error_row(annotation: dict, expected: str):
@@ -131,4 +131,4 @@ def test_what_cannot_be_drawn_is_an_error_row(annotation: dict, expected: str):
 
 def test_a_mask_of_too_many_pixels_is_never_made():
     with pytest.raises(SampleError, match=r"100000 x 100000 pixels is outside of|is outside the limit"):
-        drawn_mask([], 100_000, 100_000)
+        draw_mask([], 100_000, 100_000)

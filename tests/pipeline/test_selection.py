@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import DataError
 from heatlas.pipeline.shards import EXTRA
-from heatlas.pipeline.sources.listing.extra_columns import wants_extra, with_extra
-from heatlas.pipeline.sources.listing.plain_values import joined, plain_array, plain_column
-from heatlas.pipeline.sources.listing.selection import sampled, where, with_ids
-from heatlas.pipeline.sources.listing.table import make_listing, numbered, typed
+from heatlas.pipeline.sources.listing.extra_columns import choose_extra, wants_extra
+from heatlas.pipeline.sources.listing.plain_values import concat_columns, plain_array, plain_column
+from heatlas.pipeline.sources.listing.selection import draw_sample, filter_by_condition, select_ids
+from heatlas.pipeline.sources.listing.table import make_listing, numbered, typed_column
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +26,7 @@ def listing() -> pa.Table:
 
 
 def ids_where(condition: str) -> list[str]:
-    return where(listing(), condition)["id"].to_pylist()
+    return filter_by_condition(listing(), condition)["id"].to_pylist()
 
 
 def test_conditions_over_our_columns_and_the_data_set_s_own():
@@ -34,7 +34,7 @@ def test_conditions_over_our_columns_and_the_data_set_s_own():
     assert ids_where("site IS NULL AND id > '15'") == ["17", "19"]
     assert ids_where('"odd name" > 1 AND year IN (2003, 2001)') == ["01", "03"]
     assert ids_where("boxes IS NULL AND mask_uri IS NULL") == IDS
-    assert where(listing(), "year = 2002").schema == listing().schema
+    assert filter_by_condition(listing(), "year = 2002").schema == listing().schema
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_ids_from_a_file(tmp_path: pathlib.Path):
     (tmp_path / "ids.jsonl").write_text('{"id": "03"}\n{"id": "07"}\n')
     pq.write_table(pa.table({"id": ["03", "07"]}), tmp_path / "ids.parquet")
     for name in ("ids.txt", "ids.csv", "ids.jsonl", "ids.parquet"):
-        assert with_ids(listing(), str(tmp_path / name))["id"].to_pylist() == ["03", "07"]
+        assert select_ids(listing(), str(tmp_path / name))["id"].to_pylist() == ["03", "07"]
 
 
 @pytest.mark.parametrize(
@@ -78,47 +78,47 @@ def test_ids_from_a_file(tmp_path: pathlib.Path):
     [
         ("ids.txt", b"03\n7\n20\n", "lists 2 ids that no sample has: 7, 20; did you mean '17'?"),
         ("ids.txt", b" \n\n", "lists no ids"),
-        ("ids.txt", b"\xff\xfe", "is no list of ids"),
-        ("ids.csv", b"name\nx\n", "is no list of ids"),
-        ("ids.parquet", b"x", "is no list of ids"),
-        ("ids.jsonl", b'{"name": 1}', "is no list of ids"),
+        ("ids.txt", b"\xff\xfe", "is not a list of ids"),
+        ("ids.csv", b"name\nx\n", "is not a list of ids"),
+        ("ids.parquet", b"x", "is not a list of ids"),
+        ("ids.jsonl", b'{"name": 1}', "is not a list of ids"),
     ],
 )
 def test_id_files_that_are_refused(tmp_path: pathlib.Path, name: str, content: bytes, expected: str):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        with_ids(listing(), str(tmp_path / name))
+        select_ids(listing(), str(tmp_path / name))
     assert expected in str(caught.value)
 
 
 def test_an_id_file_that_is_not_there(tmp_path: pathlib.Path):
     with pytest.raises(DataError, match="cannot read --ids"):
-        with_ids(listing(), str(tmp_path / "gone"))
+        select_ids(listing(), str(tmp_path / "gone"))
     with pytest.raises(DataError, match="give a local path"):
-        with_ids(listing(), "nosuch://x")
+        select_ids(listing(), "nosuch://x")
 
 
 @given(st.integers(1, 25), st.integers(0, 5), st.randoms())
 def test_samples_belong_to_ids_and_seed(count: int, seed: int, random):
     rows = listing()
-    found = sampled(rows, count, seed)["id"].to_pylist()
+    found = draw_sample(rows, count, seed)["id"].to_pylist()
     assert len(found) == min(count, 20)
     assert found == sorted(found)
-    assert set(found) <= set(sampled(rows, count + 1, seed)["id"].to_pylist()), "a larger one holds a smaller one"
+    assert set(found) <= set(draw_sample(rows, count + 1, seed)["id"].to_pylist()), "a larger one holds a smaller one"
     order = list(range(20))
     random.shuffle(order)
-    assert set(sampled(rows.take(pa.array(order)), count, seed)["id"].to_pylist()) == set(found)
+    assert set(draw_sample(rows.take(pa.array(order)), count, seed)["id"].to_pylist()) == set(found)
 
 
 def test_another_seed_draws_others():
-    draws = {tuple(sampled(listing(), 5, seed)["id"].to_pylist()) for seed in range(20)}
+    draws = {tuple(draw_sample(listing(), 5, seed)["id"].to_pylist()) for seed in range(20)}
     assert len(draws) > 15
     assert len({one for draw in draws for one in draw}) == 20, "each has its chance"
 
 
 def test_columns_that_travel():
     def names(*chosen: str, taken: tuple[str, ...] = ("score",)) -> list[str]:
-        table = with_extra(listing(), chosen, taken)
+        table = choose_extra(listing(), chosen, taken)
         assert table.column_names[:5] == ["id", "uri", "label", "boxes", "mask_uri"]
         return [name.removeprefix(EXTRA) for name in table.column_names[5:]]
 
@@ -145,13 +145,13 @@ def test_columns_that_travel():
 )  # fmt: skip
 def test_columns_that_cannot_travel(chosen: tuple[str, ...], expected: str):
     with pytest.raises(DataError) as caught:
-        with_extra(listing(), chosen, ("YEAR",))
+        choose_extra(listing(), chosen, ("YEAR",))
     assert expected in str(caught.value)
 
 
 def test_types_of_text():
     def kind(*values: str | None) -> str:
-        return str(typed(pa.chunked_array([pa.array(values, pa.string())])).type)
+        return str(typed_column(pa.chunked_array([pa.array(values, pa.string())])).type)
 
     assert kind("1", "-20", None) == "int64"
     assert kind("1", "2.5", "1e3", ".5") == "double"
@@ -167,7 +167,7 @@ def test_types_of_text():
         ("99999999999999999999999x",),
     ):
         assert kind(*values) == "string", values
-    assert typed(pa.chunked_array([["True", None, "false"]])).to_pylist() == [True, None, False]
+    assert typed_column(pa.chunked_array([["True", None, "false"]])).to_pylist() == [True, None, False]
 
 
 def test_values_of_any_kind_become_plain():
@@ -187,7 +187,9 @@ def test_values_of_any_kind_become_plain():
                          (pa.array([1.5], pa.float16()), "double"), (pa.array(["x"]).dictionary_encode(), "string"),
                          (pa.array([0], pa.timestamp("s")), "string"), (pa.array([[1, 2]]), "string"), (pa.nulls(1), "string")):  # fmt: skip
         assert str(plain_column(pa.chunked_array([column])).type) == kind
-    both = joined([{"a": pa.array([1])}, {"a": pa.array([0.5]), "b": pa.array(["x"])}, {"a": pa.nulls(2)}], [1, 1, 2])
+    both = concat_columns(
+        [{"a": pa.array([1])}, {"a": pa.array([0.5]), "b": pa.array(["x"])}, {"a": pa.nulls(2)}], [1, 1, 2]
+    )
     assert {name: column.to_pylist() for name, column in both.items()} == {
         "a": [1.0, 0.5, None, None],
         "b": [None, "x", None, None],

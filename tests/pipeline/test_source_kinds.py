@@ -16,17 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import DataError, SampleError, UsageError
 from heatlas.pipeline.shards import EXTRA
-from heatlas.pipeline.sources import list_samples, list_source
-from heatlas.pipeline.sources.listing.detection import item_source, named, place_named, said
+from heatlas.pipeline.sources import list_source
+from heatlas.pipeline.sources.listing.detection import detect_source, item_source, place_named, source_by_prefix
 from heatlas.pipeline.sources.listing.options import SourceOptions
-from heatlas.pipeline.sources.listing.place import expanded, find, matches
+from heatlas.pipeline.sources.listing.place import could_match, expand_braces, find_place
 from heatlas.pipeline.sources.reading.cells import _OPEN, OPEN_FILES
 from heatlas.pipeline.sources.reading.confinement import check_data_root
-from heatlas.pipeline.sources.reading.container_uri import SCHEMES, is_inside, mask_uri, parsed, range_uri
+from heatlas.pipeline.sources.reading.container_uri import SCHEMES, is_container_uri, mask_uri, parse_uri, range_uri
 from heatlas.pipeline.sources.reading.items import png
 from heatlas.pipeline.sources.reading.reader import FsspecReader
 
 from ..support import data_sets
+from ..support.listings import list_samples
 from ..support.tiny_run import draw, draw_all, importable_factory
 
 EXTRA_TOO = SourceOptions(extra=True)
@@ -47,7 +48,7 @@ def extras(data: object, **how: Any) -> dict[str, list]:
 
 
 def kind(data: object) -> str:
-    return named(str(data), SourceOptions()).source.name
+    return detect_source(str(data), SourceOptions()).source.name
 
 
 def test_kind_is_seen_from_what_lies_there(tmp_path: pathlib.Path):
@@ -118,7 +119,7 @@ def test_annotations_beside_their_images(tmp_path: pathlib.Path):
         ("torchvision:CIFAR10@/nowhere?trian=true", "takes no argument 'trian'"),
         ("torchvision:CIFAR10@/nowhere?download=true", "takes no argument 'download' here"),
         ("torchvision:CIFAR10@/nowhere?x", "must be NAME=VALUE&NAME=VALUE"),
-        ("torchvision:CIFAR10@/nowhere", "nothing is downloaded here"),
+        ("torchvision:CIFAR10@/nowhere", "heatlas downloads no data sets"),
         ("torchvision:FakeData?size=3&image_set=val", "takes no argument 'image_set'"),
     ],
 )
@@ -129,10 +130,10 @@ def test_what_is_no_data_set_is_refused(data: str, expected: str):
 def test_a_local_file_with_a_colon_is_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "coco:m.csv").write_text("uri\na.png\n")
-    assert said("coco:m.csv") is None
+    assert source_by_prefix("coco:m.csv") is None
     assert list_samples("coco:m.csv")["id"].to_pylist() == ["a.png"]
-    assert said("memory://x/y.csv") is None
-    assert said("simplecache::memory://x") is None
+    assert source_by_prefix("memory://x/y.csv") is None
+    assert source_by_prefix("simplecache::memory://x") is None
     assert place_named("coco:/a/b.json") == "/a/b.json"
     assert place_named("torchvision:CIFAR10@/root?train=true") == "/root"
     assert place_named("torchvision:FakeData") is place_named("python:a:b") is None
@@ -149,8 +150,8 @@ def test_rows_per_annotation_need_annotations(rows_of: str):
 
 
 def test_patterns(tmp_path: pathlib.Path):
-    assert list(expanded("a-{08..11}-{x,y}", "")) == [f"a-{n}-{c}" for n in ("08", "09", "10", "11") for c in "xy"]
-    assert list(expanded("{8..10}", "")) == ["8", "9", "10"]
+    assert list(expand_braces("a-{08..11}-{x,y}", "")) == [f"a-{n}-{c}" for n in ("08", "09", "10", "11") for c in "xy"]
+    assert list(expand_braces("{8..10}", "")) == ["8", "9", "10"]
     draw_all(tmp_path / "p", 6)
     listing = list_samples(f"{tmp_path}/p/{{ant,bee}}/*.png")
     assert listing["id"].to_pylist() == ["ant/000.png", "ant/003.png", "bee/001.png", "bee/004.png"]
@@ -158,8 +159,8 @@ def test_patterns(tmp_path: pathlib.Path):
     (tmp_path / "odd[1].csv").write_text("uri\nx.png\n")
     assert len(list_samples(str(tmp_path / "odd[1].csv"))) == 1, "a file of exactly that name is no pattern"
     assert "several kinds" in refusal(f"{tmp_path}/{{odd*.csv,p/ant/000.png}}")
-    assert not matches("/a/*.csv", "/a/out/_show/x.png")
-    assert matches("/a/**/*.png", "/a/out/_show/x.png")
+    assert not could_match("/a/*.csv", "/a/out/_show/x.png")
+    assert could_match("/a/**/*.png", "/a/out/_show/x.png")
 
 
 def test_manifests_of_a_pattern_are_one_data_set(tmp_path: pathlib.Path):
@@ -195,7 +196,7 @@ def test_a_tar_is_never_unpacked_and_its_names_are_no_paths(tmp_path: pathlib.Pa
         (-9000, "its end mark is missing; if it is whole, append one with `truncate -s +1024`"),
         (3000, "is cut short: '000.png' ends at byte"),
         (6000, "is cut short: its end mark is missing"),
-        (0, "is damaged or no tar: empty file"),
+        (0, "is damaged or not a tar: empty file"),
     ],
 )
 def test_a_tar_that_is_cut_short_is_refused(tmp_path: pathlib.Path, cut: int, expected: str):
@@ -451,11 +452,11 @@ def test_coco_file_that_is_cut_short_or_no_coco(tmp_path: pathlib.Path):
     content = path.read_text()
     for end in (1, 60, len(content) // 2, len(content) - 1):
         path.write_text(content[:end])
-        assert "is no readable JSON" in refusal(path)
+        assert "is not readable JSON" in refusal(path)
     for text, expected in (
         ("[]", "it does not begin with {"),
         ("{}", "no list 'images'"),
-        ('{"a": ' + "[" * 100_000, "is no readable"),
+        ('{"a": ' + "[" * 100_000, "is not readable"),
     ):
         path.write_text(text)
         assert expected in refusal(path)
@@ -546,16 +547,16 @@ def test_coco_label_is_the_largest_category_and_crowds_do_not_count(tmp_path: pa
 @pytest.mark.parametrize(
     ("xml", "expected"),
     [
-        ("<annotation>", "is no readable XML"),
+        ("<annotation>", "is not readable XML"),
         ("<html/>", "begins with <html>"),
         ("<annotation><object><bndbox/></object></annotation>", "has no <name>"),
         ("<annotation><object><name>a</name></object></annotation>", "must have xmin, ymin, xmax and ymax"),
         ("x" * (5 << 20), "more than the limit"),
         (
             '<!DOCTYPE a [<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12)) + "]><annotation>&a11;</annotation>",
-            "is no readable XML",
+            "is not readable XML",
         ),
-        ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>', "is no readable XML"),
+        ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>', "is not readable XML"),
     ],
 )  # fmt: skip
 def test_voc_that_cannot_be_read_is_refused(tmp_path: pathlib.Path, xml: str, expected: str):
@@ -574,7 +575,7 @@ def test_voc_files_that_are_missing_or_lead_elsewhere(tmp_path: pathlib.Path):
     for path in (tmp_path / "Annotations").iterdir():
         path.unlink()
     assert "there is no .xml in" in refusal(f"voc:{tmp_path}")
-    assert "is no folder" in refusal(f"voc:{tmp_path}/JPEGImages/2007_000.png")
+    assert "is not a folder" in refusal(f"voc:{tmp_path}/JPEGImages/2007_000.png")
 
 
 # data sets in Python
@@ -602,7 +603,7 @@ def test_no_listing_can_name_code_to_run(tmp_path: pathlib.Path):
 
 @pytest.mark.parametrize("image", ["text", None, 7, np.zeros((2, 2, 7), np.uint8), np.zeros((4,), np.float32)])
 def test_items_that_are_no_images(image: Any):
-    with pytest.raises(SampleError, match=r"item 3 is .*, which is no image"):
+    with pytest.raises(SampleError, match=r"item 3 is .*, which is not an image"):
         png(image, 3)
 
 
@@ -627,11 +628,11 @@ def test_items_keep_their_pixels():
 
 def test_uris_of_bytes_in_files_keep_any_name():
     for file in ("/a/b#1!::zip://x.tar", "s3://bucket/a?b=c", "/plain"):
-        assert parsed(range_uri(5, 7, file)).file == file
-        assert parsed(mask_uri(3, 4, ((1, 2), (3, 4)), file)).ranges == ((1, 2), (3, 4))
-        assert parsed(mask_uri(3, 4, ((1, 2),), file)).file == file
-    assert [is_inside(f"{scheme}://x") for scheme in SCHEMES] == [True] * len(SCHEMES)
-    assert not any(map(is_inside, ("/range://1+2/x", "s3://range://1", "file:///range://")))
+        assert parse_uri(range_uri(5, 7, file)).file == file
+        assert parse_uri(mask_uri(3, 4, ((1, 2), (3, 4)), file)).ranges == ((1, 2), (3, 4))
+        assert parse_uri(mask_uri(3, 4, ((1, 2),), file)).file == file
+    assert [is_container_uri(f"{scheme}://x") for scheme in SCHEMES] == [True] * len(SCHEMES)
+    assert not any(map(is_container_uri, ("/range://1+2/x", "s3://range://1", "file:///range://")))
 
 
 @pytest.mark.parametrize(
@@ -676,4 +677,4 @@ def test_bytes_in_files_are_confined_too(tmp_path: pathlib.Path):
 
 def test_a_place_that_cannot_be_reached_is_a_refusal():
     with pytest.raises(DataError, match="give a local path"):
-        find("nosuch://x/y")
+        find_place("nosuch://x/y")

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import DataError, SampleError
-from heatlas.pipeline.sources import list_samples
 from heatlas.pipeline.sources.listing.table import LISTING
 from heatlas.pipeline.sources.reading.reader import FsspecReader
 from heatlas.statuses import READ_ERROR
 
 from ..support.checkout import SHARED_DATA as SHARED
+from ..support.listings import list_samples
 
 
 def touch(root: Path, *names: str) -> None:

@@ -12,12 +12,12 @@ import heatlas
 import numpy as np
 import pytest
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.sources import list_samples
 from heatlas.pipeline.store.store import logical_digest
 from heatlas.statuses import OK
 
 from ..support.checkout import ROOT, checkout_module
 from ..support.corpus import CASES, CLASSES, Case, write_corpus
+from ..support.listings import list_samples
 
 COLUMNS = ["id", "status", "error", "height", "width", "prediction", "target", "score", "ebpg"]
 

@@ -122,7 +122,7 @@ def test_a_root_that_is_none_is_refused_before_anything_is_read(
 ) -> None:
     out = tmp_path / "out"
     assert main(["explain", *MODEL, "--data", str(manifest), "--out", str(out), "--data-root", root]) == 2
-    assert "is no folder here; give one, or a URI that begins with one of s3://" in capsys.readouterr().err
+    assert "is not a folder here; give one, or a URI that begins with one of s3://" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -74,7 +74,7 @@ def test_patterns_of_tars_give_the_ids_of_their_folder(tmp_path: pathlib.Path, p
 
 
 def heatlas_listing(data: object):
-    from heatlas.pipeline.sources import list_samples
+    from ..support.listings import list_samples
 
     return list_samples(str(data))
 

@@ -14,7 +14,7 @@ from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.sise.sise import SISE
 from heatlas.errors import ModelError
 from heatlas.workers.images.preprocess import Preprocess
-from heatlas.workers.models.built_model import NOBODY
+from heatlas.workers.models.built_model import UNSTATED
 from heatlas.workers.models.huggingface import preprocess_from_processor
 from heatlas.workers.models.load import LoadedModel, ModelSpec, is_program, load_model, remote_file
 from heatlas.workers.models.timm import preprocess_from_timm
@@ -149,7 +149,7 @@ def test_hugging_face_folder(hf_folder: Path) -> None:
 def test_hugging_face_without_processor_or_files(hf_folder: Path) -> None:
     (hf_folder / "preprocessor_config.json").unlink()
     loaded = load(f"hf:{hf_folder}", size=(32, 32))
-    assert loaded.origins["mean"] == NOBODY
+    assert loaded.origins["mean"] == UNSTATED
     (hf_folder / "model.safetensors").unlink()
     assert "give a folder that save_pretrained wrote" in refusal(f"hf:{hf_folder}")
     assert "copy the folder here first" in refusal("hf:s3://bucket/model")

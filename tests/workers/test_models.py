@@ -216,9 +216,9 @@ def test_unknown_names() -> None:
     text = refusal("torchvision:resnet50@IMAGENET1K_V3")
     assert "did you mean 'IMAGENET1K_V2'?" in text or "did you mean 'IMAGENET1K_V1'?" in text
     assert "it has IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, or give a local file" in text
-    assert "'resnet50' names no model; did you mean 'torchvision:resnet50'?" in refusal("resnet50")
+    assert "'resnet50' is not a model; did you mean 'torchvision:resnet50'?" in refusal("resnet50")
     assert "did you mean 'torchvision'?; write torchvision:NAME" in refusal("torchvison:resnet 50")
-    assert "names no model; write torchvision:NAME" in refusal("")
+    assert "is not a model; write torchvision:NAME" in refusal("")
 
 
 # factories

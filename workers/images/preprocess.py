@@ -107,7 +107,7 @@ def preprocess_from_preset(preset: Any) -> Preprocess:
     )
 
 
-def with_overrides(found: Preprocess, overrides: Mapping[str, Any]) -> Preprocess:
+def with_overrides(own: Preprocess, overrides: Mapping[str, Any]) -> Preprocess:
     """`found` with the user's settings on top, each overriding one value; None overrides nothing.
 
     `size` may be one number for a square. Without a `resize_to` of the user's own, another `size` scales the one found
@@ -124,19 +124,19 @@ def with_overrides(found: Preprocess, overrides: Mapping[str, Any]) -> Preproces
                 f"unknown preprocess setting {name!r}, there are {', '.join(known)}{did_you_mean(name, known)}"
             )
     if "resize_to" not in given:
-        given["resize_to"] = _scaled_resize_to(found, given)
+        given["resize_to"] = _scaled_resize_to(own, given)
     if "channels" not in given and "mean" in given:
         given["channels"] = len(given["mean"])
-    return replace(found, **given)
+    return replace(own, **given)
 
 
-def _scaled_resize_to(found: Preprocess, given: Mapping[str, Any]) -> int | None:
-    if found.resize_to is None or given.get("resize", found.resize) != found.resize:
+def _scaled_resize_to(own: Preprocess, given: Mapping[str, Any]) -> int | None:
+    if own.resize_to is None or given.get("resize", own.resize) != own.resize:
         return None
-    size = given.get("size", found.size)
+    size = given.get("size", own.size)
     if not (isinstance(size, tuple) and size and isinstance(size[0], int)):
-        return found.resize_to  # what is wrong with the size is said when it is checked
-    return max(1, round(found.resize_to * min(size) / min(found.size)))
+        return own.resize_to  # what is wrong with the size is said when it is checked
+    return max(1, round(own.resize_to * min(size) / min(own.size)))
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -46,10 +46,10 @@ class StoredBank:
     def digest(self) -> str:
         """Sha256 (hex) of what decides classes and what they are called: features, labels, and the names, or how many they are."""
         facts = [self.bank.num_classes, self.bank.features.shape, self.class_names]
-        found = hashlib.sha256(json.dumps(facts).encode())
+        digest = hashlib.sha256(json.dumps(facts).encode())
         for tensor in (self.bank.features, self.bank.labels):
-            found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return found.hexdigest()
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
 
 def bank_bytes(stored: StoredBank, version: str) -> bytes:
@@ -80,11 +80,11 @@ def read_bank(uri: str, reader: SampleReader | None = None) -> StoredBank:
     tensors = safetensors_of(uri, data)
     facts = _facts(data)
     for name, kind in _TENSORS.items():
-        if (found := tensors.get(name)) is None or facts.get("kind") != KIND:
+        if (tensor := tensors.get(name)) is None or facts.get("kind") != KIND:
             held = ", ".join(sorted(tensors)[:5]) or "nothing"
-            raise ModelError(f"{uri} is a safetensors file but no feature bank (it holds {held}); {_REMEDY}")
-        if found.dtype != kind:
-            raise ModelError(f"the feature bank {uri} has {name} of {found.dtype}, they must be {kind}; {_REMEDY}")
+            raise ModelError(f"{uri} is a safetensors file but not a feature bank (it holds {held}); {_REMEDY}")
+        if tensor.dtype != kind:
+            raise ModelError(f"the feature bank {uri} has {name} of {tensor.dtype}, they must be {kind}; {_REMEDY}")
     names = _class_names(uri, facts)
     try:
         count = len(names) if names is not None else _count(uri, facts)
@@ -92,7 +92,7 @@ def read_bank(uri: str, reader: SampleReader | None = None) -> StoredBank:
     except SettingsError as error:
         raise ModelError(f"{uri} is damaged or was made by hand: {error}; {_REMEDY}") from error
     if bank.num_classes < 2:
-        raise ModelError(f"the feature bank {uri} has 1 class, at least 2 are needed to tell apart; {_REMEDY}")
+        raise ModelError(f"the feature bank {uri} has 1 class, at least 2 are needed; {_REMEDY}")
     return StoredBank(bank, facts.get("model_digest", ""), names)
 
 

@@ -8,18 +8,18 @@ from torch import nn
 
 from ..images.preprocess import Preprocess
 
-NOBODY = "default, because the model does not say"
+UNSTATED = "default, because the model does not say"
 
 
 @dataclass(frozen=True)
-class FoundModel:
+class FamilyModel:
     """A model as its family found it, before the user's settings."""
 
     module: nn.Module
     preprocess: Preprocess
     class_names: tuple[str, ...] | None = None
     """One name per class, None where nobody says."""
-    origin: str = NOBODY
+    origin: str = UNSTATED
     """Where the preprocessing comes from, in words."""
     code: str = ""
     """Stands for what the module computes where its weights do not tell it; goes into the digest."""

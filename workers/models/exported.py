@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from ...errors import ModelError, SampleError
 from ..images.preprocess import with_overrides
 from ..protocols import SampleReader
-from .built_model import FoundModel
+from .built_model import FamilyModel
 from .sidecar import read_sidecar, sidecar_of
 
 SUFFIXES = (".pt", ".pt2", ".torchscript")
@@ -32,7 +32,7 @@ TRIED = 2
 
 def load_program(
     path: str, reader: SampleReader | None = None, overrides: Mapping[str, Any] | None = None
-) -> FoundModel:
+) -> FamilyModel:
     """Load the file, and what its sidecar says.
 
     Args:
@@ -49,7 +49,7 @@ def load_program(
     wanted = with_overrides(preprocess, overrides or {})
     example = torch.rand(TRIED, wanted.channels, *wanted.size, generator=torch.Generator().manual_seed(0))
     module = (_exported if path.lower().endswith(".pt2") else _scripted)(path, data, example)
-    return FoundModel(module, preprocess, names, origin, hashlib.sha256(data).hexdigest())
+    return FamilyModel(module, preprocess, names, origin, hashlib.sha256(data).hexdigest())
 
 
 def read_file(path: str, reader: SampleReader | None, *, may_lack: bool = False) -> Any:
@@ -59,7 +59,7 @@ def read_file(path: str, reader: SampleReader | None, *, may_lack: bool = False)
         if "://" not in local:
             return Path(local).expanduser().read_bytes()
         if reader is None:
-            raise ModelError(f"{path} is not a local file, and nothing was given to read it; copy it here first")
+            raise ModelError(f"{path} is not a local file; copy it here first")
         return reader.read(path)
     except (OSError, SampleError) as error:
         if may_lack:
@@ -138,11 +138,11 @@ def _as_python(scripted: Any, example: Tensor) -> nn.Module | None:
 
 def as_graph(program: Any) -> fx.GraphModule:
     """An exported program as an ordinary module, without the checks of its input's shape."""
-    found = program.module()
-    for node in list(found.graph.nodes):
+    module = program.module()
+    for node in list(module.graph.nodes):
         if node.op == "call_module" and "guards" in str(node.target):
-            found.graph.erase_node(node)
-    return fx.GraphModule(found, found.graph)
+            module.graph.erase_node(node)
+    return fx.GraphModule(module, module.graph)
 
 
 def _in_training(node: fx.Node) -> bool:

@@ -26,11 +26,11 @@ from torchvision.transforms._presets import ImageClassification
 from ...errors import ModelError, SettingsError, did_you_mean
 from ..images.preprocess import Preprocess, preprocess_from_preset, with_overrides
 from ..protocols import SampleReader
-from .built_model import NOBODY, FoundModel
+from .built_model import UNSTATED, FamilyModel
 from .weights import fit, read_weights
 
 
-def load_factory(spec: str, reader: SampleReader | None = None) -> FoundModel:
+def load_factory(spec: str, reader: SampleReader | None = None) -> FamilyModel:
     """Import the module, call the factory, load weights if they are named, and read the two optional attributes.
 
     Args:
@@ -43,7 +43,7 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> FoundModel:
     """
     spec, _, weights = spec.partition("@")
     module_name, _, name = spec.partition(":")
-    factory = attribute_of(imported(module_name), name, module_name)
+    factory = module_attribute(import_user_module(module_name), name, module_name)
     if not callable(factory) or isinstance(factory, nn.Module):
         raise ModelError(f"{spec} is {_kind(factory)}, not a function to call; write one that returns the model")
     try:
@@ -56,11 +56,11 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> FoundModel:
         raise ModelError(f"{spec}() must return a torch.nn.Module, it returned {_kind(model)}")
     if weights:
         fit(model, read_weights(weights, reader), weights)
-    origin = NOBODY if getattr(model, "preprocess", None) is None else f"attribute `preprocess` of {spec}()"
-    return FoundModel(model, _preprocess(model, spec), _class_names(model, spec), origin)
+    origin = UNSTATED if getattr(model, "preprocess", None) is None else f"attribute `preprocess` of {spec}()"
+    return FamilyModel(model, _preprocess(model, spec), _class_names(model, spec), origin)
 
 
-def imported(name: str) -> ModuleType:
+def import_user_module(name: str) -> ModuleType:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # as `python -m` does; a console script does not see the user's folder
     try:
@@ -75,7 +75,7 @@ def imported(name: str) -> ModuleType:
         raise ModelError(f"importing {name} failed: {type(error).__name__}: {error}") from error
 
 
-def attribute_of(module: ModuleType, name: str, module_name: str) -> Any:
+def module_attribute(module: ModuleType, name: str, module_name: str) -> Any:
     if hasattr(module, name):
         return getattr(module, name)
     hint = did_you_mean(name, (known for known in dir(module) if not known.startswith("_")))

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ...errors import ModelError
 from ..images.preprocess import Interpolation, Preprocess
 from ..protocols import SampleReader
-from .built_model import NOBODY, FoundModel
-from .optional_package import optional
+from .built_model import UNSTATED, FamilyModel
+from .optional_package import require_package
 
 FILTERS: dict[Image.Resampling, Interpolation] = {
     Image.Resampling.NEAREST: "nearest",
@@ -44,7 +44,7 @@ class LogitsOnly(nn.Module):
         return self.model(pixel_values=images).logits
 
 
-def load_hf(name: str, reader: SampleReader | None = None) -> FoundModel:
+def load_hf(name: str, reader: SampleReader | None = None) -> FamilyModel:
     """Load model and image processor.
 
     Args:
@@ -54,7 +54,7 @@ def load_hf(name: str, reader: SampleReader | None = None) -> FoundModel:
     Raises:
         ModelError: When it is not there, is no image classifier or segmentation model, or its processor does what heatlas cannot.
     """
-    transformers = optional("transformers", "hf", f"hf:{name}")
+    transformers = require_package("transformers", "hf", f"hf:{name}")
     if "://" in name:
         raise ModelError(f"hf:{name} must be a local folder or a name on the hub; copy the folder here first")
     place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
@@ -65,7 +65,7 @@ def load_hf(name: str, reader: SampleReader | None = None) -> FoundModel:
         auto = transformers.AutoModelForSemanticSegmentation
     model = _asked(lambda: auto.from_pretrained(place, dtype=torch.float32, use_safetensors=True), name)
     preprocess, origin = _preprocess(transformers, place, name, config)
-    return FoundModel(LogitsOnly(model), preprocess, _names(config), origin, _code(config))
+    return FamilyModel(LogitsOnly(model), preprocess, _names(config), origin, _code(config))
 
 
 def _code(config: Any) -> str:
@@ -101,7 +101,7 @@ def _preprocess(transformers: Any, place: str, name: str, config: Any) -> tuple[
     except Exception:  # there is none
         size = getattr(config, "image_size", None)
         side = size if isinstance(size, int) else 224
-        return Preprocess(size=(side, side)), NOBODY
+        return Preprocess(size=(side, side)), UNSTATED
     try:
         return preprocess_from_processor(said), f"preprocessor_config.json of {name}"
     except (KeyError, TypeError, ValueError) as error:
@@ -123,17 +123,17 @@ def preprocess_from_processor(said: Mapping[str, Any]) -> Preprocess:
     factor = 255 * float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 255.0
     shift = 1.0 if said.get("rescale_offset") else 0.0
     normalised = said.get("do_normalize", True)
-    mean = [float(one) for one in said["image_mean"]] if normalised else [0.0] * 3
-    std = [float(one) for one in said["image_std"]] if normalised else [1.0] * 3
+    mean = [float(value) for value in said["image_mean"]] if normalised else [0.0] * 3
+    std = [float(value) for value in said["image_std"]] if normalised else [1.0] * 3
     twice = (
         normalised
         and str(said.get("image_processor_type", "")).startswith("EfficientNet")
         and said.get("include_top", True)
     )
-    scale = [one * one if twice else one for one in std]
+    scale = [value * value if twice else value for value in std]
     return Preprocess(
         size=size, resize=resize, resize_to=resize_to, interpolation=FILTERS[Image.Resampling(said.get("resample", 2))],
-        mean=tuple((one + shift) / factor for one in mean), std=tuple(one / factor for one in scale), channels=len(mean),
+        mean=tuple((value + shift) / factor for value in mean), std=tuple(value / factor for value in scale), channels=len(mean),
     )  # fmt: skip
 
 

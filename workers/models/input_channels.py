@@ -8,20 +8,20 @@ from ...errors import ModelError
 from ..images.preprocess import Preprocess
 
 
-def first_channels(module: nn.Module) -> int | None:
+def first_conv_channels(module: nn.Module) -> int | None:
     """Input channels of the first convolution that is registered; None where there is none."""
-    convolutions = (one for one in module.modules() if isinstance(one, nn.Conv2d))
+    convolutions = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
     first = next(convolutions, None)
     return None if first is None else first.in_channels
 
 
-def refuse_channels(module: nn.Module, preprocess: Preprocess, spec: str) -> None:
+def check_channels(module: nn.Module, preprocess: Preprocess, spec: str) -> None:
     """Say what to do where a model does not take as many channels as its images will have.
 
     Raises:
         ModelError: With the settings that help, or that nothing does.
     """
-    takes = first_channels(module)
+    takes = first_conv_channels(module)
     if takes is None or takes == preprocess.channels:
         return
     if takes == 1:

@@ -14,17 +14,17 @@ from ...errors import ModelError, did_you_mean
 from ..images.preprocess import Preprocess, with_overrides
 from ..protocols import SampleReader
 from .bank_file import bank_for
-from .built_model import FoundModel
+from .built_model import FamilyModel
 from .checks import class_count, feature_width
 from .exported import SUFFIXES, load_program
 from .factory import load_factory
 from .huggingface import load_hf
-from .input_channels import refuse_channels
+from .input_channels import check_channels
 from .timm import load_timm
 from .torchvision import load_torchvision, torchvision_names
 from .weights import model_digest
 
-_FAMILIES: dict[str, Callable[[str, SampleReader | None], FoundModel]] = {
+_FAMILIES: dict[str, Callable[[str, SampleReader | None], FamilyModel]] = {
     "torchvision": load_torchvision,
     "timm": load_timm,
     "hf": load_hf,
@@ -55,7 +55,11 @@ class ModelSpec:
 
     def overrides(self) -> dict[str, object]:
         """The preprocess settings by name, None where the model decides."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("spec", "bank")}
+        return {
+            setting.name: getattr(self, setting.name)
+            for setting in fields(self)
+            if setting.name not in ("spec", "bank")
+        }
 
 
 @dataclass(frozen=True)
@@ -107,13 +111,13 @@ def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedMod
     """
     if spec.bank is not None:
         return _with_bank(load_feature_model(spec, reader), spec.spec, spec.bank, reader)
-    found, preprocess = _settled(spec, reader)
-    if found.headless:
+    built, preprocess = _settled(spec, reader)
+    if built.headless:
         raise ModelError(
             f"{spec.spec} has no classifier, it gives features: make a bank of labelled images with `heatlas bank` and name it "
             "with --bank, or give weights that have a last layer"
         )
-    return _classifier(found, preprocess, spec)
+    return _classifier(built, preprocess, spec)
 
 
 def load_feature_model(spec: ModelSpec, reader: SampleReader | None = None) -> FeatureModel:
@@ -133,23 +137,23 @@ def load_either(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedMo
         ModelError: As these two.
         SettingsError: As these two.
     """
-    found, preprocess = _settled(spec, reader)
-    return (_features if found.headless else _classifier)(found, preprocess, spec)
+    built, preprocess = _settled(spec, reader)
+    return (_features if built.headless else _classifier)(built, preprocess, spec)
 
 
-def _classifier(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> LoadedModel:
-    module, class_names = found.module, found.class_names
+def _classifier(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> LoadedModel:
+    module, class_names = built.module, built.class_names
     classes, dense = class_count(module, preprocess, spec.spec)
     if class_names is not None and len(class_names) != classes:
         raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
-    digest = model_digest(module, preprocess, found.code)
-    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(found, preprocess, spec), dense)
+    digest = model_digest(module, preprocess, built.code)
+    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(built, preprocess, spec), dense)
 
 
-def _features(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> FeatureModel:
-    width = feature_width(found.module, preprocess, spec.spec)
-    digest = model_digest(found.module, preprocess, found.code)
-    return FeatureModel(found.module, preprocess, digest, width, origins_of(found, preprocess, spec))
+def _features(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> FeatureModel:
+    width = feature_width(built.module, preprocess, spec.spec)
+    digest = model_digest(built.module, preprocess, built.code)
+    return FeatureModel(built.module, preprocess, digest, width, origins_of(built, preprocess, spec))
 
 
 def _with_bank(model: FeatureModel, spec: str, uri: str, reader: SampleReader | None) -> LoadedModel:
@@ -166,24 +170,24 @@ def _with_bank(model: FeatureModel, spec: str, uri: str, reader: SampleReader | 
     )
 
 
-def _settled(spec: ModelSpec, reader: SampleReader | None) -> tuple[FoundModel, Preprocess]:
-    found = _load(spec, reader)
-    found.module.eval()
-    preprocess = with_overrides(found.preprocess, spec.overrides())
-    refuse_channels(found.module, preprocess, spec.spec)
-    return found, preprocess
+def _settled(spec: ModelSpec, reader: SampleReader | None) -> tuple[FamilyModel, Preprocess]:
+    built = _load(spec, reader)
+    built.module.eval()
+    preprocess = with_overrides(built.preprocess, spec.overrides())
+    check_channels(built.module, preprocess, spec.spec)
+    return built, preprocess
 
 
-def origins_of(found: FoundModel, preprocess: Preprocess, spec: ModelSpec) -> dict[str, str]:
+def origins_of(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> dict[str, str]:
     """Who decided each preprocess setting: the user, the model, or one of the user's others."""
     origins = {}
     for name, given in spec.overrides().items():
         if given is not None:
             origins[name] = f"setting preprocess.{name}"
-        elif getattr(preprocess, name) != getattr(found.preprocess, name):
+        elif getattr(preprocess, name) != getattr(built.preprocess, name):
             origins[name] = "follows from the settings"
         else:
-            origins[name] = found.origin
+            origins[name] = built.origin
     return origins
 
 
@@ -199,7 +203,7 @@ def is_program(spec: str) -> bool:
     return spec.lower().endswith(SUFFIXES) and family not in _FAMILIES and _FACTORY.fullmatch(spec) is None
 
 
-def _load(model: ModelSpec, reader: SampleReader | None) -> FoundModel:
+def _load(model: ModelSpec, reader: SampleReader | None) -> FamilyModel:
     spec = model.spec
     family, colon, rest = spec.partition(":")
     if colon and family in _FAMILIES:
@@ -212,4 +216,4 @@ def _load(model: ModelSpec, reader: SampleReader | None) -> FoundModel:
         hint = f"; did you mean 'torchvision:{spec}'?"
     else:
         hint = did_you_mean(family, _FAMILIES)
-    raise ModelError(f"{spec!r} names no model{hint}; write {_FORMS}")
+    raise ModelError(f"{spec!r} is not a model{hint}; write {_FORMS}")

@@ -8,7 +8,7 @@ from types import ModuleType
 from ...errors import ModelError
 
 
-def optional(package: str, extra: str, what: str) -> ModuleType:
+def require_package(package: str, extra: str, what: str) -> ModuleType:
     """Import a package that an extra brings.
 
     Raises:

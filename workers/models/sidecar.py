@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import ModelError, SettingsError
 from ..images.preprocess import Preprocess, with_overrides
-from .built_model import NOBODY
+from .built_model import UNSTATED
 
 KEYS = ("preprocess", "class_names")
 
@@ -33,7 +33,7 @@ def read_sidecar(path: str, content: bytes | None) -> tuple[Preprocess, tuple[st
         ModelError: When it is not what is described above.
     """
     if content is None:
-        return Preprocess(), None, NOBODY
+        return Preprocess(), None, UNSTATED
     name = sidecar_of(path)
     try:
         said = json.loads(content)
@@ -58,6 +58,6 @@ def _preprocess(name: str, said: Any) -> Preprocess:
 def _class_names(name: str, said: Any) -> tuple[str, ...] | None:
     if said is None:
         return None
-    if not isinstance(said, list) or not all(isinstance(one, str) for one in said):
+    if not isinstance(said, list) or not all(isinstance(text, str) for text in said):
         raise ModelError(f"class_names in {name} must be a list of texts, one per class")
     return tuple(said)

@@ -10,14 +10,14 @@ from torch import nn
 from ...errors import ModelError, did_you_mean
 from ..images.preprocess import Preprocess
 from ..protocols import SampleReader
-from .built_model import FoundModel
+from .built_model import FamilyModel
 from .imagenet_classes import imagenet_names
-from .input_channels import first_channels
-from .optional_package import optional
+from .input_channels import first_conv_channels
+from .optional_package import require_package
 from .weights import WEIGHT_SUFFIXES, StateDict, fit, read_weights
 
 
-def load_timm(name: str, reader: SampleReader | None = None) -> FoundModel:
+def load_timm(name: str, reader: SampleReader | None = None) -> FamilyModel:
     """Build an architecture with weights; without `@WEIGHTS` those that timm publishes.
 
     Args:
@@ -28,7 +28,7 @@ def load_timm(name: str, reader: SampleReader | None = None) -> FoundModel:
     Raises:
         ModelError: For unknown architectures, no connection, or weights that do not fit.
     """
-    timm = optional("timm", "timm", f"timm:{name}")
+    timm = require_package("timm", "timm", f"timm:{name}")
     architecture, _, weights = name.partition("@")
     if not timm.is_model(architecture):
         bare = architecture.partition(".")[0]
@@ -43,9 +43,9 @@ def load_timm(name: str, reader: SampleReader | None = None) -> FoundModel:
     module = _from_file(timm, architecture, weights, reader) if weights else _published(timm, architecture)
     config = timm.data.resolve_model_data_config(module)
     _, *size = config["input_size"]
-    config = {**config, "input_size": (first_channels(module) or 3, *size)}  # timm says 3 whatever `in_chans` is
+    config = {**config, "input_size": (first_conv_channels(module) or 3, *size)}  # timm says 3 whatever `in_chans` is
     classes = getattr(module, "num_classes", None)
-    return FoundModel(
+    return FamilyModel(
         module, preprocess_from_timm(config), imagenet_names() if classes == 1000 else None, f"timm's data config of {architecture}",
         f"timm:{architecture}", headless=classes == 0,
     )  # fmt: skip
@@ -106,12 +106,14 @@ def _from_file(timm: Any, architecture: str, uri: str, reader: SampleReader | No
 def _options(bare: nn.Module, weights: StateDict) -> dict[str, int]:
     """Classes and channels as the file's last and first layer have them; no classes where it has no last layer."""
     config: Any = getattr(bare, "pretrained_cfg", None) or {}
-    found = {}
+    options = {}
     for option, key, axis in (("num_classes", "classifier", 0), ("in_chans", "first_conv", 1)):
         names = config.get(key)
         given = [weights.get(f"{name}.weight") for name in ((names,) if isinstance(names, str) else names or ())]
-        if (weight := next((one for one in given if one is not None), None)) is not None and weight.ndim > axis:
-            found[option] = weight.shape[axis]
+        if (
+            weight := next((tensor for tensor in given if tensor is not None), None)
+        ) is not None and weight.ndim > axis:
+            options[option] = weight.shape[axis]
         elif key == "classifier" and given and weight is None:
-            found[option] = 0
-    return found
+            options[option] = 0
+    return options

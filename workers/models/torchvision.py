@@ -14,7 +14,7 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 from ...errors import ModelError, did_you_mean
 from ..images.preprocess import preprocess_from_preset
 from ..protocols import SampleReader
-from .built_model import FoundModel
+from .built_model import FamilyModel
 from .weights import WEIGHT_SUFFIXES, StateDict, fit, read_weights
 
 _AUXILIARY = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
@@ -31,7 +31,7 @@ def segmentation_names() -> list[str]:
     return list_models(module=torchvision.models.segmentation)
 
 
-def load_torchvision(name: str, reader: SampleReader | None = None) -> FoundModel:
+def load_torchvision(name: str, reader: SampleReader | None = None) -> FamilyModel:
     """Build an architecture with weights; an untrained one explains nothing, so without `@WEIGHTS` it is `@DEFAULT`.
 
     Args:
@@ -56,7 +56,7 @@ def load_torchvision(name: str, reader: SampleReader | None = None) -> FoundMode
     return _published(architecture, _enum_entry(architecture, weights or "DEFAULT"))
 
 
-def _published(architecture: str, entry: WeightsEnum) -> FoundModel:
+def _published(architecture: str, entry: WeightsEnum) -> FamilyModel:
     try:
         module = get_model(architecture, weights=entry, progress=False)
     except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; a damaged download is a RuntimeError
@@ -64,10 +64,10 @@ def _published(architecture: str, entry: WeightsEnum) -> FoundModel:
             f"cannot download the weights {entry} of {architecture} ({error}); without a connection give a local file: "
             f"torchvision:{architecture}@/path/to/weights.safetensors (or .pth)"
         ) from error
-    return FoundModel(module, preprocess_from_preset(entry.transforms()), _categories(entry), f"transforms of {entry}")
+    return FamilyModel(module, preprocess_from_preset(entry.transforms()), _categories(entry), f"transforms of {entry}")
 
 
-def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> FoundModel:
+def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> FamilyModel:
     weights = read_weights(uri, reader)
     module, headless = _built(architecture, weights)
     fit(module, weights, uri)
@@ -79,7 +79,7 @@ def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> Foun
     categories = _categories(default)
     fits = categories is not None and not headless and len(categories) == _class_count(module, weights)
     origin = f"transforms of {default}, because a file does not say"
-    return FoundModel(module, preprocess, categories if fits else None, origin, headless=headless)
+    return FamilyModel(module, preprocess, categories if fits else None, origin, headless=headless)
 
 
 def _built(architecture: str, weights: StateDict) -> tuple[nn.Module, bool]:

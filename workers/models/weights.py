@@ -71,9 +71,7 @@ def read_file(uri: str, reader: SampleReader | None, what: str, remedy: str = "c
         except OSError as error:
             raise ModelError(f"cannot read the {what} {path}: {error.strerror}; {remedy}") from error
     if reader is None:
-        raise ModelError(
-            f"cannot read the {what} {uri}: it is no local file, and nothing was given to read others; copy the file here first"
-        )
+        raise ModelError(f"cannot read the {what} {uri}: it is not a local file; copy the file here first")
     try:
         return reader.read(uri)
     except SampleError as error:

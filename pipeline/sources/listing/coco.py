@@ -23,7 +23,7 @@ from ..reading.container_uri import mask_uri
 from .coco_file import CocoFile, read_coco
 from .manifest import resolved
 from .options import Listed, SourceOptions
-from .place import Place, find
+from .place import Place, find_place
 from .plain_values import ROWS_AT_ONCE
 from .table import BOXES, make_listing
 
@@ -37,7 +37,7 @@ def list_coco(data: str, options: SourceOptions) -> Listed:
     Raises:
         DataError: If it is none, does not fit together, or none of the images looked for is found.
     """
-    place = find(data)
+    place = find_place(data)
     if place.is_folder or len(place.paths) != 1:
         raise DataError(
             f"{data} is not one file; name the annotation file, such as coco:{data.rstrip('/')}/instances.json"
@@ -45,14 +45,14 @@ def list_coco(data: str, options: SourceOptions) -> Listed:
     try:
         with place.fs.open(place.path, "rb") as file:
             by_annotation = options.extra and options.rows == "annotation"
-            found = read_coco(file, data, image_facts=options.extra, annotation_facts=by_annotation)  # pyright: ignore[reportArgumentType]
+            annotations = read_coco(file, data, image_facts=options.extra, annotation_facts=by_annotation)  # pyright: ignore[reportArgumentType]
     except OSError as error:
         raise DataError(f"cannot read {data}: {error}") from error
-    folder = _image_folder(place, found.files, options)
-    groups = _per_image(found) if options.rows == "image" else _per_annotation(found)
-    columns = _columns(found, groups, options.rows, folder, place.uri(place.path))
-    extra = _facts(found, groups, options.rows) if options.extra else {}
-    return Listed(make_listing(columns, data, extra), tuple(found.categories.values()) or None)
+    folder = _image_folder(place, annotations.files, options)
+    groups = _per_image(annotations) if options.rows == "image" else _per_annotation(annotations)
+    columns = _columns(annotations, groups, options.rows, folder, place.uri(place.path))
+    extra = _facts(annotations, groups, options.rows) if options.extra else {}
+    return Listed(make_listing(columns, data, extra), tuple(annotations.categories.values()) or None)
 
 
 @dataclass(frozen=True)
@@ -76,28 +76,30 @@ class AnnotationGroups:
         return [(image, self.order[first:last].tolist()) for image, first, last in rows]
 
 
-def _image_positions(found: CocoFile) -> np.ndarray:
-    return np.fromiter((found.image_ids[image] for image in found.images_of), np.int64, len(found.images_of))
+def _image_positions(annotations: CocoFile) -> np.ndarray:
+    return np.fromiter(
+        (annotations.image_ids[image] for image in annotations.images_of), np.int64, len(annotations.images_of)
+    )
 
 
-def _per_annotation(found: CocoFile) -> AnnotationGroups:
-    images = _image_positions(found)
+def _per_annotation(annotations: CocoFile) -> AnnotationGroups:
+    images = _image_positions(annotations)
     order = np.arange(len(images))
     return AnnotationGroups(images, order, order + 1, order)
 
 
-def _per_image(found: CocoFile) -> AnnotationGroups:
+def _per_image(annotations: CocoFile) -> AnnotationGroups:
     """For every image the annotations of the category with the largest area; of equal ones the category with the lower id."""
-    every = np.arange(len(found.files))
+    every = np.arange(len(annotations.files))
     starts = stops = np.zeros(len(every), np.int64)
-    images = _image_positions(found)
+    images = _image_positions(annotations)
     if not len(images):
         return AnnotationGroups(every, starts, stops, images)
-    ranks = {identity: rank for rank, identity in enumerate(found.categories)}
-    categories = np.fromiter((ranks[category] for category in found.categories_of), np.int64, len(images))
+    ranks = {identity: rank for rank, identity in enumerate(annotations.categories)}
+    categories = np.fromiter((ranks[category] for category in annotations.categories_of), np.int64, len(images))
     order = np.lexsort((categories, images))
     edges = np.flatnonzero(np.diff(images[order], prepend=-1) | np.diff(categories[order], prepend=-1))
-    sums = np.add.reduceat(np.frombuffer(found.areas, dtype=np.float64)[order], edges)
+    sums = np.add.reduceat(np.frombuffer(annotations.areas, dtype=np.float64)[order], edges)
     ends = np.append(edges[1:], len(order))
     by_area = np.lexsort((-sums, images[order][edges]))  # stable, so equal areas stay in the order of categories
     owners, first = np.unique(images[order][edges][by_area], return_index=True)
@@ -107,23 +109,29 @@ def _per_image(found: CocoFile) -> AnnotationGroups:
 
 
 def _columns(
-    found: CocoFile, groups: AnnotationGroups, rows: str, folder: str, file: str
+    annotations: CocoFile, groups: AnnotationGroups, rows: str, folder: str, file: str
 ) -> dict[str, pa.ChunkedArray]:
-    tables = [_table(found, groups.some(start), rows, folder, file) for start in range(0, len(groups), ROWS_AT_ONCE)]
+    tables = [
+        _table(annotations, groups.some(start), rows, folder, file) for start in range(0, len(groups), ROWS_AT_ONCE)
+    ]
     if not tables:
         return {"uri": _array([], pa.string())}
     table = pa.concat_tables(tables)
     return {name: table[name] for name in table.column_names}
 
 
-def _table(found: CocoFile, some: Sequence[tuple[int, list[int]]], rows: str, folder: str, file: str) -> pa.Table:
-    names = [found.files[image] for image, _ in some]
+def _table(annotations: CocoFile, some: Sequence[tuple[int, list[int]]], rows: str, folder: str, file: str) -> pa.Table:
+    names = [annotations.files[image] for image, _ in some]
     ids = names
     if rows == "annotation":
-        ids = [f"{name}#{found.annotation_ids[number]}" for name, (_, [number]) in zip(names, some, strict=True)]
-    labels = [found.categories[found.categories_of[numbers[0]]] if numbers else None for _, numbers in some]
-    texts = {"id": ids, "label": labels, "mask_uri": [_mask(found, image, numbers, file) for image, numbers in some]}
-    boxes = [[box for number in numbers if (box := found.boxes[4 * number : 4 * number + 4].tolist())[0] == box[0]] for _, numbers in some]  # fmt: skip
+        ids = [f"{name}#{annotations.annotation_ids[number]}" for name, (_, [number]) in zip(names, some, strict=True)]
+    labels = [annotations.categories[annotations.categories_of[numbers[0]]] if numbers else None for _, numbers in some]
+    texts = {
+        "id": ids,
+        "label": labels,
+        "mask_uri": [_mask(annotations, image, numbers, file) for image, numbers in some],
+    }
+    boxes = [[box for number in numbers if (box := annotations.boxes[4 * number : 4 * number + 4].tolist())[0] == box[0]] for _, numbers in some]  # fmt: skip
     columns = {name: _array(values, pa.string()) for name, values in texts.items()}
     return pa.table({**columns, "boxes": _array(boxes, BOXES), "uri": resolved(_array(names, pa.string()), folder)})
 
@@ -132,36 +140,42 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(values, kind)])
 
 
-def _mask(found: CocoFile, image: int, numbers: Sequence[int], file: str) -> str | None:
+def _mask(annotations: CocoFile, image: int, numbers: Sequence[int], file: str) -> str | None:
     """Where to draw the mask from; None where no annotation has a segmentation, and boxes are all there is."""
-    width, height = found.sizes[2 * image : 2 * image + 2]
-    if not (width and height) or not any(found.drawn[number] for number in numbers):
+    width, height = annotations.sizes[2 * image : 2 * image + 2]
+    if not (width and height) or not any(annotations.drawn[number] for number in numbers):
         return None
-    return mask_uri(width, height, tuple((found.places[2 * n], found.places[2 * n + 1]) for n in numbers), file)
+    return mask_uri(
+        width, height, tuple((annotations.places[2 * n], annotations.places[2 * n + 1]) for n in numbers), file
+    )
 
 
-def _facts(found: CocoFile, groups: AnnotationGroups, rows: str) -> dict[str, Any]:
+def _facts(annotations: CocoFile, groups: AnnotationGroups, rows: str) -> dict[str, Any]:
     """The data set's own columns: fields of the images and, row by row, of the annotations."""
-    of_image = found.image_facts.columns()
+    of_image = annotations.image_facts.columns()
     if rows == "annotation":
         row = pa.array(groups.images)
         facts = {name: column.take(row) for name, column in of_image.items()}
-        of_annotation = found.annotation_facts.columns()
+        of_annotation = annotations.annotation_facts.columns()
         return facts | {
             f"annotation_{name}" if name in facts else name: column for name, column in of_annotation.items()
         }
-    return {"image_id": of_image["image_id"], "categories": _all_categories(found), **of_image}
+    return {"image_id": of_image["image_id"], "categories": _all_categories(annotations), **of_image}
 
 
-def _all_categories(found: CocoFile) -> pa.Array:
+def _all_categories(annotations: CocoFile) -> pa.Array:
     """For every image the names of all its categories, in the order of the alphabet."""
-    names = sorted(set(found.categories.values()))
-    places = {identity: names.index(name) for identity, name in found.categories.items()}
-    categories = np.fromiter((places[category] for category in found.categories_of), np.int64, len(found.categories_of))
-    pairs = np.unique(_image_positions(found) * len(names) + categories)
+    names = sorted(set(annotations.categories.values()))
+    places = {identity: names.index(name) for identity, name in annotations.categories.items()}
+    categories = np.fromiter(
+        (places[category] for category in annotations.categories_of), np.int64, len(annotations.categories_of)
+    )
+    pairs = np.unique(_image_positions(annotations) * len(names) + categories)
     images, categories = np.divmod(pairs, max(1, len(names)))
-    edges = np.searchsorted(images, np.arange(len(found.files) + 1)).tolist()
-    texts = (", ".join(names[one] for one in categories[start:stop]) for start, stop in itertools.pairwise(edges))
+    edges = np.searchsorted(images, np.arange(len(annotations.files) + 1)).tolist()
+    texts = (
+        ", ".join(names[category] for category in categories[start:stop]) for start, stop in itertools.pairwise(edges)
+    )
     return pa.array(texts, pa.string())
 
 
@@ -172,8 +186,8 @@ def _image_folder(place: Place, files: Sequence[str], options: SourceOptions) ->
         DataError: Naming where they were looked for.
     """
     if options.images is not None:
-        found = find(options.images)
-        return found.uri(found.path).rstrip("/")
+        folder = find_place(options.images)
+        return folder.uri(folder.path).rstrip("/")
     beside = place.uri(place.path).rpartition("/")[0]
     some = [
         name for name in files[:: max(1, len(files) // LOOKED_FOR)] if not name.startswith("/") and "://" not in name

@@ -64,25 +64,25 @@ def read_coco(file: IO[bytes], origin: str, *, image_facts: bool, annotation_fac
     Raises:
         DataError: If it is no COCO file, or something in it does not fit together.
     """
-    found, seen = CocoFile(), set()
+    coco, seen = CocoFile(), set()
     try:
         for key, offset, length, element in elements(file, LISTS):
             seen.add(key)
             if not isinstance(element, Mapping):
                 raise DataError(f"an element of {key!r} in {origin} is {str(element)[:60]!r}, not an object")
             if key == "images":
-                _add_image(found, element, origin, image_facts)
+                _add_image(coco, element, origin, image_facts)
             elif key == "categories":
-                found.categories[_of(element, "id", key, origin)] = str(_of(element, "name", key, origin))
+                coco.categories[_of(element, "id", key, origin)] = str(_of(element, "name", key, origin))
             elif not element.get("iscrowd"):
-                _add_annotation(found, element, (offset, length), origin, annotation_facts)
+                _add_annotation(coco, element, (offset, length), origin, annotation_facts)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{origin} is no readable JSON: {error}; bring it once more") from error
+        raise DataError(f"{origin} is not readable JSON: {error}; copy or download it again") from error
     if "images" not in seen:
-        raise DataError(f"{origin} has no list 'images' with at least 1 image, so it is no COCO file; a manifest ends in .jsonl or .csv")  # fmt: skip
-    _check_references(found, origin)
-    found.categories = dict(sorted(found.categories.items(), key=lambda item: (str(type(item[0])), item[0])))
-    return found
+        raise DataError(f"{origin} has no list 'images' with at least 1 image, so it is not a COCO file; a manifest ends in .jsonl or .csv")  # fmt: skip
+    _check_references(coco, origin)
+    coco.categories = dict(sorted(coco.categories.items(), key=lambda item: (str(type(item[0])), item[0])))
+    return coco
 
 
 def _of(element: Mapping[str, Any], name: str, key: str, origin: str) -> Any:
@@ -92,18 +92,18 @@ def _of(element: Mapping[str, Any], name: str, key: str, origin: str) -> Any:
     return value
 
 
-def _add_image(found: CocoFile, image: Mapping[str, Any], origin: str, facts: bool) -> None:
+def _add_image(coco: CocoFile, image: Mapping[str, Any], origin: str, facts: bool) -> None:
     identity, name = _of(image, "id", "images", origin), _of(image, "file_name", "images", origin)
-    if identity in found.image_ids:
-        first = found.files[found.image_ids[identity]]
+    if identity in coco.image_ids:
+        first = coco.files[coco.image_ids[identity]]
         raise DataError(
             f"the image id {identity!r} of {origin} names two images: {first!r} and {name!r}; ids must be unique"
         )
-    found.image_ids[identity] = len(found.files)
-    found.files.append(str(name))
-    found.sizes.extend(_pixels(image.get(side)) for side in ("width", "height"))
+    coco.image_ids[identity] = len(coco.files)
+    coco.files.append(str(name))
+    coco.sizes.extend(_pixels(image.get(side)) for side in ("width", "height"))
     if facts:
-        found.image_facts.add(
+        coco.image_facts.add(
             {"image_id": identity, **{key: value for key, value in image.items() if key not in _OF_IMAGE}}
         )
 
@@ -113,7 +113,7 @@ def _pixels(value: Any) -> int:
 
 
 def _add_annotation(
-    found: CocoFile, annotation: Mapping[str, Any], place: tuple[int, int], origin: str, facts: bool
+    coco: CocoFile, annotation: Mapping[str, Any], place: tuple[int, int], origin: str, facts: bool
 ) -> None:
     identity = _of(annotation, "id", "annotations", origin)
     box = annotation.get("bbox")
@@ -124,15 +124,15 @@ def _add_annotation(
             f"annotation {identity} of {origin} has bbox {box!r}; it must be [x, y, width, height] in pixels"
         ) from None
     area = annotation.get("area")
-    found.annotation_ids.append(identity)
-    found.images_of.append(_shared(_of(annotation, "image_id", "annotations", origin), found.images_of))
-    found.categories_of.append(_of(annotation, "category_id", "annotations", origin))
-    found.boxes.extend((x, y, x + width, y + height))
-    found.areas.append(float(area) if isinstance(area, int | float) else max(0.0, width * height))
-    found.places.extend(place)
-    found.drawn.append(bool(annotation.get("segmentation")))
+    coco.annotation_ids.append(identity)
+    coco.images_of.append(_shared(_of(annotation, "image_id", "annotations", origin), coco.images_of))
+    coco.categories_of.append(_of(annotation, "category_id", "annotations", origin))
+    coco.boxes.extend((x, y, x + width, y + height))
+    coco.areas.append(float(area) if isinstance(area, int | float) else max(0.0, width * height))
+    coco.places.extend(place)
+    coco.drawn.append(bool(annotation.get("segmentation")))
     if facts:
-        found.annotation_facts.add(
+        coco.annotation_facts.add(
             {
                 "annotation_id": identity,
                 **{key: value for key, value in annotation.items() if key not in _OF_ANNOTATION},
@@ -144,11 +144,11 @@ def _shared(value: Any, before: list[Any]) -> Any:
     return before[-1] if before and before[-1] == value else value
 
 
-def _check_references(found: CocoFile, origin: str) -> None:
-    for identity, image, category in zip(found.annotation_ids, found.images_of, found.categories_of, strict=True):
-        if image not in found.image_ids:
+def _check_references(coco: CocoFile, origin: str) -> None:
+    for identity, image, category in zip(coco.annotation_ids, coco.images_of, coco.categories_of, strict=True):
+        if image not in coco.image_ids:
             raise DataError(
                 f"annotation {identity} of {origin} names image {image!r}, which is not among its images; remove it"
             )
-        if category not in found.categories:
+        if category not in coco.categories:
             raise DataError(f"annotation {identity} of {origin} names category {category!r}, which is not among its categories; add it")  # fmt: skip

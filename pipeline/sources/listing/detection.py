@@ -12,7 +12,7 @@ from ....errors import DataError, did_you_mean
 from .image_tables import image_columns
 from .manifest import MANIFEST_SUFFIXES
 from .options import SourceOptions
-from .place import Place, find
+from .place import Place, find_place
 from .python_factory import FORM
 from .registry import SOURCES, Source
 from .tar_index import COMPRESSED
@@ -21,7 +21,7 @@ _PREFIX = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]+):(?!//|:)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Named:
+class DetectedSource:
     """A source and what it is to list."""
 
     source: Source
@@ -34,22 +34,22 @@ class Named:
         return f"{self.source.name}:{self.data}"
 
 
-def said(data: str) -> Named | None:
+def source_by_prefix(data: str) -> DetectedSource | None:
     """The source that a prefix names; None without one. Looks at no file system but for a local file of that very name.
 
     Raises:
         DataError: For a prefix that is none, where it is no name of a local file either.
     """
-    found = _PREFIX.fullmatch(data)
-    if found is None or os.path.exists(data):
+    match = _PREFIX.fullmatch(data)
+    if match is None or os.path.exists(data):
         return None
-    prefix, rest = found.groups()
+    prefix, rest = match.groups()
     if prefix in SOURCES:
         if not rest:
             raise DataError(f"{data} names nothing; write {prefix}:PATH")
-        return Named(SOURCES[prefix], SOURCES[prefix].canonical(rest))
+        return DetectedSource(SOURCES[prefix], SOURCES[prefix].canonical(rest))
     if FORM.fullmatch(data):
-        return Named(SOURCES["python"], data)
+        return DetectedSource(SOURCES["python"], data)
     known = ", ".join(f"{name}:" for name in SOURCES)
     raise DataError(
         f"there is no file {data}, and no source {prefix!r}{did_you_mean(prefix, SOURCES)}; sources are {known}"
@@ -62,35 +62,35 @@ def place_named(data: str) -> str | None:
     Raises:
         DataError: For a prefix that is none.
     """
-    found = said(data)
-    if found is None:
+    source = source_by_prefix(data)
+    if source is None:
         return data
-    if found.source.is_place:
-        return found.data
-    _, _, root = found.data.partition("@")
-    return root.partition("?")[0] or None if found.source.name == "torchvision" else None
+    if source.source.is_place:
+        return source.data
+    _, _, root = source.data.partition("@")
+    return root.partition("?")[0] or None if source.source.name == "torchvision" else None
 
 
 def item_source(data: str) -> str | None:
     """The source of `item://` URIs that `data` names, with its prefix; None where its images are files."""
-    found = said(data)
-    return found.full if found is not None and not found.source.is_place else None
+    source = source_by_prefix(data)
+    return source.full if source is not None and not source.source.is_place else None
 
 
-def named(data: str, options: SourceOptions) -> Named:
+def detect_source(data: str, options: SourceOptions) -> DetectedSource:
     """The source that `data` is.
 
     Raises:
         DataError: If nothing lies there, it is of no known kind, or of two.
     """
-    if (found := said(data)) is not None:
-        return found
-    place = find(data)
+    if (source := source_by_prefix(data)) is not None:
+        return source
+    place = find_place(data)
     kinds = _folder_kinds(place) if place.is_folder else _file_kinds(place, options)
     if len(kinds) > 1:
         both = " or ".join(f"{name}:{_example(name, place)} ({SOURCES[name].what})" for name in kinds)
         raise DataError(f"{data} can be read in more than one way; say which: --data {both}")
-    return Named(SOURCES[kinds[0]], data)
+    return DetectedSource(SOURCES[kinds[0]], data)
 
 
 def _example(kind: str, place: Place) -> str:

@@ -22,7 +22,7 @@ def wants_extra(chosen: Sequence[str]) -> bool:
     return list(chosen) not in ([], ["none"])
 
 
-def with_extra(listing: pa.Table, chosen: Sequence[str], taken: Collection[str]) -> pa.Table:
+def choose_extra(listing: pa.Table, chosen: Sequence[str], taken: Collection[str]) -> pa.Table:
     """The listing with the chosen columns only, under their names in the store.
 
     Args:
@@ -55,16 +55,16 @@ def _names(chosen: Sequence[str], there: Sequence[str]) -> dict[str, str]:
     if not wants_extra(chosen):
         return {}
     renamed: dict[str, str] = {}
-    for one in chosen:
-        if one == ALL:
+    for choice in chosen:
+        if choice == ALL:
             continue
-        name, _, new = (one, "", one) if one in there else one.partition("=")
+        name, _, new = (choice, "", choice) if choice in there else choice.partition("=")
         if name not in there:
             have = f"it has {', '.join(map(repr, there))}" if there else "it has no columns of its own"
             raise DataError(
                 f"--columns.extra names {name!r}, which the data set does not have{did_you_mean(name, there)}; {have}"
             )
         if not new.strip():
-            raise DataError(f"--columns.extra {one} gives no new name; write {name}=NEW")
+            raise DataError(f"--columns.extra {choice} gives no new name; write {name}=NEW")
         renamed[name] = new
     return {name: renamed.get(name, name) for name in there if ALL in chosen or name in renamed}

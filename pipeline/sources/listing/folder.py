@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 from ....errors import DataError
 from ...storage.location import is_local
 from .options import Listed, SourceOptions
-from .place import Place, find
+from .place import Place, find_place
 from .table import make_listing
 
 IMAGE_SUFFIXES = frozenset(
@@ -34,7 +34,7 @@ def list_folder(data: str, options: SourceOptions) -> Listed:
     Raises:
         DataError: When there is no image, or a folder cannot be listed.
     """
-    place = find(data)
+    place = find_place(data)
     root, fs = place.base, place.fs
     try:
         ids = [name for name in _names(place) if is_image(name)]

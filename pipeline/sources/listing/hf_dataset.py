@@ -19,7 +19,7 @@ from ..reading.container_uri import column_part
 from .image_tables import TableColumns
 from .manifest import check_boxes, check_filled
 from .options import Listed, SourceOptions
-from .place import Place, find
+from .place import Place, find_place
 from .table import make_listing, numbered
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -31,7 +31,7 @@ def list_hf(data: str, options: SourceOptions) -> Listed:
     Raises:
         DataError: If it is none, has several splits, or a file is damaged.
     """
-    place = _one_split(find(data))
+    place = _one_split(find_place(data))
     files = _files(place)
     tables, uris, masks, columns = [], [], [], None
     for name in files:
@@ -49,15 +49,13 @@ def list_hf(data: str, options: SourceOptions) -> Listed:
         except DataError:
             raise
         except Exception as error:  # each storage has errors of its own
-            raise DataError(
-                f"cannot read {name} of {data}: {type(error).__name__}: {error}; save it once more"
-            ) from error
+            raise DataError(f"cannot read {name} of {data}: {type(error).__name__}: {error}; save it again") from error
     if columns is None or not uris:
         raise DataError(f"{data} lists no samples; save a data set with at least 1 row")
-    found, others = columns.read(pa.concat_tables(tables)) if columns.wanted else ({}, {})
-    check_filled(found, "id", data)
-    check_boxes(found, data)
-    ours: dict[str, Any] = {"id": numbered(len(uris)), **found, "uri": pa.array(uris, pa.string())}
+    known, others = columns.read(pa.concat_tables(tables)) if columns.wanted else ({}, {})
+    check_filled(known, "id", data)
+    check_boxes(known, data)
+    ours: dict[str, Any] = {"id": numbered(len(uris)), **known, "uri": pa.array(uris, pa.string())}
     if masks:
         ours["mask_uri"] = pa.array(masks, pa.string())
     return Listed(make_listing(ours, data, others, as_stored=True), columns.class_names)
@@ -79,15 +77,15 @@ def _one_split(place: Place) -> Place:
 def _files(place: Place) -> list[str]:
     try:
         state = json.loads(cast(bytes, place.fs.cat_file(f"{place.path.rstrip('/')}/{STATE}")))
-        files = [one["filename"] for one in state["_data_files"]]
+        files = [file["filename"] for file in state["_data_files"]]
     except FileNotFoundError:
         raise DataError(f"{place.origin} has no {STATE}, so `save_to_disk` did not write it; a directory of Parquet files is parquet:{place.origin}") from None  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"the {STATE} of {place.origin} is damaged: {type(error).__name__}: {error}; save it once more"
+            f"the {STATE} of {place.origin} is damaged: {type(error).__name__}: {error}; save it again"
         ) from error
     if odd := [name for name in files if not isinstance(name, str) or "/" in name or "\\" in name]:
-        raise DataError(f"the {STATE} of {place.origin} names {odd[0]!r}, which lies elsewhere; save it once more")
+        raise DataError(f"the {STATE} of {place.origin} names {odd[0]!r}, which lies elsewhere; save it again")
     return files
 
 

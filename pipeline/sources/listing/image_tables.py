@@ -76,10 +76,10 @@ class TableColumns:
         Raises:
             DataError: If ids, labels or boxes have a type that cannot be one.
         """
-        found = {ours: self._column(table[name], ours, name) for ours, name in self.ours.items()}
-        if self.class_names and "label" in found:
-            found["label"] = _named(found["label"], self.class_names, self.origin)
-        return found, {name: plain_column(table[name]) for name in self.others}
+        known = {ours: self._column(table[name], ours, name) for ours, name in self.ours.items()}
+        if self.class_names and "label" in known:
+            known["label"] = _named(known["label"], self.class_names, self.origin)
+        return known, {name: plain_column(table[name]) for name in self.others}
 
     def _column(self, column: pa.ChunkedArray, ours: str, name: str) -> pa.ChunkedArray:
         try:

@@ -34,7 +34,7 @@ def elements(file: IO[bytes], lists: Collection[str]) -> Iterator[tuple[str, int
         if key in lists:
             if window.take() != "[":
                 raise ValueError(f"{key!r} must be a list")
-            yield from ((key, *found) for found in _in_list(window))
+            yield from ((key, *element) for element in _in_list(window))
         else:
             window.value()
         if (mark := window.take()) == "}":

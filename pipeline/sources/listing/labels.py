@@ -112,8 +112,8 @@ def own_classes(labels: Iterable[str], source_names: Sequence[str] | None = None
     if source_names is not None:
         return tuple(source_names), len(source_names)
     known = sorted(set(labels))
-    if known and all(_INTEGER.fullmatch(one.strip()) for one in known):
-        return None, max(0, *(int(float(one)) + 1 for one in known))
+    if known and all(_INTEGER.fullmatch(label.strip()) for label in known):
+        return None, max(0, *(int(float(label)) + 1 for label in known))
     return tuple(known), len(known)
 
 

@@ -16,8 +16,8 @@ from ....errors import DataError
 from .columns import check_mapping
 from .manifest_files import READERS, Columns, bad_boxes, first_bad_row
 from .options import Listed, SourceOptions
-from .place import Place, find, uri_of
-from .plain_values import joined
+from .place import Place, find_place, uri_of
+from .plain_values import concat_columns
 from .table import make_listing
 
 MANIFEST_SUFFIXES = tuple(READERS)
@@ -32,20 +32,20 @@ def list_manifest(data: str, options: SourceOptions) -> Listed:
         DataError: When a file cannot be read, lacks a column, or has a row without uri or id, with boxes of another form,
             or with an id that another row has too.
     """
-    place = find(data)
+    place = find_place(data)
     if place.is_folder:
         raise DataError(f"{data} is a folder; name the manifest in it, or all of them with {data.rstrip('/')}/*.csv")
     if wrong := place.suffixes - set(MANIFEST_SUFFIXES):
         raise DataError(
-            f"{data} is no manifest: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}, not in {min(wrong)!r}"
+            f"{data} is not a manifest: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}, not in {min(wrong)!r}"
         )
-    found = [_one(place, path, options) for path in place.paths]
-    rows = [len(ours["uri"]) for ours, _ in found]
-    columns, others = (joined([pair[which] for pair in found], rows) for which in (0, 1))
+    files = [_read_file(place, path, options) for path in place.paths]
+    rows = [len(ours["uri"]) for ours, _ in files]
+    columns, others = (concat_columns([pair[which] for pair in files], rows) for which in (0, 1))
     return Listed(make_listing(columns, data, others))
 
 
-def _one(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Columns]:
+def _read_file(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Columns]:
     """The columns of one file, ours by the names of a listing."""
     mapping = check_mapping(options.columns)
     origin = place.origin if len(place.paths) == 1 else place.uri(path)
@@ -53,18 +53,18 @@ def _one(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Colu
         data = cast(bytes, place.fs.cat_file(path))
     except Exception as error:  # each storage has errors of its own
         raise DataError(f"cannot read {origin}: {type(error).__name__}: {error}") from error
-    found, others = READERS[os.path.splitext(path)[1].lower()](data, mapping, origin, options.extra)
+    known, others = READERS[os.path.splitext(path)[1].lower()](data, mapping, origin, options.extra)
     for name in ("uri", "id"):
-        check_filled(found, name, origin)
-    check_boxes(found, origin)
+        check_filled(known, name, origin)
+    check_boxes(known, origin)
     folder = uri_of(place.fs, path.rpartition("/")[0])
-    listing: Columns = {"id": found.get("id", found["uri"]), "uri": resolved(found["uri"], folder)}
-    if "mask" in found:
-        listing["mask_uri"] = resolved(blank_to_null(found["mask"]), folder)
-    if "label" in found:
-        listing["label"] = blank_to_null(found["label"])
-    if "boxes" in found:
-        listing["boxes"] = found["boxes"]
+    listing: Columns = {"id": known.get("id", known["uri"]), "uri": resolved(known["uri"], folder)}
+    if "mask" in known:
+        listing["mask_uri"] = resolved(blank_to_null(known["mask"]), folder)
+    if "label" in known:
+        listing["label"] = blank_to_null(known["label"])
+    if "boxes" in known:
+        listing["boxes"] = known["boxes"]
     return listing, others
 
 
@@ -87,8 +87,8 @@ def check_boxes(columns: Columns, origin: str) -> None:
 def resolved(uris: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
     """Relative uris against a folder; absolute paths and URIs as they are."""
     relative = pc.replace_substring_regex(uris, r"^(\./)+", "")
-    joined = pc.binary_join_element_wise(folder, relative, "/")
-    return pc.if_else(pc.match_substring_regex(uris, _ABSOLUTE), uris, joined)
+    concat_columns = pc.binary_join_element_wise(folder, relative, "/")
+    return pc.if_else(pc.match_substring_regex(uris, _ABSOLUTE), uris, concat_columns)
 
 
 def blank_to_null(texts: pa.ChunkedArray) -> pa.ChunkedArray:

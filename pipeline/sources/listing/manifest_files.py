@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ....errors import DataError
 from .columns import present_columns
 from .plain_values import is_binary, plain_array, plain_column
-from .table import BOXES, typed
+from .table import BOXES, typed_column
 
 Columns = dict[str, pa.ChunkedArray]
 Read = tuple[Columns, Columns]
@@ -50,8 +50,8 @@ def read_delimited(data: bytes, mapping: Mapping[str, str], origin: str, others:
         )
     except pa.ArrowInvalid as error:
         raise DataError(f"cannot read {origin} as CSV: {error}") from error
-    found = {ours: _boxes(table[name], origin) if ours == "boxes" else table[name] for ours, name in present.items()}
-    return found, {name: typed(table[name]) for name in rest}
+    known = {ours: _boxes(table[name], origin) if ours == "boxes" else table[name] for ours, name in present.items()}
+    return known, {name: typed_column(table[name]) for name in rest}
 
 
 def read_json_lines(data: bytes, mapping: Mapping[str, str], origin: str, others: bool = False) -> Read:
@@ -133,7 +133,7 @@ def _texts(values: list, name: str, origin: str) -> pa.ChunkedArray:
             raise DataError(f"{name!r} in row {row} of {origin} must be text or a number, it is {value!r}")
         if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             raise DataError(
-                f"{name!r} in row {row} of {origin} is no Unicode text, it has half of a surrogate pair: {value!r}"
+                f"{name!r} in row {row} of {origin} is not Unicode text, it has half of a surrogate pair: {value!r}"
             )
     texts = [value if value is None or isinstance(value, str) else str(value) for value in values]
     return pa.chunked_array([pa.array(texts, pa.string())])

@@ -41,15 +41,15 @@ def list_items(data_set: Any, source: str, root: str | None = None) -> Listed:
     count = _length(data_set, source)
     paths = None if root is None else _paths(data_set, count)
     labels, names = _labels(data_set, count, source), _names(data_set)
-    ids = _as_told(data_set, ("ids",), count, source)
+    ids = _attribute_values(data_set, ("ids",), count, source)
     if ids is not None:
-        columns: dict[str, Any] = {"id": pa.array([str(one) for one in ids], pa.string())}
+        columns: dict[str, Any] = {"id": pa.array([str(identity) for identity in ids], pa.string())}
     elif paths is not None:
         columns = {"id": pa.array([os.path.relpath(path, root) for path in paths], pa.string())}
     else:
         columns = {"id": numbered(count)}
     columns["uri"] = pa.array(paths or [item_uri(index, source) for index in range(count)], pa.string())
-    columns["label"] = pa.array([_text(one, names) for one in labels], pa.string())
+    columns["label"] = pa.array([_text(label, names) for label in labels], pa.string())
     return Listed(make_listing(columns, source), names)
 
 
@@ -67,30 +67,30 @@ def _length(data_set: Any, source: str) -> int:
     return count
 
 
-def _as_told(data_set: Any, names: Sequence[str], count: int, source: str) -> Sequence[Any] | None:
+def _attribute_values(data_set: Any, names: Sequence[str], count: int, source: str) -> Sequence[Any] | None:
     """The first of these attributes that is there, as a list."""
     for name in names:
-        found = getattr(data_set, name, None)
-        if found is None or callable(found):
+        values = getattr(data_set, name, None)
+        if values is None or callable(values):
             continue
-        found = found.tolist() if hasattr(found, "tolist") else list(found)
-        if len(found) != count:
-            raise DataError(f"{source}: {name} has {len(found)} entries for {count} items; they must agree")
-        return found
+        values = values.tolist() if hasattr(values, "tolist") else list(values)
+        if len(values) != count:
+            raise DataError(f"{source}: {name} has {len(values)} entries for {count} items; they must agree")
+        return values
     return None
 
 
 def _labels(data_set: Any, count: int, source: str) -> Sequence[Any]:
-    told = _as_told(data_set, _LABELS, count, source)
+    told = _attribute_values(data_set, _LABELS, count, source)
     if told is not None:
         return told
-    found = []
+    labels = []
     for index in range(count):
         try:
-            found.append(label_of(data_set[index]))
+            labels.append(label_of(data_set[index]))
         except Exception as error:
             raise DataError(f"{source}: item {index} raised {type(error).__name__}: {error}; give the data set `targets`, then items are read by the workers and each failure is a row") from error  # fmt: skip
-    return found
+    return labels
 
 
 def _names(data_set: Any) -> tuple[str, ...] | None:
@@ -114,10 +114,10 @@ def _text(label: Any, names: Sequence[str] | None) -> str | None:
 def _paths(data_set: Any, count: int) -> list[str] | None:
     """A file per item, if the data set has a list of them."""
     for name in _PATHS:
-        found = getattr(data_set, name, None)
-        if not isinstance(found, list) or len(found) != count:
+        values = getattr(data_set, name, None)
+        if not isinstance(values, list) or len(values) != count:
             continue
-        paths = [one[0] if isinstance(one, tuple) else one for one in found]
+        paths = [value[0] if isinstance(value, tuple) else value for value in values]
         if all(isinstance(path, str | os.PathLike) for path in paths):
             return [os.path.abspath(path) for path in paths]
     return None

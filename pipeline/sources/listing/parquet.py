@@ -24,8 +24,8 @@ from ..reading.container_uri import column_part
 from .image_tables import TableColumns
 from .manifest import check_boxes, check_filled
 from .options import Listed, SourceOptions
-from .place import Place, find
-from .plain_values import joined
+from .place import Place, find_place
+from .plain_values import concat_columns
 from .table import make_listing, numbered
 
 _FILES_AT_ONCE = 8
@@ -38,13 +38,13 @@ def list_parquet(data: str, options: SourceOptions) -> Listed:
     Raises:
         DataError: If a file cannot be read, or it is not clear which column is the image.
     """
-    place = find(data)
+    place = find_place(data)
     paths = parquet_files(place)
     with ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="parquet") as pool:
-        found = list(pool.map(lambda path: _one(place, path, options), paths))
-    rows = [len(ours["uri"]) for ours, _, _ in found]
-    ours, others = joined([one[0] for one in found], rows), joined([one[1] for one in found], rows)
-    names = {one[2] for one in found}
+        files = list(pool.map(lambda path: _read_file(place, path, options), paths))
+    rows = [len(ours["uri"]) for ours, _, _ in files]
+    ours, others = concat_columns([file[0] for file in files], rows), concat_columns([file[1] for file in files], rows)
+    names = {file[2] for file in files}
     if len(names) > 1:
         raise DataError(f"the files of {data} name their classes differently; list them one by one")
     return Listed(make_listing(ours, data, others, as_stored=True), names.pop())
@@ -59,13 +59,13 @@ def parquet_files(place: Place) -> list[str]:
     if not place.is_folder:
         return list(place.paths)
     for folder in (place.path, f"{place.path.rstrip('/')}/data"):
-        found = sorted(map(str, place.fs.glob(f"{folder.rstrip('/')}/*.parquet")))
-        if found:
-            return found
+        paths = sorted(map(str, place.fs.glob(f"{folder.rstrip('/')}/*.parquet")))
+        if paths:
+            return paths
     raise DataError(f"there is no .parquet in {place.origin}; give the folder that holds them, or a pattern such as {place.origin}/*/*.parquet")  # fmt: skip
 
 
-def _one(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Columns, tuple[str, ...] | None]:
+def _read_file(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Columns, tuple[str, ...] | None]:
     """The columns of one file, ours by the names of a listing; the data set's own; the names of its classes."""
     origin = place.relative(path)
     try:
@@ -78,16 +78,16 @@ def _one(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Colu
         raise
     except Exception as error:  # each storage has errors of its own
         raise DataError(
-            f"cannot read {origin} as Parquet: {type(error).__name__}: {error}; bring it once more"
+            f"cannot read {origin} as Parquet: {type(error).__name__}: {error}; copy or download it again"
         ) from error
-    found, others = columns.read(table) if table is not None else ({}, {})
-    check_filled(found, "id", origin)
-    check_boxes(found, origin)
-    found.setdefault("id", pa.chunked_array([numbered(sum(sizes), f"{origin}/")]))
-    found["uri"] = _cells(columns.image, sizes, place.uri(path))
+    known, others = columns.read(table) if table is not None else ({}, {})
+    check_filled(known, "id", origin)
+    check_boxes(known, origin)
+    known.setdefault("id", pa.chunked_array([numbered(sum(sizes), f"{origin}/")]))
+    known["uri"] = _cells(columns.image, sizes, place.uri(path))
     if columns.mask:
-        found["mask_uri"] = _cells(columns.mask, sizes, place.uri(path))
-    return found, others, columns.class_names
+        known["mask_uri"] = _cells(columns.mask, sizes, place.uri(path))
+    return known, others, columns.class_names
 
 
 def _cells(column: str, sizes: Sequence[int], file: str) -> pa.ChunkedArray:

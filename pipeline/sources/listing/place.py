@@ -55,12 +55,12 @@ class Place:
     def names(self) -> dict[str, bool]:
         """What lies directly in the folder: base name, and whether it is a folder; nothing hidden."""
         self.fs.invalidate_cache(self.path)
-        found = {}
+        names = {}
         for entry in self.fs.ls(self.path, detail=True):
             name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
             if not name.startswith(".") and entry["name"].rstrip("/") != self.path.rstrip("/"):
-                found[name] = self.fs.isdir(entry["name"]) if entry.get("islink") else entry["type"] == "directory"
-        return found
+                names[name] = self.fs.isdir(entry["name"]) if entry.get("islink") else entry["type"] == "directory"
+        return names
 
     def inner(self, name: str) -> Place:
         """A file or folder in this folder.
@@ -68,7 +68,7 @@ class Place:
         Raises:
             DataError: If it is not there.
         """
-        return find(f"{self.uri(self.path).rstrip('/')}/{name}")
+        return find_place(f"{self.uri(self.path).rstrip('/')}/{name}")
 
 
 def uri_of(fs: AbstractFileSystem, path: str) -> str:
@@ -76,7 +76,7 @@ def uri_of(fs: AbstractFileSystem, path: str) -> str:
     return path if is_local(fs) else fs.unstrip_protocol(path)
 
 
-def find(data: str) -> Place:
+def find_place(data: str) -> Place:
     """Look what lies at `data`: a path or URI; `*`, `?`, `[...]` and `{a,b}`, `{000..012}` in it make it a pattern, unless
     there is a file of exactly that name.
 
@@ -103,23 +103,23 @@ def find(data: str) -> Place:
 def _of_pattern(data: str, fs: AbstractFileSystem, pattern: str) -> Place:
     fs.invalidate_cache()
     paths: list[str] = []
-    for name in expanded(pattern, data):
-        found = sorted(map(str, fs.glob(name))) if re.search(r"[*?\[]", name) else [name] if fs.isfile(name) else []
-        files = [path for path in found if path == name or fs.isfile(path)]
+    for name in expand_braces(pattern, data):
+        matched = sorted(map(str, fs.glob(name))) if re.search(r"[*?\[]", name) else [name] if fs.isfile(name) else []
+        files = [path for path in matched if path == name or fs.isfile(path)]
         if not files:
-            raise DataError(f"there is no file {name}, which {data} names; correct the pattern or bring the file")
+            raise DataError(f"there is no file {name}, which {data} names; correct the pattern or add the file")
         paths += files
     base = pattern[: _MAGIC.search(pattern).start()].rpartition("/")[0]  # pyright: ignore[reportOptionalMemberAccess]
     return Place(data, fs, tuple(sorted(dict.fromkeys(paths))), base, is_folder=False)
 
 
-def matches(pattern: str, path: str) -> bool:
+def could_match(pattern: str, path: str) -> bool:
     """Whether a pattern could name this path."""
     wildcards = re.sub(r"\{[^{}]*\}", "*", pattern)
     return wildcards != path and re.fullmatch(glob_translate(wildcards), path) is not None
 
 
-def expanded(pattern: str, data: str) -> Iterator[str]:
+def expand_braces(pattern: str, data: str) -> Iterator[str]:
     """The names that braces stand for, as a shell has them: `{000..012}` counts, `{a,b}` chooses.
 
     Raises:
@@ -128,17 +128,17 @@ def expanded(pattern: str, data: str) -> Iterator[str]:
     pieces = _BRACES.split(pattern)
     choices = [_choices(piece, data) if place % 2 else [piece] for place, piece in enumerate(pieces)]
     total = 1
-    for one in choices:
-        total *= len(one)
+    for part in choices:
+        total *= len(part)
     if total > LARGEST_EXPANSION:
         raise DataError(f"{data} stands for {total} names, more than the limit of {LARGEST_EXPANSION}; use * instead")
-    return ("".join(one) for one in itertools.product(*choices))
+    return ("".join(part) for part in itertools.product(*choices))
 
 
 def _choices(inner: str, data: str) -> list[str] | _Numbers:
-    if not (found := _RANGE.fullmatch(inner)):
+    if not (match := _RANGE.fullmatch(inner)):
         return inner.split(",")
-    first, last = found.groups()
+    first, last = match.groups()
     if int(first) > int(last):
         raise DataError(f"{{{inner}}} in {data} counts down; write the smaller number first")
     return _Numbers(int(first), int(last), len(first) if first.startswith("0") or len(first) == len(last) else 0)

@@ -68,7 +68,7 @@ def plain_columns(rows: Sequence[dict[str, Any]], but: Iterable[str] = ()) -> di
     return {name: plain_array([row.get(name) for row in rows]) for name in names}
 
 
-def joined(tables: Sequence[Mapping[str, Column]], rows: Sequence[int]) -> dict[str, pa.ChunkedArray]:
+def concat_columns(tables: Sequence[Mapping[str, Column]], rows: Sequence[int]) -> dict[str, pa.ChunkedArray]:
     """The columns of several files, one after the other; null where a file lacks one.
 
     Where types differ, whole numbers become numbers and everything else becomes text.
@@ -96,8 +96,8 @@ def _common(kinds: set[pa.DataType]) -> pa.DataType:
 def _piece(column: Column | None, kind: pa.DataType, rows: int) -> list[pa.Array]:
     if column is None or column.null_count == len(column):
         return [pa.nulls(rows, kind)]
-    found = column.cast(kind)
-    return found.chunks if isinstance(found, pa.ChunkedArray) else [found]
+    piece = column.cast(kind)
+    return piece.chunks if isinstance(piece, pa.ChunkedArray) else [piece]
 
 
 class GrowingColumns:
@@ -121,7 +121,7 @@ class GrowingColumns:
     def columns(self) -> dict[str, pa.ChunkedArray]:
         """All rows so far."""
         self._flush()
-        return joined(self._done, self._lengths)
+        return concat_columns(self._done, self._lengths)
 
     def _flush(self) -> None:
         if self._rows:

@@ -10,8 +10,8 @@ import re
 from typing import Any
 
 from ....errors import DataError, ModelError
-from ....workers.models.factory import attribute_of, imported
-from ..reading.items import maker
+from ....workers.models.factory import import_user_module, module_attribute
+from ..reading.items import register_factory
 from .map_style import list_items
 from .options import Listed, SourceOptions
 
@@ -27,11 +27,11 @@ def list_python(data: str, options: SourceOptions) -> Listed:
     """
     if options.rows == "annotation":
         raise DataError(f"{data} has no annotated objects; leave out --rows annotation")
-    return list_items(made(data), f"{PREFIX}:{data}")
+    return list_items(make_data_set(data), f"{PREFIX}:{data}")
 
 
-@maker(PREFIX)
-def made(data: str) -> Any:
+@register_factory(PREFIX)
+def make_data_set(data: str) -> Any:
     """What the function returns.
 
     Raises:
@@ -41,7 +41,7 @@ def made(data: str) -> Any:
         raise DataError(f"python:{data} must be python:package.module:function")
     module_name, _, name = data.partition(":")
     try:
-        factory = attribute_of(imported(module_name), name, module_name)
+        factory = module_attribute(import_user_module(module_name), name, module_name)
     except ModelError as error:
         raise DataError(str(error)) from error
     if not callable(factory):

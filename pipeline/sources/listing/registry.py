@@ -68,8 +68,8 @@ def _looks_like_images(names: Names) -> bool:
 
 
 SOURCES: dict[str, Source] = {
-    one.name: one
-    for one in (
+    source.name: source
+    for source in (
         Source("folder", "image folder", list_folder, IMAGE_SUFFIXES, _looks_like_images),
         Source("manifest", "manifest", list_manifest, frozenset(MANIFEST_SUFFIXES)),
         Source("tar", "WebDataset tars", list_tars, frozenset({".tar"}), lambda names: _has(names, ".tar")),

@@ -34,7 +34,7 @@ LOCKED = {
 """What keeps a condition to the listing: it can open no file, load no extension, see no Python variable, and change none of this."""
 
 
-def where(listing: pa.Table, condition: str) -> pa.Table:
+def filter_by_condition(listing: pa.Table, condition: str) -> pa.Table:
     """The samples for which an SQL condition is true.
 
     Args:
@@ -54,8 +54,8 @@ def where(listing: pa.Table, condition: str) -> pa.Table:
     table = pa.table({**columns, row: pa.array(range(len(listing)), pa.int64())})
     with duckdb.connect(config=cast(dict, LOCKED)) as connection:
         try:
-            found = connection.from_arrow(table).filter(duckdb.SQLExpression(condition)).project(row)
-            rows = np.sort(found.fetchnumpy()[row])
+            matching = connection.from_arrow(table).filter(duckdb.SQLExpression(condition)).project(row)
+            rows = np.sort(matching.fetchnumpy()[row])
         except duckdb.Error as error:
             text = " ".join(str(error).split())
             raise DataError(f"--where {condition!r} is refused by DuckDB: {text}; the columns are {names}") from None
@@ -66,7 +66,7 @@ def where(listing: pa.Table, condition: str) -> pa.Table:
     return listing.take(pa.array(rows))
 
 
-def with_ids(listing: pa.Table, uri: str) -> pa.Table:
+def select_ids(listing: pa.Table, uri: str) -> pa.Table:
     """The samples whose ids a file lists: one per line, or the column `id` of a `.csv`, `.jsonl` or `.parquet` file.
 
     Raises:
@@ -77,7 +77,7 @@ def with_ids(listing: pa.Table, uri: str) -> pa.Table:
         raise DataError(f"--ids {uri} lists no ids; write one per line")
     unknown = wanted.filter(pc.invert(pc.is_in(wanted, listing["id"].combine_chunks()))).to_pylist()
     if unknown:
-        few = ", ".join(shown(one) for one in unknown[:_NAMED]) + (" ..." if len(unknown) > _NAMED else "")
+        few = ", ".join(shown(identity) for identity in unknown[:_NAMED]) + (" ..." if len(unknown) > _NAMED else "")
         hint = did_you_mean(unknown[0], listing["id"].slice(0, 10_000).to_pylist())
         raise DataError(f"--ids {uri} lists {counted(len(unknown), 'id')} that no sample has: {few}{hint}; ids look like "
                         f"{shown(listing['id'][0].as_py())}")  # fmt: skip
@@ -103,7 +103,9 @@ def _ids_in(uri: str) -> pa.Array:
         lines = (line.strip("\r") for line in data.decode("utf-8-sig").split("\n"))
         return pa.array([line for line in lines if line.strip()], pa.string())
     except (KeyError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise DataError(f"--ids {uri} is no list of ids: {error}; write one per line, or a column called id") from error
+        raise DataError(
+            f"--ids {uri} is not a list of ids: {error}; write one per line, or a column called id"
+        ) from error
 
 
 def _csv_ids(data: bytes, delimiter: str) -> pa.Array:
@@ -112,7 +114,7 @@ def _csv_ids(data: bytes, delimiter: str) -> pa.Array:
     return pyarrow.csv.read_csv(io.BytesIO(data), parse_options=parsing, convert_options=options)["id"].combine_chunks()
 
 
-def sampled(listing: pa.Table, count: int, seed: int) -> pa.Table:
+def draw_sample(listing: pa.Table, count: int, seed: int) -> pa.Table:
     """`count` samples drawn at random, all of them where there are fewer, in the listing's order. Which ones depends on the
     seed and each one's id alone; those of a smaller count are among those of a larger one.
 

@@ -67,7 +67,7 @@ _WHOLE = r"^-?(0|[1-9][0-9]{0,17})$"
 _DECIMAL = r"^-?((0|[1-9][0-9]*)([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]+)?$"
 
 
-def typed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+def typed_column(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of text as whole numbers, numbers or booleans where every value is one; `007` is none."""
     present = pc.drop_null(texts)
     if len(present) == 0:

@@ -21,8 +21,8 @@ from ..reading.container_uri import range_uri
 from .columns import check_mapping
 from .folder import IMAGE_SUFFIXES
 from .options import Listed, SourceOptions
-from .place import Place, find
-from .plain_values import ROWS_AT_ONCE, GrowingColumns, joined
+from .place import Place, find_place
+from .plain_values import ROWS_AT_ONCE, GrowingColumns, concat_columns
 from .table import BOXES, make_listing
 from .tar_index import Member, key_and_suffix, members
 
@@ -37,17 +37,17 @@ def list_tars(data: str, options: SourceOptions) -> Listed:
     Raises:
         DataError: If a tar is compressed, damaged or cut short, two images have one key, or a `.json` is none.
     """
-    place = find(data)
+    place = find_place(data)
     paths = _tars(place)
     with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tar") as pool:
-        found = list(pool.map(lambda path: _one(place, path, options), paths))
-    tables, others = [one for one, _ in found if len(one)], [rest for one, rest in found if len(one)]
+        tars = list(pool.map(lambda path: _read_tar(place, path, options), paths))
+    tables, others = [table for table, _ in tars if len(table)], [rest for table, rest in tars if len(table)]
     if not tables:
         raise DataError(f"{data} holds no images; a sample is a member such as 0001.jpg, beside 0001.cls or 0001.json")
     table = pa.concat_tables(tables)
-    rows = [len(one) for one in tables]
+    rows = [len(table) for table in tables]
     columns = {name: table[name] for name in table.column_names}
-    return Listed(make_listing(columns, data, joined(others, rows)), container_shards=True)
+    return Listed(make_listing(columns, data, concat_columns(others, rows)), container_shards=True)
 
 
 def _tars(place: Place) -> list[str]:
@@ -59,20 +59,22 @@ def _tars(place: Place) -> list[str]:
     return [f"{place.path.rstrip('/')}/{name}" for name in names]
 
 
-def _one(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table, Mapping[str, pa.ChunkedArray]]:
+def _read_tar(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table, Mapping[str, pa.ChunkedArray]]:
     """The samples of one tar and the data set's own columns."""
     mapping = check_mapping(options.columns)
     origin, file = place.relative(path), place.uri(path)
     wanted = TEXTS if options.extra else TEXTS[:2]
-    found = members(place.fs, path, origin, lambda name: key_and_suffix(name)[1] in wanted)
+    inside = members(place.fs, path, origin, lambda name: key_and_suffix(name)[1] in wanted)
     rows, tables = _empty(), []
     described = GrowingColumns(but=[mapping["label"], mapping["boxes"]])
-    for key, group in _samples(found, origin):
+    for key, group in _samples(inside, origin):
         image = _image(group, options.columns.get("image"), key, origin)
         if image is None:
             continue
         facts = _facts(group, key, origin)
-        mask = next((group[one] for one in (f"{mapping['mask']}.png", "mask.png", "seg.png") if one in group), None)
+        mask = next(
+            (group[suffix] for suffix in (f"{mapping['mask']}.png", "mask.png", "seg.png") if suffix in group), None
+        )
         rows["id"].append(f"{origin}/{key}")
         rows["uri"].append(range_uri(image.offset, image.size, file))
         rows["label"].append(_label(group, facts.get(mapping["label"])))
@@ -96,14 +98,14 @@ def _table(rows: Mapping[str, list[Any]]) -> pa.Table:
     )
 
 
-def _samples(found: Iterator[Member], origin: str) -> Iterator[tuple[str, dict[str, Member]]]:
+def _samples(inside: Iterator[Member], origin: str) -> Iterator[tuple[str, dict[str, Member]]]:
     """Members with the same key that follow each other, by suffix.
 
     Raises:
         DataError: If one name is there twice, or the members of a key do not stand together.
     """
     seen: set[str] = set()
-    for key, group in itertools.groupby(found, key=lambda one: key_and_suffix(one.name)[0]):
+    for key, group in itertools.groupby(inside, key=lambda member: key_and_suffix(member.name)[0]):
         if key in seen:
             raise DataError(f"the members {key}.* of {origin} do not follow each other, so they are no WebDataset; write the tar with sorted names")  # fmt: skip
         seen.add(key)

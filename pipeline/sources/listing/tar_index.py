@@ -56,7 +56,7 @@ def members(
             _refuse_compressed(file, origin)
             yield from _members(file, size, origin, wants_text)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{origin} is damaged or no tar: {error}; bring it once more") from error
+        raise DataError(f"{origin} is damaged or not a tar: {error}; copy or download it again") from error
 
 
 def _opened(fs: AbstractFileSystem, path: str) -> IO[bytes]:
@@ -75,33 +75,33 @@ def _refuse_compressed(file: IO[bytes], origin: str) -> None:
 def _members(file: IO[bytes], size: int, origin: str, wants_text: Callable[[str], bool]) -> Iterator[Member]:
     # "r:" reads headers only and jumps over what they describe; names that are not UTF-8 keep their odd bytes visible
     with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace", ignore_zeros=False) as tar:
-        while (found := tar.next()) is not None:
+        while (header := tar.next()) is not None:
             tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  (which would keep every header)
-            end = found.offset_data + found.size
-            if found.isreg() and end > size:
-                raise _cut_short(origin, f"{found.name!r} ends at byte {end}, the file has {size}")
-            if not found.isreg() or found.issparse():
+            end = header.offset_data + header.size
+            if header.isreg() and end > size:
+                raise _cut_short(origin, f"{header.name!r} ends at byte {end}, the file has {size}")
+            if not header.isreg() or header.issparse():
                 continue
             text = None
-            if wants_text(found.name):
-                if found.size > LARGEST_TEXT:
+            if wants_text(header.name):
+                if header.size > LARGEST_TEXT:
                     raise DataError(
-                        f"{found.name!r} in {origin} has {found.size} bytes, more than the limit of {LARGEST_TEXT}"
+                        f"{header.name!r} in {origin} has {header.size} bytes, more than the limit of {LARGEST_TEXT}"
                     )
-                file.seek(found.offset_data)
-                text = file.read(found.size)
-            yield Member(found.name, found.offset_data, found.size, text)
+                file.seek(header.offset_data)
+                text = file.read(header.size)
+            yield Member(header.name, header.offset_data, header.size, text)
         last = tar.offset
     file.seek(last)
     mark = file.read(_BLOCK)
     if len(mark) < _BLOCK:
         raise _cut_short(origin, "its end mark is missing; if it is whole, append one with `truncate -s +1024`")
     if mark.strip(b"\0"):  # where tarfile stops without a word
-        raise DataError(f"{origin} is damaged: there is no header at byte {last}; bring it once more")
+        raise DataError(f"{origin} is damaged: there is no header at byte {last}; copy or download it again")
 
 
 def _cut_short(origin: str, how: str) -> DataError:
-    return DataError(f"{origin} is cut short: {how}; otherwise bring it once more")
+    return DataError(f"{origin} is cut short: {how}; otherwise copy or download it again")
 
 
 def key_and_suffix(name: str) -> tuple[str, str]:

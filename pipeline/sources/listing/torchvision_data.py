@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ....errors import DataError, did_you_mean
-from ..reading.items import maker
+from ..reading.items import register_factory
 from .map_style import list_items
 from .options import Listed, SourceOptions
 from .voc import voc_listing
@@ -27,7 +27,7 @@ def list_torchvision(data: str, options: SourceOptions) -> Listed:
     Raises:
         DataError: If there is no such class, it is not at ROOT, or it does not know an argument.
     """
-    data_set, root = made(data), _parts(data)[1]
+    data_set, root = make_data_set(data), _parts(data)[1]
     if hasattr(data_set, "annotations") and hasattr(data_set, "images"):  # VOCDetection
         stems = [os.path.splitext(os.path.basename(path))[0] for path in data_set.annotations]
         files = [read_voc(_bytes(path), path) for path in data_set.annotations]
@@ -51,8 +51,8 @@ def _bytes(path: str) -> bytes:
         return file.read()
 
 
-@maker(PREFIX)
-def made(data: str) -> Any:
+@register_factory(PREFIX)
+def make_data_set(data: str) -> Any:
     """The data set, as torchvision makes it, without transforms.
 
     Raises:
@@ -75,7 +75,7 @@ def made(data: str) -> Any:
         return kind(**arguments)
     except Exception as error:  # each data set has errors of its own
         text = str(error).split(" You can use download")[0].rstrip(".") or type(error).__name__
-        raise DataError(f"torchvision:{name} is not to be had at {root or '(no folder)'}: {text}; nothing is downloaded here, so bring it there first") from error  # fmt: skip
+        raise DataError(f"torchvision:{name} cannot be read at {root or '(no folder)'}: {text}; heatlas downloads no data sets: put it there first") from error  # fmt: skip
 
 
 _OURS = {"self", "root", "download", "transform", "target_transform", "transforms", "loader", "is_valid_file"}

@@ -16,10 +16,10 @@ import pyarrow as pa
 from ....errors import DataError
 from .folder import is_image
 from .options import Listed, SourceOptions
-from .place import Place, find
+from .place import Place, find_place
 from .plain_values import plain_columns
 from .table import BOXES, make_listing
-from .table import typed as typed_texts
+from .table import typed_column as typed_texts
 from .voc_file import VocFile, VocObject, largest_class, read_voc
 
 ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"
@@ -32,9 +32,9 @@ def list_voc(data: str, options: SourceOptions) -> Listed:
     Raises:
         DataError: If there are no annotations, or one cannot be read.
     """
-    place = find(data)
+    place = find_place(data)
     if not place.is_folder:
-        raise DataError(f"{data} is no folder; give the one that contains {ANNOTATIONS} and {IMAGES}")
+        raise DataError(f"{data} is not a folder; give the one that contains {ANNOTATIONS} and {IMAGES}")
     names = place.names()
     annotations = place.inner(ANNOTATIONS) if ANNOTATIONS in names else place
     images = place.inner(IMAGES) if IMAGES in names else place.inner(options.images) if options.images else place
@@ -61,7 +61,7 @@ def _image_uris(folder: Place, stems: Sequence[str], files: Sequence[VocFile]) -
     there = set(folder.names())
     by_stem = {name.rpartition(".")[0]: name for name in sorted(there, reverse=True) if is_image(name)}
     root = folder.uri(folder.path).rstrip("/")
-    names = (one.image if one.image in there else by_stem.get(stem, one.image or f"{stem}.jpg") for stem, one in zip(stems, files, strict=True))  # fmt: skip
+    names = (file.image if file.image in there else by_stem.get(stem, file.image or f"{stem}.jpg") for stem, file in zip(stems, files, strict=True))  # fmt: skip
     return [f"{root}/{name}" for name in names]
 
 
@@ -72,15 +72,18 @@ def voc_listing(
     rows: list[tuple[str, str, str | None, Sequence[VocObject]]] = []
     for identity, file, uri in zip(ids, files, uris, strict=True):
         if options.rows == "annotation":
-            rows += [(f"{identity}#{number}", uri, one.name, [one]) for number, one in enumerate(file.objects)]
+            rows += [
+                (f"{identity}#{number}", uri, annotated.name, [annotated])
+                for number, annotated in enumerate(file.objects)
+            ]
         else:
             label = largest_class(file.objects)
-            rows.append((identity, uri, label, [one for one in file.objects if one.name == label]))
+            rows.append((identity, uri, label, [annotated for annotated in file.objects if annotated.name == label]))
     columns: dict[str, Any] = {
         "id": pa.array([row[0] for row in rows], pa.string()),
         "uri": pa.array([row[1] for row in rows], pa.string()),
         "label": pa.array([row[2] for row in rows], pa.string()),
-        "boxes": pa.array([[list(one.box) for one in row[3]] for row in rows], BOXES),
+        "boxes": pa.array([[list(annotated.box) for annotated in row[3]] for row in rows], BOXES),
     }
     extra = {}
     if options.extra and options.rows == "annotation":
@@ -88,6 +91,8 @@ def voc_listing(
         extra = {name: typed_texts(pa.chunked_array([column])) for name, column in facts.items()}
     elif options.extra:
         extra = {
-            "classes": pa.array([", ".join(sorted({one.name for one in file.objects})) for file in files], pa.string())
+            "classes": pa.array(
+                [", ".join(sorted({annotated.name for annotated in file.objects})) for file in files], pa.string()
+            )
         }
     return Listed(make_listing(columns, origin, extra))

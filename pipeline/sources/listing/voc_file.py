@@ -45,11 +45,11 @@ def read_voc(data: bytes, origin: str) -> VocFile:
     try:
         root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{origin} is no readable XML: {error}; bring it once more") from error
+        raise DataError(f"{origin} is not readable XML: {error}; copy or download it again") from error
     if root.tag != "annotation":
-        raise DataError(f"{origin} is no VOC annotation: it begins with <{root.tag}>, not <annotation>")
+        raise DataError(f"{origin} is not a VOC annotation: it begins with <{root.tag}>, not <annotation>")
     name = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
-    return VocFile(name or None, tuple(_object(one, origin) for one in root.findall("object")))
+    return VocFile(name or None, tuple(_object(element, origin) for element in root.findall("object")))
 
 
 def _object(element: ElementTree.Element, origin: str) -> VocObject:
@@ -63,14 +63,16 @@ def _object(element: ElementTree.Element, origin: str) -> VocObject:
         raise DataError(
             f"the <bndbox> of {name!r} in {origin} must have xmin, ymin, xmax and ymax, it has {corners}"
         ) from None
-    facts = {one.tag: one.text.strip() for one in element if not len(one) and one.text and one.tag != "name"}
+    facts = {
+        child.tag: child.text.strip() for child in element if not len(child) and child.text and child.tag != "name"
+    }
     return VocObject(name, (x0 - 1, y0 - 1, x1, y1), facts)
 
 
 def largest_class(objects: tuple[VocObject, ...]) -> str | None:
     """The class whose boxes have the largest area together; of equal ones the first in the alphabet; None without objects."""
     areas: dict[str, float] = defaultdict(float)
-    for one in objects:
-        x0, y0, x1, y1 = one.box
-        areas[one.name] += max(0.0, x1 - x0) * max(0.0, y1 - y0)
+    for annotated in objects:
+        x0, y0, x1, y1 = annotated.box
+        areas[annotated.name] += max(0.0, x1 - x0) * max(0.0, y1 - y0)
     return min(areas, key=lambda name: (-areas[name], name)) if areas else None

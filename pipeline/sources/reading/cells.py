@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ....errors import SampleError
 from ....statuses import READ_ERROR
-from .container_uri import Inside
+from .container_uri import ContainerUri
 
 ROWS_AT_ONCE = 32
 """Rows of a row group that are decoded together, fewer where they have more bytes than `BYTES_AT_ONCE`."""
@@ -29,7 +29,7 @@ BUFFER = 1 << 20
 Open = Callable[[], IO[bytes]]
 
 
-def cell(inside: Inside, file: str, opened: Open) -> Any:
+def cell(inside: ContainerUri, file: str, opened: Open) -> Any:
     """The value of the cell, as a Python object.
 
     Args:
@@ -48,7 +48,7 @@ _LOCK = threading.Lock()
 _OPEN: OrderedDict[tuple[int, str, str, str], ParquetColumn | ArrowColumn] = OrderedDict()
 
 
-def _column(inside: Inside, file: str, opened: Open) -> ParquetColumn | ArrowColumn:
+def _column(inside: ContainerUri, file: str, opened: Open) -> ParquetColumn | ArrowColumn:
     """What is open already, or is opened in the place of what was not asked for longest."""
     key = os.getpid(), inside.kind, file, inside.column
     if key not in _OPEN:
@@ -83,7 +83,7 @@ class ParquetColumn:
         self._file.close()
         self._stream.close()
 
-    def value(self, inside: Inside) -> Any:
+    def value(self, inside: ContainerUri) -> Any:
         groups = self._file.metadata.num_row_groups
         if inside.group >= groups or inside.row >= self._file.metadata.row_group(inside.group).num_rows:
             raise SampleError(READ_ERROR, f"no row {inside.row} in row group {inside.group}; the file has changed")
@@ -117,7 +117,7 @@ class ParquetColumn:
     def _rows_at_once(self, group: int) -> int:
         facts = self._file.metadata.row_group(group)
         parts = (facts.column(place) for place in range(facts.num_columns))
-        size = sum(one.total_uncompressed_size for one in parts if one.path_in_schema.split(".")[0] == self._column)
+        size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == self._column)
         return max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE * facts.num_rows // max(1, size)))
 
 
@@ -137,7 +137,7 @@ class ArrowColumn:
         self._source.close()
         self._stream.close()
 
-    def value(self, inside: Inside) -> Any:
+    def value(self, inside: ContainerUri) -> Any:
         [(offset, length)] = inside.ranges
         if self._batch is None or offset != self._offset:
             self._source.seek(offset)

@@ -38,7 +38,7 @@ def check_data_root(data_root: str | None) -> str | None:
         if os.path.isdir(path):
             return path
     raise SettingsError(
-        f"--data-root {data_root or repr(data_root)} is no folder here; give one, or a URI that begins with one of "
+        f"--data-root {data_root or repr(data_root)} is not a folder here; give one, or a URI that begins with one of "
         f"{', '.join(f'{name}://' for name in REMOTE)}"
     )
 

@@ -34,7 +34,7 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class ContainerUri:
     """What a URI of one of `SCHEMES` says."""
 
     kind: str
@@ -49,34 +49,36 @@ class Inside:
     height: int = 0
 
 
-def is_inside(uri: str) -> bool:
+def is_container_uri(uri: str) -> bool:
     """Whether the URI names bytes inside a file."""
     return _SCHEME.match(uri) is not None
 
 
-def parsed(uri: str) -> Inside:
+def parse_uri(uri: str) -> ContainerUri:
     """What the URI says.
 
     Raises:
         SampleError: If it does not have the form of its scheme.
     """
     kind = uri.partition("://")[0]
-    found = _FORMS[kind].fullmatch(uri)
-    if found is None:
+    match = _FORMS[kind].fullmatch(uri)
+    if match is None:
         raise SampleError(READ_ERROR, f"not a well-formed {kind}:// URI")
-    *texts, file = found.groups()
+    *texts, file = match.groups()
     if kind == "coco-mask":
         width, height, ranges = texts
-        pairs = (one.split("+") for one in ranges.split(","))
-        return Inside(kind, file, ranges=tuple((int(offset), int(length)) for offset, length in pairs),
+        pairs = (piece.split("+") for piece in ranges.split(","))
+        return ContainerUri(kind, file, ranges=tuple((int(offset), int(length)) for offset, length in pairs),
                       width=int(width), height=int(height))  # fmt: skip
     if kind == "item":
-        return Inside(kind, file, row=int(texts[0]))
+        return ContainerUri(kind, file, row=int(texts[0]))
     column = "" if kind == "range" else unquote(texts.pop(0))
     numbers = [int(text) for text in texts]
     if kind == "parquet":
-        return Inside(kind, file, column, group=numbers[0], row=numbers[1])
-    return Inside(kind, file, column, ranges=((numbers[0], numbers[1]),), row=numbers[2] if kind == "arrow" else 0)
+        return ContainerUri(kind, file, column, group=numbers[0], row=numbers[1])
+    return ContainerUri(
+        kind, file, column, ranges=((numbers[0], numbers[1]),), row=numbers[2] if kind == "arrow" else 0
+    )
 
 
 def range_uri(offset: int, length: int, file: str) -> str:

@@ -18,7 +18,7 @@ from ....statuses import TRUTH_ERROR
 Mask = Bool[np.ndarray, "height width"]
 
 
-def drawn_mask(annotations: Sequence[Mapping[str, Any]], width: int, height: int) -> bytes:
+def draw_mask(annotations: Sequence[Mapping[str, Any]], width: int, height: int) -> bytes:
     """The union of the annotations' segmentations as a PNG, white on black; an annotation without one counts as its box.
 
     Raises:
@@ -29,13 +29,13 @@ def drawn_mask(annotations: Sequence[Mapping[str, Any]], width: int, height: int
         raise SampleError(TRUTH_ERROR, f"a mask of {width} x {height} pixels is outside the limit of 1 to {limit}")
     mask = np.zeros((height, width), dtype=bool)
     for annotation in annotations:
-        mask |= _one(annotation, width, height)
+        mask |= _annotation_mask(annotation, width, height)
     buffer = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _one(annotation: Mapping[str, Any], width: int, height: int) -> Mask:
+def _annotation_mask(annotation: Mapping[str, Any], width: int, height: int) -> Mask:
     segmentation = annotation.get("segmentation")
     try:
         if isinstance(segmentation, Mapping):
@@ -111,7 +111,7 @@ def decompressed(text: str) -> list[int]:
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"{character!r} is no part of compressed run lengths")
+            raise ValueError(f"{character!r} is not part of compressed run lengths")
         number |= (bits & 31) << shift
         shift += 5
         if bits & 32:

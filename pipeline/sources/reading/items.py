@@ -15,16 +15,16 @@ from PIL import Image
 from ....errors import DataError, SampleError
 from ....statuses import DECODE_ERROR, READ_ERROR
 
-MAKERS: dict[str, Callable[[str], Any]] = {}
+FACTORIES: dict[str, Callable[[str], Any]] = {}
 """By the prefix of the source, what makes the data set from the rest of it; filled by the sources themselves."""
 _LOCK = threading.Lock()
 
 
-def maker(prefix: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
+def register_factory(prefix: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
     """Registers a function that makes data sets."""
 
     def register(function: Callable[[str], Any]) -> Callable[[str], Any]:
-        MAKERS[prefix] = function
+        FACTORIES[prefix] = function
         return function
 
     return register
@@ -59,7 +59,7 @@ def item_bytes(source: str, index: int, allowed: str | None) -> bytes:
 @functools.lru_cache(maxsize=2)
 def _data_set(source: str, process: int) -> Any:
     prefix, _, rest = source.partition(":")
-    return MAKERS[prefix](rest)
+    return FACTORIES[prefix](rest)
 
 
 def image_of(item: Any) -> Any:
@@ -93,7 +93,7 @@ def png(image: Any, index: int) -> bytes:
         picture.save(buffer, "PNG", compress_level=1)
     except Exception as error:
         raise SampleError(
-            DECODE_ERROR, f"item {index} is {type(image).__name__}, which is no image: {error or type(error).__name__}; "
+            DECODE_ERROR, f"item {index} is {type(image).__name__}, which is not an image: {error or type(error).__name__}; "
             "give a Pillow image, a uint8 array (height, width, channel), or a tensor (channel, height, width) in [0, 1]",
         ) from error  # fmt: skip
     return buffer.getvalue()

@@ -42,14 +42,14 @@ def read_within(path: str, ranges: Sequence[tuple[int, int]], *, follow: bool = 
         SampleError: As `open_regular`, and where the file ends before.
         OSError: As the operating system says.
     """
-    found = []
+    pieces = []
     with open_regular(path, follow=follow) as file:
         for offset, length in ranges:
             file.seek(offset)
-            found.append(file.read(length))
-            if len(found[-1]) != length:
+            pieces.append(file.read(length))
+            if len(pieces[-1]) != length:
                 raise SampleError(READ_ERROR, f"{path} is shorter than when it was listed")
-    return found
+    return pieces
 
 
 def open_regular(path: str, *, follow: bool = True) -> BinaryIO:

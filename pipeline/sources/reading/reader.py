@@ -18,10 +18,22 @@ from ...storage.backoff import with_retries
 from ...storage.location import bytes_of, locate
 from .cells import cell
 from .confinement import Confinement
-from .container_uri import Inside, Range, is_inside, parsed
-from .drawn_masks import drawn_mask
+from .container_uri import ContainerUri, Range, is_container_uri, parse_uri
+from .drawn_masks import draw_mask
 from .items import item_bytes
 from .local_file import LARGEST, check_regular, open_regular, read_regular, read_within
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedFile:
+    """A file that may be read, and how to reach it."""
+
+    path: str
+    """Free of links where the data root confines it."""
+    fs: AbstractFileSystem | None
+    """None for local files, which are opened as they are."""
+    follow_links: bool
+    """Whether the last part of a local path may be a symbolic link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +56,23 @@ class FsspecReader:
                 outside of `data_root`.
         """
         try:
-            return self._inside(parsed(uri)) if is_inside(uri) else self._whole(uri)
+            return self._inside(parse_uri(uri)) if is_container_uri(uri) else self._whole(uri)
         except Exception as error:  # each storage has errors of its own
             raise SampleError(READ_ERROR, f"cannot read {uri}: {_reason(error, uri)}") from error
 
     def _whole(self, uri: str) -> bytes:
-        if (path := self._local(uri)) is not None:
-            return read_regular(path, follow=not self._confines(uri))
-        fs, path = self._remote(uri)
-        return _fetched(fs, path)
+        file = self._resolve(uri)
+        if file.fs is None:
+            return read_regular(file.path, follow=file.follow_links)
+        return _fetched(file.fs, file.path)
 
-    def _inside(self, inside: Inside) -> bytes:
+    def _inside(self, inside: ContainerUri) -> bytes:
         match inside.kind:
             case "range":
                 return self._ranges(inside.file, inside.ranges)[0]
             case "coco-mask":
                 annotations = [json.loads(data) for data in self._ranges(inside.file, inside.ranges)]
-                return drawn_mask(annotations, inside.width, inside.height)
+                return draw_mask(annotations, inside.width, inside.height)
             case "item":
                 return item_bytes(inside.file, inside.row, self.code)
             case _:
@@ -80,38 +92,40 @@ class FsspecReader:
     def _ranges(self, file: str, ranges: tuple[Range, ...]) -> list[bytes]:
         if sum(length for _, length in ranges) > LARGEST:
             raise SampleError(READ_ERROR, f"more than the limit of {LARGEST} bytes; scale the image down")
-        if (path := self._local(file)) is not None:
-            return read_within(path, ranges, follow=not self._confines(file))
-        fs, path = self._remote(file)
-        found = [_fetched(fs, path, offset, offset + length) for offset, length in ranges]
-        if any(len(data) != length for data, (_, length) in zip(found, ranges, strict=True)):
+        place = self._resolve(file)
+        if place.fs is None:
+            return read_within(place.path, ranges, follow=place.follow_links)
+        pieces = [_fetched(place.fs, place.path, offset, offset + length) for offset, length in ranges]
+        if any(len(data) != length for data, (_, length) in zip(pieces, ranges, strict=True)):
             raise SampleError(READ_ERROR, f"{file} is shorter than when it was listed")
-        return found
+        return pieces
 
-    def _cell(self, inside: Inside) -> Any:
-        if (path := self._local(inside.file)) is not None:
-            follow = not self._confines(inside.file)
+    def _cell(self, inside: ContainerUri) -> Any:
+        file = self._resolve(inside.file)
+        fs, path, follow = file.fs, file.path, file.follow_links
+        if fs is None:
             version = check_regular(path, follow=follow)
             return cell(inside, f"{path}@{version}", lambda: _opened(path, inside.kind, follow))
-        fs, path = self._remote(inside.file)
         return cell(inside, fs.unstrip_protocol(path), lambda: cast(IO[bytes], fs.open(path, "rb")))
 
-    def _confines(self, uri: str) -> bool:
-        return self.data_root is not None and uri not in self.trusted
+    def _resolve(self, uri: str) -> ResolvedFile:
+        """Where the file is, held against the data root: the one place that decides what may be read.
 
-    def _local(self, uri: str) -> str | None:
-        """The local path to open for it; None where it lies elsewhere. Nothing in it means anything to fsspec, not even `::`."""
-        if self._confines(uri):
-            confinement = Confinement(cast(str, self.data_root))
-            return confinement.path_of(uri) if confinement.is_local else None
-        return uri.removeprefix("file://") if uri.startswith(("/", "file:///")) else None
-
-    def _remote(self, uri: str) -> tuple[AbstractFileSystem, str]:
-        if not self._confines(uri):
-            return _locate(uri)
-        confinement = Confinement(cast(str, self.data_root))
-        path = confinement.path_of(uri)
-        return _locate(confinement.root)[0], path  # never a server that the uri names
+        Raises:
+            SampleError: If it lies outside of the data root.
+            OSError: If it lies inside and is not there.
+        """
+        if self.data_root is not None and uri not in self.trusted:
+            confinement = Confinement(self.data_root)
+            path = confinement.path_of(uri)
+            # of a remote root the root's own server, never one that the uri names
+            return ResolvedFile(
+                path, None if confinement.is_local else _locate(confinement.root)[0], follow_links=False
+            )
+        if uri.startswith(("/", "file:///")):  # nothing in a local path means anything to fsspec, not even `::`
+            return ResolvedFile(uri.removeprefix("file://"), None, follow_links=True)
+        fs, path = _locate(uri)
+        return ResolvedFile(path, fs, follow_links=True)
 
 
 def _opened(path: str, kind: str, follow: bool) -> IO[bytes]:
