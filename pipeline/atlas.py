@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,7 +14,12 @@ from .statistics.paired_tests import compare_scores
 from .store.reader import StoreReader, open_store
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .cluster.cluster import Clusters
+    from .decisions.current import Decisions
+    from .decisions.decision import Decision
+    from .decisions.manifest import ManifestOverlay
     from .export.export import Exported
     from .html.notebook import Shown
     from .report.build import Report
@@ -60,6 +65,59 @@ class Atlas(StoreReader):
         from .cluster.cluster import cluster_maps  # here, because scikit-learn takes a second to import
 
         return cluster_maps(self, **options)
+
+    def decide(
+        self,
+        decisions: str | Sequence[str] | Sequence[Mapping[str, Any]],
+        kind: str | None = None,
+        *,
+        label_name: str | None = None,
+        object_id: str | None = None,
+        mask: np.ndarray | Mapping[str, Any] | None = None,
+        why: str | None = None,
+        who: str | None = None,
+        round: int | None = None,
+        supersedes: str | None = None,
+    ) -> tuple[Decision, ...]:
+        """Record decisions beside the store; as `record_decisions`, which this is.
+
+        Args:
+            decisions: Ids to which the other arguments apply, or mappings with the fields of `Decision` (`id`, `kind`, ...).
+            kind: `ok`, `relabel` (to `label_name`), `drop`, `shortcut`, `core`, `unsure`, or `undo`.
+            label_name: The right class.
+            object_id: Where the decision is about one object of the image.
+            mask: Where the shortcut or the core is: a boolean array `(height, width)` in pixels of the upright source image, or
+                COCO run lengths.
+            why: Reason.
+            who: Name; None for the user of this process.
+            round: Number of the round of review.
+            supersedes: Id of the decision that is answered or undone.
+        """
+        from .decisions.record import (  # here, because most who read a store do not decide
+            decision_mappings,
+            record_decisions,
+        )
+
+        values = {
+            "kind": kind,
+            "label_name": label_name,
+            "object_id": object_id,
+            "mask": mask,
+            "supersedes": supersedes,
+        }
+        return record_decisions(self, decision_mappings(decisions, values), who=who, why=why, round=round)
+
+    def decisions(self) -> Decisions:
+        """The decisions that hold now, conflicts beside them; `.table()` gives them as an Arrow table."""
+        from .decisions.record import current_decisions
+
+        return current_decisions(self.uri)
+
+    def manifest(self, to: str | os.PathLike[str]) -> ManifestOverlay:
+        """The run's data set with the decisions applied, as a manifest; errors as `write_manifest`, which this is."""
+        from .decisions.manifest import write_manifest
+
+        return write_manifest(self, os.fspath(to))
 
     def show(self, identity: str) -> Shown:
         """One image beside its maps, for notebooks, which draw it; `show_row` says when it fails, which this is."""

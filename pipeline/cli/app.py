@@ -27,6 +27,7 @@ from .command import Command
 from .compact import compact_command
 from .compare import compare_command
 from .curate import curate_command
+from .decide import decide_command
 from .demo import demo_command
 from .evaluate import evaluate_command
 from .explain import explain_command
@@ -50,6 +51,7 @@ COMMANDS = {
     "evaluate": Command(evaluate_command, EXECUTION),
     "curate": Command(curate_command),
     "cluster": Command(cluster_command),
+    "decide": Command(decide_command),
     "report": Command(report_command),
     "compare": Command(compare_command),
     "export": Command(export_command),

@@ -22,6 +22,7 @@ from ...workers.models.load import ModelSpec, load_feature_model
 from ...workers.samples import Sample, Shard
 from ...workers.worker.bank_entries import Skipped, fill_bank
 from ...workers.worker.build import device_of
+from ..run_samples import chosen_samples
 from ..settings.load import load_settings
 from ..settings.run import Settings
 from ..shards import samples_of
@@ -36,7 +37,6 @@ from ..storage.location import locate
 from ..store.run_file import versions
 from ..terminal_log import say
 from ..text import counted
-from .samples import chosen_samples
 
 SHOW_SECONDS = 10.0
 """Between two lines of progress."""

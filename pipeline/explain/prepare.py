@@ -23,6 +23,7 @@ from ...workers.run_totals import RunOutcome
 from ...workers.samples import Sample, Shard
 from ...workers.targets import TargetRule
 from ...workers.worker.spec import WorkerSpec
+from ..run_samples import chosen_samples, shards_of, stored_extra
 from ..settings.methods import chosen_settings, without_effect
 from ..settings.run import Settings
 from ..shards import samples_of
@@ -39,7 +40,6 @@ from .dispatch import work_through
 from .fingerprint import run_fingerprint, store_layout
 from .retry_errors import Retry, RetrySink
 from .run_counts import Tally
-from .samples import chosen_samples, shards_of, stored_extra
 from .subsample import chosen_below
 from .target import resolved_confidence, target_rule
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from heatlas.pipeline.cli.app import build_app
 from heatlas.pipeline.cli.settings_flags import given_settings
-from heatlas.pipeline.explain.samples import chosen_samples, shards_of, stored_extra
+from heatlas.pipeline.run_samples import chosen_samples, shards_of, stored_extra
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import Settings
 from heatlas.pipeline.sources.listing.registry import SOURCES

@@ -9,18 +9,18 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
-from ...engine.methods.registry import find_method
-from ...engine.metrics import METRICS
-from ...engine.metrics.sanity import SANITY
-from ...workers.samples import Shard
-from ..settings.run import Settings
-from ..shards import EXTRA, cut_containers, default_shard_size, plan_shards
-from ..sources import list_source
-from ..sources.listing.extra_columns import choose_extra, wants_extra
-from ..sources.listing.options import Listed, SourceOptions
-from ..sources.listing.selection import draw_sample, filter_by_condition, select_ids
-from ..sources.reading.container_uri import CONTAINER
-from ..store.schema import EXTRA_TYPES, RESERVED
+from ..engine.methods.registry import find_method
+from ..engine.metrics import METRICS
+from ..engine.metrics.sanity import SANITY
+from ..workers.samples import Shard
+from .settings.run import Settings
+from .shards import EXTRA, cut_containers, default_shard_size, plan_shards
+from .sources import list_source
+from .sources.listing.extra_columns import choose_extra, wants_extra
+from .sources.listing.options import Listed, SourceOptions
+from .sources.listing.selection import draw_sample, filter_by_condition, select_ids
+from .sources.reading.container_uri import CONTAINER
+from .store.schema import EXTRA_TYPES, RESERVED
 
 
 def chosen_samples(settings: Settings, data_root: str | None) -> Listed:

@@ -1,0 +1,1 @@
+"""Record what people decide about images beside the store, and make a manifest of it."""
