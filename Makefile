@@ -6,16 +6,35 @@ RUN_STAMP := $(VENV)/.installed-run
 TEST_STAMP := $(VENV)/.installed-test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test soak lint types bench docs clean
+.PHONY: demo test test-shuffled test-shapes test-other-cpu soak lint types bench docs clean
 
 demo: $(RUN_STAMP)
 	$(BIN)/heatlas demo --out demo-out
 
+# One process per core, at most $(JOBS_AT_MOST); whole files go to one process, so that a process sets up a store or Ray once per file.
+JOBS_AT_MOST ?= 4
+PYTEST := $(BIN)/python -m pytest -q
+PARALLEL := -n logical --maxprocesses $(JOBS_AT_MOST) --dist loadfile --no-loadscope-reorder
+
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest -q
+	$(PYTEST) $(PARALLEL) --durations 20
 
 soak: $(TEST_STAMP)
-	$(BIN)/python -m pytest -q -m soak
+	$(PYTEST) -m soak
+
+# The order of files and of tests in them drawn from $(SEED).
+SEED ?= $(shell date +%j)
+test-shuffled: $(TEST_STAMP)
+	$(PYTEST) $(PARALLEL) --random-order --random-order-seed $(SEED)
+
+# Types and shapes of every call of the engine and the workers, checked by beartype.
+test-shapes: $(TEST_STAMP)
+	$(PYTEST) $(PARALLEL) --jaxtyping-packages heatlas,beartype.beartype tests/engine tests/workers
+
+# What computes, with the instructions of another CPU and another number of threads.
+test-other-cpu: $(TEST_STAMP)
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) tests/engine tests/whole/test_budget_run.py \
+		tests/whole/test_explain.py tests/whole/test_evaluate.py tests/whole/test_methods_run.py
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .

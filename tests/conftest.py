@@ -1,7 +1,75 @@
-"""Ctrl-C means here what it means in a terminal, also where the suite was started in the background, which ignores SIGINT."""
+"""What holds for the whole suite: Ctrl-C, files that lie beside the repository, the order of files, and memory.
 
+Ctrl-C means here what it means in a terminal, also where the suite was started in the background, which ignores SIGINT: a child
+process gets the default back only if it is not ignored here.
+"""
+
+from __future__ import annotations
+
+import resource
 import signal
+import sys
+from collections import Counter, defaultdict
+from typing import Any
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a child process gets the default back only if it is not ignored here
+import pytest
+
+from .support.checkout import ROOT
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+ROOMS = ("whole", "workers", "engine", "pipeline")
+"""Folders of tests, the slowest files first: where files are shared out among processes, a long one must not begin last."""
+PROCESS_MIB = 3 * 1024
+"""Memory that a process of the suite may take at its peak."""
+PEAKS: dict[str, float] = {}
+"""Peak memory in MiB of each process that ran tests, by its name."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: ROOMS.index(item.path.parent.name) if item.path.parent.name in ROOMS else -1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("outside_files"):
+        for path in mark.args:
+            if not (ROOT.parent / path).exists():
+                pytest.skip(f"needs {path} beside the repository")
+
+
+def peak_mib() -> float:
+    """Of this process, so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak_mib"] = peak_mib()
+        return
+    PEAKS.setdefault("main", peak_mib())
+    if max(PEAKS.values()) > PROCESS_MIB and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if "peak_mib" in (getattr(node, "workeroutput", None) or {}):
+        PEAKS[node.gateway.id] = node.workeroutput["peak_mib"]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if "outside_files" in getattr(report, "keywords", ()):
+                outcomes[report.nodeid.split("::")[0]][outcome] += 1
+    if outcomes:
+        terminalreporter.section("tests that need files beside the repository")
+        for file, counts in sorted(outcomes.items()):
+            terminalreporter.line(f"{file}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
+    if PEAKS:
+        name, peak = max(PEAKS.items(), key=lambda entry: entry[1])
+        verdict = "" if peak <= PROCESS_MIB else f", more than the {PROCESS_MIB} MiB that are allowed: the run fails"
+        terminalreporter.section("memory")
+        terminalreporter.line(f"largest process: {name}, {peak:.0f} MiB at its peak{verdict}")

@@ -14,14 +14,11 @@ from heatlas.errors import SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2
 
-from ..support.checkout import SHARED_DATA as DATA
+from ..support.photographs import IMAGES, NEEDS_DATA, trained
 
-WEIGHTS = DATA / "weights" / "mobilenet_v2_imagenet.safetensors"
 BATCH = 8
 
 
@@ -125,17 +122,15 @@ def test_a_score_that_is_no_number_is_a_status(model: nn.Module, images: Tensor)
     assert found[0].error == "the score of a mask is not finite"
 
 
-@pytest.mark.skipif(not WEIGHTS.exists(), reason=f"needs the evaluation data in {DATA} (see its README)")
+@NEEDS_DATA
 def test_maps_of_photographs_stay_near():
     """Means over more images are in docs/budget.md; a single image must not be lost."""
-    network = mobilenet_v2()
-    network.load_state_dict(load_file(WEIGHTS))
-    network.eval()
-    with (DATA / "imagenet_boxes" / "labels.csv").open(newline="") as lines:
+    network = trained()
+    with (IMAGES / "labels.csv").open(newline="") as lines:
         names = [row["file"] for row in csv.DictReader(lines)][::150]
     mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     for name in names:
-        pixels = np.array(Image.open(DATA / "imagenet_boxes" / name).convert("RGB").resize((128, 128)))
+        pixels = np.array(Image.open(IMAGES / name).convert("RGB").resize((128, 128)))
         image = ((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None]
         full = SISE(network)(image).maps[0].double().numpy()
         near = SISE(network, budget="balanced")(image).maps[0].double().numpy()

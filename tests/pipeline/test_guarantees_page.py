@@ -49,7 +49,7 @@ def test_every_guarantee_names_tests_that_exist(row):
         assert name in functions_in(path), f"{path} has no {name}"
 
 
-@pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification lies beside the repository, and is not there")
+@pytest.mark.outside_files("shared/spec/runtime.md")
 def test_every_row_of_the_failure_table_is_there():
     wanted = [row[0] for row in table(SPECIFICATION.read_text(), "| event | what happens | guarantee |")]
     assert [row[0] for row in ROWS] == wanted

@@ -320,9 +320,8 @@ def test_reader_without_permission(tmp_path: Path) -> None:
         FsspecReader().read(str(tmp_path / "a.png"))
 
 
+@pytest.mark.outside_files("shared/data/imagenet_boxes", "shared/data/magnetic_tile")
 def test_real_manifest_with_boxes() -> None:
-    if not SHARED.is_dir():
-        pytest.skip(f"no evaluation data at {SHARED}")
     listing = list_samples(f"{SHARED}/imagenet_boxes/labels.csv", {"uri": "file", "boxes": "boxes_xyxy"})
     assert len(listing) == 300
     assert listing["boxes"].null_count == 0

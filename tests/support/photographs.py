@@ -19,8 +19,8 @@ WEIGHTS = DATA / "weights" / "mobilenet_v2_imagenet.safetensors"
 IMAGES = DATA / "imagenet_boxes"
 SIDE = 224
 COUNT = 8
-NEEDS_DATA = pytest.mark.skipif(
-    not (WEIGHTS.exists() and IMAGES.exists()), reason=f"needs the evaluation data in {DATA} (see its README)"
+NEEDS_DATA = pytest.mark.outside_files(
+    "shared/data/weights/mobilenet_v2_imagenet.safetensors", "shared/data/imagenet_boxes"
 )
 
 

@@ -21,12 +21,17 @@ from torch import nn
 
 
 def model() -> nn.Module:
-    """Three blocks, three classes, always the same weights."""
+    """Three blocks, three classes, always the same weights: three times the usual ones, so that a mask changes the confidence."""
     torch.manual_seed(0)
     blocks = []
     for before, after in ((3, 6), (6, 8), (8, 10)):
         blocks += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*blocks[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 3))
+    net = nn.Sequential(*blocks[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 3))
+    with torch.no_grad():
+        for layer in net:
+            if hasattr(layer, "weight"):
+                layer.weight *= 3
+    return net
 '''
 TAG = "HEATLAS_TEST_TAG"
 

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).parents[2]
-WEIGHTS = ROOT.parent / "shared" / "data" / "weights" / "mobilenet_v2_imagenet.safetensors"
-
-
-def bench_module(name: str) -> ModuleType:
-    sys.path.insert(0, str(ROOT))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(ROOT))
+from ..support.checkout import ROOT, SHARED_DATA, checkout_module
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +22,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_step_of_the_engine_runs_on_a_cpu(tmp_path: Path) -> None:
-    steps = [step for step in bench_module("bench.gpu.engine").STEPS if step != "peers"]
+    steps = [step for step in checkout_module("bench.gpu.engine").STEPS if step != "peers"]
     done = run(sys.executable, "-m", "bench", "engine", "--smallest", "--out", str(tmp_path), "--steps", *steps)
     assert done.returncode == 0, done.stdout + done.stderr
     log = (tmp_path / "engine.log").read_text()
@@ -67,7 +56,7 @@ def test_runs_that_must_be_the_same_are_compared_map_by_map(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    comparison = bench_module("bench.gpu.store_comparison")
+    comparison = checkout_module("bench.gpu.store_comparison")
     write_store(tmp_path / "first", {"a": [0, 1], "b": [0.5, 1]})
     write_store(tmp_path / "second", second)
     monkeypatch.setattr(sys, "argv", ["store_comparison", str(tmp_path), "first", "second", "--same", "second"])
@@ -81,7 +70,7 @@ def test_runs_that_must_be_the_same_are_compared_map_by_map(
 
 def test_use_of_the_gpu_is_averaged_while_it_is_busy() -> None:
     lines = ["== ray1", "0 %, 10 MiB", "50 %, 900 MiB", "100 %, 1200 MiB", "[N/A]", "== cam", "0 %, 5 MiB"]
-    assert bench_module("bench.gpu.store_comparison").gpu_use(lines) == {
+    assert checkout_module("bench.gpu.store_comparison").gpu_use(lines) == {
         "ray1": "mean use while busy 75 % of 3 samples, peak 1200 MiB",
         "cam": "mean use while busy 0 % of 1 samples, peak 5 MiB",
     }
@@ -90,15 +79,15 @@ def test_use_of_the_gpu_is_averaged_while_it_is_busy() -> None:
 def test_copies_take_the_images_in_turns(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.JPEG", "notes.txt"):
         (tmp_path / name).write_text(name)
-    assert bench_module("bench.gpu.copies").copy_images(tmp_path, tmp_path / "to", 3) == 2
+    assert checkout_module("bench.gpu.copies").copy_images(tmp_path, tmp_path / "to", 3) == 2
     assert [path.read_text() for path in sorted((tmp_path / "to").iterdir())] == ["a.jpg", "b.JPEG", "a.jpg"]
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not WEIGHTS.exists(), reason="needs the weights beside the repository")
+@pytest.mark.outside_files("shared/data/weights/mobilenet_v2_imagenet.safetensors")
 def test_whole_runs_agree(tmp_path: Path) -> None:
     done = run(
-        "bash", "bench/gpu/pipeline", SMALLEST="1", DATA=str(WEIGHTS.parents[1]), OUT=str(tmp_path),
+        "bash", "bench/gpu/pipeline", SMALLEST="1", DATA=str(SHARED_DATA), OUT=str(tmp_path),
         STORES=str(tmp_path / "stores"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -111,7 +100,7 @@ def test_the_script_of_whole_runs_is_a_valid_one() -> None:
 
 
 def test_numbers_of_a_map_are_read_as_they_are() -> None:
-    apart = bench_module("bench.gpu.store_comparison").differences(
+    apart = checkout_module("bench.gpu.store_comparison").differences(
         {"a": np.array([0.0, 1.0])}, {"a": np.array([0.5, 1.0])}
     )
     assert apart.tolist() == [0.5]
