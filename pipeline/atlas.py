@@ -46,11 +46,11 @@ class Atlas(StoreReader):
     """
 
     def summary(self, by: str | None = None, *, resamples: int = 1000, seed: int = 0) -> pa.Table:
-        """Mean of every metric with its 95 % bootstrap interval, floors beside them; see `score_summary`, which this is."""
+        """Mean of every metric with its 95 % bootstrap interval, chance baselines beside them; see `score_summary`, which this is."""
         return score_summary(self, by, resamples=resamples, seed=seed)
 
     def compare(self, other: Atlas | str, metrics: Sequence[str] | None = None, **options: Any) -> pa.Table:
-        """Paired tests against another run over the same ids, or a floor of this one; see `compare_scores`, which this is."""
+        """Paired tests against another run over the same ids, or a chance baseline of this one; see `compare_scores`, which this is."""
         return compare_scores(self, other, metrics, **options)
 
     def curate(self, recipes: Sequence[str] | None = None, **options: Any) -> pa.Table:

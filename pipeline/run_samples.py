@@ -39,8 +39,8 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
         images=settings.images,
         data_root=data_root,
     )
-    found = list_source(settings.data, options)
-    listing = found.listing
+    listed = list_source(settings.data, options)
+    listing = listed.listing
     if settings.where is not None:
         listing = filter_by_condition(listing, settings.where)
     if settings.ids is not None:
@@ -50,25 +50,25 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
     listing = choose_extra(
         listing.slice(0, settings.limit), extra, {*RESERVED, *METRICS, SANITY, *find_method(settings.method).extras}
     )
-    labels = pc.unique(pc.drop_null(found.listing["label"])).to_pylist() if len(listing) < len(found.listing) else ()
-    return replace(found, listing=listing.combine_chunks(), labels=tuple(labels))
+    labels = pc.unique(pc.drop_null(listed.listing["label"])).to_pylist() if len(listing) < len(listed.listing) else ()
+    return replace(listed, listing=listing.combine_chunks(), labels=tuple(labels))
 
 
-def shards_of(found: Listed, shard_size: int | str) -> list[Shard]:
+def shards_of(listed: Listed, shard_size: int | str) -> list[Shard]:
     """The plan: shards of equal size, or, where nobody asked for a size and the data set comes in tars, each within one tar."""
     if shard_size != "auto":
-        return plan_shards(len(found.listing), int(shard_size))
-    if found.container_shards:
-        containers = pc.replace_substring_regex(found.listing["uri"], CONTAINER, "")
+        return plan_shards(len(listed.listing), int(shard_size))
+    if listed.container_shards:
+        containers = pc.replace_substring_regex(listed.listing["uri"], CONTAINER, "")
         return cut_containers(containers)
-    return plan_shards(len(found.listing), default_shard_size(len(found.listing)))
+    return plan_shards(len(listed.listing), default_shard_size(len(listed.listing)))
 
 
-def stored_extra(found: Listed) -> tuple[tuple[str, str], ...]:
+def stored_extra(listed: Listed) -> tuple[tuple[str, str], ...]:
     """Name and type of the data set's own columns, as the store's layout has them."""
     kinds = {kind: name for name, kind in EXTRA_TYPES.items()}
     return tuple(
         (field.name.removeprefix(EXTRA), kinds[field.type])
-        for field in found.listing.schema
+        for field in listed.listing.schema
         if field.name.startswith(EXTRA)
     )

@@ -72,7 +72,7 @@ def evaluate_store(
     planned = run["fingerprint"]["plan"]["shards"]
     return EvaluationResult(
         out=out,
-        records=[evaluation_record(out, one, planned) for one in outcomes],
+        records=[evaluation_record(out, evaluation, planned) for evaluation in outcomes],
         shards={"planned": planned, "stored": len(done_shards(out))},
         shards_done=sum(len(outcome.done) for outcome in outcomes.values()),
         seconds=time.monotonic() - begun,
@@ -86,25 +86,29 @@ def carry_out(run: Mapping[str, Any], wanted: Wanted, settings: Settings) -> dic
     Returns:
         What this call did for each evaluation, by evaluation.
     """
-    todo = [one for one in wanted.begun if not complete(settings, one, run["fingerprint"]["plan"]["shards"])]
-    outcomes = {one: RunOutcome() for one in wanted.begun if one not in todo}
+    todo = [
+        evaluation
+        for evaluation in wanted.begun
+        if not complete(settings, evaluation, run["fingerprint"]["plan"]["shards"])
+    ]
+    outcomes = {evaluation: RunOutcome() for evaluation in wanted.begun if evaluation not in todo}
     if not todo and not wanted.new:
         return outcomes
     refuse_reduced_maps(settings.out, run)
     prepared = prepared_as(run, settings)
-    sets = [list(one.metrics) for one in todo] + ([wanted.new] if wanted.new else [])
+    sets = [list(evaluation.metrics) for evaluation in todo] + ([wanted.new] if wanted.new else [])
     for names in sets:
-        one = claimed(run, names, settings)
-        outcomes[one] = evaluate_with(prepared, one)
+        evaluation = claimed(run, names, settings)
+        outcomes[evaluation] = evaluate_with(prepared, evaluation)
     return outcomes
 
 
-def complete(settings: Settings, one: Evaluation, planned: int) -> bool:
+def complete(settings: Settings, evaluation: Evaluation, planned: int) -> bool:
     """Whether nothing is left to do for it, without a look at model or images."""
     out = settings.out
-    if read_success(child(out, one.folder)) is None:
+    if read_success(child(out, evaluation.folder)) is None:
         return False
-    standing = Standing.of(out, one.folder, again=settings.retry_errors)
+    standing = Standing.of(out, evaluation.folder, again=settings.retry_errors)
     return not standing.undone and len(standing.there) == planned
 
 
@@ -144,7 +148,7 @@ def claimed(run: Mapping[str, Any], names: Sequence[str], settings: Settings) ->
     return claim_evaluation(settings.out, run, {name: metric_facts(name) for name in names}, depends)
 
 
-def evaluate_with(prepared: PreparedRun, one: Evaluation) -> RunOutcome:
+def evaluate_with(prepared: PreparedRun, evaluation: Evaluation) -> RunOutcome:
     """Measure every stored map that is not measured yet.
 
     Raises:
@@ -152,48 +156,48 @@ def evaluate_with(prepared: PreparedRun, one: Evaluation) -> RunOutcome:
         KeyboardInterrupt: After Ctrl-C, when the workers are gone.
     """
     settings, out = prepared.settings, prepared.settings.out
-    standing = Standing.of(out, one.folder, again=settings.retry_errors)
+    standing = Standing.of(out, evaluation.folder, again=settings.retry_errors)
     todo = [shard for shard in prepared.shards if shard.index in standing.undone]
     outcome = RunOutcome()
     if todo:
-        remove(child(out, f"{one.folder}/{SUCCESS}"))
-        say(standing.headline(out, list(one.metrics)))
+        remove(child(out, f"{evaluation.folder}/{SUCCESS}"))
+        say(standing.headline(out, list(evaluation.metrics)))
         outcome = work_through(
             settings, todo, lambda shard: samples_to_measure(prepared, shard),
-            replace(prepared.spec, metrics=tuple(one.metrics), target=PREDICTED, floors_below=0, sanity_below=0),
-            prepared.reader, sink_of(prepared, one, standing), standing.tally,
+            replace(prepared.spec, metrics=tuple(evaluation.metrics), target=PREDICTED, floors_below=0, sanity_below=0),
+            prepared.reader, sink_of(prepared, evaluation, standing), standing.tally,
             max_error_rate=settings.max_error_rate, build=partial(build_engine, stored=StoredMaps(out)),
         )  # fmt: skip
     refuse_undone(outcome, out)
-    conclude(out, one, len(prepared.shards))
+    conclude(out, evaluation, len(prepared.shards))
     return outcome
 
 
 def samples_to_measure(prepared: PreparedRun, shard: Shard) -> list[Sample]:
     """The samples of a shard that have a map; the others have no metrics and are not touched."""
-    samples = [replace(one, explained_in=shard.index) for one in samples_of(prepared.listing, shard)]
+    samples = [replace(sample, explained_in=shard.index) for sample in samples_of(prepared.listing, shard)]
     try:
         rows = read_part(prepared.settings.out, shard.index, ["id", "status"]).to_pylist()
     except StorageError:
         return samples  # the worker meets the same error, and fails this shard only
     ok = {row["id"] for row in rows if row["status"] == OK}
-    return [one for one in samples if one.id in ok]
+    return [sample for sample in samples if sample.id in ok]
 
 
-def sink_of(prepared: PreparedRun, one: Evaluation, standing: Standing) -> MetricsSink:
+def sink_of(prepared: PreparedRun, evaluation: Evaluation, standing: Standing) -> MetricsSink:
     layout = replace(
-        prepared.sink.layout, metrics=tuple(one.metrics), extra=(), method_columns=(), floors=(), with_map=False, with_png=False,
-        metadata={"metrics": dict(one.metrics), "evaluation": {"created": one.created, **one.fingerprint}},
+        prepared.sink.layout, metrics=tuple(evaluation.metrics), extra=(), method_columns=(), floors=(), with_map=False, with_png=False,
+        metadata={"metrics": dict(evaluation.metrics), "evaluation": {"created": evaluation.created, **evaluation.fingerprint}},
     )  # fmt: skip
-    return MetricsSink(prepared.settings.out, one.folder, layout, standing.renewed)
+    return MetricsSink(prepared.settings.out, evaluation.folder, layout, standing.renewed)
 
 
-def conclude(out: str, one: Evaluation, planned: int) -> None:
+def conclude(out: str, evaluation: Evaluation, planned: int) -> None:
     """Mark the evaluation complete if every shard of the run is measured."""
-    standing = Standing.of(out, one.folder)
+    standing = Standing.of(out, evaluation.folder)
     if not standing.undone and len(standing.there) == planned:
-        write_success(child(out, one.folder), row_totals(out, folder=one.folder))
-        sweep_temporaries(child(out, one.folder))
+        write_success(child(out, evaluation.folder), row_totals(out, folder=evaluation.folder))
+        sweep_temporaries(child(out, evaluation.folder))
 
 
 @dataclass(frozen=True)
@@ -220,12 +224,12 @@ class Standing:
                 always are: error rows of the run may have become `ok` since.
         """
         stored = part_summaries(out, done_shards(out))
-        with_map = {index: one.statuses.get(OK, 0) for index, one in stored.items()}
-        images = {index: min(with_map[index], one.samples) for index, one in stored.items()}
+        with_map = {index: summary.statuses.get(OK, 0) for index, summary in stored.items()}
+        images = {index: min(with_map[index], summary.samples) for index, summary in stored.items()}
         parts = part_summaries(out, done_shards(out, folder), folder)
         whole = {
-            index for index, one in parts.items()
-            if one.rows == with_map.get(index, one.rows) and not (again and RETRYABLE & one.statuses.keys())
+            index for index, summary in parts.items()
+            if summary.rows == with_map.get(index, summary.rows) and not (again and RETRYABLE & summary.statuses.keys())
         }  # fmt: skip
         return cls(with_map, images, frozenset(parts), frozenset(with_map.keys() - whole))
 

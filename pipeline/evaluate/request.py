@@ -46,7 +46,7 @@ def wanted_metrics(asked: Sequence[str], own: Iterable[str], evaluations: Sequen
             f"no metric is asked for; give presets ({', '.join(METRIC_PRESETS)}) or names out of {', '.join(METRICS)}"
         )
     owners = column_owners(evaluations)
-    stored = {one.rpartition("/")[0]: one for one in own}
+    stored = {definition.rpartition("/")[0]: definition for definition in own}
     wanted = Wanted()
     for name in names:
         there = stored.get(name) or (owners[name].metrics[name]["definition"] if name in owners else None)
@@ -64,8 +64,8 @@ def wanted_metrics(asked: Sequence[str], own: Iterable[str], evaluations: Sequen
                              f"explain the data anew with --metrics {name}, into another --out")  # fmt: skip
         else:
             wanted.left_out.append(name)
-    for one in wanted.begun:
-        for name, facts in one.metrics.items():
+    for definition in wanted.begun:
+        for name, facts in definition.metrics.items():
             refuse_other_definition(find_metric(name).name, facts["definition"])
     return wanted
 
@@ -84,9 +84,9 @@ def refuse_other_definition(name: str, there: str) -> None:
 
 def notes(wanted: Wanted) -> Mapping[str, str]:
     """Why metrics are not computed, by their names joined; for the user."""
-    found = {}
+    reasons = {}
     if wanted.stored:
-        found[", ".join(wanted.stored)] = "stored by the run itself"
+        reasons[", ".join(wanted.stored)] = "stored by the run itself"
     if wanted.left_out:
-        found[", ".join(wanted.left_out)] = "left out, because a store does not hold the maps of the block layers"
-    return found
+        reasons[", ".join(wanted.left_out)] = "left out, because a store does not hold the maps of the block layers"
+    return reasons

@@ -62,7 +62,7 @@ class StoredMaps:
             groups = groups_with(opened, *shard_ranges(opened, file)[part])
             ids = {group: opened.read_row_group(group, columns=["id"])["id"].to_pylist() for group in groups}
             if holding := [group for group in groups if sample.id in ids[group]]:
-                elsewhere = {one for group in groups if group not in holding for one in ids[group]}
+                elsewhere = {row for group in groups if group not in holding for row in ids[group]}
                 self._group = _rows(opened.read_row_groups(holding, columns=COLUMNS), elsewhere)
                 facts = read_metadata(opened.schema_arrow)["map"]
                 self._part, self._shape = part, (facts["height"], facts["width"])
@@ -76,10 +76,10 @@ def _rows(table: pa.Table, incomplete: Collection[str]) -> dict[str, list[dict[s
     side = column.type.list_size
     values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, side)  # without the values under nulls
     maps = iter(values)
-    found: dict[str, list[dict[str, Any]]] = {}
+    rows_by_id: dict[str, list[dict[str, Any]]] = {}
     for row, there in zip(table.drop_columns(["map"]).to_pylist(), column.is_valid().to_pylist(), strict=True):
         if there:
             row["map"] = next(maps)
             if row["id"] not in incomplete:
-                found.setdefault(row["id"], []).append(row)
-    return found
+                rows_by_id.setdefault(row["id"], []).append(row)
+    return rows_by_id

@@ -62,7 +62,7 @@ def explain_settings(settings: Settings) -> RunResult:
     """As `explain_dataset`, with resolved settings."""
     begun = time.monotonic()
     run = prepare_run(settings)
-    claimed = claim_run(settings.out, run.fingerprint, describe(settings))
+    claim_run(settings.out, run.fingerprint, describe(settings))
     todo = run.undone()
     outcome = RunOutcome()
     if todo:
@@ -73,7 +73,7 @@ def explain_settings(settings: Settings) -> RunResult:
     write_success(settings.out, check_complete(settings.out, run.shards))
     seconds = time.monotonic() - begun
     deaths = outcome.deaths + again.deaths
-    return RunResult(settings.out, run_status(settings.out), claimed == "resumed", len(outcome.done), seconds, deaths,
+    return RunResult(settings.out, run_status(settings.out), len(outcome.done), seconds, deaths,
                        retried=again.rows if settings.retry_errors else None, recovered=again.recovered)  # fmt: skip
 
 

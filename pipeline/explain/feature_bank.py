@@ -160,25 +160,25 @@ def listed(settings: Settings, data_root: str | None) -> Listed:
     return chosen_samples(settings.model_copy(update={"columns": columns}), data_root)
 
 
-def labelled(settings: Settings, found: Listed) -> tuple[ResolvedLabels, int]:
+def labelled(settings: Settings, listed: Listed) -> tuple[ResolvedLabels, int]:
     """The listing with class indices of the data set's own classes, and how many classes there are.
 
     Raises:
         DataError: When there are no labels, all are one class, or class indices are too large.
     """
-    known = pc.unique(pc.drop_null(found.listing["label"])).to_pylist()
+    known = pc.unique(pc.drop_null(listed.listing["label"])).to_pylist()
     if not known:
         raise DataError(
             f"--data {settings.data} has no labels, and a bank needs them: sort the images into class folders, or name the column "
             "of a manifest that has them with --columns.label"
         )
-    names, count = own_classes([*known, *found.labels], found.class_names)
+    names, count = own_classes([*known, *listed.labels], listed.class_names)
     if count > MOST_CLASSES:
         raise DataError(
             f"the labels of --data {settings.data} are class indices up to {count - 1}; a bank has at most {MOST_CLASSES} classes, so "
             "number them from 0, or use names"
         )
-    resolved = resolve_labels(found.listing, names, count, found.class_names)
+    resolved = resolve_labels(listed.listing, names, count, listed.class_names)
     classes = len(pc.unique(pc.drop_null(resolved.listing["label"])))
     if classes < 2:
         raise DataError(
@@ -191,8 +191,8 @@ def without_class(labels: ResolvedLabels) -> dict[str, int]:
     """How many images have no class, by why."""
     unnamed = labels.unresolved_rows
     unlabelled = labels.listing["label"].null_count - unnamed
-    found = {"without a label": unlabelled, "whose label names no single class": unnamed}
-    return {cause: number for cause, number in found.items() if number}
+    causes = {"without a label": unlabelled, "whose label names no single class": unnamed}
+    return {cause: number for cause, number in causes.items() if number}
 
 
 def usable_device(wanted: str) -> torch.device:
@@ -211,7 +211,7 @@ def batches(listing: pa.Table, size: int) -> Iterator[Sequence[Sample]]:
     shown = time.monotonic()
     for start in range(0, len(listing), size):
         samples = samples_of(listing, Shard(0, start, min(start + size, len(listing))))
-        yield [replace(one, boxes=(), mask_uri=None) for one in samples]
+        yield [replace(sample, boxes=(), mask_uri=None) for sample in samples]
         if time.monotonic() - shown >= SHOW_SECONDS:
             shown = time.monotonic()
             say(f"{start:,}/{len(listing):,} images")

@@ -116,11 +116,15 @@ def store_layout(
 def method_identity(settings: Settings) -> dict[str, Any]:
     """The chosen method's settings. SISE's layers stand with the model, and what it learnt to do later only where it does it."""
     chosen = chosen_settings(settings)
-    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(chosen).items()}
+    identity = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(chosen).items()}
     if settings.method != "sise":
-        return found
+        return identity
     plain = asdict(type(chosen)())
-    return {name: found[name] for name in found if name == "mu" or (name != "layers" and found[name] != plain[name])}
+    return {
+        name: identity[name]
+        for name in identity
+        if name == "mu" or (name != "layers" and identity[name] != plain[name])
+    }
 
 
 def metric_facts(name: str) -> dict[str, Any]:

@@ -110,10 +110,10 @@ def prepare_run(settings: Settings) -> PreparedRun:
     refuse_out_among_images(settings)
     refuse_private_memory(settings)
     data_root = check_data_root(settings.data_root)
-    found = chosen_samples(settings, data_root)
+    listed = chosen_samples(settings, data_root)
     model_spec = ModelSpec(spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump())
     model = load_model(model_spec, FsspecReader())
-    labels = resolve_labels(found.listing, model.class_names, model.num_classes, found.class_names, found.labels)
+    labels = resolve_labels(listed.listing, model.class_names, model.num_classes, listed.class_names, listed.labels)
     rule = target_rule(settings, labels, model.num_classes)
     score = resolved_confidence(settings, rule, dense=model.dense)
     chosen = chosen_settings(settings)
@@ -128,8 +128,8 @@ def prepare_run(settings: Settings) -> PreparedRun:
         say(f"note: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with method {settings.method}")
     if warning := labels.warning():
         say(f"note: {warning}")
-    shards = shards_of(found, settings.shard_size)
-    layout = store_layout(settings, metrics, model, fit, labels.class_names, score, stored_extra(found))
+    shards = shards_of(listed, settings.shard_size)
+    layout = store_layout(settings, metrics, model, fit, labels.class_names, score, stored_extra(listed))
     return PreparedRun(
         settings=settings,
         listing=labels.listing,
@@ -149,7 +149,9 @@ def prepare_run(settings: Settings) -> PreparedRun:
 
 def named_by_user(settings: Settings) -> tuple[str, ...]:
     """Remote files that are read whatever `data_root` confines."""
-    return tuple(one for one in (remote_file(settings.model), settings.bank) if one is not None and "://" in one)
+    return tuple(
+        place for place in (remote_file(settings.model), settings.bank) if place is not None and "://" in place
+    )
 
 
 def refuse_out_among_images(settings: Settings) -> None:

@@ -19,8 +19,6 @@ class RunResult:
     out: str
     status: dict[str, Any]
     """As `run_status` gives it."""
-    resumed: bool
-    """Whether the directory had been begun by an earlier run."""
     shards_done: int
     """Shards that this run committed; 0 if everything was done already."""
     seconds: float
@@ -51,7 +49,7 @@ class RunResult:
         return open_atlas(self.out)
 
     def verdicts(self) -> list[str]:
-        """What floors and the sanity check say, a sentence each; empty where the run has neither."""
+        """Verdicts of the chance baselines and the sanity check, a sentence each; empty where the run has neither."""
         atlas = self.open()
         if not {"floors", SANITY}.intersection(atlas.schema.names):
             return []

@@ -47,13 +47,14 @@ def plan_retry(out: str, plan: Sequence[Shard], listing: pa.Table, leave: Collec
         leave: Shards to leave alone, such as those of a moment ago.
     """
     summaries = part_summaries(out, done_shards(out))
-    failed = {index for index, one in summaries.items() if RETRYABLE & one.statuses.keys()} - set(leave)
+    failed = {index for index, sample in summaries.items() if RETRYABLE & sample.statuses.keys()} - set(leave)
     rows = {index: failed_rows(out, index) for index in sorted(failed)}
     shards = [shard for shard in plan if shard.index in rows]
     samples = {
-        shard.index: [one for one in samples_of(listing, shard) if one.id in rows[shard.index]] for shard in shards
+        shard.index: [sample for sample in samples_of(listing, shard) if sample.id in rows[shard.index]]
+        for shard in shards
     }
-    return Retry(shards, samples, sum(count for found in rows.values() for count in found.values()))
+    return Retry(shards, samples, sum(count for counts in rows.values() for count in counts.values()))
 
 
 def failed_rows(out: str, index: int) -> dict[str, int]:

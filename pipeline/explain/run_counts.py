@@ -31,8 +31,6 @@ class Tally:
     rows: int = 0
     """Their rows."""
     statuses: Counter[str] = field(default_factory=Counter)
-    lost_races: int = 0
-    """Shards that another writer committed first."""
     deaths: int = 0
     quarantined: int = 0
     given_up: list[int] = field(default_factory=list)
@@ -61,7 +59,6 @@ class Tally:
                 self.done += event.done.images
                 self.rows += event.done.rows
                 self.statuses.update(event.done.statuses)
-                self.lost_races += not event.done.first
             case ShardGivenUp():
                 self._open.pop(event.shard, None)
                 self.given_up.append(event.shard)

@@ -1,4 +1,4 @@
-"""Which samples of a run are looked at more closely (floors, sanity check): the same ones in every run over the same listing.
+"""Which samples of a run are looked at more closely (chance maps, sanity check): the same ones in every run over the same listing.
 
 A sample is chosen by a digest of its id, never by its place, so neither order nor shards nor workers matter; a smaller sample is
 part of a larger one; and two runs over the same data look at the same images, which lets them be compared in pairs.

@@ -55,11 +55,11 @@ class Chosen:
             with reading_parts(atlas.uri):
                 known = atlas.sql("SELECT DISTINCT id FROM atlas ORDER BY id").to_arrow_table()
             listed = select_ids(known, ids)["id"].to_pylist()
-        found = cls(atlas, where, listed, tuple(dict.fromkeys(columns)) if columns is not None else None)
-        if not found.count():
+        chosen = cls(atlas, where, listed, tuple(dict.fromkeys(columns)) if columns is not None else None)
+        if not chosen.count():
             raise UsageError(f"no row of {atlas.uri} is chosen{f' by --where {where}' if where else ''}; `heatlas status` and "
                              "`heatlas summary` show what is there")  # fmt: skip
-        return found
+        return chosen
 
     @property
     def names(self) -> tuple[str, ...]:

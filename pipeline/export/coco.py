@@ -62,7 +62,7 @@ def image_entry(row: Mapping[str, Any], number: int) -> dict[str, Any]:
 def annotation_entry(
     row: Mapping[str, Any], image: int, number: int, box: tuple[float, ...], metrics: list[str]
 ) -> dict[str, Any]:
-    x, y, width, height = (round(float(one), 2) for one in box)
+    x, y, width, height = (round(float(side), 2) for side in box)
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return {"id": number, "image_id": image, "category_id": row["target"], "bbox": [x, y, width, height], "area": round(width * height, 2),
             "segmentation": [corners], "iscrowd": 0, "score": row["score"], "method": row["method"],

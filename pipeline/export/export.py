@@ -32,17 +32,16 @@ class Format:
     kind: Literal["file", "folder"]
     counts: str
     """What it counts."""
-    about: str
 
 
 FORMATS: Mapping[str, Format] = {
-    "csv": Format(write_csv, "file", "row", "metrics, classes and scores for spreadsheets, without maps"),
-    "cleanlab": Format(write_cleanlab, "file", "image", "Parquet with labels and the probabilities that are known"),
-    "coco": Format(write_coco, "file", "row", "JSON with a box around each map's hottest region"),
-    "fiftyone": Format(write_fiftyone, "folder", "sample", "images, labels and maps for FiftyOne"),
-    "hf": Format(write_hf_dataset, "folder", "row", "all columns for datasets.load_from_disk"),
-    "lance": Format(write_lance, "folder", "row", "all columns as a Lance dataset (extra lance)"),
-    "overlays": Format(write_overlays, "folder", "picture", "PNGs: the image, and the map over it"),
+    "csv": Format(write_csv, "file", "row"),
+    "cleanlab": Format(write_cleanlab, "file", "image"),
+    "coco": Format(write_coco, "file", "row"),
+    "fiftyone": Format(write_fiftyone, "folder", "sample"),
+    "hf": Format(write_hf_dataset, "folder", "row"),
+    "lance": Format(write_lance, "folder", "row"),
+    "overlays": Format(write_overlays, "folder", "picture"),
 }
 
 
@@ -63,7 +62,7 @@ class Exported:
         """For people, ready to print."""
         what = counted(self.written, FORMATS[self.format].counts)
         of = f" of {counted(self.rows, 'row')}" if self.written != self.rows else ""
-        return "\n".join([f"{self.place}: {what}{of}", *(f"  note: {one}" for one in self.notes)])
+        return "\n".join([f"{self.place}: {what}{of}", *(f"  note: {note}" for note in self.notes)])
 
 
 def export_store(

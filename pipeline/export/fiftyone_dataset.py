@@ -90,14 +90,14 @@ def sample_of(row: Mapping[str, Any], chosen: Chosen, fields: Mapping[str, str],
 
 def field_names(columns: Iterable[str]) -> dict[str, str]:
     """Names that FiftyOne accepts, by column: letters, digits and `_`, none of its own, each once."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for column in columns:
         name = re.sub(r"\W", "_", column, flags=re.ASCII).strip("_") or "column"
         name = f"x_{name}" if name[0].isdigit() or name in OWN_FIELDS else name
-        while name in found.values():
+        while name in names.values():
             name += "_"
-        found[column] = name
-    return found
+        names[column] = name
+    return names
 
 
 def suffix_of(uri: str) -> str:

@@ -53,10 +53,10 @@ def write_hf_dataset(chosen: Chosen, path: Path) -> int:
 
 def _metadata(chosen: Chosen, columns: list[str]) -> dict[bytes, bytes]:
     """The store's own, but for features of columns that are left out."""
-    found = dict(chosen.atlas.schema.metadata or {})
+    metadata = dict(chosen.atlas.schema.metadata or {})
     if "map_png" not in columns:
-        found.pop(b"huggingface", None)
-    return found
+        metadata.pop(b"huggingface", None)
+    return metadata
 
 
 def _close(writer: pa.ipc.RecordBatchStreamWriter | None, sink: pa.NativeFile | None) -> None:

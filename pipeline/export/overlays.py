@@ -40,8 +40,8 @@ def write_overlays(chosen: Chosen, path: Path) -> int:
     names, taken = FileNames(chosen.count()), 0
     missing: dict[str, int] = {}
     with open(path / INDEX, "w", encoding="utf-8") as index:
-        for found, values in chosen.rows(chosen.has(*WANTED), heat):
-            row = {**found, "heat": values}
+        for facts, values in chosen.rows(chosen.has(*WANTED), heat):
+            row = {**facts, "heat": values}
             entry: dict[str, Any] = {
                 "file": None,
                 **{name: row[name] for name in ("id", "target", "method", "status", "error")},

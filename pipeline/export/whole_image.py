@@ -44,8 +44,8 @@ def hot_box(heat: np.ndarray) -> Box | None:
     top = float(heat.max(initial=0.0))
     if not top > 0:
         return None
-    found: Any = ndimage.label(heat >= HALF * top)
-    regions = found[0]
+    labelled: Any = ndimage.label(heat >= HALF * top)
+    regions = labelled[0]
     row, column = np.unravel_index(int(heat.argmax()), heat.shape)
     rows, columns = np.nonzero(regions == regions[row, column])
     height, width = heat.shape

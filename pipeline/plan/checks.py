@@ -51,9 +51,9 @@ def findings(probe: RunProbe, labels: ResolvedLabels, model: LoadedModel) -> lis
 
 def unusable(looked: Sequence[Looked]) -> Iterator[Finding]:
     """Images of the probe that have no map to come."""
-    causes = Counter(one.status for one in looked if one.status)
+    causes = Counter(image.status for image in looked if image.status)
     for status, count in causes.most_common():
-        example = next(one for one in looked if one.status == status)
+        example = next(image for image in looked if image.status == status)
         yield Finding(
             f"{status}",
             f"{count} of the {len(looked)} images looked at: {status}, such as {example.sample.id!r}: {shortened(example.error or '', 200)}",
@@ -75,20 +75,20 @@ def labels_without_classes(labels: ResolvedLabels) -> Iterator[Finding]:
 
 def accuracy(looked: Sequence[Looked]) -> tuple[float, int] | None:
     """Top-1 accuracy over the images that have a label and a prediction, and their number; None without any."""
-    judged = [one for one in looked if one.sample.label is not None and one.prediction is not None]
+    judged = [image for image in looked if image.sample.label is not None and image.prediction is not None]
     if not judged:
         return None
-    return sum(one.sample.label == one.prediction for one in judged) / len(judged), len(judged)
+    return sum(image.sample.label == image.prediction for image in judged) / len(judged), len(judged)
 
 
 def accuracy_findings(probe: RunProbe, labels: ResolvedLabels, model: LoadedModel) -> Iterator[Finding]:
     """A wrong preprocessing, or labels in another order than the model's classes, shows here."""
-    found = accuracy(probe.looked)
-    if found is None:
+    measured = accuracy(probe.looked)
+    if measured is None:
         if labels.listing["label"].null_count < len(labels.listing):
             return
         return
-    share, judged = found
+    share, judged = measured
     if judged < ENOUGH:
         return
     chance = 1 / model.num_classes
@@ -107,10 +107,10 @@ def accuracy_findings(probe: RunProbe, labels: ResolvedLabels, model: LoadedMode
 
 
 def one_class(looked: Sequence[Looked]) -> Iterator[Finding]:
-    predictions = [one.prediction for one in looked if one.prediction is not None]
+    predictions = [image.prediction for image in looked if image.prediction is not None]
     if len(predictions) < ENOUGH or len(set(predictions)) > 1:
         return
-    labels = {one.sample.label for one in looked if one.sample.label is not None}
+    labels = {image.sample.label for image in looked if image.sample.label is not None}
     if len(labels) == 1:
         return
     classes = f", though they have {len(labels)} different labels" if labels else ""
@@ -123,12 +123,13 @@ def one_class(looked: Sequence[Looked]) -> Iterator[Finding]:
 
 def too_large(probe: RunProbe, size: tuple[int, int]) -> Iterator[Finding]:
     sides = [
-        min(one.height / size[0], one.width / size[1]) for one in probe.looked if one.height is not None and one.width is not None
+        min(image.height / size[0], image.width / size[1]) for image in probe.looked if image.height is not None and image.width is not None
     ]  # fmt: skip
     if not sides or median(sides) < MUCH_LARGER:
         return
     largest = max(
-        (one for one in probe.looked if one.height and one.width), key=lambda one: (one.height or 0) * (one.width or 0)
+        (image for image in probe.looked if image.height and image.width),
+        key=lambda image: (image.height or 0) * (image.width or 0),
     )
     yield Finding(
         "images_much_larger",
@@ -150,10 +151,10 @@ def guessed(origins: Mapping[str, str]) -> Iterator[Finding]:
 
 def slow_decoding(probe: RunProbe) -> Iterator[Finding]:
     """Where workers would wait for images rather than for the model."""
-    times = [one.seconds for one in probe.looked if one.seconds]
+    times = [image.seconds for image in probe.looked if image.seconds]
     if not times or not probe.forwards:
         return
-    rows = [one.targets for one in probe.looked if one.targets]
+    rows = [image.targets for image in probe.looked if image.targets]
     busy = seconds_per_row(probe) * (sum(rows) / len(rows))
     if median(times) > 2 * busy:  # two decode ahead of each that is explained
         yield Finding(
@@ -170,5 +171,5 @@ def seconds_per_row(probe: RunProbe) -> float:
     return sum(probe.forwards) / max(len(probe.forwards), 1) / probe.rate + probe.alone
 
 
-def finding_records(found: Sequence[Finding]) -> list[dict[str, Any]]:
-    return [one.record() for one in found]
+def finding_records(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    return [finding.record() for finding in findings]

@@ -48,13 +48,13 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
     """
     run = prepare_run(settings)
     probe = probe_run(run, images)
-    usable = [one for one in probe.looked if one.targets]
-    rows = fmean(one.targets for one in usable) if usable else 0.0
+    usable = [image for image in probe.looked if image.targets]
+    rows = fmean(image.targets for image in usable) if usable else 0.0
     share = len(usable) / len(probe.looked) if probe.looked else 0.0
     total_images = len(run.listing)
     total_rows = total_images * share * rows
     forwards = total_forwards(run, probe, total_images, total_rows)
-    found = accuracy(probe.looked)
+    measured = accuracy(probe.looked)
     return {
         "model": settings.model,
         "data": settings.data,
@@ -81,7 +81,7 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
         "seconds_per_row": seconds_per_row(probe) if probe.forwards else None,
         "times": times(run, probe, forwards, total_rows),
         "store": store_bytes(run, probe, total_images, total_rows),
-        "accuracy": None if found is None else {"top1": found[0], "images": found[1]},
+        "accuracy": None if measured is None else {"top1": measured[0], "images": measured[1]},
         "findings": finding_records(findings(probe, run.labels, run.model)),
     }  # fmt: skip
 
@@ -101,17 +101,17 @@ def total_forwards(run: PreparedRun, probe: RunProbe, images: int, rows: float) 
     asked = images if run.spec.target.asks_model else 0
     own = {probe.name: probe for name in run.spec.metrics for probe in METRICS[name].probes if probe.of_map}
     of_floors = {
-        one.name: one
+        probed.name: probed
         for metric in floored(METRICS[name] for name in run.spec.metrics)
-        for one in metric.probes
-        if one.of_map
+        for probed in metric.probes
+        if probed.of_map
     }
     floor_rows = min(settings.chance_maps, images) * (rows / images if images else 0)
-    floors = floor_rows * len(FLOORS) * sum(one.count for one in of_floors.values())
+    floors = floor_rows * len(FLOORS) * sum(probed.count for probed in of_floors.values())
     sanity = (
         min(settings.sanity, images)
         * (rows / images if images else 0)
-        * max(0.0, each - sum(one.count for one in own.values()))
+        * max(0.0, each - sum(probed.count for probed in own.values()))
     )
     return rows * each + asked + floors + sanity
 
@@ -124,17 +124,17 @@ def times(run: PreparedRun, probe: RunProbe, forwards: float | None, rows: float
         work, how = rows * probe.seconds, "from images explained here"
     else:
         work, how = forwards / probe.rate + rows * probe.alone, "from the forward rate measured here"
-    found = [
+    records = [
         {"device": probe.device, "workers": count, "seconds": divided(work, count, len(run.shards)), "how": how}
         for count in counts(run)
     ]
     if not probe.device.startswith("cuda") and probe.rate < ASSUMED_RATE / 2:
-        found += [
+        records += [
             {"device": "gpu", "workers": count, "seconds": divided(forwards / ASSUMED_RATE, count, len(run.shards)),
              "how": f"assuming {ASSUMED_RATE:,.0f} forwards a second on each, which was not measured: run this on a machine with one"}
             for count in (1, 8)
         ]  # fmt: skip
-    return found
+    return records
 
 
 def counts(run: PreparedRun) -> list[int]:
@@ -175,4 +175,4 @@ def bytes_of_maps(table: pa.Table) -> list[int]:
     kind = table.schema.field("map").type if "map" in table.column_names else None
     numbers = 0 if kind is None else 2 * kind.list_size
     pictures = table["map_png"].to_pylist() if "map_png" in table.column_names else [None] * len(table)
-    return [numbers + len(one["bytes"]) if one else numbers for one in pictures]
+    return [numbers + len(picture["bytes"]) if picture else numbers for picture in pictures]

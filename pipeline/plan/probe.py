@@ -103,10 +103,10 @@ def _probed(run: PreparedRun, engine: ModelEngine, samples: Sequence[Sample]) ->
     seen: list[tuple[Looked, Prepared]] = []
     looked = []
     for sample in samples:
-        one, prepared = _look(run, engine, sample)
-        looked.append(one)
-        if prepared is not None and one.targets:
-            seen.append((one, prepared))
+        image, prepared = _look(run, engine, sample)
+        looked.append(image)
+        if prepared is not None and image.targets:
+            seen.append((image, prepared))
     example = seen[0][1].image if seen else torch.zeros(run.model.preprocess.channels, *run.model.preprocess.size)
     rate, batch = _rate(engine, example)
     probe = RunProbe(engine.device, looked, batch, rate)
@@ -115,9 +115,9 @@ def _probed(run: PreparedRun, engine: ModelEngine, samples: Sequence[Sample]) ->
     masks, forwards, alone = _counted(run, engine, seen[:COUNTED])
     probe = replace(probe, masks=masks, forwards=forwards, alone=alone)
     per_row = (max(forwards) if forwards else 0) / rate + alone
-    if forwards and per_row * max(one.targets for one, _ in seen) > QUICK:
+    if forwards and per_row * max(image.targets for image, _ in seen) > QUICK:
         return probe
-    return _explained(run, engine, probe, [one.sample for one, _ in seen[:EXPLAINED]])
+    return _explained(run, engine, probe, [image.sample for image, _ in seen[:EXPLAINED]])
 
 
 def _look(run: PreparedRun, engine: ModelEngine, sample: Sample) -> tuple[Looked, Prepared | None]:
@@ -154,14 +154,14 @@ def _counted(
     """Masks and forwards of a row, and the time of its gradient pass."""
     explainer, measured = engine.session.explainer, engine.session.metrics
     probes = sum(probe.count for probe in measured.probes)
-    times = 1 + sum(one.count for one in measured.explains)
+    times = 1 + sum(image.count for image in measured.explains)
     if not isinstance(explainer, SISE):
         declared = find_method(run.settings.method)
         cost = declared.cost(declared.settings(**run.spec.method_settings))
         return [], [] if cost is None else [times * (cost.forwards + 2 * cost.backwards) + probes], 0.0
     masks, begun = [], _clock()
-    for one, prepared in seen:
-        _, layers = explainer.layer_masks(engine.on_device(prepared.image), one.prediction)
+    for image, prepared in seen:
+        _, layers = explainer.layer_masks(engine.on_device(prepared.image), image.prediction)
         masks.append(sum(layer.job.count for layer in layers))
     alone = (_clock() - begun) / len(seen)
     return masks, [times * (1 + masks_allowed(explainer.budget, count)) + probes for count in masks], alone

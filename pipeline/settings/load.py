@@ -47,13 +47,13 @@ def load_settings(flags: Mapping[str, Any], config: str | os.PathLike[str] | Non
 
 def refused_by_methods(settings: Settings, written: WrittenSettings) -> list[str]:
     """What the methods' own declarations say against values that were written for them."""
-    found = []
+    refusals = []
     for name in METHOD_GROUPS.keys() & written.values.keys():
         try:
             declared_settings(settings, name)
         except SettingsError as error:
-            found.append(f"{error}{written.place(name)}")
-    return sorted(found)
+            refusals.append(f"{error}{written.place(name)}")
+    return sorted(refusals)
 
 
 class WrittenSettings:
@@ -77,10 +77,10 @@ class WrittenSettings:
             self.places |= {group: place, **{f"{group}.{k}": place for k in pairs}}
 
     def value(self, name: str) -> Any:
-        found: Any = self.values
+        value: Any = self.values
         for part in name.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        return found
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
     def place(self, name: str) -> str:
         return self.places.get(name, "")
@@ -122,24 +122,24 @@ def booleans_as_numbers(written: WrittenSettings) -> list[str]:
 
 def explained(error: ValidationError, written: WrittenSettings) -> list[str]:
     """Pydantic's findings as messages; a union reports once per branch, so the same message may come repeatedly."""
-    found = []
+    messages = []
     for item in error.errors():
         name, field = locate(item["loc"])
         place = written.place(name)
         if name in RENAMED:
-            found.append(f"setting {name!r}{place} is called {RENAMED[name]!r} now")
+            messages.append(f"setting {name!r}{place} is called {RENAMED[name]!r} now")
         elif item["type"] == "extra_forbidden":
-            found.append(
+            messages.append(
                 f"unknown setting {name!r}{place}{did_you_mean(name, leaves())} (`heatlas explain --help` lists all settings)"
             )
         elif item["type"] == "missing":
-            found.append(f"setting {name!r} is required: give --{name} or a line `{name}: ...` in the --config file")
+            messages.append(f"setting {name!r} is required: give --{name} or a line `{name}: ...` in the --config file")
         elif field is None:
             keys = ", ".join(known for known in leaves() if known.startswith(f"{name}."))
-            found.append(f"setting {name!r}{place} is a group of settings: give {keys}")
+            messages.append(f"setting {name!r}{place} is a group of settings: give {keys}")
         else:
-            found.append(not_allowed(name, field, written))
-    return found
+            messages.append(not_allowed(name, field, written))
+    return messages
 
 
 def locate(loc: tuple[int | str, ...]) -> tuple[str, Any]:

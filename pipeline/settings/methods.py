@@ -21,17 +21,17 @@ def group_of(name: str, declared: type) -> type[SettingsGroup]:
     among them: it is the run's."""
     hints = get_type_hints(declared)
     fields: dict[str, Any] = {
-        one.name: (hints[one.name], Field(default_of(one), description=sentence(one.metadata.get("help", "")),
-                   **{bound: one.metadata[bound] for bound in BOUNDS if bound in one.metadata}))
-        for one in dataclasses.fields(declared)
-        if one.name != SEED
+        setting.name: (hints[setting.name], Field(default_of(setting), description=sentence(setting.metadata.get("help", "")),
+                   **{bound: setting.metadata[bound] for bound in BOUNDS if bound in setting.metadata}))
+        for setting in dataclasses.fields(declared)
+        if setting.name != SEED
     }  # fmt: skip
     return create_model(f"{name}_settings", __base__=SettingsGroup, __doc__=f"Settings of {name}.", **fields)
 
 
-def default_of(one: dataclasses.Field[Any]) -> Any:
+def default_of(setting: dataclasses.Field[Any]) -> Any:
     """Every setting of a method has a default."""
-    return one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
+    return setting.default_factory() if setting.default_factory is not dataclasses.MISSING else setting.default
 
 
 def sentence(text: str) -> str:
@@ -41,15 +41,15 @@ def sentence(text: str) -> str:
 def method_groups() -> dict[str, type[SettingsGroup]]:
     """The groups by method. A method whose package does not say where its settings are has none, for looking would mean to import it;
     nor has one whose settings cannot be read, and choosing it tells why."""
-    found: dict[str, type[SettingsGroup]] = {}
+    groups: dict[str, type[SettingsGroup]] = {}
     for name, entry in entries().items():
         if not entry.settings:
             continue
         try:
-            found[name] = group_of(name, settings_class(name))
+            groups[name] = group_of(name, settings_class(name))
         except SettingsError:
             continue
-    return found
+    return groups
 
 
 METHOD_GROUPS = method_groups()
@@ -83,19 +83,21 @@ def chosen_settings(settings: MethodChoice) -> Any:
 
 def without_effect(settings: MethodChoice) -> list[str]:
     """Settings of other methods than the chosen one that are not at their defaults, by dotted name."""
-    found = []
+    idle = []
     for name in METHOD_GROUPS.keys() - {settings.method}:
         given = getattr(settings, name)
-        found += [
-            f"{name}.{one}" for one in type(given).model_fields if getattr(given, one) != getattr(type(given)(), one)
+        idle += [
+            f"{name}.{setting}"
+            for setting in type(given).model_fields
+            if getattr(given, setting) != getattr(type(given)(), setting)
         ]
-    return sorted(found)
+    return sorted(idle)
 
 
 def declared_settings(settings: MethodChoice, name: str) -> Any:
     """A method's settings, as it declares them; see `chosen_settings`."""
     declared = settings_class(name)
-    seeded = any(one.name == SEED for one in dataclasses.fields(declared))
+    seeded = any(setting.name == SEED for setting in dataclasses.fields(declared))
     values = getattr(settings, name).model_dump() if name in METHOD_GROUPS else {}
     try:
         return declared(**values, **({SEED: settings.seed} if seeded else {}))

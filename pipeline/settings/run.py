@@ -170,12 +170,12 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 def leaves(group: type[SettingsGroup] = Settings, prefix: str = "") -> dict[str, Any]:
     """Every single setting's dotted name and pydantic field, in the order written above, then those of the methods."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, field in sorted(
-        group.model_fields.items(), key=lambda one: group is Settings and one[0] in METHOD_GROUPS
+        group.model_fields.items(), key=lambda pair: group is Settings and pair[0] in METHOD_GROUPS
     ):
         if is_group(field.annotation):
-            found |= leaves(field.annotation, f"{prefix}{name}.")
+            fields |= leaves(field.annotation, f"{prefix}{name}.")
         else:
-            found[prefix + name] = field
-    return found
+            fields[prefix + name] = field
+    return fields

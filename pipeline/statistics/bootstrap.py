@@ -31,7 +31,7 @@ def bucket_of(identity: str) -> int:
 
 def buckets_of(ids: Iterable[str]) -> np.ndarray:
     """The buckets `(image,)` of some images."""
-    return np.fromiter((bucket_of(one) for one in ids), np.int64)
+    return np.fromiter((bucket_of(identity) for identity in ids), np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +59,9 @@ class BucketSums:
     @classmethod
     def merged(cls, parts: Iterable[BucketSums]) -> BucketSums:
         """The sums of all images of all parts, which hold the same columns and no image twice."""
-        found = list(parts)
+        sums = list(parts)
         return cls._grouped(
-            *(np.concatenate([getattr(part, name) for part in found]) for name in ("buckets", "sums", "counts"))
+            *(np.concatenate([getattr(part, name) for part in sums]) for name in ("buckets", "sums", "counts"))
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Scores of a run, or of each of its classes: means over images with bootstrap intervals, floors beside them. Reads no maps."""
+"""Mean metrics of a run, or of each of its classes, with bootstrap intervals, beside their chance baselines. Reads no maps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def score_summary(atlas: StoreReader, by: str | None = None, *, resamples: int =
     Returns:
         One row per group and metric: `group` (null for the whole run), `rows` (of the group, error rows included), `metric`,
         `definition`, `unit`, `better`; `n` images with a value, their `mean` and its interval `low` to `high`; `floor_n` images on
-        which floors were measured, the metric's mean over these (`floor_own`), and that of a random map and of a centred Gaussian
+        which chance maps were measured, the metric's mean over these (`floor_own`), and that of a random map and of a centred Gaussian
         (`random`, `gaussian`, each with `_low` and `_high`). Null where there is no value.
 
     Raises:
@@ -54,16 +54,16 @@ def score_summary(atlas: StoreReader, by: str | None = None, *, resamples: int =
     rows = group_rows(atlas, by)
     sums = bucket_sums(atlas, by, columns_of(metrics, floored))
     facts = atlas.metadata.get("metrics", {})
-    found = []
+    summaries = []
     for group in rows:
-        found += records(group, rows[group], sums.get(group), metrics, floored, facts, resamples, seed)
-    for one in found:
-        one["group"] = None if by is None else group_name(one["group"], by, atlas.class_names)
-    return pa.Table.from_pylist(found, schema=SCHEMA)
+        summaries += records(group, rows[group], sums.get(group), metrics, floored, facts, resamples, seed)
+    for record in summaries:
+        record["group"] = None if by is None else group_name(record["group"], by, atlas.class_names)
+    return pa.Table.from_pylist(summaries, schema=SCHEMA)
 
 
 def floored_columns(schema: pa.Schema) -> list[str]:
-    """The metrics that the store has of floors."""
+    """The metrics that the store has of chance maps."""
     if "floors" not in schema.names:
         return []
     kind = schema.field("floors").type
@@ -71,7 +71,7 @@ def floored_columns(schema: pa.Schema) -> list[str]:
 
 
 def columns_of(metrics: Sequence[str], floored: Sequence[str]) -> dict[str, str]:
-    """SQL of every number that is averaged, by a name for it: each metric, and for the images with floors each map's."""
+    """SQL of every number that is averaged, by a name for it: each metric, and for the images with chance maps each map's."""
     own = {name: quoted(name) for name in metrics}
     same = {f"own:{name}": f"CASE WHEN floors IS NOT NULL THEN {quoted(name)} END" for name in floored}
     of_floors = {
@@ -102,11 +102,11 @@ def bucket_sums(atlas: StoreReader, by: str | None, columns: Mapping[str, str]) 
         return {}
     group = "NULL" if by is None else GROUPS[by]
     values = ", ".join(f"coalesce(fsum({sql}), 0)::DOUBLE, count({sql})" for sql in columns.values())
-    found = atlas.sql(
+    summed = atlas.sql(
         f"SELECT {group} AS split, (md5_number_lower(id) % {BUCKETS})::BIGINT AS bucket, {values} FROM atlas GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     by_group: dict[Any, list[Sequence[float]]] = {}
-    for row in found:
+    for row in summed:
         by_group.setdefault(row[0], []).append(row[1:])
     return {group: from_rows(np.array(rows, dtype=np.float64)) for group, rows in by_group.items()}
 
@@ -135,23 +135,23 @@ def records(
         name: {"n": int(n), "mean": real(mean), "low": real(below), "high": real(above)}
         for name, n, mean, below, above in zip(columns, sums.number, sums.means, low, high, strict=True)
     }
-    found = []
+    summaries = []
     for name in metrics:
         fact = facts.get(name, {})
-        one = {
+        record = {
             "group": group,
             "rows": rows,
             "metric": name,
             **{key: fact.get(key) for key in ("definition", "unit", "better")},
         }
-        one |= numbers[name]
+        record |= numbers[name]
         if name in floored:
-            one |= {"floor_n": numbers[f"own:{name}"]["n"], "floor_own": numbers[f"own:{name}"]["mean"]}
+            record |= {"floor_n": numbers[f"own:{name}"]["n"], "floor_own": numbers[f"own:{name}"]["mean"]}
             for floor in FLOOR_NAMES:
                 of_floor = numbers[f"{floor}:{name}"]
-                one |= {floor: of_floor["mean"], f"{floor}_low": of_floor["low"], f"{floor}_high": of_floor["high"]}
-        found.append(one)
-    return found
+                record |= {floor: of_floor["mean"], f"{floor}_low": of_floor["low"], f"{floor}_high": of_floor["high"]}
+        summaries.append(record)
+    return summaries
 
 
 def real(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Two runs, two methods, or a run and its floors over the same images: paired tests, metric by metric.
+"""Two runs, two methods, or a run and its chance baselines over the same images: paired tests, metric by metric.
 
 Wilcoxon's signed-rank test asks whether the differences lie symmetrically about 0; the effect size says by how much they do not; Holm's
 correction accounts for as many tests as there are metrics.
@@ -60,15 +60,15 @@ def paired_test(differences: np.ndarray) -> PairedTest:
     ranks = stats.rankdata(np.abs(there))
     positive, total = float(ranks[there > 0].sum()), float(ranks.sum())
     tied = len(np.unique(np.abs(there))) < len(there)
-    found: Any = stats.wilcoxon(there, method="exact" if len(there) <= 50 and not tied else "approx")
-    return PairedTest(len(there), min(positive, total - positive), float(found.pvalue), (2 * positive - total) / total)
+    result: Any = stats.wilcoxon(there, method="exact" if len(there) <= 50 and not tied else "approx")
+    return PairedTest(len(there), min(positive, total - positive), float(result.pvalue), (2 * positive - total) / total)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: p-values that together keep the family-wise error, in the order given."""
     count = len(p_values)
     corrected, highest = [0.0] * count, 0.0
-    for done, place in enumerate(sorted(range(count), key=lambda one: p_values[one])):
+    for done, place in enumerate(sorted(range(count), key=lambda test: p_values[test])):
         highest = max(highest, min(1.0, (count - done) * p_values[place]))
         corrected[place] = highest
     return corrected
@@ -88,7 +88,7 @@ def compare_scores(
 
     Args:
         first: A run.
-        second: Another run over the same images, the same one (with other conditions), or a floor of `first`: `random` or
+        second: Another run over the same images, the same one (with other conditions), or a chance baseline of `first`: `random` or
             `gaussian`.
         metrics: Which; None for all that both have under the same definition.
         where: SQL condition on the rows of both, such as `"label = 3"`.
@@ -111,11 +111,11 @@ def compare_scores(
     mine, theirs = paired_values(first, second, names, where, where if second_where is None else second_where)
     buckets = buckets_of(mine.pop("id"))
     facts = first.metadata.get("metrics", {})
-    found = [row_of(name, facts.get(name, {}), buckets, mine[name], theirs[name], resamples, seed) for name in names]
-    for one, p in zip(found, holm([one["p"] for one in found]), strict=True):
-        one["p_holm"] = p
-        one["favours"] = favoured(one["effect"], p, one["better"])
-    return pa.Table.from_pylist(found, schema=SCHEMA)
+    records = [row_of(name, facts.get(name, {}), buckets, mine[name], theirs[name], resamples, seed) for name in names]
+    for record, p in zip(records, holm([record["p"] for record in records]), strict=True):
+        record["p_holm"] = p
+        record["favours"] = favoured(record["effect"], p, record["better"])
+    return pa.Table.from_pylist(records, schema=SCHEMA)
 
 
 def common_metrics(first: StoreReader, second: StoreReader | str, wanted: Sequence[str] | None) -> list[str]:
@@ -128,14 +128,14 @@ def common_metrics(first: StoreReader, second: StoreReader | str, wanted: Sequen
     if isinstance(second, str):
         if second not in FLOOR_NAMES:
             raise UsageError(
-                f"unknown floor {second!r}{did_you_mean(second, FLOOR_NAMES)}; give {', '.join(FLOOR_NAMES)} or a run"
+                f"unknown chance map {second!r}{did_you_mean(second, FLOOR_NAMES)}; give {', '.join(FLOOR_NAMES)} or a run"
             )
         both = floored_columns(first.schema)
-        lacking = "has no floors of it; run with --chance-maps above 0"
+        lacking = "has no chance maps of that kind; run with --chance-maps above 0"
     else:
         definitions = [
-            {name: fact.get("definition") for name, fact in one.metadata.get("metrics", {}).items()}
-            for one in (first, second)
+            {name: fact.get("definition") for name, fact in store.metadata.get("metrics", {}).items()}
+            for store in (first, second)
         ]
         theirs = metric_columns(second.schema)
         both = [name for name in ours if name in theirs and definitions[0].get(name) == definitions[1].get(name)]
@@ -164,7 +164,7 @@ def paired_values(
         theirs = scores_by_id(second, {name: quoted(name) for name in names}, second_where)
     shared, ours, others = np.intersect1d(mine["id"], theirs["id"], assume_unique=True, return_indices=True)
     if not len(shared):
-        other = f"its {second} floors" if isinstance(second, str) else second.uri
+        other = f"its {second} chance maps" if isinstance(second, str) else second.uri
         raise UsageError(
             f"{first.uri} and {other} have no image in common that is ok in both; compare runs over the same ids"
         )
@@ -201,15 +201,15 @@ def row_of(
 ) -> dict[str, Any]:
     """One metric's comparison over the pairs in which both have it."""
     both = ~(np.isnan(first) | np.isnan(second))
-    one, two = first[both], second[both]
-    differences = one - two
-    span = np.ptp(np.concatenate([one, two])) if len(one) else 0.0
+    ours, two = first[both], second[both]
+    differences = ours - two
+    span = np.ptp(np.concatenate([ours, two])) if len(ours) else 0.0
     test = paired_test(np.where(np.abs(differences) <= NOISE * span, 0.0, differences))
-    sums = BucketSums.of_buckets(buckets[both], np.stack([one, two, differences], axis=1))
+    sums = BucketSums.of_buckets(buckets[both], np.stack([ours, two, differences], axis=1))
     low, high = sums.intervals(resamples=resamples, seed=seed)
     means = [real(mean) for mean in sums.means]
     return {
-        "metric": name, **{key: fact.get(key) for key in ("definition", "unit", "better")}, "n": len(one),
+        "metric": name, **{key: fact.get(key) for key in ("definition", "unit", "better")}, "n": len(ours),
         "first_mean": means[0], "second_mean": means[1], "difference": means[2], "low": real(low[2]), "high": real(high[2]),
         "statistic": test.statistic, "p": test.p, "effect": test.effect,
     }  # fmt: skip

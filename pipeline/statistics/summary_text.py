@@ -29,39 +29,39 @@ def format_summary(out: str, statuses: Mapping[str, int], table: pa.Table, *, re
     lines = [
         f"{out}: {counted(sum(statuses.values()), 'row')} ({', '.join(f'{name} {n}' for name, n in statuses.items())})"
     ]
-    for group in dict.fromkeys(one["group"] for one in records):
-        of_group = [one for one in records if one["group"] == group]
+    for group in dict.fromkeys(record["group"] for record in records):
+        of_group = [record for record in records if record["group"] == group]
         if group is not None:
             lines += ["", f"{shown(group)}: {counted(of_group[0]['rows'], 'row')}"]
         lines += score_lines(of_group)
-    if not any(one["n"] for one in records):
+    if not any(record["n"] for record in records):
         return "\n".join([*lines, "no row has a metric"])
     lines += ["", f"Each mean is over the n images that have a value, in brackets its 95 % bootstrap interval ({resamples} resamples of "
               f"images, seed {seed})."]  # fmt: skip
-    if any(one["floor_n"] for one in records):
-        lines.append("own, random, gaussian: on the images on which floors were measured, the mean of the run's maps, of a random map "
+    if any(record["floor_n"] for record in records):
+        lines.append("own, random, gaussian: on the images on which chance maps were measured, the mean of the run's maps, of a random map "
                      "and of a centred Gaussian.")  # fmt: skip
-    present = {one["metric"] for one in records if one["n"]}
+    present = {record["metric"] for record in records if record["n"]}
     lines += [f"{name}: {text}." for name, text in OTHER_AVERAGES.items() if name in present]
-    if len({one["group"] for one in records}) == 1:
+    if len({record["group"] for record in records}) == 1:
         lines += verdicts(records)
     return "\n".join(lines)
 
 
 def score_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """One metric a line, with headings; nothing for a group without values."""
-    there = [one for one in records if one["n"]]
-    with_floors = any(one["floor_n"] for one in there)
+    there = [record for record in records if record["n"]]
+    with_floors = any(record["floor_n"] for record in there)
     rows = [("metric", "better", "n", "mean", "", *(("images", "own", *FLOORS) if with_floors else ()))]
-    for one in there:
+    for record in there:
         row = (
-            one["metric"],
-            one["better"] or "",
-            str(one["n"]),
-            number(one["mean"]),
-            interval(one["low"], one["high"]),
+            record["metric"],
+            record["better"] or "",
+            str(record["n"]),
+            number(record["mean"]),
+            interval(record["low"], record["high"]),
         )
-        rows.append((*row, *(floor_cells(one) if with_floors else ())))
+        rows.append((*row, *(floor_cells(record) if with_floors else ())))
     wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     left = (0, 1, 4)
     return [
@@ -70,27 +70,29 @@ def score_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     ] if there else []  # fmt: skip
 
 
-def floor_cells(one: Mapping[str, Any]) -> tuple[str, ...]:
-    if not one["floor_n"]:
+def floor_cells(record: Mapping[str, Any]) -> tuple[str, ...]:
+    if not record["floor_n"]:
         return ("",) * (2 + len(FLOORS))
-    return (str(one["floor_n"]), number(one["floor_own"]), *(number(one[floor]) for floor in FLOORS))
+    return (str(record["floor_n"]), number(record["floor_own"]), *(number(record[floor]) for floor in FLOORS))
 
 
 def verdicts(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What the floors and the sanity check say, a sentence each; for one group."""
-    found = list(records)
-    sane = [one for one in found if one["metric"] == SANITY and one["n"]]
-    return [*floor_sentences(found), *(sanity_sentence(one["mean"], one["n"]) for one in sane)]
+    """Verdicts of the chance baselines and the sanity check, a sentence each; for one group."""
+    summaries = list(records)
+    sane = [record for record in summaries if record["metric"] == SANITY and record["n"]]
+    return [*floor_sentences(summaries), *(sanity_sentence(record["mean"], record["n"]) for record in sane)]
 
 
 def floor_sentences(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each floor, the metrics in which the run's maps are no better on the same images."""
-    judged = [one for one in records if one["floor_n"] and one["better"] in ("higher", "lower")]
+    """For each chance baseline, the metrics in which the run's maps are no better on the same images."""
+    judged = [record for record in records if record["floor_n"] and record["better"] in ("higher", "lower")]
     lines = []
     for floor in FLOORS if judged else ():
-        there = [one for one in judged if one[floor] is not None]
-        worse = [one["metric"] for one in there if not is_better(one["floor_own"], one[floor], one["better"])]
-        images = counted(max(one["floor_n"] for one in judged), "image")
+        there = [record for record in judged if record[floor] is not None]
+        worse = [
+            record["metric"] for record in there if not is_better(record["floor_own"], record[floor], record["better"])
+        ]
+        images = counted(max(record["floor_n"] for record in judged), "image")
         verdict = (
             f"no better in {', '.join(worse)}" if worse else f"better in all {len(there)} metrics that have a direction"
         )
@@ -98,8 +100,8 @@ def floor_sentences(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def is_better(one: float, other: float, better: str) -> bool:
-    return one > other if better == "higher" else one < other
+def is_better(value: float, other: float, better: str) -> bool:
+    return value > other if better == "higher" else value < other
 
 
 def sanity_sentence(mean: float, images: int) -> str:

@@ -133,8 +133,8 @@ def test_conditions_choose_rows(runs):
     ("other", "options", "text"),
     [
         ("b", {"metrics": ["drop"]}, "cannot compare 'drop'; did you mean 'drop_pct'?"),
-        ("randem", {}, "unknown floor 'randem'; did you mean 'random'?; give random, gaussian or a run"),
-        ("random", {}, "has no floors of it; run with --chance-maps above 0"),
+        ("randem", {}, "unknown chance map 'randem'; did you mean 'random'?; give random, gaussian or a run"),
+        ("random", {}, "has no chance maps of that kind; run with --chance-maps above 0"),
         ("b", {"where": "label = 0", "second_where": "label = 1"}, "have no image in common that is ok in both"),
         ("b", {"where": "lable = 0"}, "DuckDB refuses"),
         ("b", {"resamples": 0}, "resamples must be at least 1, got 0"),
