@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .engine.explanation import Explanations
     from .engine.layers.block_plan import BlockLayer, BlockPlan
     from .engine.layers.blocks import block_layers
-    from .engine.methods.bound import bind_method as method
-    from .engine.sise.sise import SISE, SISEResult
+    from .engine.methods.registry import bind_method as method
+    from .engine.methods.sise import SISE
     from .errors import HeatlasError
     from .pipeline.atlas import Atlas
     from .pipeline.atlas import open_atlas as open
@@ -27,8 +28,8 @@ __all__ = [
     "Atlas",
     "BlockLayer",
     "BlockPlan",
+    "Explanations",
     "HeatlasError",
-    "SISEResult",
     "__version__",
     "block_layers",
     "evaluate_store",
@@ -39,14 +40,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SISE": ("engine.sise.sise", "SISE"),
-    "SISEResult": ("engine.sise.sise", "SISEResult"),
+    "SISE": ("engine.methods.sise", "SISE"),
+    "Explanations": ("engine.explanation", "Explanations"),
     "BlockLayer": ("engine.layers.block_plan", "BlockLayer"),
     "BlockPlan": ("engine.layers.block_plan", "BlockPlan"),
     "block_layers": ("engine.layers.blocks", "block_layers"),
     "HeatlasError": ("errors", "HeatlasError"),
     "Atlas": ("pipeline.atlas", "Atlas"),
-    "method": ("engine.methods.bound", "bind_method"),
+    "method": ("engine.methods.registry", "bind_method"),
     "open": ("pipeline.atlas", "open_atlas"),
     "evaluate_store": ("pipeline.evaluate.evaluate", "evaluate_store"),
     "make_bank": ("pipeline.explain.feature_bank", "make_bank"),

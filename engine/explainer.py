@@ -1,72 +1,193 @@
-"""What a session asks of whatever explains its images: SISE, another method on the packed scorer, or a batch method behind an adapter."""
+"""What every method is: settings, a model and how its passes run, and `explain_image`, a conversation about one image."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
 
-from .explanation import Explanation
-from .scoring.masked_scorer import Scorer
+from ..errors import ModelError, SettingsError
+from .explanation import Explanation, Explanations, Logits, check_target
+from .layers.eval_mode import untouched
+from .layers.outputs import logits_of
+from .lazy_torch import nn, torch
+from .requests import Rows, Steps
+from .scoring.budget import EXACT
+from .scoring.precision import autocast_dtype
+from .scoring.scoring_options import Scoring
+from .targets import target_list
+
+if TYPE_CHECKING:
+    from .methods.protocol import Method
+    from .scoring.masked_scorer import Scorer
 
 
-@runtime_checkable
-class Explainer(Protocol):
-    """Explains images of which several are in flight: `begin` each, `advance` it until it is `done`, then `complete` it.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Explainer(Scoring):
+    """A method over a model. A subclass is a method: see `methods.protocol`.
 
-    What `begin` returns has a property `done`; nothing else looks into it.
+    Args:
+        model: Classifier of `(batch, channel, height, width)` to `(batch, class)` logits with at least two classes; left as it came.
+
+    Raises:
+        SettingsError: When a setting is out of its range, or the method does not do what is asked for.
+        ModelError: When the method cannot explain the model.
     """
 
-    @property
-    def model(self) -> nn.Module: ...
-    @property
-    def scorer(self) -> Scorer:
-        """Scores the metrics' probes, too."""
-        ...
+    declared: ClassVar[Method]
+    """Set by the decorator `method`."""
 
-    @property
-    def keep_layers(self) -> bool:
-        """Whether explanations keep the block maps."""
-        ...
+    model: nn.Module = field(kw_only=False)
+    keep_layers: bool = False
+    """Keep every block map V_l of SISE beside the map."""
 
-    def begin(self, image: Float[Tensor, "channel height width"], target: int | None, seed: int = 0) -> Any:
-        """Take an image in.
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check()
+        name = self.declared.name
+        if self.budget != EXACT and not self.declared.budget:
+            raise SettingsError(f"method {name} leaves no masks out, so budget must be {EXACT}, got {self.budget!r}")
+        if self.confidence.scene is not None and not self.declared.dense:
+            raise ModelError(f"{name} reads the logits of a classifier; this model gives every pixel its class")
+        with untouched(self.model):
+            self.bind()
+
+    def check(self) -> None:
+        """Refuse settings that are out of their range. Reads nothing but settings: a command line asks before there is a model.
+
+        Raises:
+            SettingsError: Naming the value and what it may be.
+        """
+
+    def bind(self) -> None:
+        """Refuse a model that the method cannot explain; the model is in eval mode.
+
+        Raises:
+            ModelError: Saying why.
+        """
+
+    def explain_image(
+        self, image: Float[torch.Tensor, "channel height width"], target: int | None, seed: int
+    ) -> Steps[Explanation]:
+        """The method: a conversation about one image.
 
         Args:
             image: In network-input space, on the model's device.
-            target: The class to explain; None for the predicted one.
-            seed: Stands for the image in random draws.
+            target: The class to explain, one of the model's; None for the predicted one.
+            seed: Stands for the image in random draws: nothing random may depend on anything else.
+        """
+        raise NotImplementedError
+
+    def extra_shapes(self, image: Float[torch.Tensor, "channel height width"]) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the extras that are declared, for one image of inputs like this."""
+        return {}
+
+    def start(self, image: torch.Tensor, target: int | None, seed: int) -> Steps[Explanation]:
+        """`explain_image`, once it is sure that there is such a class.
 
         Raises:
-            TargetError: When `target` is no class of the model; nothing was taken in.
+            TargetError: When `target` is no class of the model.
         """
-        ...
+        if target is not None:
+            check_target(target, self.class_count(image))
+        with torch.inference_mode(False):
+            return self.explain_image(image.clone() if image.is_inference() else image, target, seed)
 
-    def advance(self, pending: Any) -> bool:
-        """Take in what is scored of an image and queue what it needs next; whether there was something to do."""
-        ...
+    def explain(
+        self,
+        images: Float[torch.Tensor, "batch channel height width"],
+        targets: Int[torch.Tensor, " batch"] | Sequence[int] | int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        keep_layers: bool | None = None,
+    ) -> Explanations:
+        """Explain a batch; the result does not depend on how images are batched.
 
-    def flush(self) -> None:
-        """Work off what is queued, also where it fills no batch."""
-        ...
+        Args:
+            images: In network-input space, on the model's device.
+            targets: Class index per image, one for all, or None for the predicted classes.
+            seeds: Stands for each image in random draws, at least 0; the place in the batch by default.
+            keep_layers: Overrides the explainer's.
 
-    def complete(self, pending: Any, *, keep_layers: bool | None = None) -> Explanation:
-        """Of an image that is done."""
-        ...
+        Raises:
+            TargetError: When a target is no class of the model.
+            SettingsError: When the images are no batch, or the seeds not one for each.
+            NoBlocksError: When the method reads block layers and the model has no spatial hierarchy.
+        """
+        from .scheduler import run_all
 
-    def reset(self) -> None:
-        """Forget everything in flight."""
-        ...
+        if images.ndim != 4 or len(images) == 0:
+            raise SettingsError(
+                f"images must be (batch, channel, height, width) with a batch of at least 1, got {tuple(images.shape)}"
+            )
+        own = list(range(len(images))) if seeds is None else list(seeds)
+        if len(own) != len(images):
+            raise SettingsError(f"seeds must be one for each of the {len(images)} images, got {len(own)}")
+        explainer, wanted = self.keeping(keep_layers), target_list(targets, len(images))
+        found = run_all(explainer.start(*each) for each in zip(images, wanted, own, strict=True))
+        return Explanations.of(found, images)
 
-    def over(self, model: nn.Module) -> Explainer:
-        """The same explainer, settings and all, over another model of the same architecture."""
-        ...
+    def __call__(self, *arguments: Any, **named: Any) -> Explanations:
+        """As `explain`."""
+        return self.explain(*arguments, **named)
 
+    def keeping(self, keep_layers: bool | None) -> Self:
+        """The same explainer, which keeps block maps or does not."""
+        if keep_layers is None or keep_layers == self.keep_layers:
+            return self
+        other = copy.copy(self)  # with what it has found out about the model
+        object.__setattr__(other, "keep_layers", keep_layers)
+        return other
 
-def finish(explainer: Explainer, *pending: Any) -> None:
-    """Work until these images are done."""
-    while True:
-        explainer.flush()
-        if not sum(explainer.advance(one) for one in pending):
-            return
+    def over(self, model: nn.Module) -> Self:
+        """The same settings over another model of the same architecture, which is scored as it is."""
+        return replace(self, model=model, fold_bn=False, compile=False)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Scores masks, and the metrics' probes, too."""
+        from .scoring.masked_scorer import Scorer
+
+        return Scorer(self.model, self)
+
+    @property
+    def rows(self) -> int:
+        """Images that a batch takes."""
+        most = self.declared.images
+        return max(1, min(most, self.batch_size, self.images or most))
+
+    def class_count(self, image: Float[torch.Tensor, "channel height width"]) -> int:
+        """How many classes the model tells apart; one forward, once."""
+        if not self._classes:
+            self._classes.append(self.logits(torch.zeros_like(image)[None]).shape[1])
+        return self._classes[0]
+
+    @cached_property
+    def _classes(self) -> list[int]:
+        return []
+
+    def logits(
+        self, images: Float[torch.Tensor, "batch channel height width"]
+    ) -> Float[torch.Tensor, "batch class *pixels"]:
+        """One forward pass without gradients, in the precision of the run; float32."""
+        with untouched(self.model), torch.inference_mode(False), torch.no_grad(), self.autocast(images):
+            return logits_of(self.model(images)).float()
+
+    def read_logits(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Logits]:
+        """What the model says of each image of a batch: for `Rows`."""
+        return [
+            Logits.of(row, target, self.confidence) for row, target in zip(self.logits(images), targets, strict=True)
+        ]
+
+    def autocast(self, images: torch.Tensor) -> torch.autocast:
+        """The precision of the run, for passes of a method that scores no masks."""
+        dtype = autocast_dtype(self.precision, images.device)
+        return torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def rows_of(self, function: Any, image: torch.Tensor, target: int | None, seed: int) -> Rows:
+        """A request for one row of a batch of as many images as the method takes."""
+        return Rows(function, image, target, seed, self.rows)

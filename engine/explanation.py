@@ -1,41 +1,94 @@
-"""What one image's explanation came to, whichever method made it."""
+"""What an explanation came to: of one image, and of several side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
 
 from .. import statuses
 from ..errors import TargetError
-from .scoring.confidence import Score
+from .lazy_torch import torch
+from .scoring.confidence import Confidence
+
+TOLERANCE = 1e-3
+"""How far rounding may carry a map's value out of [0, 1]."""
 
 
 @dataclass(eq=False)
 class Explanation:
-    """What one image's explanation came to. `map` and `layer_maps` are None unless `status` is `ok`."""
+    """Of one image by any method. `map` and `layer_maps` are None unless `status` is `ok`."""
 
     status: str
     error: str | None
     prediction: int | None
     target: int | None
-    score: float | None
-    """Confidence in the target, in [0, 1]."""
+    confidence: float | None
+    """The model's confidence in the target, in [0, 1]."""
     logit: float | None
-    map: Float[Tensor, "height width"] | None = None
+    map: Float[torch.Tensor, "height width"] | None = None
     """In [0, 1], float32; S / B of SISE."""
-    layer_maps: Float[Tensor, "layer height width"] | None = None
+    layer_maps: Float[torch.Tensor, "layer height width"] | None = None
     """Each V_l of SISE, min-maxed, low to high."""
     mask_counts: tuple[int, ...] = ()
     n_forwards: int = 1
     n_backwards: int = 0
     surrogate_error: float | None = None
     """Expected RMS error of the map, by the surrogate itself; None where every mask was scored."""
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """What else the method gives, as it declares."""
+
+
+@dataclass(eq=False)
+class Explanations:
+    """Of several images. Rows whose status is not `ok` hold zeros; nothing is ever NaN."""
+
+    maps: Float[torch.Tensor, "batch height width"]
+    """In [0, 1], float32."""
+    targets: Int[torch.Tensor, " batch"]
+    """Classes that were explained; -1 where the model's output is not finite and none was given."""
+    predictions: Int[torch.Tensor, " batch"]
+    confidences: Float[torch.Tensor, " batch"]
+    """The model's confidence in the target, in [0, 1]; 0 where its output is not finite."""
+    statuses: list[str]
+    errors: list[str | None]
+    """Why a status is not `ok`."""
+    mask_counts: Int[torch.Tensor, "batch layer"]
+    """Masks of each layer, of methods that score masks; no columns for others."""
+    extras: dict[str, list[torch.Tensor | None]]
+    """What else the method gives, for each image; None where there is no map."""
+    n_forwards: list[int]
+    n_backwards: list[int]
+    layer_maps: Float[torch.Tensor, "batch layer height width"] | None = None
+    """Each V_l of SISE, where it was asked to keep them."""
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Explanation], images: Float[torch.Tensor, "batch channel height width"]
+    ) -> Explanations:
+        """Explanations side by side."""
+        device, blank = images.device, images.new_zeros(images.shape[2:], dtype=torch.float32)
+        names = list(dict.fromkeys(name for each in found for name in each.extras))
+        layers = max(len(each.mask_counts) for each in found)
+        kept = next((each.layer_maps for each in found if each.layer_maps is not None), None)
+        return cls(
+            maps=torch.stack([blank if each.map is None else each.map for each in found]),
+            targets=torch.tensor([-1 if each.target is None else each.target for each in found], device=device),
+            predictions=torch.tensor([-1 if each.prediction is None else each.prediction for each in found], device=device),
+            confidences=torch.tensor([each.confidence or 0.0 for each in found], device=device),
+            statuses=[each.status for each in found],
+            errors=[each.error for each in found],
+            mask_counts=torch.tensor(
+                [each.mask_counts or [0] * layers for each in found], dtype=torch.long, device=device
+            ).reshape(len(found), layers),
+            extras={name: [each.extras.get(name) for each in found] for name in names},
+            n_forwards=[each.n_forwards for each in found],
+            n_backwards=[each.n_backwards for each in found],
+            layer_maps=None if kept is None else torch.stack(
+                [torch.zeros_like(kept) if each.layer_maps is None else each.layer_maps for each in found]
+            ),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,13 +98,13 @@ class Logits:
     finite: bool
     prediction: int | None
     target: int | None
-    score: float | None
+    confidence: float | None
     logit: float | None
     absent: bool = False
     """A dense model gives the target no pixel."""
 
     @classmethod
-    def of(cls, logits: Float[Tensor, " class *pixels"], target: int | None, score: Score) -> Logits:
+    def of(cls, logits: Float[torch.Tensor, " class *pixels"], target: int | None, confidence: Confidence) -> Logits:
         """Read the output for one image.
 
         Raises:
@@ -60,12 +113,12 @@ class Logits:
         check_target(target, len(logits))
         if not bool(logits.isfinite().all()):
             return cls(False, None, target, None, None)
-        prediction = int(score.ranking(logits[None]).argmax())
+        prediction = int(confidence.ranking(logits[None]).argmax())
         chosen = prediction if target is None else target
         labels = torch.tensor([chosen], device=logits.device)
-        found, logit = score.value(logits[None], labels), score.logit(logits[None], labels)
-        absent = score.scene is not None and not bool((score.scene(logits[None]) == chosen).any())
-        return cls(True, prediction, chosen, float(found), float(logit), absent)
+        value, logit = confidence.value(logits[None], labels), confidence.logit(logits[None], labels)
+        absent = confidence.scene is not None and not bool((confidence.scene(logits[None]) == chosen).any())
+        return cls(True, prediction, chosen, float(value), float(logit), absent)
 
     @property
     def failure(self) -> tuple[str, str] | None:
@@ -76,9 +129,49 @@ class Logits:
             return statuses.NO_EVIDENCE, f"the model finds class {self.target} nowhere in the image"
         return None
 
-    def explanation(self, status: str, error: str | None) -> Explanation:
-        """An explanation of this image without a map yet."""
-        return Explanation(status, error, self.prediction, self.target, self.score, self.logit)
+    def explanation(
+        self,
+        heat: Float[torch.Tensor, "height width"] | None = None,
+        failure: tuple[str, str] | None = None,
+        *,
+        n_forwards: int = 1,
+        n_backwards: int = 0,
+        extras: Mapping[str, torch.Tensor] | None = None,
+        mask_counts: tuple[int, ...] = (),
+    ) -> Explanation:
+        """This image's explanation.
+
+        Args:
+            heat: Its map, or None. One that is constant or not finite becomes a status.
+            failure: Status and text, where something else is wrong; the model's output comes first.
+            n_forwards: Spent on it.
+            n_backwards: Spent on it.
+            extras: What else the method gives; kept with the map only.
+            mask_counts: Masks of each layer.
+        """
+        failure = self.failure or failure or (None if heat is None else unusable(heat))
+        found = Explanation(
+            status=statuses.OK if failure is None else failure[0], error=None if failure is None else failure[1],
+            prediction=self.prediction, target=self.target, confidence=self.confidence, logit=self.logit,
+            mask_counts=mask_counts, n_forwards=n_forwards, n_backwards=n_backwards,
+        )  # fmt: skip
+        if failure is None and heat is not None:
+            found.map = heat.detach().float().clamp(0, 1)
+            found.extras = {name: values.detach().float() for name, values in (extras or {}).items()}
+        return found
+
+
+def unusable(heat: Float[torch.Tensor, "height width"]) -> tuple[str, str] | None:
+    """Status and text of what is no map in [0, 1] that ranks pixels; None for one."""
+    heat = heat.float()
+    low, high = (float(end) for end in heat.aminmax())
+    if not bool(heat.isfinite().all()):
+        return statuses.NON_FINITE, "the map is not finite"
+    if high <= low:
+        return statuses.CONSTANT_MAP, "the map gives the same value to every pixel"
+    if low < -TOLERANCE or high > 1 + TOLERANCE:
+        return statuses.EXPLAIN_ERROR, f"the method gave values from {low:g} to {high:g}, not in [0, 1]"
+    return None
 
 
 def check_target(target: int | None, classes: int) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
 
 from .fill_kinds import Baseline
+from .lazy_torch import F, torch
 
 BLUR_SIGMA = 10.0
 BLUR_SIDE = 41
@@ -15,8 +13,8 @@ BLUR_SIDE = 41
 
 
 def baseline_of(
-    images: Float[Tensor, "batch channel height width"], kind: Baseline
-) -> Float[Tensor, "batch channel height width"]:
+    images: Float[torch.Tensor, "batch channel height width"], kind: Baseline
+) -> Float[torch.Tensor, "batch channel height width"]:
     """`zero` in network-input space (the mean colour of the training set), the image's own `mean` colour, or its `blur`."""
     if kind == "zero":
         return torch.zeros_like(images)
@@ -26,8 +24,8 @@ def baseline_of(
 
 
 def gaussian_blur(
-    images: Float[Tensor, "batch channel height width"], sigma: float, side: int
-) -> Float[Tensor, "batch channel height width"]:
+    images: Float[torch.Tensor, "batch channel height width"], sigma: float, side: int
+) -> Float[torch.Tensor, "batch channel height width"]:
     """Convolve with a Gaussian of `side` x `side` pixels (odd), edges replicated."""
     reach = torch.arange(side, device=images.device, dtype=images.dtype) - side // 2
     weights = (-(reach**2) / (2 * sigma**2)).exp()

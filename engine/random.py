@@ -8,7 +8,8 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-import torch
+
+from .lazy_torch import torch
 
 
 def sample_generator(seed: int, sample: int, purpose: str = "") -> torch.Generator:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from ..errors import TargetError
+from .lazy_torch import torch
 
 
-def target_list(targets: Tensor | Sequence[int] | int | None, count: int) -> list[int | None]:
+def target_list(targets: torch.Tensor | Sequence[int] | int | None, count: int) -> list[int | None]:
     """One target per image.
 
     Raises:
@@ -19,7 +18,7 @@ def target_list(targets: Tensor | Sequence[int] | int | None, count: int) -> lis
         return [None] * count
     if isinstance(targets, int):
         return [targets] * count
-    listed = targets.tolist() if isinstance(targets, Tensor) else [int(target) for target in targets]
+    listed = targets.tolist() if isinstance(targets, torch.Tensor) else [int(target) for target in targets]
     if not isinstance(listed, list) or len(listed) != count:
         raise TargetError(f"targets must hold one class index for each of the {count} images, got {targets!r}")
     return list(listed)

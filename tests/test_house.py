@@ -42,8 +42,8 @@ def imports(path: Path) -> list[tuple[str, str]]:
 
 
 def test_the_reader_of_imports_sees_both_kinds(tmp_path: Path) -> None:
-    names = imports(ROOT / "engine" / "sise" / "sise.py")
-    assert ("inside", "engine.sise.fusion.fuse") in names
+    names = imports(ROOT / "engine" / "metrics" / "evaluate.py")
+    assert ("inside", "engine.requests.Job") in names
     assert ("outside", "torch") in names
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from .samples import Row, Sample, Shard
 
 if TYPE_CHECKING:
-    from ..engine.sise.sise import Explanation
+    from ..engine.explanation import Explanation
 
 
 @runtime_checkable

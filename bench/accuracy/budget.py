@@ -22,13 +22,13 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.scoring import budget
 from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise import mask_rounds as rounds
 from heatlas.engine.sise import mask_surrogate as surrogate
 from heatlas.engine.sise import otsu_sensitivity as gate_doubt
-from heatlas.engine.sise.sise import SISE
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.malloc import keep_freed_memory
 

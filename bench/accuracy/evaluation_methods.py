@@ -13,17 +13,17 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from heatlas.engine.explainer import Explainer, finish
+from heatlas.engine.explainer import Explainer
 from heatlas.engine.explanation import Explanation, Logits
-from heatlas.engine.methods.build_explainer import fitting_methods, make_explainer
-from heatlas.engine.methods.registry import settings_class
+from heatlas.engine.method_fit import fitting_methods
+from heatlas.engine.methods.registry import make_explainer, settings_class
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics.chance_maps import FLOORS, floored
 from heatlas.engine.metrics.evaluate import MetricSet
+from heatlas.engine.scheduler import run_all
 from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.scoring.scoring_options import Scoring
-from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
-from heatlas.statuses import OK
 
 from .known_scores import KnownScores, full_sise, played
 
@@ -90,9 +90,8 @@ class MethodContender:
         return self.anew(images, seeds)
 
     def anew(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
-        pending = [self.explainer.begin(image, None, seed) for image, seed in zip(images, seeds, strict=True)]
-        finish(self.explainer, *pending)
-        return [self.explainer.complete(waiting, keep_layers=True) for waiting in pending]
+        explainer = self.explainer.keeping(True)
+        return run_all(explainer.start(image, None, seed) for image, seed in zip(images, seeds, strict=True))
 
 
 class SiseContender(MethodContender):
@@ -127,10 +126,10 @@ class ChanceContender:
             logits = self.explainer.model(torch.stack(list(images))).float()
         found = []
         for image, seed, row in zip(images, seeds, logits, strict=True):
-            explanation = Logits.of(row, None, self.explainer.scorer.score).explanation(OK, None)
-            explanation.map = self._draw((image.shape[1], image.shape[2]), seed=SEED, sample=seed).to(image)
-            explanation.n_forwards = 0
-            found.append(explanation)
+            one = Logits.of(row, None, self.explainer.scorer.confidence).explanation()
+            one.map = self._draw((image.shape[1], image.shape[2]), seed=SEED, sample=seed).to(image)
+            one.n_forwards = 0
+            found.append(one)
         return found
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from heatlas.engine.explanation import Explanation
+from heatlas.engine.methods.sise import SISE, ScoredBlocks, failure_of
 from heatlas.engine.scoring.budget import masks_allowed
 from heatlas.engine.sise.mask_rounds import rounds_over
-from heatlas.engine.sise.sise import SISE, Explanation, Pending
 
 
 def full_sise(model: nn.Module, precision: str) -> SISE:
@@ -40,39 +40,40 @@ class KnownScores:
         self._full = full
         folder.mkdir(parents=True, exist_ok=True)
 
-    def of(self, sample: str, image: Tensor) -> Pending:
+    def of(self, sample: str, image: Tensor) -> ScoredBlocks:
         """All masks of the image with their scores, for the predicted class; without any where there can be no map."""
         logits, layers = self._full.layer_masks(image, None)
-        pending = Pending(image, logits, layers)
-        if pending.failure is not None:
-            return pending
+        found = ScoredBlocks(logits, layers, failure=failure_of(logits, layers))
+        if found.failure is not None:
+            return found
         counts = [layer.job.count for layer in layers]
         path = self._folder / f"{hashlib.sha256(sample.encode()).hexdigest()[:16]}.pt"
         kept = torch.load(path, weights_only=True) if path.exists() else {}
         if kept.get("counts") != counts:
             self._full.scorer.submit(*(layer.job for layer in layers), like=image)
-            self._full.finish(pending)
+            self._full.scorer.flush()
             kept = {"counts": counts, "scores": torch.cat([layer.job.scores for layer in layers])}
             beside = path.with_suffix(f".{os.getpid()}")
             torch.save(kept, beside)
             beside.replace(path)
         for layer, scores in zip(layers, kept["scores"].split(counts), strict=True):
             layer.job.scores, layer.job.waiting = scores, 0
-        return pending
+        found.n_scored = sum(counts)
+        return found
 
 
-def played(sise: SISE, full: Pending, budget: str | float = "exact") -> tuple[Explanation, int, float]:
+def played(sise: SISE, full: ScoredBlocks, budget: str | float = "exact") -> tuple[Explanation, int, float]:
     """The explanation of `sise` under a budget, from scores that are known; the masks it took, and the surrogate's CPU seconds."""
-    logits, layers = sise.layer_masks(full.image, full.logits.target)
-    pending = Pending(full.image, logits, layers)
-    if pending.failure is not None:
-        return sise.complete(pending), 0, 0.0
-    known = [
-        matched(layer.maps, whole.maps, whole.job.scores) for layer, whole in zip(layers, full.layers, strict=True)
-    ]
+    if not full.layers:
+        return sise.explanation_of(full), 0, 0.0
+    logits, layers = sise.layer_masks(full.layers[0].image, full.logits.target)
+    blocks = ScoredBlocks(logits, layers, failure=failure_of(logits, layers))
+    if blocks.failure is not None:
+        return sise.explanation_of(blocks), 0, 0.0
+    known = [matched(one.maps, whole.maps, whole.job.scores) for one, whole in zip(layers, full.layers, strict=True)]
     counts = [layer.job.count for layer in layers]
     allowed = masks_allowed(budget, sum(counts))
-    error, seconds = None, 0.0
+    seconds = 0.0
     if allowed < sum(counts):
         begun = time.process_time()
         rounds = rounds_over(layers, allowed)
@@ -80,14 +81,15 @@ def played(sise: SISE, full: Pending, budget: str | float = "exact") -> tuple[Ex
         while not rounds.finished:
             chosen = rounds.choose()
             rounds.take(chosen, values[chosen])
-        known, error = list(rounds.expected.split(counts)), rounds.error()
+        known, blocks.surrogate_error = list(rounds.expected.split(counts)), rounds.error()
         seconds = time.process_time() - begun
     else:
         for layer in layers:
             layer.survey()  # the masks' extremes, which filling them would have noted
     for layer, own in zip(layers, known, strict=True):
         layer.job.scores, layer.job.waiting = own, 0
-    return replace(sise.complete(pending, keep_layers=True), surrogate_error=error), allowed, seconds
+    blocks.n_scored = allowed
+    return sise.keeping(True).explanation_of(blocks), allowed, seconds
 
 
 def matched(maps: Tensor, among: Tensor, values: Tensor) -> Tensor:

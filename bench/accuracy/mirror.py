@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heatlas.engine.explainer import Explainer, finish
-from heatlas.engine.methods.build_explainer import make_explainer
+from heatlas.engine.explainer import Explainer
+from heatlas.engine.methods.registry import make_explainer
+from heatlas.engine.scheduler import run_all
 from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.workers.worker.malloc import keep_freed_memory
@@ -33,11 +34,9 @@ METHODS = (
 
 def centroids(explainer: Explainer, images: list[Tensor], targets: list[int], seeds: list[int]) -> np.ndarray:
     """`(image,)` centroid across, 0 at the left edge and 1 at the right; NaN where there is no map."""
-    pending = [explainer.begin(*image) for image in zip(images, targets, seeds, strict=True)]
-    finish(explainer, *pending)
     found = []
-    for waiting in pending:
-        map = explainer.complete(waiting).map
+    for explanation in run_all(explainer.start(*one) for one in zip(images, targets, seeds, strict=True)):
+        map = explanation.map
         if map is None:
             found.append(np.nan)
             continue

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise.sise import SISE
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.malloc import keep_freed_memory
 

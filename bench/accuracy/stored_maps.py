@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heatlas.engine.explanation import Explanation
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics import METRICS, rank_pixels, spelt_out, top_share
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise.sise import SISE, Explanation
 from heatlas.statuses import OK
 from heatlas.workers.images.decode import Prepared
 from heatlas.workers.samples import Sample
@@ -65,11 +66,9 @@ def measured(
     return [*left, *session.finish()]
 
 
-def as_read(explanation: Explained, keep: Callable[[Tensor], Tensor]) -> Explanation:
-    kept = None if explanation.map is None else keep(explanation.map)
-    return Explanation(
-        explanation.status, explanation.error, explanation.prediction, explanation.target, explanation.score, explanation.logit, map=kept
-    )  # fmt: skip
+def as_read(one: Explained, keep: Callable[[Tensor], Tensor]) -> Explanation:
+    heat = None if one.map is None else keep(one.map)
+    return Explanation(one.status, one.error, one.prediction, one.target, one.confidence, one.logit, map=heat)
 
 
 def table(made: Sequence[Explained], read_back: dict[str, list[Explained]]) -> str:

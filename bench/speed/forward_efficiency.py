@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.scoring.precision import autocast_dtype
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise.sise import SISE
 from heatlas.workers.worker.malloc import keep_freed_memory
 
 from ..data_sets import boxed_samples, network, prepared

@@ -82,7 +82,7 @@ class SleepingSession:
 
     def push(self, key: int, image: torch.Tensor, **_: object) -> list[Explained]:
         time.sleep(self.seconds)
-        return [Explained(key, "ok", None, 0, 0, 0.5, 0.0, None, {}, (1,), 1, self.seconds)]
+        return [Explained("ok", None, 0, 0, 0.5, 0.0, mask_counts=(1,), key=key, seconds=self.seconds)]
 
     def finish(self) -> list[Explained]:
         return []

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heatlas.engine.explainer import Explainer
 from heatlas.engine.layers.blocks import block_layers
-from heatlas.engine.methods.bound import BoundMethod, bind_method
+from heatlas.engine.methods.registry import bind_method
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 
@@ -65,14 +66,14 @@ def rate(label: str, run: Callable[[], int], device: str) -> dict[str, float]:
 
 def warmed(
     name: str, model: nn.Module, scoring: Scoring, images: Tensor, targets: list[int], **settings: Any
-) -> BoundMethod:
+) -> Explainer:
     """A method that has traced and folded its model, as it has after the first image of a run."""
     method = bind_method(name, model, scoring=scoring, **settings)
     method.explain(images[:1], targets[:1])
     return method
 
 
-def ours(method: BoundMethod, images: Tensor, targets: list[int]) -> int:
+def ours(method: Explainer, images: Tensor, targets: list[int]) -> int:
     return sum(method.explain(images, targets).n_forwards) - len(images)
 
 

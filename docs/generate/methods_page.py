@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from heatlas.engine.methods.cams import CAMS
 from heatlas.engine.methods.protocol import Method
-from heatlas.engine.methods.registry import BUILT_IN, find_method
+from heatlas.engine.methods.registry import built_in, find_method
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "methods.md"
@@ -50,25 +51,27 @@ MEASURED = {
 """Counts that took no timing; what maps are worth stands in docs/evaluation.md."""
 OWN = """## A method of your own
 
-A package brings a method by two entry points: one whose module registers it, and one that names its settings, in a module that does not
-import torch, so that `heatlas explain --help` stays fast. A method without the second has no flags. Names of heatlas's own methods are taken.
+A method is one file: a class with its settings, its declaration and its algorithm. A package brings it by an entry point of the group
+`heatlas.methods` whose module registers it. Command lines import that module for the settings, so it takes torch from
+`heatlas.engine.lazy_torch`: `heatlas explain --help` stays fast. Names of heatlas's own methods are taken.
 The package must be installed wherever workers run. This one, [example_method](example_method), is what the tests install:
 """
-CONTRACT = """What `explain` promises, and `tests/engine/test_methods_contract.py` checks of every method here:
+CONTRACT = """What `maps` promises, and `tests/engine/test_methods_contract.py` checks of every method here:
 
 - Maps at the input's size, float32, in [0, 1]; constant where an image gives no map, NaN where it breaks. heatlas makes the statuses
   `constant_map` and `non_finite` of them; no row ever holds a NaN.
 - A row does not depend on the other images of its batch. Batches always have the same size (`images` in the declaration, 8, or the run's
   `--batch-size` or its largest shard where that is smaller); the last is filled up with copies.
-- Whatever is random is drawn from `seeds`, which stand for the images, and from nothing else; a settings field `seed` is the run's `--seed`.
+- Whatever is random is drawn from `seeds`, which stand for the images, and from nothing else; a setting `seed` is the run's `--seed`.
 - The model is in eval mode and is left as it came. Under `--precision bf16` all passes run under autocast.
 - `cost` is what is spent: the passes that a hook on the last layer counts.
 - `extras` are the columns that the declaration names, one number or numbers of a fixed shape for each image.
-  `extra_shapes(image)` on the built method tells the shapes; without it a run explains one empty image to find them.
-- `ModelError` from `build` refuses a model; `SettingsError` from the settings' `__post_init__` a value.
+  `extra_shapes(image)` tells the shapes; without it a run explains one empty image to find them.
+- `ModelError` from `bind` refuses a model; `SettingsError` from `check`, which sees the settings alone, a value.
 
-Methods whose work is masked forwards are registered with `packed_method` instead (see `engine/methods/rise.py`): all images in flight share
-batches of masks, and metrics' probes fill the rest.
+A method that is no function of a batch implements `explain_image`, a generator: it yields requests (`Rows` of a batch, `Score`s of masks,
+several conversations `Together`) and is sent the replies, while a scheduler fills batches with the requests of all images in flight
+(`engine/requests.py`). `engine/methods/sise.py` and, by way of `MaskMethod`, `rise.py` are written so.
 """
 
 
@@ -78,7 +81,7 @@ def main() -> None:
 
 
 def page() -> str:
-    methods = [find_method(method[0]) for method in BUILT_IN]
+    methods = [find_method(name) for name in built_in()]
     head = "| method | models | passes | needs | map is made of | source |\n|---|---|---|---|---|---|\n"
     parts = [
         HEADER + "\n" + head + "\n".join(map(line, methods)),
@@ -90,7 +93,7 @@ def page() -> str:
 
 
 def line(method: Method) -> str:
-    needs = [need for need in ("gradients", "training", "artefact") if getattr(method, need)]
+    needs = ["gradients"] if method.gradients else []
     cells = (
         f"[`{method.name}`](#{method.name})", ARCHITECTURES[method.architecture], passes(method), ", ".join(needs) or "-",
         RESOLUTIONS[method.resolution], method.source,
@@ -106,14 +109,12 @@ def passes(method: Method) -> str:
 
 
 def section(method: Method) -> str:
-    told = inspect.getdoc(
-        importlib.import_module(method.build.__module__ if method.packed is None else method.packed.__module__)
-    )
+    told = inspect.getdoc(importlib.import_module(method.explainer.__module__))
+    if method.name in CAMS:
+        told = "\n\n".join(filter(None, (inspect.getdoc(method.explainer), inspect.getdoc(CAMS[method.name].weigh))))
     facts = [f"Source: {method.source}."]
     if method.stochastic:
         facts.append("Draws from the run's seed and the image's id.")
-    if not method.class_specific:
-        facts.append("The map is the same for every class.")
     text = f"## {method.name}\n\n{method.summary[:1].upper()}{method.summary[1:]}. {' '.join(facts)}"
     if method.name not in ("sise", "ada_sise") and told:
         text += f"\n\n{told}"
@@ -160,7 +161,7 @@ def example() -> str:
     shown = [("pyproject.toml", "toml", "\n".join(points).strip())]
     shown += [
         (f"plain_gradient/{name}", "python", (EXAMPLE / "plain_gradient" / name).read_text().strip())
-        for name in ("settings.py", "saliency.py")
+        for name in ("saliency.py",)
     ]
     return "\n".join(f"\n`{name}`:\n\n```{language}\n{text}\n```" for name, language, text in shown)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from ...errors import ModelError
+from ..lazy_torch import torch
 
 Kind = TypeVar("Kind")
 PREFERRED_KEYS = ("logits", "out")
@@ -29,13 +28,18 @@ def first_of(output: Any, kind: type[Kind]) -> Kind | None:
     return None
 
 
-def logits_of(output: Any) -> Tensor:
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """In float32 at least."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def logits_of(output: Any) -> torch.Tensor:
     """The logits in what a model returned: `(batch, class)` for a classifier.
 
     Raises:
         ModelError: If the output holds no tensor of at least two axes.
     """
-    logits = first_of(output, Tensor)
+    logits = first_of(output, torch.Tensor)
     if logits is None or logits.ndim < 2:
         found = f"a {type(output).__name__}" if logits is None else f"a tensor of shape {tuple(logits.shape)}"
         raise ModelError(

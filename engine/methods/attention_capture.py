@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from ...errors import ModelError
 from ..layers.outputs import logits_of
+from ..lazy_torch import nn, torch
 from .attention_weights import attentions
 
 CLASS_TOKENS = ("class_token", "cls_token")
@@ -25,8 +24,8 @@ class Block:
 
     name: str
     module: nn.Module
-    tokens: Float[Tensor, "batch token channel"]
-    output: Float[Tensor, "batch token channel"]
+    tokens: Float[torch.Tensor, "batch token channel"]
+    output: Float[torch.Tensor, "batch token channel"]
     """With its graph."""
 
 
@@ -38,7 +37,9 @@ class AttentionRun:
     grid: tuple[int, int] = (0, 0)
     """Patches along height and width: the size of the last convolution's output before the first block."""
 
-    def gradients(self, of: Tensor, weights: Tensor | None = None) -> tuple[Float[Tensor, "batch token channel"], ...]:
+    def gradients(
+        self, of: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> tuple[Float[torch.Tensor, "batch token channel"], ...]:
         """Of one number, or of a tensor with a weight for each entry, at every block's output."""
         return torch.autograd.grad(
             of, [block.output for block in self.blocks], weights, allow_unused=True, materialize_grads=True
@@ -59,9 +60,9 @@ def check_transformer(model: nn.Module) -> None:
 
 def run_attention(
     model: nn.Module,
-    images: Float[Tensor, "batch channel height width"],
-    forward: Callable[[Tensor], Any] | None = None,
-) -> tuple[Float[Tensor, "batch class"], AttentionRun]:
+    images: Float[torch.Tensor, "batch channel height width"],
+    forward: Callable[[torch.Tensor], Any] | None = None,
+) -> tuple[Float[torch.Tensor, "batch class"], AttentionRun]:
     """Run the model, in a context that records gradients.
 
     The first block's output starts the graph anew: nothing below it is asked for.
@@ -122,7 +123,7 @@ def _keeper(name: str, run: AttentionRun) -> Any:
 
 def _measurer(run: AttentionRun) -> Any:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if not run.blocks and isinstance(output, Tensor) and output.ndim == 4:
+        if not run.blocks and isinstance(output, torch.Tensor) and output.ndim == 4:
             run.grid = (output.shape[2], output.shape[3])
 
     return hook

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from ...errors import ModelError
-from .layer_gradients import wide
+from ..layers.outputs import wide
+from ..lazy_torch import F, nn, torch
 
 TOLERANCE = 0.05
 """Relative difference between a module's output and what is recomputed; half precision needs it, another formula exceeds it."""
@@ -22,21 +20,21 @@ TOLERANCE = 0.05
 class ClassAttention:
     """Of one block for a batch of images."""
 
-    weights: Float[Tensor, "batch head token"]
+    weights: Float[torch.Tensor, "batch head token"]
     """a_b: attention of the class token's query, softmaxed."""
-    values: Float[Tensor, "batch head token channel"]
+    values: Float[torch.Tensor, "batch head token channel"]
     """V_b."""
 
-    def parts(self) -> Float[Tensor, "batch token width"]:
+    def parts(self) -> Float[torch.Tensor, "batch token width"]:
         """S_b (eq. 7): what every token gives to the class token, heads side by side. Over tokens it adds up to T_b."""
         taken = self.weights[..., None] * self.values
         return taken.transpose(1, 2).flatten(2)
 
-    def total(self) -> Float[Tensor, "batch width"]:
+    def total(self) -> Float[torch.Tensor, "batch width"]:
         """T_b, the class token's input to the output projection, as the sum of S_b over tokens."""
         return torch.einsum("bhn,bhnd->bhd", self.weights, self.values).flatten(1)
 
-    def weighed(self, channels: Float[Tensor, "batch width"]) -> Float[Tensor, "batch token"]:
+    def weighed(self, channels: Float[torch.Tensor, "batch width"]) -> Float[torch.Tensor, "batch token"]:
         """sum_d C_d S_b[n, d], without S_b in memory."""
         split = channels.unflatten(1, (self.values.shape[1], self.values.shape[3]))
         return torch.einsum("bhn,bhnd,bhd->bn", self.weights, self.values, split)
@@ -65,7 +63,7 @@ def projection(module: nn.Module) -> nn.Linear:
     return module.out_proj if isinstance(module, nn.MultiheadAttention) else module.proj  # pyright: ignore[reportReturnType]
 
 
-def class_attention_of(module: nn.Module, tokens: Float[Tensor, "batch token channel"]) -> ClassAttention:
+def class_attention_of(module: nn.Module, tokens: Float[torch.Tensor, "batch token channel"]) -> ClassAttention:
     """Recompute the class token's attention from the module's input."""
     one: Any = module
     if isinstance(module, nn.MultiheadAttention):
@@ -85,7 +83,9 @@ def class_attention_of(module: nn.Module, tokens: Float[Tensor, "batch token cha
     return ClassAttention(scores.softmax(dim=3)[:, :, 0], wide(values))
 
 
-def check(name: str, module: nn.Module, found: ClassAttention, output: Float[Tensor, "batch token width"]) -> None:
+def check(
+    name: str, module: nn.Module, found: ClassAttention, output: Float[torch.Tensor, "batch token width"]
+) -> None:
     """The identity sum_n S_b = T_b, where it can be seen: behind the projection.
 
     Raises:

@@ -2,59 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
 
-from ..metrics.ranking import average_ranks, correlation
-from .batch_settings import ConsensusSettings
-from .protocol import Cost, ExplainFunction, Method, MethodMaps, method
-from .registry import find_method
-
-
-class Consensus:
-    """Runs the methods one after another on the same batch."""
-
-    def __init__(self, members: Mapping[str, ExplainFunction]):
-        self._members = members
-
-    def explain(
-        self,
-        images: Float[Tensor, "batch channel height width"],
-        targets: Int[Tensor, " batch"],
-        seeds: Sequence[int],
-    ) -> MethodMaps:
-        """The mean rank of every pixel, in [0, 1]; NaN where a method breaks, constant where none says anything."""
-        found = [member.explain(images, targets, seeds) for member in self._members.values()]
-        ranks = torch.stack([pixel_ranks(one.maps) for one in found])
-        mean = ranks.mean(dim=0).unflatten(1, (images.shape[2], images.shape[3]))
-        passes = Cost(sum(one.cost.forwards for one in found), sum(one.cost.backwards for one in found))
-        return MethodMaps(mean.float(), passes, {"disagreement": disagreement(ranks).float()})
-
-    def extra_shapes(self, image: Float[Tensor, "channel height width"]) -> dict[str, tuple[int, ...]]:
-        """One number."""
-        return {"disagreement": ()}
+from ... import statuses
+from ..explainer import Explainer
+from ..explanation import Explanation
+from ..lazy_torch import torch
+from ..requests import Steps, Together
+from ..scoring.scoring_options import Scoring
+from .batch_method import BatchMethod
+from .protocol import Cost, Method, method, require, setting
+from .registry import find_method, make_explainer
 
 
-def pixel_ranks(maps: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch pixel"]:
+def pixel_ranks(maps: Float[torch.Tensor, "batch height width"]) -> Float[torch.Tensor, "batch pixel"]:
     """Ranks in [0, 1], equal values sharing the mean of their places; NaN for a map that is not finite."""
+    from ..metrics.ranking import average_ranks
+
     flat = maps.flatten(1)
     ranks = (average_ranks(flat) - 1) / max(flat.shape[1] - 1, 1)
     return torch.where(flat.isfinite().all(dim=1, keepdim=True), ranks, torch.nan)
 
 
-def disagreement(ranks: Float[Tensor, "method batch pixel"]) -> Float[Tensor, " batch"]:
+def disagreement(ranks: Float[torch.Tensor, "method batch pixel"]) -> Float[torch.Tensor, " batch"]:
     """1 less the mean of Spearman's correlation over all pairs of methods: 0 where all rank alike, above 1 where they rank against
     each other. A method whose map is constant agrees with none: its correlations are 0."""
+    from ..metrics.ranking import correlation
+
     pairs = torch.stack([correlation(ranks[one], ranks[two]) for one, two in combinations(range(len(ranks)), 2)])
     return 1 - pairs.nan_to_num(0).mean(dim=0)
 
 
-def members_of(settings: ConsensusSettings) -> dict[str, Method]:
+def members_of(settings: Any) -> dict[str, Method]:
     """The methods that it asks for.
 
     Raises:
@@ -63,12 +48,12 @@ def members_of(settings: ConsensusSettings) -> dict[str, Method]:
     return {name: find_method(name) for name in settings.of}
 
 
-def cost(settings: ConsensusSettings) -> Cost | None:
+def cost(settings: Any) -> Cost | None:
     """The sum over its methods; None where one's depends on the image."""
-    costs: list[Any] = [one.cost(one.settings()) for one in members_of(settings).values()]
+    costs: list[Any] = [member.cost(member.settings()) for member in members_of(settings).values()]
     if None in costs:
         return None
-    return Cost(sum(one.forwards for one in costs), sum(one.backwards for one in costs))
+    return Cost(sum(each.forwards for each in costs), sum(each.backwards for each in costs))
 
 
 @method(
@@ -76,11 +61,64 @@ def cost(settings: ConsensusSettings) -> Cost | None:
     summary="mean rank of several methods' maps, and how much they disagree",
     source="rank average; no paper",
     architecture="cnn",
-    settings=ConsensusSettings,
     cost=cost,
     gradients=True,
     resolution="input",
     extras={"disagreement": "1 less the mean Spearman correlation over pairs of the methods; 0 where all agree"},
 )
-def build(model: nn.Module, settings: ConsensusSettings) -> Consensus:
-    return Consensus({name: one.build(model, one.settings()) for name, one in members_of(settings).items()})
+class Consensus(Explainer):
+    """The mean rank of every pixel over the methods, in [0, 1]."""
+
+    of: tuple[str, ...] = setting(
+        default=("grad_cam", "grad_cam_pp", "layer_cam", "integrated_gradients"),
+        text="methods that are averaged, two or more",
+    )
+
+    def check(self) -> None:
+        require(len(set(self.of)) >= 2, f"of must name two methods or more, got {', '.join(self.of) or 'none'}")
+        require(len(set(self.of)) == len(self.of), f"of names a method twice: {', '.join(self.of)}")
+        require("consensus" not in self.of, "of must not name consensus itself")
+
+    def bind(self) -> None:
+        _ = self.members
+
+    @cached_property
+    def members(self) -> list[Explainer]:
+        """The methods over the model, in the precision of the run where they score no masks."""
+        own = Scoring(batch_size=self.batch_size, images=self.images, confidence=self.confidence)
+        return [
+            make_explainer(name, self.model, None, own if member.packed else replace(own, precision=self.precision))
+            for name, member in members_of(self).items()
+        ]
+
+    def explain_image(
+        self, image: Float[torch.Tensor, "channel height width"], target: int | None, seed: int
+    ) -> Steps[Explanation]:
+        logits = yield self.rows_of(self.read_logits, image, target, seed)
+        if logits.target is None or logits.failure is not None:
+            return logits.explanation()
+        found = yield Together([known_class(member, image, logits.target, seed) for member in self.members])
+        ranks = torch.stack([pixel_ranks(shown(each, image)[None]) for each in found])
+        return logits.explanation(
+            ranks.mean(dim=0)[0].reshape(image.shape[1:]).float(),
+            n_forwards=1 + sum(each.n_forwards for each in found),
+            n_backwards=sum(each.n_backwards for each in found),
+            extras={"disagreement": disagreement(ranks)[0]},
+        )
+
+    def extra_shapes(self, image: Float[torch.Tensor, "channel height width"]) -> Mapping[str, tuple[int, ...]]:
+        """One number."""
+        return {"disagreement": ()}
+
+
+def known_class(member: Explainer, image: torch.Tensor, target: int, seed: int) -> Steps[Explanation]:
+    """A member's explanation, with no forward of its own where a batch method has no need of one."""
+    if isinstance(member, BatchMethod):
+        return member.known_class(image, target, seed)
+    return member.start(image, target, seed)
+
+
+def shown(found: Explanation, image: torch.Tensor) -> Float[torch.Tensor, "height width"]:
+    """Its map; zeros where it says nothing of the image, NaN where it breaks."""
+    blank = torch.nan if found.status == statuses.NON_FINITE else 0.0
+    return image.new_full(image.shape[1:], blank, dtype=torch.float32) if found.map is None else found.map

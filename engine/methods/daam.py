@@ -10,49 +10,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
 
 from ...errors import ModelError
+from ..layers.outputs import wide
+from ..lazy_torch import F, nn, torch
 from .attention_capture import NEEDS, AttentionRun, Block, check_transformer, run_attention
 from .attention_weights import check, class_attention_of, projection
-from .bank_classifier import BankClassifier
-from .batch_settings import DaamSettings
-from .feature_bank import FeatureBank
-from .image_features import features_of
-from .layer_gradients import target_logits, wide
+from .batch_method import BatchMethod, MethodMaps
+from .layer_gradients import target_logits
 from .normalise import over_max, spread, upsampled
 from .passes import differentiable, plain
-from .protocol import Cost, MethodMaps, method
+from .protocol import Cost, method, setting
+
+if TYPE_CHECKING:
+    from ..features.feature_bank import FeatureBank
 
 COST = Cost(forwards=1, backwards=1)
 
 
-class Daam:
+@method(
+    name="daam",
+    summary="what every patch gives to the class token, block by block, added up",
+    source="Liao et al., arXiv 2503.14640, eqs. 7-12",
+    architecture="vit",
+    cost=lambda settings: COST,
+    gradients=True,
+    signed=True,
+    resolution="patch",
+    extras={"block_maps": "map of every block at the patches' resolution, over the maximum of their sum"},
+)
+class DAAM(BatchMethod):
     """The supervised form, and the self-supervised one where the model is a `BankClassifier`.
 
     The self-supervised C_b is the gradient of the feature weighed by the dimensions that the nearest entries of its class share. As in
     the released code the weights apply to the feature before it is normalised, and C_b is not rectified. An image none of whose
     nearest entries is of its target has a constant map. The identity sum_n S_b = T_b is checked on the first batch.
-
-    Raises:
-        ModelError: When the model is no vision transformer that it can read.
     """
 
-    def __init__(self, model: nn.Module, settings: DaamSettings):
-        self._bank = model.bank if isinstance(model, BankClassifier) else None
-        self._model = model.model if isinstance(model, BankClassifier) else model
-        check_transformer(self._model)
-        self._settings = settings
-        self._checked = False
+    norm_per_block: bool = setting(
+        default=False, text="divide every block's map by its maximum before they are added up"
+    )
+    rendering: bool = setting(default=False, text="pass the map through sigmoid(5 x) - 0.5 as the authors' pictures do")
 
-    def explain(
+    def bind(self) -> None:
+        check_transformer(self.network)
+
+    @cached_property
+    def bank(self) -> FeatureBank | None:
+        """Labelled features in the place of a classifier."""
+        from ..features.bank_classifier import BankClassifier
+
+        return self.model.bank if isinstance(self.model, BankClassifier) else None
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """What is explained."""
+        from ..features.bank_classifier import BankClassifier
+
+        return self.model.model if isinstance(self.model, BankClassifier) else self.model
+
+    @cached_property
+    def is_checked(self) -> list[bool]:
+        """Not empty once the model's attention is known to be what it seems."""
+        return []
+
+    def maps(
         self,
-        images: Float[Tensor, "batch channel height width"],
-        targets: Int[Tensor, " batch"],
+        images: Float[torch.Tensor, "batch channel height width"],
+        targets: Int[torch.Tensor, " batch"],
         seeds: Sequence[int],
     ) -> MethodMaps:
         """The accumulated map of the last block, and every block's own map; `seeds` are not used.
@@ -60,20 +89,21 @@ class Daam:
         Raises:
             ModelError: When what the model says does not depend on the class token, or attention is computed in an unknown way.
         """
-        with differentiable(self._model):
-            if self._bank is None:
-                read = read_logits(self._model, plain(images), targets)
+        with differentiable(self.network):
+            if self.bank is None:
+                read = read_logits(self.network, plain(images), targets)
             else:
-                read = read_features(self._model, self._bank, plain(images), targets)
+                read = read_features(self.network, self.bank, plain(images), targets)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            if not self._checked:
-                check_used(read.asked, read.gradients[-1], "logits" if self._bank is None else "features")
+            if not self.is_checked:
+                check_used(read.asked, read.gradients[-1], "logits" if self.bank is None else "features")
             slopes = [slopes_of(block, one) for block, one in zip(read.run.blocks, read.gradients, strict=True)]
-            if self._bank is None:
+            if self.bank is None:
                 slopes = [one.relu() for one in slopes]
-            maps = block_maps(read.run, slopes, is_checked=self._checked)
-            self._checked = self._checked or bool(read.asked.any())
-            return finished(maps, (images.shape[2], images.shape[3]), self._settings)
+            maps = block_maps(read.run, slopes, is_checked=bool(self.is_checked))
+            if not self.is_checked and bool(read.asked.any()):
+                self.is_checked.append(True)
+            return finished(maps, (images.shape[2], images.shape[3]), self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,35 +111,39 @@ class Read:
     """A forward and a backward pass over a batch."""
 
     run: AttentionRun
-    gradients: tuple[Float[Tensor, "batch token channel"], ...]
+    gradients: tuple[Float[torch.Tensor, "batch token channel"], ...]
     """At every block's output."""
-    asked: Bool[Tensor, " batch"]
+    asked: Bool[torch.Tensor, " batch"]
     """Rows whose gradient must reach the class token: finite ones of which something was asked."""
 
 
-def read_logits(model: nn.Module, images: Tensor, targets: Int[Tensor, " batch"]) -> Read:
+def read_logits(model: nn.Module, images: torch.Tensor, targets: Int[torch.Tensor, " batch"]) -> Read:
     """What the target's logit says, in a context that records gradients."""
     logits, run = run_attention(model, images)
     gradients = run.gradients(target_logits(logits, targets).sum())
     return Read(run, gradients, logits.detach().isfinite().all(dim=1))
 
 
-def read_features(model: nn.Module, bank: FeatureBank, images: Tensor, targets: Int[Tensor, " batch"]) -> Read:
+def read_features(
+    model: nn.Module, bank: FeatureBank, images: torch.Tensor, targets: Int[torch.Tensor, " batch"]
+) -> Read:
     """What the feature says in the dimensions that the target's nearest entries share, in a context that records gradients."""
+    from ..features.image_features import features_of
+
     feature, run = run_attention(model, images, lambda batch: features_of(model, batch))
     weights = bank.weights(F.normalize(wide(feature.detach()), dim=1), targets)
     gradients = run.gradients(feature, weights.to(feature))
     return Read(run, gradients, feature.detach().isfinite().all(dim=1) & weights.any(dim=1))
 
 
-def slopes_of(block: Block, gradient: Float[Tensor, "batch token channel"]) -> Float[Tensor, "batch width"]:
+def slopes_of(block: Block, gradient: Float[torch.Tensor, "batch token channel"]) -> Float[torch.Tensor, "batch width"]:
     """C_b (eq. 8), the gradient at the class token's input to the output projection, from that at its output."""
     return wide(gradient[:, 0]) @ wide(projection(block.module).weight)
 
 
 def block_maps(
-    run: AttentionRun, slopes: Sequence[Float[Tensor, "batch width"]], *, is_checked: bool
-) -> Float[Tensor, "batch block h w"]:
+    run: AttentionRun, slopes: Sequence[Float[torch.Tensor, "batch width"]], *, is_checked: bool
+) -> Float[torch.Tensor, "batch block h w"]:
     """L_b = relu(sum_d C_d S_b[n, d]) over patches (eq. 9), C as it is given.
 
     Raises:
@@ -125,7 +159,7 @@ def block_maps(
     return torch.stack(maps, dim=1)
 
 
-def finished(maps: Float[Tensor, "batch block h w"], size: tuple[int, int], settings: DaamSettings) -> MethodMaps:
+def finished(maps: Float[torch.Tensor, "batch block h w"], size: tuple[int, int], settings: DAAM) -> MethodMaps:
     """The accumulated map, and the blocks' own over its maximum, so that they stay comparable and in [0, 1]."""
     high = maps.sum(dim=1).amax(dim=(1, 2))[:, None, None, None]
     scaled = maps / torch.where(high == 0, 1, high)
@@ -133,8 +167,8 @@ def finished(maps: Float[Tensor, "batch block h w"], size: tuple[int, int], sett
 
 
 def accumulated(
-    maps: Float[Tensor, "batch block h w"], size: tuple[int, int], settings: DaamSettings
-) -> Float[Tensor, "batch height width"]:
+    maps: Float[torch.Tensor, "batch block h w"], size: tuple[int, int], settings: DAAM
+) -> Float[torch.Tensor, "batch height width"]:
     """The sum over blocks (eqs. 11, 12) at the image's size, over its maximum or rendered."""
     if settings.norm_per_block:
         maps = over_max(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
@@ -144,7 +178,9 @@ def accumulated(
     return over_max(upsampled(total, size)).float()
 
 
-def check_used(asked: Bool[Tensor, " batch"], last: Float[Tensor, "batch token channel"], what: str) -> None:
+def check_used(
+    asked: Bool[torch.Tensor, " batch"], last: Float[torch.Tensor, "batch token channel"], what: str
+) -> None:
     """Refuse a model that says what it says by its patches, or by another token.
 
     Args:
@@ -160,19 +196,3 @@ def check_used(asked: Bool[Tensor, " batch"], last: Float[Tensor, "batch token c
             f"the {what} do not depend on the class token: the model averages its patches, perhaps, or reads another token "
             f"(a distillation token, a register); {NEEDS}"
         )
-
-
-@method(
-    name="daam",
-    summary="what every patch gives to the class token, block by block, added up",
-    source="Liao et al., arXiv 2503.14640, eqs. 7-12",
-    architecture="vit",
-    settings=DaamSettings,
-    cost=lambda settings: COST,
-    gradients=True,
-    signed=True,
-    resolution="patch",
-    extras={"block_maps": "map of every block at the patches' resolution, over the maximum of their sum"},
-)
-def build(model: nn.Module, settings: DaamSettings) -> Daam:
-    return Daam(model, settings)

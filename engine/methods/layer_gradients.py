@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
 
 from ...errors import ModelError
 from ..layers.block_plan import BlockPlan
-from ..layers.blocks import block_layers
-from ..layers.capture import capture_layers
+from ..layers.outputs import wide
+from ..lazy_torch import nn, torch
 
 Choose = Callable[[BlockPlan], BlockPlan]
 
@@ -21,8 +19,8 @@ Choose = Callable[[BlockPlan], BlockPlan]
 class LayerMaps:
     """Of one layer for a batch of images; float32 at least."""
 
-    maps: Float[Tensor, "batch channel height width"]
-    gradients: Float[Tensor, "batch channel height width"]
+    maps: Float[torch.Tensor, "batch channel height width"]
+    gradients: Float[torch.Tensor, "batch channel height width"]
     """Of the target's logit."""
 
 
@@ -41,13 +39,15 @@ class LayerGradients:
         self._choose = choose
         self._plans: dict[torch.Size, BlockPlan] = {}
 
-    def plan(self, images: Float[Tensor, "batch channel height width"]) -> BlockPlan:
+    def plan(self, images: Float[torch.Tensor, "batch channel height width"]) -> BlockPlan:
         """The layers for images of this shape, found once per shape.
 
         Raises:
             NoBlocksError: When the model has no spatial hierarchy and no layer is named.
             ModelError: When a named layer is not one of the model's.
         """
+        from ..layers.blocks import block_layers
+
         shape = images.shape[1:]
         if shape not in self._plans:
             found = block_layers(self.model, images[:1], layers=self._layers)
@@ -55,9 +55,11 @@ class LayerGradients:
         return self._plans[shape]
 
     def __call__(
-        self, images: Float[Tensor, "batch channel height width"], targets: Int[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch class"], list[LayerMaps]]:
+        self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
+    ) -> tuple[Float[torch.Tensor, "batch class"], list[LayerMaps]]:
         """The logits, and every layer's maps and gradients, low to high."""
+        from ..layers.capture import capture_layers
+
         with torch.inference_mode(False), torch.enable_grad():
             logits, activations = capture_layers(self.model, self.plan(images), images)
             score = target_logits(logits, targets)
@@ -70,7 +72,9 @@ class LayerGradients:
         ]
 
 
-def target_logits(logits: Float[Tensor, "batch class"], targets: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+def target_logits(
+    logits: Float[torch.Tensor, "batch class"], targets: Int[torch.Tensor, " batch"]
+) -> Float[torch.Tensor, " batch"]:
     """The logit of each row's target, float32 at least.
 
     Raises:
@@ -81,8 +85,3 @@ def target_logits(logits: Float[Tensor, "batch class"], targets: Int[Tensor, " b
             f"the model returns {tuple(logits.shape)} for {len(targets)} images; the method needs (batch, class) logits"
         )
     return wide(logits.gather(1, targets.to(logits.device)[:, None])[:, 0])
-
-
-def wide(values: Tensor) -> Tensor:
-    """In float32 at least."""
-    return values if values.dtype == torch.float64 else values.float()

@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
 
 from ..fill import baseline_of
+from ..fill_kinds import BASELINES
+from ..lazy_torch import torch
 from ..scoring.confidence import softmax_probability
-from .batch_settings import OcclusionSettings
+from .batch_method import BatchMethod, MethodMaps
 from .cams import RawMaps
+from .integrated_gradients import BASELINE_TEXT
 from .layer_gradients import target_logits
 from .normalise import over_max
 from .passes import logits_without_graph
-from .protocol import Cost, MethodMaps, method
-
-
-class Occlusion:
-    """How much the target's probability falls when a square hides part of the image; a pixel has the mean over squares that hide it.
-
-    Every pass holds as many rows as there are images.
-    """
-
-    pixelwise = True
-    """The raw map is at the input's resolution."""
-
-    def __init__(self, model: nn.Module, settings: OcclusionSettings):
-        self._model = model
-        self._settings = settings
-        self._score = softmax_probability if settings.output == "probability" else target_logits
-        self.raw_cost = cost(settings)
-
-    def raw(self, images: Float[Tensor, "batch channel height width"], targets: Int[Tensor, " batch"]) -> RawMaps:
-        """Signed mean fall of the score per pixel, and the logits."""
-        with torch.no_grad():
-            logits = logits_without_graph(self._model, images)
-            whole = self._score(logits, targets)
-            hidden = baseline_of(images, self._settings.baseline)
-            falls = images.new_zeros(len(images), *images.shape[2:], dtype=torch.float64)
-            counts = torch.zeros_like(falls[0])
-            for rows, columns in self._windows(images.shape[2], images.shape[3]):
-                occluded = images.clone()
-                occluded[:, :, rows, columns] = hidden[:, :, rows, columns]
-                fall = whole - self._score(logits_without_graph(self._model, occluded), targets)
-                falls[:, rows, columns] += fall[:, None, None]
-                counts[rows, columns] += 1
-            return RawMaps(falls / counts.clamp(min=1), logits)
-
-    def explain(
-        self,
-        images: Float[Tensor, "batch channel height width"],
-        targets: Int[Tensor, " batch"],
-        seeds: Sequence[int],
-    ) -> MethodMaps:
-        """Where the score falls, over the largest fall; `seeds` are not used."""
-        return MethodMaps(over_max(self.raw(images, targets).maps.relu()).float(), self.raw_cost)
-
-    def _windows(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
-        down, across = (edges(side, self._settings.positions, self._settings.window) for side in (height, width))
-        return ((rows, columns) for rows in down for columns in across)
+from .protocol import Cost, method, require, require_one_of, setting
 
 
 def edges(side: int, positions: int, window: float) -> list[slice]:
@@ -71,7 +28,7 @@ def edges(side: int, positions: int, window: float) -> list[slice]:
     return [slice(start, start + length) for start in starts]
 
 
-def cost(settings: OcclusionSettings) -> Cost:
+def cost(settings: Any) -> Cost:
     """One forward for the image and one for each place of the occluder."""
     return Cost(1 + settings.positions**2)
 
@@ -81,10 +38,56 @@ def cost(settings: OcclusionSettings) -> Cost:
     summary="how much the probability falls where a square hides the image",
     source="Zeiler and Fergus, ECCV 2014, section 4.2",
     architecture="any",
-    settings=OcclusionSettings,
     cost=cost,
     signed=True,
     resolution="grid",
 )
-def build(model: nn.Module, settings: OcclusionSettings) -> Occlusion:
-    return Occlusion(model, settings)
+class Occlusion(BatchMethod):
+    """How much the target's probability falls when a square hides part of the image; a pixel has the mean over squares that hide it."""
+
+    positions: int = setting(
+        default=13, text="places of the occluder along each side, at least 2: its square is the number of forwards"
+    )
+    window: float = setting(default=1 / 7, text="side of the occluder as a share of the image's side, in (0, 1)")
+    baseline: Literal["zero", "mean", "blur"] = setting(default="zero", text=BASELINE_TEXT)
+    output: Literal["probability", "logit"] = setting(
+        default="probability", text="whose fall is measured: probability or logit"
+    )
+
+    def check(self) -> None:
+        require(self.positions >= 2, f"positions must be at least 2, got {self.positions}")
+        require(0 < self.window < 1, f"window must be in (0, 1), got {self.window}")
+        require_one_of("baseline", self.baseline, BASELINES)
+        require_one_of("output", self.output, ("probability", "logit"))
+
+    def raw(
+        self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
+    ) -> RawMaps:
+        """Signed mean fall of the score per pixel, and the logits."""
+        score = softmax_probability if self.output == "probability" else target_logits
+        with torch.no_grad():
+            logits = logits_without_graph(self.model, images)
+            whole = score(logits, targets)
+            hidden = baseline_of(images, self.baseline)
+            falls = images.new_zeros(len(images), *images.shape[2:], dtype=torch.float64)
+            counts = torch.zeros_like(falls[0])
+            for rows, columns in self._windows(images.shape[2], images.shape[3]):
+                occluded = images.clone()
+                occluded[:, :, rows, columns] = hidden[:, :, rows, columns]
+                fall = whole - score(logits_without_graph(self.model, occluded), targets)
+                falls[:, rows, columns] += fall[:, None, None]
+                counts[rows, columns] += 1
+            return RawMaps(falls / counts.clamp(min=1), logits)
+
+    def maps(
+        self,
+        images: Float[torch.Tensor, "batch channel height width"],
+        targets: Int[torch.Tensor, " batch"],
+        seeds: Sequence[int],
+    ) -> MethodMaps:
+        """Where the score falls, over the largest fall; `seeds` are not used."""
+        return MethodMaps(over_max(self.raw(images, targets).maps.relu()).float(), cost(self))
+
+    def _windows(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+        down, across = (edges(side, self.positions, self.window) for side in (height, width))
+        return ((rows, columns) for rows in down for columns in across)

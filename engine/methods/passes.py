@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from ..layers.eval_mode import untouched
-from ..layers.outputs import logits_of
-from .layer_gradients import wide
+from ..layers.outputs import logits_of, wide
+from ..lazy_torch import nn, torch
 
 
 @contextmanager
@@ -21,14 +19,14 @@ def differentiable(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def plain(images: Tensor) -> Tensor:
+def plain(images: torch.Tensor) -> torch.Tensor:
     """The images as a tensor that may take part in gradients."""
     return images.clone() if images.is_inference() else images.detach()
 
 
 def logits_without_graph(
-    model: nn.Module, images: Float[Tensor, "batch channel height width"]
-) -> Float[Tensor, "batch class"]:
+    model: nn.Module, images: Float[torch.Tensor, "batch channel height width"]
+) -> Float[torch.Tensor, "batch class"]:
     """One forward pass; float32 at least."""
     with untouched(model), torch.no_grad():
         return wide(logits_of(model(images)))

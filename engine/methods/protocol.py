@@ -1,22 +1,32 @@
-"""What a method is: a function of images and targets, and a declaration of what it takes, gives and costs.
+"""What a method is: one file with a class that holds its settings, its declaration and its algorithm.
 
-A method is registered once, by the decorator `method`, and is found by its name with `registry.find_method`. Nothing but the
-registry's list names methods.
+    @method(name="saliency", summary="...", source="...", architecture="any", cost=lambda settings: Cost(1, 1))
+    class Saliency(BatchMethod):
+        power: float = setting(default=1.0, text="exponent, above 0")
+
+        def check(self): require(self.power > 0, ...)          # settings alone: no model yet
+        def maps(self, images, targets, seeds): ...            # or explain_image(self, image, target, seed), a generator
+
+The decorator makes a frozen dataclass of the class: fields made by `setting` are its settings, and `Explainer` adds the model and how
+passes run, so that `Saliency(model, power=2, batch_size=128)` is the method over a model. A command line reads the settings alone,
+as `METHODS[name].settings`, and must not wait for torch: a method file takes torch from `lazy_torch` and imports modules
+that need torch at once inside functions. Every module of this folder is looked into, so adding a method touches its file and a test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeVar, dataclass_transform
 
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-
+from ...errors import SettingsError
 from ..explainer import Explainer
-from ..scoring.scoring_options import Scoring
 
 Architecture = Literal["cnn", "vit", "any"]
+Class = TypeVar("Class", bound=type[Explainer])
+HELP = "help"
 
 
 @dataclass(frozen=True)
@@ -25,47 +35,6 @@ class Cost:
 
     forwards: int
     backwards: int = 0
-
-
-@dataclass(eq=False)
-class MethodMaps:
-    """What a method says of a batch of images."""
-
-    maps: Float[Tensor, "batch height width"]
-    """At the input's resolution, float32, in [0, 1], normalised as the source says. Constant where an image gives no map, NaN where it breaks."""
-    cost: Cost
-    """Passes that were spent on each image; the mean where images differ."""
-    extras: Mapping[str, Float[Tensor, "batch ..."]] = field(default_factory=dict)
-    """What else there is to keep, by column name, as the declaration promises it."""
-
-
-class ExplainFunction(Protocol):
-    """A built method: bound to a model and its settings.
-
-    It may also have `extra_shapes(image) -> Mapping[str, tuple[int, ...]]`, the shapes of its extras for one image of inputs like this;
-    without it a run finds them by explaining an empty image.
-    """
-
-    def explain(
-        self,
-        images: Float[Tensor, "batch channel height width"],
-        targets: Int[Tensor, " batch"],
-        seeds: Sequence[int],
-    ) -> MethodMaps:
-        """Maps of a batch.
-
-        Args:
-            images: In network-input space, on the model's device.
-            targets: The class to explain in each.
-            seeds: Stands for each image in random draws: nothing random may depend on anything else.
-        """
-        ...
-
-
-Build = Callable[[nn.Module, Any], ExplainFunction]
-"""(model in eval mode, settings) -> the method bound to them; raises ModelError for a model that it cannot explain."""
-Pack = Callable[[nn.Module, Any, Scoring], Explainer]
-"""(model, settings, how masks are scored) -> what a session drives itself, all images sharing batches of masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,39 +48,85 @@ class Method:
     """Paper and equations."""
     architecture: Architecture
     """Models it takes: convolutional, vision transformers with a class token, or any differentiable."""
-    settings: type
-    """A frozen dataclass of plain values with defaults, in a module that does not import torch; see `batch_settings.py`."""
     cost: Callable[[Any], Cost | None]
-    """Passes per image under the settings; None where they depend on the image."""
+    """All passes per image under the settings, those that find the predicted class apart; None where they depend on the image."""
+    explainer: type[Explainer]
+    settings: type
+    """A frozen dataclass of the settings alone; see `settings_of`."""
     gradients: bool = False
     """Needs gradients through the model."""
-    training: bool = False
-    artefact: bool = False
-    """Needs a file made beforehand, such as a feature bank."""
     signed: bool = False
     """The method itself tells evidence for from evidence against; the map keeps what speaks for the target."""
-    class_specific: bool = True
     resolution: Literal["input", "layer", "patch", "grid"] = "layer"
     """Of what the map is made: pixels, cells of a layer, tokens, or a grid of its own."""
     stochastic: bool = False
+    packed: bool = False
+    """Its work is masked forwards."""
+    budget: bool = False
+    """It can leave masks out."""
+    dense: bool = False
+    """It can explain a model that gives every pixel its class."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """Names of further columns with what they hold."""
     images: int = 8
-    """Images that `explain` gets at once, fewer where the run's batch is smaller; what is missing at the end is filled up."""
-    packed: Pack | None = None
-    """Of methods whose work is masked forwards; a session then uses this in place of `build`."""
-    build: Build
+    """Images that a batch takes, fewer where the run's batch is smaller; what is missing at the end is filled up."""
 
 
 METHODS: dict[str, Method] = {}
 
 
-def method(**declaration: Any) -> Callable[[Build], Build]:
-    """Register what builds a method, with the fields of `Method`."""
+def setting(*, default: Any, text: str, **bounds: float) -> Any:
+    """A setting with its explanation, and bounds (`ge`, `gt`, `le`, `lt`) that a command line shows."""
+    return field(default=default, metadata={HELP: text, **bounds})
 
-    def register(build: Build) -> Build:
-        one = Method(build=build, **declaration)
-        METHODS[one.name] = one
-        return build
+
+def require(holds: bool, text: str) -> None:
+    """Refuse a value.
+
+    Raises:
+        SettingsError: With the text, unless the condition holds.
+    """
+    if not holds:
+        raise SettingsError(text)
+
+
+def require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that is not one of these.
+
+    Raises:
+        SettingsError: Naming the value and what it may be.
+    """
+    require(value in known, f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False, field_specifiers=(setting, field))
+def method(**declaration: Any) -> Callable[[Class], Class]:
+    """Make a dataclass of a subclass of `Explainer` and register it, with the fields of `Method` but `explainer` and `settings`."""
+
+    def register(given: Class) -> Class:
+        made: Any = dataclass(frozen=True, eq=False, kw_only=True)(given)
+        made.declared = Method(explainer=made, settings=settings_of(made), **declaration)
+        METHODS[made.declared.name] = made.declared
+        return made
 
     return register
+
+
+def settings_of(explainer: type[Explainer]) -> type:
+    """The settings of a method as a frozen dataclass of their own, which refuses what the method does.
+
+    Raises:
+        TypeError: When a setting bears the name of something that every method has.
+    """
+    shared = {one.name for one in dataclasses.fields(Explainer)}
+    own = [one for one in dataclasses.fields(explainer) if HELP in one.metadata]
+    for one in own:
+        if one.name in shared:
+            raise TypeError(f"{explainer.__name__}: a setting must not be called {one.name}, as every method has it")
+    fields = [(one.name, one.type, field(default=one.default, metadata=one.metadata)) for one in own]
+    made = dataclasses.make_dataclass(
+        f"{explainer.__name__}Settings", fields, frozen=True, namespace={"__post_init__": explainer.check}
+    )
+    made.__doc__, made.__module__ = f"Settings of {explainer.__name__}.", explainer.__module__
+    setattr(sys.modules[explainer.__module__], made.__name__, made)  # where pickle and type hints look for it
+    return made

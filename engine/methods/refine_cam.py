@@ -10,45 +10,18 @@ block layers unless named.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
 
 from ..layers.block_plan import BlockPlan
-from . import grad_cam, grad_cam_pp, layer_cam
-from .batch_settings import RefineCamSettings
-from .cams import COST
+from ..lazy_torch import torch
+from .batch_method import BatchMethod, MethodMaps
+from .cams import CAMS, COST
 from .layer_gradients import LayerGradients
 from .normalise import spread, upsampled
-from .protocol import MethodMaps, method
-
-BASES = {"grad_cam": grad_cam.weigh, "grad_cam_pp": grad_cam_pp.weigh, "layer_cam": layer_cam.weigh}
-
-
-class RefineCam:
-    """The product of several layers' CAMs, all of one forward and one backward pass."""
-
-    def __init__(self, model: nn.Module, settings: RefineCamSettings):
-        self._gradients = LayerGradients(model, settings.layers, lambda plan: last_layers(plan, settings.depth))
-        self._weigh = BASES[settings.base]
-
-    def explain(
-        self,
-        images: Float[Tensor, "batch channel height width"],
-        targets: Int[Tensor, " batch"],
-        seeds: Sequence[int],
-    ) -> MethodMaps:
-        """The product in [0, 1]; constant where one layer's CAM is; `seeds` are not used."""
-        size = (images.shape[2], images.shape[3])
-        product = images.new_ones(len(images), *size).double()
-        for layer in self._gradients(images, targets)[1]:
-            product = product * spread(upsampled(self._weigh(layer).relu().double(), size))
-        return MethodMaps(spread(product).float(), COST)
-
-
-def last_layers(plan: BlockPlan, depth: int) -> BlockPlan:
-    """The last `depth` block layers."""
-    return BlockPlan(plan[-depth:], plan.how)
+from .protocol import method, require, require_one_of, setting
 
 
 @method(
@@ -56,10 +29,45 @@ def last_layers(plan: BlockPlan, depth: int) -> BlockPlan:
     summary="several layers' CAMs multiplied: as fine as the low layers, as selective as the last",
     source="Domeniconi et al., ICPR 2026, arXiv 2605.14641, as its author put it into pytorch-grad-cam",
     architecture="cnn",
-    settings=RefineCamSettings,
     cost=lambda settings: COST,
     gradients=True,
     signed=True,
 )
-def build(model: nn.Module, settings: RefineCamSettings) -> RefineCam:
-    return RefineCam(model, settings)
+class RefineCAM(BatchMethod):
+    """The product of several layers' CAMs, all of one forward and one backward pass."""
+
+    layers: tuple[str, ...] | None = setting(
+        default=None, text="layers to multiply; the last `depth` block layers unless named"
+    )
+    depth: int = setting(default=4, text="how many of the last block layers, at least 1, where `layers` names none")
+    base: Literal["grad_cam", "grad_cam_pp", "layer_cam"] = setting(
+        default="grad_cam_pp", text="CAM of each layer: grad_cam, grad_cam_pp or layer_cam"
+    )
+
+    def check(self) -> None:
+        require(self.depth >= 1, f"depth must be at least 1, got {self.depth}")
+        require(self.layers is None or len(self.layers) > 0, "layers must name at least one layer, or be left out")
+        require_one_of("base", self.base, tuple(CAMS))
+
+    @cached_property
+    def gradients(self) -> LayerGradients:
+        """Reads the layers."""
+        return LayerGradients(self.model, self.layers, lambda plan: last_layers(plan, self.depth))
+
+    def maps(
+        self,
+        images: Float[torch.Tensor, "batch channel height width"],
+        targets: Int[torch.Tensor, " batch"],
+        seeds: Sequence[int],
+    ) -> MethodMaps:
+        """The product in [0, 1]; constant where one layer's CAM is; `seeds` are not used."""
+        size = (images.shape[2], images.shape[3])
+        product = images.new_ones(len(images), *size).double()
+        for layer in self.gradients(images, targets)[1]:
+            product = product * spread(upsampled(CAMS[self.base].weigh(layer).relu().double(), size))
+        return MethodMaps(spread(product).float(), COST)
+
+
+def last_layers(plan: BlockPlan, depth: int) -> BlockPlan:
+    """The last `depth` block layers."""
+    return BlockPlan(plan[-depth:], plan.how)

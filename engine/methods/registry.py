@@ -1,70 +1,58 @@
-"""Where methods are found by name: those of heatlas and those that installed packages bring.
+"""Where methods are found by name: those of this folder and those that installed packages bring.
 
-A package brings one by an entry point of the group `heatlas.methods`, NAME = MODULE, where importing the module registers the
-method NAME; and its settings, where it has any, by one of the group `heatlas.method_settings`, NAME = MODULE:CLASS, where the module
-should not import torch, so that a command line can show them at once. Nothing is imported before it is asked for.
+A package brings one by an entry point of the group `heatlas.methods`, NAME = MODULE, where importing the module registers the method
+NAME. Command lines import it for its settings, so it should take torch from `heatlas.engine.lazy_torch`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...errors import HeatlasError, SettingsError, did_you_mean
-
-if TYPE_CHECKING:
-    from .protocol import Method
+from ..explainer import Explainer
+from ..lazy_torch import nn
+from ..scoring.scoring_options import Scoring
+from .protocol import METHODS, Method
 
 GROUP = "heatlas.methods"
-SETTINGS_GROUP = "heatlas.method_settings"
-BATCH, PACKED = "batch_settings", "packed_settings"
-BUILT_IN = (
-    ("sise", "sise", PACKED, "SiseSettings"),
-    ("ada_sise", "sise", PACKED, "AdaSiseSettings"),
-    ("rise", "rise", PACKED, "RiseSettings"),
-    ("score_cam", "score_cam", PACKED, "ScoreCamSettings"),
-    ("grad_cam", "grad_cam", BATCH, "CamSettings"),
-    ("grad_cam_pp", "grad_cam_pp", BATCH, "CamSettings"),
-    ("layer_cam", "layer_cam", BATCH, "CamSettings"),
-    ("integrated_gradients", "integrated_gradients", BATCH, "IntegratedGradientsSettings"),
-    ("occlusion", "occlusion", BATCH, "OcclusionSettings"),
-    ("refine_cam", "refine_cam", BATCH, "RefineCamSettings"),
-    ("daam", "daam", BATCH, "DaamSettings"),
-    ("ucag", "ucag", BATCH, "UcagSettings"),
-    ("fovex", "fovex", BATCH, "FovexSettings"),
-    ("consensus", "consensus", BATCH, "ConsensusSettings"),
-)
-"""Name, module, and where its settings are; in the order in which they are listed."""
+FIRST = "sise"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method and its settings are."""
+    """Where a method is."""
 
     name: str
     module: str
-    settings: str
-    """`module:class`; empty where the package names none."""
     package: str
     """Who brings it."""
 
 
 @cache
 def entries() -> dict[str, Entry]:
-    """Every method by name: those of heatlas in their order, then those of other packages, by name; names of heatlas's are taken."""
-    here = __name__.rpartition(".")[0]
-    found = {
-        name: Entry(name, f"{here}.{module}", f"{here}.{home}:{settings}", "heatlas")
-        for name, module, home, settings in BUILT_IN
-    }
-    settings = {one.name: one.value for one in metadata.entry_points(group=SETTINGS_GROUP)}
+    """Every method by name: those of heatlas, SISE's kind first, then those of other packages; names of heatlas's are taken."""
+    found = {name: Entry(name, METHODS[name].explainer.__module__, "heatlas") for name in built_in()}
     for one in sorted(metadata.entry_points(group=GROUP), key=lambda one: one.name):
         package = one.dist.name if one.dist else one.value
-        found.setdefault(one.name, Entry(one.name, one.value, settings.get(one.name, ""), package))
+        found.setdefault(one.name, Entry(one.name, one.value, package))
     return found
+
+
+@cache
+def built_in() -> tuple[str, ...]:
+    """Names of the methods of this folder, whose modules are imported for it; they do without torch."""
+    package = import_module(__name__.rpartition(".")[0])
+    names = sorted(
+        (module.name for module in pkgutil.iter_modules(package.__path__)), key=lambda name: (name != FIRST, name)
+    )
+    homes = [import_module(f".{name}", package.__name__).__name__ for name in names]
+    return tuple(name for home in homes for name, one in METHODS.items() if one.explainer.__module__ == home)
 
 
 def find_entry(name: str) -> Entry:
@@ -79,21 +67,12 @@ def find_entry(name: str) -> Entry:
 
 
 def settings_class(name: str) -> type:
-    """The dataclass of a method's settings; does not import torch for methods whose package takes care of that.
+    """The dataclass of a method's settings; does not import torch for methods whose file takes care of that.
 
     Raises:
         SettingsError: When there is no method of that name, or it cannot be imported.
     """
-    entry = find_entry(name)
-    if not entry.settings:
-        return find_method(name).settings
-    module, _, attribute = entry.settings.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except Exception as error:
-        raise SettingsError(
-            f"the settings of method {name!r} of package {entry.package} cannot be read: {said(error)}"
-        ) from error
+    return find_method(name).settings
 
 
 def find_method(name: str) -> Method:
@@ -102,8 +81,6 @@ def find_method(name: str) -> Method:
     Raises:
         SettingsError: When there is none, or its package cannot be imported.
     """
-    from .protocol import METHODS
-
     entry = find_entry(name)
     if name not in METHODS:
         try:
@@ -112,7 +89,7 @@ def find_method(name: str) -> Method:
             raise
         except Exception as error:
             raise SettingsError(
-                f"method {name!r} of package {entry.package} cannot be imported: {said(error)}"
+                f"method {name!r} of package {entry.package} cannot be imported: {type(error).__name__}: {error}"
             ) from error
     if name not in METHODS:
         raise SettingsError(f"the module {entry.module} of package {entry.package} registers no method {name!r}")
@@ -130,5 +107,47 @@ def usable_methods(names: Iterable[str] | None = None) -> dict[str, Method]:
     return found
 
 
-def said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def make_explainer(name: str, model: nn.Module, settings: Any = None, scoring: Scoring | None = None) -> Explainer:
+    """A method over a model.
+
+    Args:
+        name: Of the method.
+        model: A classifier.
+        settings: Of the method's settings class; None for its defaults.
+        scoring: How its passes run.
+
+    Raises:
+        SettingsError: When there is no such method, or it does not do what is asked for.
+        ModelError: When it cannot explain the model.
+    """
+    declared = find_method(name)
+    settings = declared.settings() if settings is None else settings
+    return declared.explainer(model, **values_of(settings), **values_of(Scoring() if scoring is None else scoring))
+
+
+def bind_method(name: str, model: nn.Module, *, scoring: Scoring | None = None, **options: Any) -> Explainer:
+    """A method over a model, by name.
+
+    Args:
+        name: One of `heatlas methods`.
+        model: A classifier; it is left as it came.
+        scoring: How its passes run, where `options` say nothing.
+        **options: Of the method, and of how its passes run (`batch_size`, `precision`, ...); the defaults otherwise.
+
+    Raises:
+        SettingsError: When there is no such method or setting, or a value is out of its range.
+        ModelError: When the method cannot explain the model.
+    """
+    declared = find_method(name)
+    own = [one.name for one in dataclasses.fields(declared.settings)]
+    shared = [one.name for one in dataclasses.fields(Explainer) if one.name != "model"]
+    for given in options:
+        if given not in (*own, *shared):
+            has = f"it has {', '.join(own)}" if own else "it has none"
+            raise SettingsError(f"method {name} has no setting {given!r}{did_you_mean(given, own + shared)}; {has}")
+    return declared.explainer(model, **{**values_of(Scoring() if scoring is None else scoring), **options})
+
+
+def values_of(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass, as they are."""
+    return {one.name: getattr(options, one.name) for one in dataclasses.fields(options)}

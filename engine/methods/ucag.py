@@ -7,24 +7,22 @@ the middle. `count_offset=0` is without that bias to the centre.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
 
-from ...errors import SettingsError, did_you_mean
+from ...errors import did_you_mean
 from ..fill import gaussian_blur
+from ..lazy_torch import F, torch
 from ..scoring.confidence import softmax_probability
-from . import grad_cam, grad_cam_pp, layer_cam
-from .batch_settings import CamSettings, IntegratedGradientsSettings, UcagSettings
-from .cams import Cam, RawMaps
+from .batch_method import BatchMethod, MethodMaps
+from .cams import CAMS, Cam
 from .integrated_gradients import IntegratedGradients
 from .normalise import over_max, spread, upsampled
-from .protocol import Cost, MethodMaps, method
+from .protocol import METHODS, Cost, method, require, setting
 
 GRID = 6
 """Crops along each side."""
@@ -32,30 +30,8 @@ CROP = (124, 224)
 """A crop's side over the image's."""
 SMOOTH = (3.0, 5)
 """Sigma and side of the blur of the finished map."""
-
-
-class Base(Protocol):
-    """What a method must offer to be explained crop by crop."""
-
-    @property
-    def pixelwise(self) -> bool:
-        """Whether the raw map is at the input's resolution."""
-        ...
-
-    @property
-    def raw_cost(self) -> Cost:
-        """Passes of `raw`."""
-        ...
-
-    def raw(self, images: Tensor, targets: Tensor) -> RawMaps: ...
-
-
-BASES: dict[str, Callable[[nn.Module], Base]] = {
-    "grad_cam": lambda model: Cam(model, CamSettings(), grad_cam.weigh),
-    "grad_cam_pp": lambda model: Cam(model, CamSettings(), grad_cam_pp.weigh),
-    "layer_cam": lambda model: Cam(model, CamSettings(), layer_cam.weigh),
-    "integrated_gradients": lambda model: IntegratedGradients(model, IntegratedGradientsSettings()),
-}
+BASES: dict[str, type[Cam | IntegratedGradients]] = {**CAMS, "integrated_gradients": IntegratedGradients}
+"""Methods that can be asked for raw maps of a crop."""
 
 
 @dataclass(frozen=True)
@@ -87,48 +63,9 @@ class CropAxis:
         return slice(number * self.stride, number * self.stride + self.crop)
 
 
-class Ucag:
-    """Explains every image by its crops, the same crop of all images in one pass."""
-
-    def __init__(self, base: Base, settings: UcagSettings):
-        self._base = base
-        self._settings = settings
-
-    def explain(
-        self,
-        images: Float[Tensor, "batch channel height width"],
-        targets: Int[Tensor, " batch"],
-        seeds: Sequence[int],
-    ) -> MethodMaps:
-        """The map, and the target's probability in every crop; `seeds` are not used."""
-        down, across = CropAxis.of(images.shape[2]), CropAxis.of(images.shape[3])
-        canvas = images.new_zeros(len(images), down.canvas, across.canvas, dtype=torch.float64)
-        counts = torch.zeros_like(canvas[0])
-        confidence = images.new_zeros(len(images), GRID, GRID, dtype=torch.float32)
-        for row in range(GRID):
-            for column in range(GRID):
-                crop = images[:, :, down.shown(row), across.shown(column)]
-                raw = self._base.raw(self._enlarged(crop, down, across), targets)
-                found = softmax_probability(raw.logits, targets)
-                confidence[:, row, column] = found
-                part = upsampled(raw.maps.double(), (down.crop, across.crop))
-                canvas[:, down.place(row), across.place(column)] += found.double().exp()[:, None, None] * part
-                counts[down.place(row), across.place(column)] += 1
-        maps = conquered(canvas / (counts + self._settings.count_offset).clamp(min=1), images, self._base.pixelwise)
-        return MethodMaps(maps, passes(self._base.raw_cost), {"crop_confidence": confidence})
-
-    def extra_shapes(self, image: Float[Tensor, "channel height width"]) -> dict[str, tuple[int, ...]]:
-        """One number per crop."""
-        return {"crop_confidence": (GRID, GRID)}
-
-    def _enlarged(self, crop: Tensor, down: CropAxis, across: CropAxis) -> Tensor:
-        size = [max(1, int(axis.crop * self._settings.magnify)) for axis in (down, across)]
-        return F.interpolate(crop, size=size, mode="bicubic", align_corners=False)
-
-
 def conquered(
-    canvas: Float[Tensor, "batch h w"], images: Float[Tensor, "batch channel height width"], pixelwise: bool
-) -> Float[Tensor, "batch height width"]:
+    canvas: Float[torch.Tensor, "batch h w"], images: Float[torch.Tensor, "batch channel height width"], pixelwise: bool
+) -> Float[torch.Tensor, "batch height width"]:
     """Positive part, stretched to the image's size; of a CAM also min-maxed and smoothed."""
     whole = upsampled(canvas.relu(), (images.shape[2], images.shape[3]))
     if pixelwise:
@@ -141,10 +78,10 @@ def passes(one: Cost) -> Cost:
     return Cost(GRID**2 * one.forwards, GRID**2 * one.backwards)
 
 
-def cost(settings: UcagSettings) -> Cost:
+def cost(settings: Any) -> Cost:
     """Of the base on every crop."""
     if settings.base == "integrated_gradients":
-        steps = IntegratedGradientsSettings().steps
+        steps = METHODS["integrated_gradients"].settings().steps
         return passes(Cost(steps + 1, steps))
     return passes(Cost(1, 1))
 
@@ -154,15 +91,62 @@ def cost(settings: UcagSettings) -> Cost:
     summary="a CAM of 36 enlarged crops, each counted by the confidence that it leaves; for small objects",
     source="Hong et al., AAAI 2023, as in its released code",
     architecture="cnn",
-    settings=UcagSettings,
     cost=cost,
     gradients=True,
     signed=True,
     extras={"crop_confidence": "probability of the target in each of the 6 x 6 crops, by rows"},
 )
-def build(model: nn.Module, settings: UcagSettings) -> Ucag:
-    if settings.base not in BASES:
-        raise SettingsError(
-            f"base must be one of {', '.join(BASES)}, got {settings.base!r}{did_you_mean(settings.base, BASES)}"
+class UCAG(BatchMethod):
+    """Explains every image by its crops, the same crop of all images in one pass."""
+
+    base: str = setting(default="grad_cam", text="the method that explains each crop")
+    magnify: float = setting(
+        default=2.6, text="factor by which a crop is enlarged, above 0: of a crop of 124, 2.6 makes 322"
+    )
+    count_offset: int = setting(
+        default=1, text="added to the number of crops over a pixel; 1 as released, 0 for no bias to the centre"
+    )
+
+    def check(self) -> None:
+        require(
+            self.base in BASES,
+            f"base must be one of {', '.join(BASES)}, got {self.base!r}{did_you_mean(self.base, BASES)}",
         )
-    return Ucag(BASES[settings.base](model), settings)
+        require(self.magnify > 0, f"magnify must be above 0, got {self.magnify}")
+        require(self.count_offset in (0, 1), f"count_offset must be 0 or 1, got {self.count_offset}")
+
+    @cached_property
+    def source(self) -> Cam | IntegratedGradients:
+        """Explains a crop."""
+        return BASES[self.base](self.model)
+
+    def maps(
+        self,
+        images: Float[torch.Tensor, "batch channel height width"],
+        targets: Int[torch.Tensor, " batch"],
+        seeds: Sequence[int],
+    ) -> MethodMaps:
+        """The map, and the target's probability in every crop; `seeds` are not used."""
+        down, across = CropAxis.of(images.shape[2]), CropAxis.of(images.shape[3])
+        canvas = images.new_zeros(len(images), down.canvas, across.canvas, dtype=torch.float64)
+        counts = torch.zeros_like(canvas[0])
+        confidence = images.new_zeros(len(images), GRID, GRID, dtype=torch.float32)
+        for row in range(GRID):
+            for column in range(GRID):
+                crop = images[:, :, down.shown(row), across.shown(column)]
+                raw = self.source.raw(self._enlarged(crop, down, across), targets)
+                found = softmax_probability(raw.logits, targets)
+                confidence[:, row, column] = found
+                part = upsampled(raw.maps.double(), (down.crop, across.crop))
+                canvas[:, down.place(row), across.place(column)] += found.double().exp()[:, None, None] * part
+                counts[down.place(row), across.place(column)] += 1
+        maps = conquered(canvas / (counts + self.count_offset).clamp(min=1), images, self.source.pixelwise)
+        return MethodMaps(maps, passes(self.source.raw_cost), {"crop_confidence": confidence})
+
+    def extra_shapes(self, image: Float[torch.Tensor, "channel height width"]) -> dict[str, tuple[int, ...]]:
+        """One number per crop."""
+        return {"crop_confidence": (GRID, GRID)}
+
+    def _enlarged(self, crop: torch.Tensor, down: CropAxis, across: CropAxis) -> torch.Tensor:
+        size = [max(1, int(axis.crop * self.magnify)) for axis in (down, across)]
+        return F.interpolate(crop, size=size, mode="bicubic", align_corners=False)

@@ -1,6 +1,6 @@
 """The metrics of one map of one image: what they need is scored in shared batches, then they are measured.
 
-Whose map it is does not matter: an explanation just made, a stored one, another method's, or a floor.
+Whose map it is does not matter: an explanation just made, a stored one, another method's, or a chance map.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...errors import SettingsError, did_you_mean
 from ..explainer import Explainer
-from ..scoring.masked_scorer import Job
+from ..requests import Job, Score, Steps, Together
 from . import METRIC_PRESETS, METRICS, Evidence, ExtraExplanations, Metric, Probe, Subject
-from .extra_explanations import FurtherMaps
+from .extra_explanations import ExtraMaps, explain_more
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MetricSet:
 
     @cached_property
     def explains(self) -> Sequence[ExtraExplanations]:
-        """Every kind of further explanation once."""
+        """Every kind of extra explanation once."""
         return list({one.name: one for metric in self.metrics for one in metric.explains}.values())
 
     @property
@@ -56,96 +56,111 @@ class MetricSet:
         return {metric.name: None for metric in self.metrics}
 
 
+@dataclass(eq=False)
 class Measurement:
-    """The metrics of one map, in flight or done. Making it queues the probes and begins the further explanations.
+    """What the metrics of one map are computed from, all of it scored."""
 
-    Args:
-        explainer: Its scorer scores the probes; it makes the further explanations.
-        wanted: What to measure.
-        subject: The image and its map.
-        scored: Probes by name that need no second scoring, because they do not depend on the map.
-    """
-
-    def __init__(
-        self, explainer: Explainer, wanted: MetricSet, subject: Subject, scored: Mapping[str, Job] | None = None
-    ):
-        self._wanted = wanted
-        self._subject = subject
-        self._notes: dict[str, Tensor] = {}
-        self._shared = {probe.name: scored[probe.name] for probe in wanted.probes if scored and probe.name in scored}
-        self._own = {probe.name: self._job(probe) for probe in wanted.probes if probe.name not in self._shared}
-        if self._own:
-            explainer.scorer.submit(*self._own.values(), like=subject.image)
-        self._further = {one.name: FurtherMaps(explainer, one, subject) for one in wanted.explains}
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing of it is left in the scorer."""
-        jobs = (*self._own.values(), *self._shared.values())
-        return all(job.done for job in jobs) and all(maps.done for maps in self._further.values())
-
-    def advance(self) -> None:
-        """Queue what the further explanations need next, and make maps of what is scored."""
-        for maps in self._further.values():
-            maps.advance()
-
-    @property
-    def n_forwards(self) -> int:
-        """Forwards spent on it, probes shared with another measurement apart."""
-        return sum(job.count for job in self._own.values()) + sum(maps.n_forwards for maps in self._further.values())
-
-    @property
-    def n_backwards(self) -> int:
-        """Backwards spent on it."""
-        return sum(maps.n_backwards for maps in self._further.values())
-
-    @property
-    def of_image(self) -> dict[str, Job]:
-        """The probes whose scores another map of the same image and target may use too."""
-        return {
-            probe.name: self._own[probe.name]
-            for probe in self._wanted.probes
-            if not probe.of_map and probe.name in self._own
-        }
+    wanted: MetricSet
+    subject: Subject
+    probed: dict[str, ProbeJob]
+    """Every probe by name."""
+    extra: dict[str, ExtraMaps]
+    """Every kind of extra explanation by name."""
+    n_forwards: int
+    """Forwards spent on it; probes that it shares with another measurement apart."""
+    n_backwards: int
 
     @property
     def finite(self) -> bool:
-        """Whether every score is a number; only once `done`."""
-        return all(bool(job.scores.isfinite().all()) for job in (*self._own.values(), *self._shared.values()))
+        """Whether every score is a number."""
+        return all(bool(probe.job.scores.isfinite().all()) for probe in self.probed.values())
 
     def values(
         self,
         truth: Bool[Tensor, "height width"] | None = None,
         layer_maps: Float[Tensor, "layer height width"] | None = None,
     ) -> dict[str, float | None]:
-        """Every metric once `done`; None where it is not defined for the map, or asks for ground truth or block maps that are not there."""
+        """Every metric; None where it is not defined for the map, or asks for ground truth or block maps that are not there."""
         asked = [
-            metric for metric in self._wanted.metrics
+            metric for metric in self.wanted.metrics
             if (metric.needs != "truth" or truth is not None) and (not metric.layers or layer_maps is not None)
         ]  # fmt: skip
         if not asked or not self.finite:
-            return self._wanted.undefined
+            return self.wanted.undefined
         evidence = self._evidence(truth, layer_maps)
         found = torch.stack([metric.measure(evidence)[0].double() for metric in asked]).tolist()
         measured = {metric.name: None if value != value else value for metric, value in zip(asked, found, strict=True)}
-        return {metric.name: measured.get(metric.name) for metric in self._wanted.metrics}
-
-    def _job(self, probe: Probe) -> Job:
-        variants = probe.make(self._subject)
-        if variants.notes is not None:
-            self._notes[probe.name] = variants.notes
-        return Job(probe.count, self._subject.target, variants.fill)
+        return {metric.name: measured.get(metric.name) for metric in self.wanted.metrics}
 
     def _evidence(self, truth: Tensor | None, layer_maps: Tensor | None) -> Evidence:
+        noted = {name: probe.notes for name, probe in self.probed.items() if probe.notes is not None}
         return Evidence(
-            maps=self._subject.map[None],
-            order=self._subject.order[None],
+            maps=self.subject.map[None],
+            order=self.subject.order[None],
             truth=None if truth is None else truth[None],
-            probes={name: job.scores[None] for name, job in {**self._own, **self._shared}.items()},
-            notes={name: notes[None] for name, notes in self._notes.items()},
-            explained={name: further.maps[None] for name, further in self._further.items()},
+            probes={name: probe.job.scores[None] for name, probe in self.probed.items()},
+            notes={name: notes[None] for name, notes in noted.items()},
+            explained={name: extra.maps[None] for name, extra in self.extra.items()},
             layer_maps=None if layer_maps is None else layer_maps[None],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeJob:
+    """A probe of one map, to be scored or scored."""
+
+    job: Job
+    notes: Float[Tensor, " variant"] | None
+    of_map: bool
+
+
+def probe_jobs(wanted: MetricSet, subject: Subject) -> dict[str, ProbeJob]:
+    """The probes of a map by name, to be scored."""
+    made = dict[str, ProbeJob]()
+    for probe in wanted.probes:
+        variants = probe.make(subject)
+        made[probe.name] = ProbeJob(Job(probe.count, subject.target, variants.fill), variants.notes, probe.of_map)
+    return made
+
+
+def measure(
+    explainer: Explainer,
+    wanted: MetricSet,
+    subject: Subject,
+    probes: Mapping[str, ProbeJob],
+    shared: Mapping[str, ProbeJob] | None = None,
+) -> Steps[Measurement]:
+    """Score what the metrics of one map need.
+
+    Args:
+        explainer: Its scorer scores the probes; it makes the extra explanations.
+        wanted: What to measure.
+        subject: The image and its map.
+        probes: Of this map, see `probe_jobs`.
+        shared: Probes that another measurement has scored, because they do not depend on the map.
+    """
+    jobs = [probe.job for probe in probes.values()]
+    found = yield Together(
+        [
+            scored(explainer, subject, jobs),
+            *(explain_more(explainer, kind, subject) for kind in wanted.explains),
+        ]
+    )
+    extra = dict(zip((kind.name for kind in wanted.explains), found[1:], strict=True))
+    return Measurement(
+        wanted,
+        subject,
+        {**(shared or {}), **probes},
+        extra,
+        sum(job.count for job in jobs) + sum(maps.n_forwards for maps in extra.values()),
+        sum(maps.n_backwards for maps in extra.values()),
+    )
+
+
+def scored(explainer: Explainer, subject: Subject, jobs: Sequence[Job]) -> Steps[None]:
+    """Score probes."""
+    if jobs:
+        yield Score(explainer.scorer, subject.image, jobs)
 
 
 def find_metric(name: str) -> Metric:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..random import sample_generator
-from ..scoring.masked_scorer import Fill
+from ..requests import Fill
 
 Direction = Literal["higher", "lower", "neither"]
 Need = Literal["map", "truth", "model"]

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+
+from ..lazy_torch import torch
 
 
-def rank_pixels(maps: Float[Tensor, "batch height width"]) -> Int[Tensor, "batch pixel"]:
+def rank_pixels(maps: Float[torch.Tensor, "batch height width"]) -> Int[torch.Tensor, "batch pixel"]:
     """Flat pixel indices, most relevant first; of equal pixels the one nearer to the top left comes first."""
     return maps.flatten(1).argsort(dim=1, descending=True, stable=True)
 
 
 def top_pixels(
-    order: Int[Tensor, "batch pixel"], counts: Int[Tensor, " batch"], size: tuple[int, int]
-) -> Bool[Tensor, "batch height width"]:
+    order: Int[torch.Tensor, "batch pixel"], counts: Int[torch.Tensor, " batch"], size: tuple[int, int]
+) -> Bool[torch.Tensor, "batch height width"]:
     """The `counts` most relevant pixels of each map, exactly that many."""
     chosen = torch.arange(order.shape[1], device=order.device) < counts[:, None]
     return torch.zeros_like(chosen).scatter(1, order, chosen).unflatten(1, size)
 
 
 def top_share(
-    order: Int[Tensor, "batch pixel"], share: float, size: tuple[int, int]
-) -> Bool[Tensor, "batch height width"]:
+    order: Int[torch.Tensor, "batch pixel"], share: float, size: tuple[int, int]
+) -> Bool[torch.Tensor, "batch height width"]:
     """The most relevant `round(share * height * width)` pixels of each map."""
     counts = torch.full((len(order),), round(share * order.shape[1]), device=order.device)
     return top_pixels(order, counts, size)
 
 
-def average_ranks(flat: Float[Tensor, "row pixel"]) -> Float[Tensor, "row pixel"]:
+def average_ranks(flat: Float[torch.Tensor, "row pixel"]) -> Float[torch.Tensor, "row pixel"]:
     """Ranks from 1 in every row, equal values sharing the mean of their places; float64, as `scipy.stats.rankdata`."""
     ordered = flat.sort(dim=1).values
     first = torch.searchsorted(ordered, flat.contiguous(), right=False)
@@ -36,7 +36,9 @@ def average_ranks(flat: Float[Tensor, "row pixel"]) -> Float[Tensor, "row pixel"
     return (first + last + 1).double() / 2
 
 
-def correlation(first: Float[Tensor, "row pixel"], second: Float[Tensor, "row pixel"]) -> Float[Tensor, " row"]:
+def correlation(
+    first: Float[torch.Tensor, "row pixel"], second: Float[torch.Tensor, "row pixel"]
+) -> Float[torch.Tensor, " row"]:
     """Pearson's correlation of each pair of rows, in [-1, 1], float64; NaN where a row is constant or not finite."""
     one, two = (flat.double() - flat.double().mean(dim=1, keepdim=True) for flat in (first, second))
     spread = one.norm(dim=1) * two.norm(dim=1)
@@ -45,7 +47,9 @@ def correlation(first: Float[Tensor, "row pixel"], second: Float[Tensor, "row pi
     return torch.where(whole & value.isfinite(), value, torch.nan)
 
 
-def spearman(first: Float[Tensor, "row pixel"], second: Float[Tensor, "row pixel"]) -> Float[Tensor, " row"]:
+def spearman(
+    first: Float[torch.Tensor, "row pixel"], second: Float[torch.Tensor, "row pixel"]
+) -> Float[torch.Tensor, " row"]:
     """Spearman's rank correlation of each pair of rows, in [-1, 1], float64; NaN where a row is constant or not finite."""
     finite = first.isfinite().all(dim=1) & second.isfinite().all(dim=1)
     return torch.where(finite, correlation(average_ranks(first), average_ranks(second)), torch.nan)

@@ -8,18 +8,18 @@ from torch import Tensor, nn
 
 from ..layers.eval_mode import untouched
 from ..layers.outputs import logits_of
-from .confidence import Score
+from .confidence import Confidence
 
 
 def rank_classes(
-    model: nn.Module, score: Score, image: Float[Tensor, "channel height width"]
+    model: nn.Module, confidence: Confidence, image: Float[Tensor, "channel height width"]
 ) -> Float[Tensor, " class"]:
     """One plain forward pass in the model's own precision, alone in its batch.
 
     Args:
         model: Left as it came.
-        score: Says what a class's rank is.
+        confidence: Says what a class's rank is.
         image: In network-input space, on the model's device.
     """
     with untouched(model), torch.inference_mode():
-        return score.ranking(logits_of(model(image[None])))
+        return confidence.ranking(logits_of(model(image[None])))

@@ -9,40 +9,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from ...errors import ModelError
+from ..lazy_torch import torch
 
 BACKGROUND = 0
 """Of dense models: the class of what is none of the others, predicted only where there is nothing else."""
 
 
 @dataclass(frozen=True)
-class Score:
+class Confidence:
     """One meaning of confidence, as the number that weighs a mask and as the quantity whose gradient selects maps."""
 
     name: str
-    value: Callable[..., Tensor]
+    value: Callable[..., torch.Tensor]
     """(output, targets `(batch,)`, scenes) -> Psi `(batch,)` in [0, 1], float32 or float64. Without scenes each input is its own."""
-    margin: Callable[[Tensor, Tensor], Tensor]
+    margin: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     """(output, targets) -> `(batch,)`: grows with `value` of inputs that are their own scene, and its gradient does not vanish when
     Psi saturates."""
-    ranking: Callable[[Tensor], Tensor]
+    ranking: Callable[[torch.Tensor], torch.Tensor]
     """Output for one image -> one number per class `(class,)`, the larger the more the model sees of it; the largest is predicted."""
-    logit: Callable[[Tensor, Tensor], Tensor]
+    logit: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     """(output, targets) -> the model's own number for the target `(batch,)`, before any probability."""
-    scene: Callable[[Tensor], Tensor] | None = None
-    """Output for one image -> the class of every pixel `(height, width)`; None where scores need no scene."""
+    scene: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """Output for one image -> the class of every pixel `(height, width)`; None where no scene is needed."""
 
     @property
     def axes(self) -> int:
         """Of the output: `(batch, class)`, or `(batch, class, height, width)` of a dense model."""
         return 2 if self.scene is None else 4
 
-    def check(self, output: Tensor, method: str) -> None:
-        """Refuse an output that this score cannot read.
+    def check(self, output: torch.Tensor, method: str) -> None:
+        """Refuse an output that it cannot read.
 
         Raises:
             ModelError: Naming the shape.
@@ -55,44 +54,46 @@ class Score:
 
 
 def softmax_probability(
-    logits: Float[Tensor, "batch class"], targets: Int[Tensor, " batch"], scenes: None = None
-) -> Float[Tensor, " batch"]:
+    logits: Float[torch.Tensor, "batch class"], targets: Int[torch.Tensor, " batch"], scenes: None = None
+) -> Float[torch.Tensor, " batch"]:
     """Psi of the paper: softmax probability of the target, in [0, 1], in float32 at least."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     return wide.softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
 
 
-def softmax_margin(logits: Float[Tensor, "batch class"], targets: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+def softmax_margin(
+    logits: Float[torch.Tensor, "batch class"], targets: Int[torch.Tensor, " batch"]
+) -> Float[torch.Tensor, " batch"]:
     """`z_c - logsumexp(z_j, j != c)`: dPsi = Psi (1 - Psi) dmargin, so eq. 7 keeps the same maps, also where Psi rounds to 1."""
     others = logits.scatter(1, targets[:, None], float("-inf"))
     return logits.gather(1, targets[:, None]).squeeze(1) - others.logsumexp(dim=1)
 
 
 def sigmoid_probability(
-    logits: Float[Tensor, "batch class"], targets: Int[Tensor, " batch"], scenes: None = None
-) -> Float[Tensor, " batch"]:
+    logits: Float[torch.Tensor, "batch class"], targets: Int[torch.Tensor, " batch"], scenes: None = None
+) -> Float[torch.Tensor, " batch"]:
     """Probability of the target in a model whose classes do not exclude each other, in [0, 1], in float32 at least."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     return wide.gather(1, targets[:, None]).squeeze(1).sigmoid()
 
 
 def target_logit(
-    logits: Float[Tensor, "batch class"], targets: Int[Tensor, " batch"], scenes: None = None
-) -> Float[Tensor, " batch"]:
+    logits: Float[torch.Tensor, "batch class"], targets: Int[torch.Tensor, " batch"], scenes: None = None
+) -> Float[torch.Tensor, " batch"]:
     """`z_c`, which is the sigmoid's margin: dPsi = Psi (1 - Psi) dz_c."""
     return logits.gather(1, targets[:, None]).squeeze(1)
 
 
-def own_logits(logits: Float[Tensor, "1 class"]) -> Float[Tensor, " class"]:
+def own_logits(logits: Float[torch.Tensor, "1 class"]) -> Float[torch.Tensor, " class"]:
     """A classifier's ranking: its logits, which rank as the probabilities do."""
     return logits[0]
 
 
 def soft_overlap(
-    logits: Float[Tensor, "batch class height width"],
-    targets: Int[Tensor, " batch"],
-    scenes: Int[Tensor, "batch height width"] | None = None,
-) -> Float[Tensor, " batch"]:
+    logits: Float[torch.Tensor, "batch class height width"],
+    targets: Int[torch.Tensor, " batch"],
+    scenes: Int[torch.Tensor, "batch height width"] | None = None,
+) -> Float[torch.Tensor, " batch"]:
     """Soft intersection over union of the target's softmax map p with its mask m in the scene: sum(p m) / (sum(p) + sum(m) - sum(p m)).
 
     In [0, 1], in float32 at least; 0 where the scene has nothing of the target.
@@ -106,14 +107,14 @@ def soft_overlap(
 
 
 def sum_in_mask(
-    logits: Float[Tensor, "batch class height width"], targets: Int[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
+    logits: Float[torch.Tensor, "batch class height width"], targets: Int[torch.Tensor, " batch"]
+) -> Float[torch.Tensor, " batch"]:
     """Sum of the target's logits over the pixels whose largest logit is the target's; the mask itself carries no gradient."""
     chosen = logits[torch.arange(len(logits), device=logits.device), targets]
     return torch.where(_masks(logits, targets, None), chosen, 0).sum(dim=(1, 2))
 
 
-def areas(logits: Float[Tensor, "1 class height width"]) -> Float[Tensor, " class"]:
+def areas(logits: Float[torch.Tensor, "1 class height width"]) -> Float[torch.Tensor, " class"]:
     """Share of the pixels that each class has; the background behind all others, what is nowhere minus infinity."""
     classes, pixels = logits.shape[1], logits.shape[2] * logits.shape[3]
     shares = torch.bincount(scene_of(logits).flatten().long(), minlength=classes)[:classes] / pixels
@@ -121,19 +122,19 @@ def areas(logits: Float[Tensor, "1 class height width"]) -> Float[Tensor, " clas
     return torch.where(shares > 0, shares, float("-inf"))
 
 
-def scene_of(logits: Float[Tensor, "1 class height width"]) -> Int[Tensor, "height width"]:
+def scene_of(logits: Float[torch.Tensor, "1 class height width"]) -> Int[torch.Tensor, "height width"]:
     """The class with the largest logit at every pixel."""
     return logits[0].argmax(dim=0).to(torch.int16)
 
 
-def _masks(logits: Tensor, targets: Tensor, scenes: Tensor | None) -> Tensor:
+def _masks(logits: torch.Tensor, targets: torch.Tensor, scenes: torch.Tensor | None) -> torch.Tensor:
     found = logits.detach().argmax(dim=1) if scenes is None else scenes
     return found == targets[:, None, None]
 
 
-SOFTMAX = Score("softmax", softmax_probability, softmax_margin, own_logits, target_logit)
-SIGMOID = Score("sigmoid", sigmoid_probability, target_logit, own_logits, target_logit)
-LOGIT = Score("logit", target_logit, target_logit, own_logits, target_logit)
-"""The target's logit itself, for methods that compare masks with each other; no probability, so not among `SCORES`."""
-SEGMENTATION = Score("segmentation", soft_overlap, sum_in_mask, areas, sum_in_mask, scene_of)
-SCORES = {score.name: score for score in (SOFTMAX, SIGMOID, SEGMENTATION)}
+SOFTMAX = Confidence("softmax", softmax_probability, softmax_margin, own_logits, target_logit)
+SIGMOID = Confidence("sigmoid", sigmoid_probability, target_logit, own_logits, target_logit)
+LOGIT = Confidence("logit", target_logit, target_logit, own_logits, target_logit)
+"""The target's logit itself, for methods that compare masks with each other; no probability, so not among `CONFIDENCES`."""
+SEGMENTATION = Confidence("segmentation", soft_overlap, sum_in_mask, areas, sum_in_mask, scene_of)
+CONFIDENCES = {meaning.name: meaning for meaning in (SOFTMAX, SIGMOID, SEGMENTATION)}

@@ -7,37 +7,16 @@ every forward has the same shape, and a variant's score does not depend on what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..layers.eval_mode import untouched
 from ..layers.outputs import logits_of
-from .confidence import SOFTMAX, Score
+from ..requests import Job
 from .fast_forward import ScoringForward, is_out_of_memory
 from .precision import autocast_dtype
-
-Fill = Callable[[int, Tensor], object]
-"""`fill(start, out)` writes the variants `start, start + 1, ...` into `out` `(n, channel, height, width)`."""
-
-
-@dataclass(eq=False)
-class Job:
-    """`count` variants of one image, to be scored for one class."""
-
-    count: int
-    target: int
-    fill: Fill
-    scores: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Psi of every variant `(count,)` on the device, valid once `done`."""
-    waiting: int = 0
-
-    @property
-    def done(self) -> bool:
-        return self.waiting == 0
+from .scoring_options import Scoring
 
 
 class Scorer:
@@ -45,28 +24,16 @@ class Scorer:
 
     Args:
         model: Classifier of `(batch, channel, height, width)`; used in eval mode and given back as it was.
-        batch_size: Variants per forward, at least 1. Halved for good when the device runs out of memory.
-        precision: "fp32", "bf16", "fp16" or "auto"; scores are float32 whatever it is.
-        fold_bn: Score with batch norms folded into convolutions, see `ScoringForward`.
-        compile: Score with the compiled model, see `ScoringForward`.
+        options: Its batch is halved for good when the device runs out of memory. Scores are float32 whatever the precision.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        batch_size: int = 64,
-        precision: str = "fp32",
-        score: Score = SOFTMAX,
-        fold_bn: bool = False,
-        compile: bool = False,
-    ):
+    def __init__(self, model: nn.Module, options: Scoring):
         self.model = model
-        self.forward = ScoringForward(model, fold_bn=fold_bn, compile=compile)
-        self.score = score
-        self.batch_size = batch_size
-        self.micro_batch = batch_size
-        self.precision = precision
+        self.forward = ScoringForward(model, fold_bn=options.fold_bn, compile=options.compile)
+        self.confidence = options.confidence
+        self.batch_size = options.batch_size
+        self.micro_batch = options.batch_size
+        self.precision = options.precision
         self._inputs: Tensor | None = None
         self._targets: Tensor | None = None
         self._scenes: Tensor | None = None
@@ -128,11 +95,11 @@ class Scorer:
             image: As it will be given as `like`: the same object.
             output: Without gradients, for this one image.
         """
-        if self.score.scene is not None:
-            self._known[image] = self.score.scene(output)
+        if self.confidence.scene is not None:
+            self._known[image] = self.confidence.scene(output)
 
     def _scene(self, image: Tensor) -> Tensor | None:
-        if self.score.scene is None:
+        if self.confidence.scene is None:
             return None
         if image not in self._known:
             with untouched(self.model), torch.no_grad():
@@ -161,7 +128,7 @@ class Scorer:
                     inputs.device.type, dtype=dtype, enabled=dtype is not None
                 ):  # fmt: skip
                     return torch.cat([
-                        self.score.value(
+                        self.confidence.value(
                             logits_of(self.forward(inputs[some])), targets[some], None if scenes is None else scenes[some]
                         )
                         for some in (slice(start, start + self.micro_batch) for start in range(0, len(inputs), self.micro_batch))

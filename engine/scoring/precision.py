@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from ..lazy_torch import torch
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 

@@ -1,21 +1,18 @@
-"""How masked inputs are scored: what every method on the packed scorer shares."""
+"""How a method's passes run and what its scores mean: what every method has beside its own settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from ...errors import SettingsError
-from .budget import EXACT, Budget
-from .confidence import SOFTMAX, Score
-from .masked_scorer import Scorer
+from .budget import EXACT, Budget, check_budget
+from .confidence import SOFTMAX, Confidence
 from .precision import PRECISIONS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """Batch, number format and meaning of scores.
+    """Batch, number format and meaning of confidence.
 
     Raises:
         SettingsError: When a value is out of its range.
@@ -24,14 +21,18 @@ class Scoring:
     batch_size: int = 64
     """Masked inputs per forward, at least 1."""
     images: int | None = None
-    """Most images that a batch method is given at once, where that is fewer than it takes, at least 1."""
+    """Most images that a method takes into one batch, where that is fewer than it would, at least 1."""
     precision: str = "fp32"
-    """Of `PRECISIONS`; that of the masked forwards, and of all passes of a method that has none."""
-    score: Score = SOFTMAX
+    """Of `PRECISIONS`: "fp32", "bf16", "fp16" or "auto"; that of the masked forwards, and of all passes of a method that has none."""
+    confidence: Confidence = SOFTMAX
+    """What confidence in a class means."""
     fold_bn: bool = False
+    """Score masks with batch norms folded into convolutions, where that is possible."""
     compile: bool = False
+    """Score masks with `torch.compile`, where that is possible."""
     budget: Budget = EXACT
-    """Of methods that can leave masks out."""
+    """Forwards per image of methods that can leave masks out: `exact` for all, `balanced` (25 %), `fast` (10 %), a number or a share
+    in (0, 1]. The scores of masks that are left out are predicted."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -40,9 +41,4 @@ class Scoring:
             raise SettingsError(f"images must be at least 1, got {self.images}")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-
-    def scorer(self, model: nn.Module) -> Scorer:
-        """A scorer over a model."""
-        return Scorer(
-            model, batch_size=self.batch_size, precision=self.precision, score=self.score, fold_bn=self.fold_bn, compile=self.compile,
-        )  # fmt: skip
+        check_budget(self.budget)

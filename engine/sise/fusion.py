@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
+
+from ..lazy_torch import torch
 
 BINS = 256
 STEEPNESS = 100
@@ -14,7 +14,7 @@ STEEPNESS = 100
 Gate = Literal["otsu", "soft"]
 
 
-def otsu_thresholds(maps: Float[Tensor, "layer height width"]) -> Float[Tensor, " layer"]:
+def otsu_thresholds(maps: Float[torch.Tensor, "layer height width"]) -> Float[torch.Tensor, " layer"]:
     """Otsu's threshold of each map over its own range, bit for bit as `skimage.filters.threshold_otsu` on float64.
 
     NumPy's histogram corrects the bin of a value by comparing it with the bin's edges, and skimage multiplies the class
@@ -38,7 +38,7 @@ def otsu_thresholds(maps: Float[Tensor, "layer height width"]) -> Float[Tensor, 
     return torch.where(high > low, best, low).squeeze(1)
 
 
-def histogram(flat: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def histogram(flat: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Counts `(layer, bin)` and edges `(layer, bin + 1)` of every row over its own range, as `numpy.histogram` bins."""
     steps = torch.arange(BINS + 1, dtype=flat.dtype, device=flat.device)
     edges = low + steps * ((high - low) / BINS)
@@ -52,7 +52,9 @@ def histogram(flat: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return counts, edges
 
 
-def fuse(layer_maps: Float[Tensor, "layer height width"], gate: Gate = "otsu") -> Float[Tensor, "height width"]:
+def fuse(
+    layer_maps: Float[torch.Tensor, "layer height width"], gate: Gate = "otsu"
+) -> Float[torch.Tensor, "height width"]:
     """`S = V_1; S = (S + V_l) * 1[V_l > otsu(V_l)]` for l = 2..B, low block to high, nothing re-normalised between.
 
     Args:

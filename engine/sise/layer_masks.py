@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from ..scoring.masked_scorer import Fill, Job
+from ..lazy_torch import torch
+from ..requests import Fill, Job
 from .masks import coarse, extremes, min_max, on_grid, select_by_otsu, select_maps, upsample, upsampled_sums
 
 CHUNK = 64
@@ -27,12 +26,12 @@ class LayerMasks:
 
     def __init__(
         self,
-        image: Tensor,
-        maps: Tensor,
-        alphas: Tensor,
+        image: torch.Tensor,
+        maps: torch.Tensor,
+        alphas: torch.Tensor,
         mu: float | None,
         target: int | None,
-        behind: Tensor | None = None,
+        behind: torch.Tensor | None = None,
     ):
         self.image = image
         self.behind = behind
@@ -45,24 +44,24 @@ class LayerMasks:
         self.low = self.maps.new_empty(len(self.maps))
         self.job = Job(count=len(self.maps), target=-1 if target is None else target, fill=self.fill)
 
-    def fill(self, start: int, out: Tensor) -> None:
+    def fill(self, start: int, out: torch.Tensor) -> None:
         """`I * m` for the masks from `start` on: a plain product in network-input space; plus `behind * (1 - m)`."""
         full = upsample(self.maps[start : start + len(out)], self.size)
         low, high = extremes(full)
         self.low[start : start + len(out)] = low
         self._mask(min_max(full, low, high)[:, None], out)
 
-    def fill_some(self, places: Tensor) -> Fill:
+    def fill_some(self, places: torch.Tensor) -> Fill:
         """As `fill`, for the masks at these places only; their extremes must be known."""
 
-        def fill(start: int, out: Tensor) -> None:
+        def fill(start: int, out: torch.Tensor) -> None:
             some = places[start : start + len(out)]
             full = upsample(self.maps[some], self.size)
             self._mask(min_max(full, *extremes(full))[:, None], out)
 
         return fill
 
-    def survey(self) -> tuple[Float[Tensor, "mask pixel"], Float[Tensor, " mask"]]:
+    def survey(self) -> tuple[Float[torch.Tensor, "mask pixel"], Float[torch.Tensor, " mask"]]:
         """Every mask on the coarse grid, and its sum over pixels, without a forward; takes note of what `weighted_sum` needs."""
         high = torch.empty_like(self.low)
         for start in range(0, len(self.maps), CHUNK):
@@ -70,12 +69,12 @@ class LayerMasks:
             self.low[part], high[part] = extremes(upsample(self.maps[part], self.size))
         return coarse(self.maps, self.low, high), self._mass() / (high - self.low).double().clamp(min=1e-300)
 
-    def evidence(self) -> Float[Tensor, " pixel"]:
+    def evidence(self) -> Float[torch.Tensor, " pixel"]:
         """Where the kept maps speak for the class, on the coarse grid: this layer's Grad-CAM, at least 0, float64."""
         found = torch.einsum("k,khw->hw", self.alphas.double(), self.maps.double())
         return on_grid(found[None])[0].clamp(min=0)
 
-    def weighted_sum(self, baseline: float = 0.0) -> Float[Tensor, "height width"]:
+    def weighted_sum(self, baseline: float = 0.0) -> Float[torch.Tensor, "height width"]:
         """V_l of eq. 12, the baseline taken from every score, up to a positive factor and a constant, both of which min-max removes; float64.
 
         With m = (U - low) / (high - low), U the upsampled map, m / sum(m) = (U - low) / (sum(U) - pixels * low); and as upsampling
@@ -86,15 +85,15 @@ class LayerMasks:
         total = torch.einsum("k,khw->hw", weights, self.maps.double())
         return upsample(total[None], self.size)[0]
 
-    def _mask(self, masks: Tensor, out: Tensor) -> None:
+    def _mask(self, masks: torch.Tensor, out: torch.Tensor) -> None:
         if self.behind is None:
             torch.mul(self.image, masks, out=out)
         else:
             torch.addcmul(self.behind, self.image - self.behind, masks, out=out)
 
     @staticmethod
-    def _selected(maps: Tensor, alphas: Tensor, mu: float | None) -> Tensor:
+    def _selected(maps: torch.Tensor, alphas: torch.Tensor, mu: float | None) -> torch.Tensor:
         return select_by_otsu(maps, alphas) if mu is None else select_maps(maps, alphas, mu)
 
-    def _mass(self) -> Float[Tensor, " mask"]:
+    def _mass(self) -> Float[torch.Tensor, " mask"]:
         return upsampled_sums(self.maps, self.size) - self.low.double() * (self.size[0] * self.size[1])

@@ -10,11 +10,9 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
 
+from ..lazy_torch import F, torch
 from .fusion import fuse
 from .layer_masks import LayerMasks
 from .mask_surrogate import Posterior, a_optimal, margin, prior_covariance, probabilities
@@ -52,11 +50,11 @@ class MaskRounds:
 
     def __init__(
         self,
-        masks: Float[Tensor, "mask pixel"],
-        mass: Float[Tensor, " mask"],
+        masks: Float[torch.Tensor, "mask pixel"],
+        mass: Float[torch.Tensor, " mask"],
         counts: Sequence[int],
         allowed: int,
-        evidence: Float[Tensor, " pixel"],
+        evidence: Float[torch.Tensor, " pixel"],
     ):
         mean = evidence.mean()
         weight = EVIDENCE * evidence / torch.where(mean > 0, mean, 1) + 1 - EVIDENCE
@@ -88,7 +86,7 @@ class MaskRounds:
         views = pooled(self._parts * self._slopes[:, None] * self._spread(self._weights).sqrt())
         return a_optimal(self._posterior, views, self._layers, limit - len(self._scores), self.scored)
 
-    def take(self, chosen: Sequence[int], scores: Float[Tensor, " chosen"]) -> None:
+    def take(self, chosen: Sequence[int], scores: Float[torch.Tensor, " chosen"]) -> None:
         """Learn the scores, finite and in [0, 1], of what was chosen."""
         self._scores |= dict(zip(chosen, scores.double().tolist(), strict=True))
         known, margins = self._known()
@@ -110,33 +108,33 @@ class MaskRounds:
         centre = fuse(self._maps(self.expected[None])[0][0][:, None])[0]
         return float((fused - centre).square().mean().sqrt()) / len(self._layers)
 
-    def _known(self) -> tuple[Tensor, Tensor]:
+    def _known(self) -> tuple[torch.Tensor, torch.Tensor]:
         device = self._parts.device
         scores = torch.tensor(list(self._scores.values()), dtype=torch.float64, device=device)
         return torch.tensor(list(self._scores), dtype=torch.long, device=device), margin(scores)
 
     def _maps(
-        self, scores: Float[Tensor, "draw mask"]
-    ) -> tuple[Float[Tensor, "draw layer pixel"], Float[Tensor, "draw layer 1"]]:
+        self, scores: Float[torch.Tensor, "draw mask"]
+    ) -> tuple[Float[torch.Tensor, "draw layer pixel"], Float[torch.Tensor, "draw layer 1"]]:
         """The blocks' maps under these scores, each in [0, 1] over its own range, and the ranges."""
         sums = torch.stack([scores[:, masks] @ self._parts[masks] for masks in self._layers], dim=1)
         low, high = sums.amin(dim=2, keepdim=True), sums.amax(dim=2, keepdim=True)
         span = torch.where(high > low, high - low, torch.inf)
         return (sums - low) / span, span
 
-    def _first_weight(self, masks: slice) -> Float[Tensor, " pixel"]:
+    def _first_weight(self, masks: slice) -> Float[torch.Tensor, " pixel"]:
         """Before anything is known every layer matters alike, whatever its number of masks."""
         parts = self._parts[masks]
         size = parts.square().sum(dim=1).mean() * len(parts) ** 2
         return torch.where(size > 0, 1 / torch.where(size > 0, size, 1), 0).expand(parts.shape[1])
 
-    def _spread(self, weights: Float[Tensor, "layer pixel"]) -> Float[Tensor, "mask pixel"]:
+    def _spread(self, weights: Float[torch.Tensor, "layer pixel"]) -> Float[torch.Tensor, "mask pixel"]:
         emphasis = weights.new_tensor([1.0] * (len(weights) - 1) + [LAST])
         counts = torch.tensor([masks.stop - masks.start for masks in self._layers], device=weights.device)
         return (weights * emphasis[:, None]).repeat_interleave(counts, dim=0)
 
 
-def pooled(views: Float[Tensor, "mask pixel"]) -> Float[Tensor, "mask block"]:
+def pooled(views: Float[torch.Tensor, "mask pixel"]) -> Float[torch.Tensor, "mask block"]:
     """Views on the coarse grid, averaged over square blocks where the grid is one of that many pixels a side."""
     side = math.isqrt(views.shape[1])
     if side % POOLED or side * side != views.shape[1]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
+
+from ..lazy_torch import torch
 
 NOISE = 0.01
 """Variance of what the kernel cannot express, relative to its own."""
@@ -28,7 +28,7 @@ LINEAR = 0.3
 """Variance of the linear part, relative to the Matern part's."""
 
 
-def prior_covariance(features: Float[Tensor, "mask feature"]) -> Float[Tensor, "mask mask"]:
+def prior_covariance(features: Float[torch.Tensor, "mask feature"]) -> Float[torch.Tensor, "mask mask"]:
     """What the margins of masks have in common before any is known, up to a scale.
 
     Args:
@@ -58,7 +58,9 @@ class Posterior:
         margins: Theirs.
     """
 
-    def __init__(self, prior: Float[Tensor, "mask mask"], scored: Tensor, margins: Float[Tensor, " scored"]):
+    def __init__(
+        self, prior: Float[torch.Tensor, "mask mask"], scored: torch.Tensor, margins: Float[torch.Tensor, " scored"]
+    ):
         self.prior = prior
         """In units of `scale`."""
         self.reduction = self.prior.new_zeros(len(scored), len(self.prior))
@@ -79,25 +81,25 @@ class Posterior:
             self.mean = level + across.T @ weights
 
     @property
-    def variance(self) -> Float[Tensor, " mask"]:
+    def variance(self) -> Float[torch.Tensor, " mask"]:
         """Of every margin."""
         left = self.prior.diagonal() - self.reduction.square().sum(dim=0)
         return self.scale * left.clamp(min=0)
 
-    def times(self, vector: Tensor) -> Tensor:
+    def times(self, vector: torch.Tensor) -> torch.Tensor:
         """Posterior covariance times a vector, in units of `scale`."""
         return self.prior @ vector - self.reduction.T @ (self.reduction @ vector)
 
-    def column(self, mask: int) -> Tensor:
+    def column(self, mask: int) -> torch.Tensor:
         """One column of the posterior covariance, in units of `scale`."""
         return self.prior[:, mask] - self.reduction.T @ self.reduction[:, mask]
 
-    def seen_through(self, views: Float[Tensor, "mask pixel"], masks: slice) -> Float[Tensor, "pixel mask"]:
+    def seen_through(self, views: Float[torch.Tensor, "mask pixel"], masks: slice) -> Float[torch.Tensor, "pixel mask"]:
         """`views[masks].T @ covariance[masks]`: how what these masks add up to varies with every mask."""
         own = views[masks]
         return own.T @ self.prior[masks] - (own.T @ self.reduction[:, masks].T) @ self.reduction
 
-    def draws(self, count: int) -> Float[Tensor, "draw mask"]:
+    def draws(self, count: int) -> Float[torch.Tensor, "draw mask"]:
         """Margins of all masks together, drawn from the posterior; always the same ones."""
         covariance = self.prior - self.reduction.T @ self.reduction
         covariance.diagonal().add_(JITTER)
@@ -106,14 +108,14 @@ class Posterior:
         return self.mean + self.scale.sqrt() * noise @ torch.linalg.cholesky(covariance).T
 
 
-def margin(scores: Tensor) -> Tensor:
+def margin(scores: torch.Tensor) -> torch.Tensor:
     """logit(Psi)."""
     return scores.double().clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR).logit()
 
 
 def probabilities(
-    mean: Float[Tensor, " mask"], variance: Float[Tensor, " mask"]
-) -> tuple[Float[Tensor, " mask"], Float[Tensor, " mask"]]:
+    mean: Float[torch.Tensor, " mask"], variance: Float[torch.Tensor, " mask"]
+) -> tuple[Float[torch.Tensor, " mask"], Float[torch.Tensor, " mask"]]:
     """Mean and variance of sigmoid(z), z normal, by Gauss-Hermite quadrature.
 
     The map is linear in the probability, not in the margin, and sigmoid(mean) is not its mean.
@@ -124,7 +126,7 @@ def probabilities(
     return expected, (values - expected[:, None]).square() @ weights
 
 
-def hermite(device: torch.device) -> tuple[Tensor, Tensor]:
+def hermite(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Nodes and weights for means over the standard normal distribution (Golub and Welsch)."""
     steps = torch.arange(1, NODES, dtype=torch.float64).sqrt()
     nodes, vectors = torch.linalg.eigh(steps.diag(1) + steps.diag(-1))
@@ -133,7 +135,7 @@ def hermite(device: torch.device) -> tuple[Tensor, Tensor]:
 
 def a_optimal(
     posterior: Posterior,
-    views: Float[Tensor, "mask pixel"],
+    views: Float[torch.Tensor, "mask pixel"],
     layers: Sequence[slice],
     count: int,
     taken: Sequence[int] = (),

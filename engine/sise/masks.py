@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
 
+from ..lazy_torch import F, torch
 from .fusion import otsu_thresholds
 
 GRID = 28
 """Side of the coarse grid on which masks are compared."""
 
 
-def average_gradients(gradient: Float[Tensor, "channel height width"]) -> Float[Tensor, " channel"]:
+def average_gradients(gradient: Float[torch.Tensor, "channel height width"]) -> Float[torch.Tensor, " channel"]:
     """alpha_k, eq. 6: the sum over positions of dPsi / dA_k."""
     return gradient.sum(dim=(1, 2), dtype=torch.float64)
 
 
 def select_maps(
-    maps: Float[Tensor, "channel height width"], alphas: Float[Tensor, " channel"], mu: float
-) -> Bool[Tensor, " channel"]:
+    maps: Float[torch.Tensor, "channel height width"], alphas: Float[torch.Tensor, " channel"], mu: float
+) -> Bool[torch.Tensor, " channel"]:
     """Which feature maps become masks: alpha_k > mu * beta with beta = max alpha (eqs. 7, 8), strict.
 
     A map that is the same everywhere has no min-max and would mask everything: it contributes nothing and is left out,
@@ -30,8 +28,8 @@ def select_maps(
 
 
 def select_by_otsu(
-    maps: Float[Tensor, "channel height width"], alphas: Float[Tensor, " channel"]
-) -> Bool[Tensor, " channel"]:
+    maps: Float[torch.Tensor, "channel height width"], alphas: Float[torch.Tensor, " channel"]
+) -> Bool[torch.Tensor, " channel"]:
     """Which feature maps become masks in Ada-SISE: those whose alpha is above Otsu's threshold over the positive alphas, divided by
     the largest; the largest alone where none is. Constant maps are left out before, since they cannot be masks."""
     positive = (alphas > 0) & varying(maps)
@@ -42,26 +40,26 @@ def select_by_otsu(
     return above if bool(above.any()) else positive & (shares == 1)
 
 
-def varying(maps: Float[Tensor, "channel height width"]) -> Bool[Tensor, " channel"]:
+def varying(maps: Float[torch.Tensor, "channel height width"]) -> Bool[torch.Tensor, " channel"]:
     """Which maps are not the same everywhere."""
     return maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))
 
 
-def upsample(maps: Float[Tensor, "mask h w"], size: tuple[int, int]) -> Float[Tensor, "mask height width"]:
+def upsample(maps: Float[torch.Tensor, "mask h w"], size: tuple[int, int]) -> Float[torch.Tensor, "mask height width"]:
     """Bilinear with half-pixel centres (`align_corners=False`)."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def upsampled_sums(maps: Float[Tensor, "mask h w"], size: tuple[int, int]) -> Float[Tensor, " mask"]:
+def upsampled_sums(maps: Float[torch.Tensor, "mask h w"], size: tuple[int, int]) -> Float[torch.Tensor, " mask"]:
     """Sum over pixels of every upsampled map, without upsampling: it is a fixed linear functional of the map."""
     rows = axis_weights(maps.shape[1], size[0], maps.device)
     columns = axis_weights(maps.shape[2], size[1], maps.device)
     return torch.einsum("h,khw,w->k", rows, maps.double(), columns)
 
 
-def axis_weights(native: int, full: int, device: torch.device) -> Float[Tensor, " native"]:
+def axis_weights(native: int, full: int, device: torch.device) -> Float[torch.Tensor, " native"]:
     """How much every native position counts in the sum of the upsampled axis."""
     identity = torch.eye(native, dtype=torch.float64, device=device)
     if native == full:
@@ -69,15 +67,19 @@ def axis_weights(native: int, full: int, device: torch.device) -> Float[Tensor, 
     return F.interpolate(identity[:, None], size=full, mode="linear", align_corners=False).sum(dim=(1, 2))
 
 
-def extremes(maps: Float[Tensor, "mask height width"]) -> tuple[Float[Tensor, " mask"], Float[Tensor, " mask"]]:
+def extremes(
+    maps: Float[torch.Tensor, "mask height width"],
+) -> tuple[Float[torch.Tensor, " mask"], Float[torch.Tensor, " mask"]]:
     """Minimum and maximum of every map."""
     flat = maps.flatten(1)
     return flat.amin(dim=1), flat.amax(dim=1)
 
 
 def min_max(
-    maps: Float[Tensor, "mask height width"], low: Float[Tensor, " mask"], high: Float[Tensor, " mask"]
-) -> Float[Tensor, "mask height width"]:
+    maps: Float[torch.Tensor, "mask height width"],
+    low: Float[torch.Tensor, " mask"],
+    high: Float[torch.Tensor, " mask"],
+) -> Float[torch.Tensor, "mask height width"]:
     """Every map to [0, 1] over its own range; a constant map becomes zeros."""
     span = high - low
     scale = torch.where(span > 0, 1 / torch.where(span > 0, span, 1), 0)
@@ -85,8 +87,8 @@ def min_max(
 
 
 def coarse(
-    maps: Float[Tensor, "mask h w"], low: Float[Tensor, " mask"], high: Float[Tensor, " mask"]
-) -> Float[Tensor, "mask pixel"]:
+    maps: Float[torch.Tensor, "mask h w"], low: Float[torch.Tensor, " mask"], high: Float[torch.Tensor, " mask"]
+) -> Float[torch.Tensor, "mask pixel"]:
     """Attribution masks averaged to the coarse grid, in [0, 1], float64.
 
     Args:
@@ -99,7 +101,7 @@ def coarse(
     return ((on_grid(maps) - low.double()[:, None]) * scale[:, None]).clamp(0, 1)
 
 
-def on_grid(maps: Float[Tensor, "mask h w"]) -> Float[Tensor, "mask pixel"]:
+def on_grid(maps: Float[torch.Tensor, "mask h w"]) -> Float[torch.Tensor, "mask pixel"]:
     """Feature maps upsampled and averaged to the coarse grid, float64."""
     side = (max(maps.shape[1], GRID), max(maps.shape[2], GRID))
     return F.adaptive_avg_pool2d(upsample(maps, side)[:, None], GRID)[:, 0].double().flatten(1)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from ..lazy_torch import torch
 from .fusion import otsu_thresholds
 
 WIDTH = 0.05
@@ -21,7 +20,7 @@ EVERYWHERE = 0.03
 """Share of the importance that all pixels have alike, since the thought may be wrong."""
 
 
-def importance(layer_maps: Float[Tensor, "layer pixel"]) -> Float[Tensor, "layer pixel"]:
+def importance(layer_maps: Float[torch.Tensor, "layer pixel"]) -> Float[torch.Tensor, "layer pixel"]:
     """Squared change of the fused map per squared change of each block map's pixel, with a share that is the same everywhere.
 
     A pixel's value counts as far as the gates from its own block on are open; near its own threshold also what lies below counts,

@@ -57,8 +57,8 @@ def with_some_bank(model: FeatureModel) -> nn.Module:
     """The classifier that a feature bank makes of the model; its layers are the same with any bank."""
     import torch
 
-    from ...engine.methods.bank_classifier import BankClassifier
-    from ...engine.methods.feature_bank import FeatureBank
+    from ...engine.features.bank_classifier import BankClassifier
+    from ...engine.features.feature_bank import FeatureBank
 
     entries = torch.full((2, model.width), model.width**-0.5)
     return BankClassifier(model.module, FeatureBank(entries, torch.arange(2))).eval()

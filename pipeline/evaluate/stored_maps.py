@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ...engine.sise.sise import Explanation
+from ...engine.explanation import Explanation
 from ...errors import StorageError
 from ...workers.samples import Sample
 from ..store.part_reader import groups_with, open_file, shard_ranges

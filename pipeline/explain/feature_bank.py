@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from ...engine.methods.feature_bank import MOST_CLASSES
+from ...engine.features.feature_bank import MOST_CLASSES
 from ...errors import DataError, SettingsError, UsageError
 from ...workers.models.bank_file import SUFFIX, StoredBank, bank_bytes
 from ...workers.models.load import ModelSpec, load_feature_model

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...engine.methods.build_explainer import Fit
+from ...engine.method_fit import Fit
 from ...engine.methods.registry import find_method
 from ...engine.metrics import METRICS
 from ...engine.metrics.chance_maps import floored

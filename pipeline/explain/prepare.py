@@ -11,10 +11,10 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from torch import nn
 
-from ...engine.methods.build_explainer import check_fit
+from ...engine.method_fit import check_fit
 from ...engine.metrics import spelt_out
 from ...engine.metrics.evaluate import find_metric
-from ...engine.scoring.confidence import SCORES
+from ...engine.scoring.confidence import CONFIDENCES
 from ...engine.scoring.scoring_options import Scoring
 from ...errors import DataError, UsageError
 from ...workers.models.load import LoadedModel, ModelSpec, load_model, remote_file
@@ -122,7 +122,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
         model.module,
         chosen,
         torch.zeros(model.preprocess.channels, *model.preprocess.size),
-        Scoring(budget=settings.budget, score=SCORES[score]),
+        Scoring(budget=settings.budget, confidence=CONFIDENCES[score]),
     )
     if idle := without_effect(settings):
         say(f"note: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with method {settings.method}")

@@ -11,8 +11,8 @@ from typing import cast
 import torch
 
 from ...engine.methods.registry import find_method
+from ...engine.methods.sise import SISE
 from ...engine.scoring.budget import masks_allowed
-from ...engine.sise.sise import SISE
 from ...errors import SampleError
 from ...workers.images.decode import Prepared
 from ...workers.samples import Row, Sample, Shard

@@ -102,9 +102,9 @@ def _recomputed(
 ) -> Arrivals:
     import torch  # here, because a report without this section needs no torch
 
-    from ...engine.scoring.confidence import SCORES
-    from ...engine.sise.block_views import compute_block_views
-    from ...engine.sise.sise import SISE
+    from ...engine.block_views import compute_block_views
+    from ...engine.methods.sise import SISE
+    from ...engine.scoring.confidence import CONFIDENCES
     from ...workers.models.load import ModelSpec, load_model
     from ..sources.reading.reader import FsspecReader
 
@@ -126,7 +126,7 @@ def _recomputed(
     said = rows.atlas.metadata.get("provenance", {}).get("settings", {})
     sise = SISE(
         module, **options, batch_size=min(int(settings.get("batch_size", 64)), 64),
-        budget=settings.get("budget", "exact"), score=SCORES[said.get("score", "softmax")],
+        budget=settings.get("budget", "exact"), confidence=CONFIDENCES[said.get("score", "softmax")],
     )  # fmt: skip
     begun, images = time.monotonic(), []
     each = _seconds_per_forward(module, model.preprocess, device)

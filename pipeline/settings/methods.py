@@ -39,12 +39,9 @@ def sentence(text: str) -> str:
 
 
 def method_groups() -> dict[str, type[SettingsGroup]]:
-    """The groups by method. A method whose package does not say where its settings are has none, for looking would mean to import it;
-    nor has one whose settings cannot be read, and choosing it tells why."""
+    """The groups by method; one whose package cannot be imported has none, and choosing it tells why."""
     groups: dict[str, type[SettingsGroup]] = {}
-    for name, entry in entries().items():
-        if not entry.settings:
-            continue
+    for name in entries():
         try:
             groups[name] = group_of(name, settings_class(name))
         except SettingsError:

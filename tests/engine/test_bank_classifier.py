@@ -9,12 +9,11 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from heatlas.engine.methods.bank_classifier import BankClassifier
-from heatlas.engine.methods.bound import bind_method
-from heatlas.engine.methods.build_explainer import check_fit, make_explainer
-from heatlas.engine.methods.feature_bank import NO_VOTE, FeatureBank, build_bank
-from heatlas.engine.methods.image_features import features_of
-from heatlas.engine.methods.registry import settings_class
+from heatlas.engine.features.bank_classifier import BankClassifier
+from heatlas.engine.features.feature_bank import NO_VOTE, FeatureBank, build_bank
+from heatlas.engine.features.image_features import features_of
+from heatlas.engine.method_fit import check_fit
+from heatlas.engine.methods.registry import bind_method, make_explainer, settings_class
 from heatlas.engine.metrics import spelt_out
 from heatlas.engine.metrics.sanity_check import randomised
 from heatlas.engine.scoring.fast_forward import ScoringForward, StandInWarning
@@ -295,7 +294,7 @@ def test_daam_explains_it_through_a_session(build, images: Tensor) -> None:
     found = method.explain(images)
     assert set(found.statuses) == {"ok"}
     assert torch.equal(found.predictions, logits.argmax(dim=1))
-    torch.testing.assert_close(found.scores, logits.softmax(dim=1).amax(dim=1))
+    torch.testing.assert_close(found.confidences, logits.softmax(dim=1).amax(dim=1))
     assert found.n_forwards == [2] * 5
     assert found.n_backwards == [1] * 5
     assert [tuple(one.shape) for one in found.extras["block_maps"] if one is not None] == [(2, 3, 3)] * 5

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from heatlas.engine.sise.block_views import compute_block_views
-from heatlas.engine.sise.sise import SISE
+from heatlas.engine.block_views import compute_block_views
+from heatlas.engine.methods.sise import SISE
 from torch import nn
 
 

@@ -7,9 +7,9 @@ import csv
 import numpy as np
 import pytest
 import torch
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.scoring.budget import LEAST_FORWARDS, LEAST_MASKS, check_budget, masks_allowed
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
 from hypothesis import given
 from hypothesis import strategies as st

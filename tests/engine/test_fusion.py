@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.sise.fusion import fuse, otsu_thresholds
 from heatlas.engine.sise.masks import extremes, min_max, select_maps, upsample, upsampled_sums
-from heatlas.engine.sise.sise import SISE
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
@@ -66,7 +66,7 @@ def both(
     mine = SISE(model, layers=layers, mu=mu)(images, [0])
     theirs = reference.sise(model, layers, images[0], 0, mu=mu)
     return [
-        (mine.maps[0].double().numpy(), mine.mask_counts[0].tolist(), float(mine.scores[0]), mine.statuses[0]),
+        (mine.maps[0].double().numpy(), mine.mask_counts[0].tolist(), float(mine.confidences[0]), mine.statuses[0]),
         (theirs.map, theirs.mask_counts, theirs.score, theirs.status),
     ]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from heatlas import statuses
+from heatlas.engine.explanation import Explanation
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics import METRICS
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise.sise import SISE, Explanation
 from heatlas.errors import SettingsError
 from torch import Tensor, nn
 
@@ -40,7 +41,7 @@ def finished(
 
 
 def as_given(one: Explained) -> Explanation:
-    return Explanation(one.status, one.error, one.prediction, one.target, one.score, one.logit, map=one.map)
+    return Explanation(one.status, one.error, one.prediction, one.target, one.confidence, one.logit, map=one.map)
 
 
 def test_every_metric_is_that_of_the_session_that_made_the_map(model: nn.Module, images: Tensor):
@@ -49,7 +50,11 @@ def test_every_metric_is_that_of_the_session_that_made_the_map(model: nn.Module,
 
     for key, one in measured.items():
         assert one.metrics == pytest.approx(made[key].metrics, rel=1e-3, abs=1e-4), key
-        assert (one.prediction, one.target, one.score) == (made[key].prediction, made[key].target, made[key].score)
+        assert (one.prediction, one.target, one.confidence) == (
+            made[key].prediction,
+            made[key].target,
+            made[key].confidence,
+        )
         assert torch.equal(one.map, made[key].map)
         spent_on_the_map = 1 + sum(made[key].mask_counts)
         assert one.n_forwards == made[key].n_forwards - spent_on_the_map

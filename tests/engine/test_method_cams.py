@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from heatlas.engine.methods import grad_cam, grad_cam_pp, layer_cam, refine_cam
-from heatlas.engine.methods.batch_settings import CamSettings, RefineCamSettings
-from heatlas.engine.methods.cams import Cam
+from heatlas.engine.methods import refine_cam
+from heatlas.engine.methods.cams import CAMS, Cam
 from heatlas.engine.methods.layer_gradients import LayerGradients
+from heatlas.engine.methods.registry import settings_class
 from heatlas.errors import ModelError, NoBlocksError, SettingsError
 from torch import Tensor, nn
 
@@ -59,21 +59,21 @@ def at(cam: Cam, images: Tensor, targets: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("layer", ["relu1", "relu2", "relu3"])
 def test_grad_cam_is_captums(net: nn.Module, images: Tensor, layer: str) -> None:
-    ours = at(Cam(net, CamSettings(layer), grad_cam.weigh), images, TARGETS)
+    ours = at(CAMS["grad_cam"](net, layer=layer), images, TARGETS)
     theirs = LayerGradCam(net, net.get_submodule(layer)).attribute(images, target=TARGETS)[:, 0]
     assert theirs.abs().amax(dim=(1, 2)).min() > 1e-6
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_the_last_block_layer_is_the_default(net: nn.Module, images: Tensor) -> None:
-    named = Cam(net, CamSettings("relu3"), grad_cam.weigh)
-    unnamed = Cam(net, CamSettings(), grad_cam.weigh)
-    assert torch.equal(unnamed.explain(images, TARGETS, [0] * 4).maps, named.explain(images, TARGETS, [0] * 4).maps)
+    named = CAMS["grad_cam"](net, layer="relu3")
+    unnamed = CAMS["grad_cam"](net)
+    assert torch.equal(unnamed.maps(images, TARGETS, [0] * 4).maps, named.maps(images, TARGETS, [0] * 4).maps)
 
 
 @pytest.mark.parametrize("layer", ["relu1", "relu3"])
 def test_grad_cam_pp_is_equation_19_with_its_three_sums(net: nn.Module, images: Tensor, layer: str) -> None:
-    ours = at(Cam(net, CamSettings(layer), grad_cam_pp.weigh), images, TARGETS).numpy()
+    ours = at(CAMS["grad_cam_pp"](net, layer=layer), images, TARGETS).numpy()
     for image, target, found in zip(images, TARGETS.tolist(), ours, strict=True):
         maps, slopes = slow_raw(net, net.get_submodule(layer), image, target)
         expected = np.zeros(maps.shape[1:])
@@ -99,12 +99,12 @@ def rescaled(raw: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "layer"),
-    [(grad_cam_pp, GradCAMPlusPlus, "relu3"), (layer_cam, LayerCAM, "relu2"), (layer_cam, LayerCAM, "relu3")],
+    [("grad_cam_pp", GradCAMPlusPlus, "relu3"), ("layer_cam", LayerCAM, "relu2"), ("layer_cam", LayerCAM, "relu3")],
 )
-def test_cams_are_those_of_pytorch_grad_cam(images: Tensor, ours, theirs, layer: str) -> None:
+def test_cams_are_those_of_pytorch_grad_cam(images: Tensor, ours: str, theirs, layer: str) -> None:
     net = three_blocks(0, size=SIZE).double()
     net.head.weight.data *= 100  # beside such gradients the constant in its Grad-CAM++ is nothing
-    found = rescaled(at(Cam(net, CamSettings(layer), ours.weigh), images, TARGETS))
+    found = rescaled(at(CAMS[ours](net, layer=layer), images, TARGETS))
     targets = [ClassifierOutputTarget(target) for target in TARGETS.tolist()]
     with theirs(net, [net.get_submodule(layer)]) as cam:
         expected = cam(images.clone(), targets=targets)
@@ -115,7 +115,13 @@ def test_refine_cam_is_its_authors(images: Tensor) -> None:
     net = three_blocks(0, size=SIZE).double()
     net.head.weight.data *= 100
     names = ("relu1", "relu2", "relu3")
-    ours = refine_cam.RefineCam(net, RefineCamSettings()).explain(images, TARGETS, [0] * 4).maps
+    ours = (
+        refine_cam.RefineCAM(
+            net,
+        )
+        .maps(images, TARGETS, [0] * 4)
+        .maps
+    )
     method = RefineCAM(net, [net.get_submodule(name) for name in names])
     theirs = method(images.clone(), targets=[ClassifierOutputTarget(target) for target in TARGETS.tolist()])
     assert theirs.std(axis=(1, 2)).min() > 0.01
@@ -123,11 +129,11 @@ def test_refine_cam_is_its_authors(images: Tensor) -> None:
 
 
 def test_refine_cam_takes_the_last_layers_unless_named(net: nn.Module, images: Tensor) -> None:
-    named = refine_cam.RefineCam(net, RefineCamSettings(layers=("relu2", "relu3")))
-    depth = refine_cam.RefineCam(net, RefineCamSettings(depth=2))
-    one = refine_cam.RefineCam(net, RefineCamSettings(depth=1, base="layer_cam")).explain(images, TARGETS, [0] * 4).maps
-    assert torch.equal(named.explain(images, TARGETS, [0] * 4).maps, depth.explain(images, TARGETS, [0] * 4).maps)
-    whole = Cam(net, CamSettings(), layer_cam.weigh).explain(images, TARGETS, [0] * 4).maps
+    named = refine_cam.RefineCAM(net, layers=("relu2", "relu3"))
+    depth = refine_cam.RefineCAM(net, depth=2)
+    one = refine_cam.RefineCAM(net, depth=1, base="layer_cam").maps(images, TARGETS, [0] * 4).maps
+    assert torch.equal(named.maps(images, TARGETS, [0] * 4).maps, depth.maps(images, TARGETS, [0] * 4).maps)
+    whole = CAMS["layer_cam"](net).maps(images, TARGETS, [0] * 4).maps
     low = whole.amin(dim=(1, 2), keepdim=True)
     torch.testing.assert_close(one, (whole - low) / (1 - low), atol=1e-6, rtol=0)
 
@@ -146,7 +152,7 @@ def test_nothing_is_left_behind(net: nn.Module, images: Tensor) -> None:
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     with torch.inference_mode():
-        maps = Cam(net, CamSettings(), grad_cam.weigh).explain(images, TARGETS, [0] * 4).maps
+        maps = CAMS["grad_cam"](net).maps(images, TARGETS, [0] * 4).maps
     assert net.training
     assert all(parameter.grad is None for parameter in net.parameters())
     assert not any(module._forward_hooks for module in net.modules())
@@ -157,24 +163,24 @@ def test_nothing_is_left_behind(net: nn.Module, images: Tensor) -> None:
 
 
 def test_an_image_that_breaks_breaks_alone(net: nn.Module, images: Tensor) -> None:
-    cam = Cam(net, CamSettings(), grad_cam.weigh)
-    whole = cam.explain(images, TARGETS, [0] * 4).maps
+    cam = CAMS["grad_cam"](net)
+    whole = cam.maps(images, TARGETS, [0] * 4).maps
     broken = images.clone()
     broken[1, 0, 0, 0] = torch.nan
-    maps = cam.explain(broken, TARGETS, [0] * 4).maps
+    maps = cam.maps(broken, TARGETS, [0] * 4).maps
     assert not maps[1].isfinite().all()
     assert torch.equal(maps[[0, 2, 3]], whole[[0, 2, 3]])
 
 
 def test_an_unknown_layer_is_refused_with_one_that_is_near(net: nn.Module, images: Tensor) -> None:
     with pytest.raises(ModelError, match="unknown layer 'relu33'; did you mean 'relu3'"):
-        Cam(net, CamSettings("relu33"), grad_cam.weigh).explain(images, TARGETS, [0] * 4)
+        CAMS["grad_cam"](net, layer="relu33").maps(images, TARGETS, [0] * 4)
 
 
 def test_a_model_without_blocks_is_refused(images: Tensor) -> None:
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 24 * 20, 5)).double()
     with pytest.raises(NoBlocksError):
-        Cam(flat, CamSettings(), grad_cam.weigh).explain(images, TARGETS % 5, [0] * 4)
+        CAMS["grad_cam"](flat).maps(images, TARGETS % 5, [0] * 4)
 
 
 @pytest.mark.parametrize(
@@ -187,4 +193,4 @@ def test_a_model_without_blocks_is_refused(images: Tensor) -> None:
 )
 def test_settings_out_of_range_are_refused(settings: dict, text: str) -> None:
     with pytest.raises(SettingsError, match=text):
-        RefineCamSettings(**settings)
+        settings_class("refine_cam")(**settings)

@@ -8,13 +8,12 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from heatlas.engine.features.bank_classifier import BankClassifier
+from heatlas.engine.features.feature_bank import build_bank
+from heatlas.engine.features.image_features import features_of
 from heatlas.engine.methods.attention_capture import run_attention
 from heatlas.engine.methods.attention_weights import class_attention_of
-from heatlas.engine.methods.bank_classifier import BankClassifier
-from heatlas.engine.methods.batch_settings import DaamSettings
-from heatlas.engine.methods.daam import Daam
-from heatlas.engine.methods.feature_bank import build_bank
-from heatlas.engine.methods.image_features import features_of
+from heatlas.engine.methods.daam import DAAM
 from heatlas.errors import ModelError
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
@@ -141,7 +140,9 @@ def slow_block_maps(
 
 def test_block_maps_are_equations_7_to_9(case: tuple[nn.Module, Tensor]) -> None:
     model, images = case
-    found = Daam(model, DaamSettings()).explain(images, TARGETS, [0] * 3)
+    found = DAAM(
+        model,
+    ).maps(images, TARGETS, [0] * 3)
     for number, (image, target) in enumerate(zip(images, TARGETS.tolist(), strict=True)):
         maps = slow_block_maps(model, image, lambda logits, target=target: logits[0, target])
         rows, columns = images.shape[2] // 8, images.shape[3] // 8
@@ -156,10 +157,12 @@ def test_block_maps_are_equations_7_to_9(case: tuple[nn.Module, Tensor]) -> None
 
 def test_images_of_a_batch_do_not_merge(case: tuple[nn.Module, Tensor]) -> None:
     model, images = case
-    method = Daam(model, DaamSettings())
-    batch = method.explain(images, TARGETS, [0] * 3)
+    method = DAAM(
+        model,
+    )
+    batch = method.maps(images, TARGETS, [0] * 3)
     for number in range(3):
-        alone = method.explain(images[number : number + 1], TARGETS[number : number + 1], [0])
+        alone = method.maps(images[number : number + 1], TARGETS[number : number + 1], [0])
         torch.testing.assert_close(batch.maps[number], alone.maps[0])
         torch.testing.assert_close(batch.extras["block_maps"][number], alone.extras["block_maps"][0])
     assert float((batch.maps[0] - batch.maps[1]).abs().max()) > 0.01
@@ -167,7 +170,7 @@ def test_images_of_a_batch_do_not_merge(case: tuple[nn.Module, Tensor]) -> None:
 
 def test_blocks_count_alike_where_each_is_normed() -> None:
     model, images = torchvisions(), images_like(3, 3, (32, 32), seed=1).double()
-    found = Daam(model, DaamSettings(norm_per_block=True)).explain(images, TARGETS, [0] * 3)
+    found = DAAM(model, norm_per_block=True).maps(images, TARGETS, [0] * 3)
     blocks = found.extras["block_maps"].double()
     total = (blocks / blocks.amax(dim=(2, 3), keepdim=True)).sum(dim=1)
     full = nn.functional.interpolate(total[:, None], size=(32, 32), mode="bilinear", align_corners=False)[:, 0]
@@ -176,8 +179,10 @@ def test_blocks_count_alike_where_each_is_normed() -> None:
 
 def test_the_rendering_saturates_but_keeps_the_order() -> None:
     model, images = torchvisions(), images_like(3, 3, (32, 32), seed=1).double()
-    plain = Daam(model, DaamSettings()).explain(images, TARGETS, [0] * 3)
-    drawn = Daam(model, DaamSettings(rendering=True)).explain(images, TARGETS, [0] * 3)
+    plain = DAAM(
+        model,
+    ).maps(images, TARGETS, [0] * 3)
+    drawn = DAAM(model, rendering=True).maps(images, TARGETS, [0] * 3)
     total = plain.extras["block_maps"].sum(dim=1)
     level = (5 * total / total.amax(dim=(1, 2), keepdim=True)).sigmoid()
     level = (level - level.amin(dim=(1, 2), keepdim=True)) / (level - level.amin(dim=(1, 2), keepdim=True)).amax(
@@ -219,13 +224,27 @@ def gated() -> nn.Module:
 )
 def test_models_that_it_cannot_read_are_refused(build, size: tuple[int, int], text: str) -> None:
     with pytest.raises(ModelError, match=text):
-        Daam(build(), DaamSettings()).explain(images_like(3, 3, size, seed=1).double(), TARGETS, [0] * 3)
+        DAAM(
+            build(),
+        ).maps(images_like(3, 3, size, seed=1).double(), TARGETS, [0] * 3)
 
 
 def test_half_precision_is_not_taken_for_another_formula() -> None:
     model, images = timms().bfloat16(), images_like(3, 3, (32, 48), seed=1)
-    wide = Daam(timms(), DaamSettings()).explain(images.double(), TARGETS, [0] * 3).maps
-    half = Daam(model, DaamSettings()).explain(images.bfloat16(), TARGETS, [0] * 3).maps
+    wide = (
+        DAAM(
+            timms(),
+        )
+        .maps(images.double(), TARGETS, [0] * 3)
+        .maps
+    )
+    half = (
+        DAAM(
+            model,
+        )
+        .maps(images.bfloat16(), TARGETS, [0] * 3)
+        .maps
+    )
     assert float((wide - half).abs().mean()) < 0.05
 
 
@@ -237,7 +256,9 @@ def test_a_self_supervised_model_is_explained_by_its_nearest_features() -> None:
         features = F.normalize(model(images), dim=1)
     torch.testing.assert_close(bank.features, features)
     classes = bank.classes(features[:3])
-    found = Daam(BankClassifier(model, bank), DaamSettings()).explain(images[:3], classes, [0] * 3)
+    found = DAAM(
+        BankClassifier(model, bank),
+    ).maps(images[:3], classes, [0] * 3)
     for number in range(3):
         near = (features @ features[number]).argsort(descending=True)[:20]
         votes = dict.fromkeys(range(3), 0.0)
@@ -261,7 +282,9 @@ def test_a_class_that_no_neighbour_has_gives_a_constant_map() -> None:
     model, images = timms(num_classes=0), images_like(30, 3, (32, 48), seed=1).double()
     labels = torch.zeros(30, dtype=torch.long)
     bank = build_bank(model, [(images, labels)], num_classes=6)
-    found = Daam(BankClassifier(model, bank), DaamSettings()).explain(images[:2], torch.tensor([0, 5]), [0] * 2)
+    found = DAAM(
+        BankClassifier(model, bank),
+    ).maps(images[:2], torch.tensor([0, 5]), [0] * 2)
     assert float(found.maps[0].amax()) == 1
     assert float(found.maps[1].amax()) == 0
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from heatlas.engine.fill import gaussian_blur
 from heatlas.engine.methods import fovex
-from heatlas.engine.methods.batch_settings import FovexSettings
-from heatlas.engine.methods.fovex import Fovex
+from heatlas.engine.methods.fovex import FovEx
+from heatlas.engine.methods.registry import settings_class
 from heatlas.engine.random import sample_generator
 from heatlas.errors import SettingsError
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from ..support.oracle_nets import images_like, three_blocks
 SIZE = (24, 30)
 TARGETS = torch.tensor([3, 0, 9])
 SEEDS = (11, 5, 7)
+FovexSettings = settings_class("fovex")
 SHORT = FovexSettings(fixations=3, steps=6)
 
 
@@ -31,9 +34,7 @@ def images() -> Tensor:
     return images_like(3, 3, SIZE, seed=1).double()
 
 
-def slow(
-    net: nn.Module, image: Tensor, target: int, seed: int, settings: FovexSettings
-) -> tuple[Tensor, Tensor, Tensor]:
+def slow(net: nn.Module, image: Tensor, target: int, seed: int, settings: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Map, fixations and losses of one image, as the specification tells it."""
     draws = torch.rand(settings.fixations, settings.steps, 2, generator=sample_generator(0, seed, "fovex")) * 2 - 1
     offset = gaussian_blur(image[None], 10.0, 41)[0] - image
@@ -76,8 +77,8 @@ def slow(
     ],
     ids=["default", "without restart", "as released"],
 )
-def test_the_search_is_the_specifications(net: nn.Module, images: Tensor, settings: FovexSettings) -> None:
-    found = Fovex(net, settings).explain(images, TARGETS, SEEDS)
+def test_the_search_is_the_specifications(net: nn.Module, images: Tensor, settings: Any) -> None:
+    found = FovEx(net, **vars(settings)).maps(images, TARGETS, SEEDS)
     for number in range(3):
         heat, path, losses = slow(net, images[number], int(TARGETS[number]), SEEDS[number], settings)
         torch.testing.assert_close(found.extras["fixations"][number], path.float())
@@ -86,18 +87,18 @@ def test_the_search_is_the_specifications(net: nn.Module, images: Tensor, settin
 
 
 def test_paths_depend_on_the_image_and_its_seed_alone(net: nn.Module, images: Tensor) -> None:
-    method = Fovex(net, SHORT)
-    forth = method.explain(images, TARGETS, SEEDS)
-    back = method.explain(images.flip(0), TARGETS.flip(0), SEEDS[::-1])
-    alone = method.explain(images[1:2], TARGETS[1:2], SEEDS[1:2])
+    method = FovEx(net, **vars(SHORT))
+    forth = method.maps(images, TARGETS, SEEDS)
+    back = method.maps(images.flip(0), TARGETS.flip(0), SEEDS[::-1])
+    alone = method.maps(images[1:2], TARGETS[1:2], SEEDS[1:2])
     assert torch.equal(forth.extras["fixations"], back.extras["fixations"].flip(0))
     assert torch.equal(forth.extras["fixations"][1], alone.extras["fixations"][0])
-    same_image = method.explain(images[:1].expand(8, -1, -1, -1), TARGETS[:1].expand(8), range(8))
+    same_image = method.maps(images[:1].expand(8, -1, -1, -1), TARGETS[:1].expand(8), range(8))
     assert len({tuple(path.flatten().tolist()) for path in same_image.extras["fixations"]}) > 1
 
 
 def test_the_loss_of_a_fixation_is_that_of_its_place(net: nn.Module, images: Tensor) -> None:
-    found = Fovex(net, FovexSettings(fixations=1, steps=6)).explain(images, TARGETS, SEEDS)
+    found = FovEx(net, **vars(FovexSettings(fixations=1, steps=6))).maps(images, TARGETS, SEEDS)
     place = found.extras["fixations"][:, 0].double()
     rows, columns = (torch.linspace(-1, 1, side, dtype=torch.float64) for side in SIZE)
     distance = (rows[None, :, None] - place[:, 1, None, None]) ** 2 + (columns - place[:, 0, None, None]) ** 2
@@ -108,10 +109,10 @@ def test_the_loss_of_a_fixation_is_that_of_its_place(net: nn.Module, images: Ten
 
 
 def test_an_image_that_breaks_breaks_alone(net: nn.Module, images: Tensor) -> None:
-    whole = Fovex(net, SHORT).explain(images, TARGETS, SEEDS)
+    whole = FovEx(net, **vars(SHORT)).maps(images, TARGETS, SEEDS)
     broken = images.clone()
     broken[1, 0, 0, 0] = torch.inf
-    found = Fovex(net, SHORT).explain(broken, TARGETS, SEEDS)
+    found = FovEx(net, **vars(SHORT)).maps(broken, TARGETS, SEEDS)
     assert found.maps[1].isnan().all()
     assert torch.equal(found.maps[[0, 2]], whole.maps[[0, 2]])
 
@@ -119,7 +120,7 @@ def test_an_image_that_breaks_breaks_alone(net: nn.Module, images: Tensor) -> No
 def test_it_costs_what_it_says(net: nn.Module, images: Tensor) -> None:
     rows: list[int] = []
     handle = net.register_forward_hook(lambda module, args, output: rows.append(len(output)))
-    found = Fovex(net, SHORT).explain(images, TARGETS, SEEDS)
+    found = FovEx(net, **vars(SHORT)).maps(images, TARGETS, SEEDS)
     handle.remove()
     assert sum(rows) == 3 * found.cost.forwards
     assert found.cost == fovex.cost(SHORT)

@@ -7,9 +7,9 @@ import torch
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from captum.attr import Occlusion as CaptumOcclusion
 from heatlas.engine.fill import baseline_of, gaussian_blur
-from heatlas.engine.methods.batch_settings import IntegratedGradientsSettings, OcclusionSettings
 from heatlas.engine.methods.integrated_gradients import IntegratedGradients
 from heatlas.engine.methods.occlusion import Occlusion, edges
+from heatlas.engine.methods.registry import settings_class
 from heatlas.errors import SettingsError
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur as torchvision_blur
@@ -32,30 +32,30 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize("steps", [1, 7, 32])
 def test_integrated_gradients_are_captums(net: nn.Module, images: Tensor, steps: int) -> None:
-    ours = IntegratedGradients(net, IntegratedGradientsSettings(steps)).attribution(images, TARGETS)
+    ours = IntegratedGradients(net, steps=steps).attribution(images, TARGETS)
     theirs = CaptumIntegratedGradients(net).attribute(images, target=TARGETS, n_steps=steps).sum(dim=1)
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-7)  # its places are float32
 
 
 @pytest.mark.parametrize("baseline", ["zero", "mean", "blur"])
 def test_integrated_gradients_add_up_to_the_logits_rise(net: nn.Module, images: Tensor, baseline) -> None:
-    found = IntegratedGradients(net, IntegratedGradientsSettings(200, baseline)).attribution(images, TARGETS)
+    found = IntegratedGradients(net, steps=200, baseline=baseline).attribution(images, TARGETS)
     with torch.no_grad():
         rise = (net(images) - net(baseline_of(images, baseline))).gather(1, TARGETS[:, None])[:, 0]
     torch.testing.assert_close(found.sum(dim=(1, 2)), rise, atol=0.02 * float(rise.abs().max()), rtol=0)
 
 
 def test_the_sign_says_what_is_kept(net: nn.Module, images: Tensor) -> None:
-    signed = IntegratedGradients(net, IntegratedGradientsSettings(8)).attribution(images, TARGETS)
+    signed = IntegratedGradients(net, steps=8).attribution(images, TARGETS)
     for sign, kept in (("positive", signed.clamp(min=0)), ("absolute", signed.abs())):
-        method = IntegratedGradients(net, IntegratedGradientsSettings(8, sign=sign))
+        method = IntegratedGradients(net, steps=8, sign=sign)
         expected = kept / kept.amax(dim=(1, 2), keepdim=True)
-        torch.testing.assert_close(method.explain(images, TARGETS, [0] * 3).maps, expected.float())
+        torch.testing.assert_close(method.maps(images, TARGETS, [0] * 3).maps, expected.float())
 
 
 @pytest.mark.parametrize("output", ["probability", "logit"])
 def test_occlusion_is_captums(net: nn.Module, images: Tensor, output) -> None:
-    ours = Occlusion(net, OcclusionSettings(positions=13, output=output)).raw(images, TARGETS).maps
+    ours = Occlusion(net, positions=13, output=output).raw(images, TARGETS).maps
 
     def score(batch: Tensor) -> Tensor:
         return net(batch).softmax(dim=1) if output == "probability" else net(batch)
@@ -71,11 +71,7 @@ def test_occlusion_finds_the_only_pixel_that_counts() -> None:
         def forward(self, batch: Tensor) -> Tensor:
             return torch.stack([batch[:, 0, 9, 3] * 4, batch[:, 0, 0, 0] * 0], dim=1)
 
-    maps = (
-        Occlusion(Spot(), OcclusionSettings(positions=12, window=1 / 12))
-        .explain(torch.ones(1, 1, 12, 12), torch.tensor([0]), [0])
-        .maps
-    )
+    maps = Occlusion(Spot(), positions=12, window=1 / 12).maps(torch.ones(1, 1, 12, 12), torch.tensor([0]), [0]).maps
     assert maps[0, 9, 3] == 1
     assert int((maps > 0).sum()) == 1
 
@@ -102,18 +98,21 @@ def test_the_mean_is_each_images_own(images: Tensor) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: IntegratedGradientsSettings(steps=0), "steps must be at least 1, got 0"),
+        (lambda: settings_class("integrated_gradients")(steps=0), "steps must be at least 1, got 0"),
         (
-            lambda: IntegratedGradientsSettings(baseline="black"),
+            lambda: settings_class("integrated_gradients")(baseline="black"),
             "baseline must be one of zero, mean, blur, got 'black'",
         ),
         (
-            lambda: IntegratedGradientsSettings(sign="negative"),
+            lambda: settings_class("integrated_gradients")(sign="negative"),
             "sign must be one of positive, absolute, got 'negative'",
         ),
-        (lambda: OcclusionSettings(positions=1), "positions must be at least 2, got 1"),
-        (lambda: OcclusionSettings(window=1.0), r"window must be in \(0, 1\), got 1.0"),
-        (lambda: OcclusionSettings(output="margin"), "output must be one of probability, logit, got 'margin'"),
+        (lambda: settings_class("occlusion")(positions=1), "positions must be at least 2, got 1"),
+        (lambda: settings_class("occlusion")(window=1.0), r"window must be in \(0, 1\), got 1.0"),
+        (
+            lambda: settings_class("occlusion")(output="margin"),
+            "output must be one of probability, logit, got 'margin'",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(make, text: str) -> None:

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from heatlas.engine.fill import baseline_of
 from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.layers.capture import capture_layers
-from heatlas.engine.methods.bound import bind_method
+from heatlas.engine.methods.registry import bind_method
+from heatlas.engine.methods.sise import SISE, AdaSISE
 from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.random import sample_generator
 from heatlas.engine.scoring.confidence import SOFTMAX
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.sise.fusion import otsu_thresholds
 from heatlas.engine.sise.masks import average_gradients, select_by_otsu
-from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
 from pytorch_grad_cam import ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -145,7 +145,8 @@ def test_ada_sise_keeps_the_largest_alone_where_none_is_above_and_no_constant_ma
 )
 def test_sise_with_options_is_its_equations(options: dict, net: nn.Module, image: Tensor) -> None:
     target = 1
-    sise = SISE(net, batch_size=8, **{"mu": 0.2, **options})
+    kind, more = (AdaSISE, {}) if "mu" in options else (SISE, {"mu": 0.2, **options})
+    sise = kind(net, batch_size=8, **more)
     found = sise(image[None], [target], keep_layers=True)
     assert found.statuses == ["ok"]
     plan = sise.plan(image)
@@ -185,10 +186,7 @@ def test_sise_with_options_is_its_equations(options: dict, net: nn.Module, image
 def test_the_baseline_costs_one_forward(net: nn.Module, image: Tensor) -> None:
     spent = []
     for baseline in (False, True):
-        sise = SISE(net, batch_size=8, baseline=baseline)
-        pending = sise.begin(image, 1)
-        sise.finish(pending)
-        spent.append(sise.complete(pending).n_forwards)
+        spent += SISE(net, batch_size=8, baseline=baseline).explain(image[None], 1).n_forwards
     assert spent[1] == spent[0] + 1
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heatlas.engine.methods.batch_settings import CamSettings
+from heatlas.engine.methods.batch_method import BatchMethod
 from heatlas.engine.methods.cams import Cam
-from heatlas.engine.methods.registry import find_method
+from heatlas.engine.methods.registry import make_explainer, settings_class
 from torch import Tensor, nn
 from torchcam.methods import GradCAM, LayerCAM
 from torchcam.methods.gradient import _GradCAM
@@ -37,7 +37,7 @@ def labels() -> Tensor:
 def test_cams_are_torchcams(
     model: nn.Module, images: Tensor, labels: Tensor, name: str, theirs: type[_GradCAM], layer: str
 ) -> None:
-    ours = find_method(name).build(model, CamSettings(layer))
+    ours = make_explainer(name, model, settings_class(name)(layer=layer))
     assert isinstance(ours, Cam)
     raw = ours.raw(images, labels).maps.relu()
     with theirs(model, layer) as cam:
@@ -51,8 +51,9 @@ def test_cams_are_torchcams(
 def test_more_of_the_map_is_in_the_boxes_than_chance_would_put_there(
     model: nn.Module, images: Tensor, labels: Tensor, name: str
 ) -> None:
-    declared = find_method(name)
-    maps = declared.build(model, declared.settings()).explain(images, labels, range(COUNT)).maps
+    method = make_explainer(name, model)
+    assert isinstance(method, BatchMethod)
+    maps = method.maps(images, labels, range(COUNT)).maps
     boxes = torch.stack([truth_of(row) for row in samples()[:COUNT]])
     inside = (maps * boxes).sum(dim=(1, 2)) / maps.sum(dim=(1, 2))
     chance = boxes.float().mean(dim=(1, 2))

@@ -6,17 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from heatlas.engine.methods import ucag
-from heatlas.engine.methods.batch_settings import CamSettings, UcagSettings
-from heatlas.engine.methods.cams import Cam, RawMaps
-from heatlas.engine.methods.grad_cam import weigh
+from heatlas.engine.methods.cams import CAMS, RawMaps
 from heatlas.engine.methods.protocol import Cost
-from heatlas.engine.methods.ucag import CropAxis, Ucag
+from heatlas.engine.methods.registry import settings_class
+from heatlas.engine.methods.ucag import UCAG, CropAxis
 from heatlas.errors import SettingsError
 from torch import Tensor
 
 from ..support.oracle_nets import images_like, three_blocks
 
 TARGETS = torch.tensor([3, 0])
+
+
+NET = three_blocks(0)
 
 
 class Constant:
@@ -45,9 +47,10 @@ def test_crops_lie_as_released(side: int, crop: int, stride: int, canvas: int) -
     assert axis.shown(5).stop == min(side, canvas)
 
 
-def test_crops_of_224_are_enlarged_to_322() -> None:
+def test_crops_of_224_are_enlarged_to_322(monkeypatch: pytest.MonkeyPatch) -> None:
     base = Constant()
-    Ucag(base, UcagSettings()).explain(images_like(2, 3, (224, 224), seed=0), TARGETS, [0, 0])
+    monkeypatch.setattr(UCAG, "source", base)
+    UCAG(NET).maps(images_like(2, 3, (224, 224), seed=0), TARGETS, [0, 0])
     assert [tuple(one.shape) for one in base.seen] == [(2, 3, 322, 322)] * 36
 
 
@@ -62,7 +65,8 @@ def test_a_constant_map_keeps_the_centre_bias_unless_told(
         return canvas.float()
 
     monkeypatch.setattr(ucag, "conquered", keep)
-    Ucag(Constant(), UcagSettings(count_offset=offset)).explain(images_like(2, 3, (224, 224), seed=0), TARGETS, [0, 0])
+    monkeypatch.setattr(UCAG, "source", Constant())
+    UCAG(NET, count_offset=offset).maps(images_like(2, 3, (224, 224), seed=0), TARGETS, [0, 0])
     covered = (
         canvases[0] / torch.tensor(0.1, dtype=torch.float64).exp()
     )  # ten classes alike: a probability of 0.1 in each crop
@@ -78,8 +82,8 @@ def test_maps_are_put_together_crop_by_crop() -> None:
     size = (56, 70)
     net = three_blocks(0, size=size).double()
     images = images_like(2, 3, size, seed=1).double()
-    found = Ucag(Cam(net, CamSettings(), weigh), UcagSettings()).explain(images, TARGETS, [0, 0])
-    base = Cam(net, CamSettings(), weigh)
+    found = UCAG(net).maps(images, TARGETS, [0, 0])
+    base = CAMS["grad_cam"](net)
     for number, (image, target) in enumerate(zip(images, TARGETS, strict=True)):
         (height, down), (width, across) = (
             (side * 124 // 224, (side - (side * 124 // 224 - 1) + 1) // 5) for side in size
@@ -114,9 +118,9 @@ def test_maps_are_put_together_crop_by_crop() -> None:
 @pytest.mark.parametrize("base", list(ucag.BASES))
 def test_every_base_explains_crops_at_its_declared_cost(base: str) -> None:
     size = (28, 28)
-    net, settings = three_blocks(0, size=size), UcagSettings(base=base)
-    found = ucag.build(net, settings).explain(images_like(2, 3, size, seed=1), TARGETS, [0, 0])
-    assert found.cost == ucag.cost(settings)
+    net = UCAG(three_blocks(0, size=size), base=base)
+    found = net.maps(images_like(2, 3, size, seed=1), TARGETS, [0, 0])
+    assert found.cost == ucag.cost(net)
     assert found.maps.shape == (2, *size)
     assert float(found.maps.amin()) >= 0
     assert 0 < float(found.maps.amax()) <= 1 + 1e-6
@@ -124,8 +128,8 @@ def test_every_base_explains_crops_at_its_declared_cost(base: str) -> None:
 
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"base must be one of grad_cam.*got 'gradcam'; did you mean 'grad_cam'"):
-        ucag.build(three_blocks(0), UcagSettings(base="gradcam"))
+        UCAG(three_blocks(0), base="gradcam")
     with pytest.raises(SettingsError, match="count_offset must be 0 or 1, got 2"):
-        UcagSettings(count_offset=2)
+        settings_class("ucag")(count_offset=2)
     with pytest.raises(SettingsError, match="magnify must be above 0, got 0"):
-        UcagSettings(magnify=0)
+        settings_class("ucag")(magnify=0)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from heatlas.engine.methods.bound import BoundMethod, MethodResult, bind_method
-from heatlas.engine.methods.build_explainer import check_fit, make_explainer
-from heatlas.engine.methods.registry import entries, find_method, settings_class
+from heatlas.engine.explainer import Explainer
+from heatlas.engine.explanation import Explanations
+from heatlas.engine.method_fit import check_fit
+from heatlas.engine.methods.batch_method import BatchMethod
+from heatlas.engine.methods.registry import bind_method, entries, find_method, make_explainer, settings_class
 from heatlas.engine.metrics import spelt_out
 from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.scoring.scoring_options import Scoring
@@ -65,7 +67,7 @@ def last_linear(model: nn.Module) -> nn.Linear:
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
-def bound(name: str, model: nn.Module, scoring: Scoring = Scoring(batch_size=16), **more: Any) -> BoundMethod:  # noqa: B008  (frozen)
+def bound(name: str, model: nn.Module, scoring: Scoring = Scoring(batch_size=16), **more: Any) -> Explainer:  # noqa: B008  (frozen)
     return bind_method(name, model, scoring=scoring, **{**SHORT.get(name, {}), **more})
 
 
@@ -83,10 +85,10 @@ class Row:
     extras: dict[str, Tensor]
 
     @classmethod
-    def of(cls, found: MethodResult, place: int) -> Row:
+    def of(cls, found: Explanations, place: int) -> Row:
         rest = (
             found.statuses[place], found.errors[place], int(found.targets[place]), int(found.predictions[place]),
-            float(found.scores[place]), found.n_forwards[place], found.n_backwards[place],
+            float(found.confidences[place]), found.n_forwards[place], found.n_backwards[place],
         )  # fmt: skip
         extras = {name: one for name, values in found.extras.items() if (one := values[place]) is not None}
         return cls(found.maps[place], rest, extras)
@@ -129,14 +131,13 @@ def test_the_predicted_class_is_explained_unless_another_is_asked_for(name: str,
     found = method.explain(images)
     assert torch.equal(found.targets, logits.argmax(dim=1))
     assert torch.equal(found.predictions, found.targets)
-    torch.testing.assert_close(found.scores, logits.softmax(dim=1).amax(dim=1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.confidences, logits.softmax(dim=1).amax(dim=1), rtol=1e-5, atol=1e-6)
     same = method.explain(images, found.targets)
     for place in range(len(images)):
         Row.of(found, place).alike(Row.of(same, place))
     other = method.explain(images, (found.targets + 1) % CLASSES)
     assert torch.equal(other.predictions, found.predictions)
-    if find_method(name).class_specific:
-        assert not torch.equal(other.maps, found.maps)
+    assert not torch.equal(other.maps, found.maps)
     with pytest.raises(TargetError, match=f"from 0 to {CLASSES - 1}, got {CLASSES}"):
         method.explain(images, CLASSES)
     with pytest.raises(TargetError, match="got -1"):
@@ -172,7 +173,7 @@ def test_what_is_not_a_number_becomes_a_status(name: str, images: Tensor) -> Non
     assert found.statuses == ["non_finite"] * 3
     assert all(found.errors)
     assert not bool(found.maps.any())
-    assert bool(found.scores.isfinite().all())
+    assert bool(found.confidences.isfinite().all())
     assert all(one is None for values in found.extras.values() for one in values)
 
 
@@ -260,8 +261,7 @@ def counted(model: nn.Module) -> Iterator[Count]:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_declared_cost_is_what_is_spent(name: str, images: Tensor) -> None:
     model, settings = model_for(name), settings_class(name)(**SHORT.get(name, {}))
-    declared, made = find_method(name).cost(settings), find_method(name).build(model, settings)
-    method = bound(name, model, Scoring(batch_size=1))
+    declared, method = find_method(name).cost(settings), bound(name, model, Scoring(batch_size=1))
     method.explain(images[:1])  # finds its layers with a forward that belongs to no image
     with counted(model) as run:
         rows = method.explain(images[:2])
@@ -270,25 +270,12 @@ def test_the_declared_cost_is_what_is_spent(name: str, images: Tensor) -> None:
         extra = 0 if name in PACKED else 1
         assert rows.n_forwards == [declared.forwards + extra] * 2
         assert rows.n_backwards == [declared.backwards] * 2
-    if name not in PACKED:
-        made.explain(images[:1], torch.tensor([1]), [5])
+    if isinstance(method, BatchMethod):
         with counted(model) as direct:
-            cost = made.explain(images[:2], torch.tensor([1, 2]), [5, 6]).cost
+            cost = method.maps(images[:2], torch.tensor([1, 2]), [5, 6]).cost
         assert (direct.forwards, direct.backwards) == (2 * cost.forwards, 2 * cost.backwards)
         assert cost == declared
     assert find_method(name).gradients == bool(run.backwards)
-
-
-@pytest.mark.parametrize("name", PACKED)
-def test_a_packed_method_as_a_function_gives_the_same(name: str, images: Tensor) -> None:
-    model, settings = model_for(name), settings_class(name)(**SHORT.get(name, {}))
-    made = find_method(name).build(model, settings).explain(images[:2], torch.tensor([1, 2]), [5, 6])
-    rows = bound(name, model, Scoring()).explain(images[:2], [1, 2], seeds=[5, 6])
-    assert torch.equal(made.maps, rows.maps)
-    assert made.cost.forwards == round(sum(rows.n_forwards) / 2)
-    last_linear(model).bias.data[0] = torch.nan
-    broken = find_method(name).build(model, settings).explain(images[:2], torch.tensor([1, 2]), [5, 6])
-    assert bool(broken.maps.isnan().all())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -329,7 +316,7 @@ def test_settings_have_help_and_refuse_what_they_do_not_know(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("sise", "ada_sise")])
 def test_only_methods_that_can_leave_masks_out_take_a_budget(name: str) -> None:
     with pytest.raises(SettingsError, match=f"method {name} .* budget must be exact, got 'fast'"):
-        bound(name, model_for(name), replace(Scoring(), budget="fast"))
+        bound(name, model_for(name), Scoring(budget="fast"))
 
 
 @pytest.mark.parametrize("name", NAMES)

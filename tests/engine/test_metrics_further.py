@@ -10,11 +10,11 @@ import pytest
 import scipy.stats
 import torch
 from captum.metrics import infidelity, sensitivity_max
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics import METRICS, Subject, rank_pixels
 from heatlas.engine.metrics.coherence import harmonic_mean
 from heatlas.engine.metrics.sensitivity import draw_squares
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
 from torch import Tensor, nn
 

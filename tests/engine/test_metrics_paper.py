@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics import METRICS, Evidence, rank_pixels
 from heatlas.engine.metrics.protocol import Subject
-from heatlas.engine.scoring.masked_scorer import Job, Scorer
+from heatlas.engine.requests import Job
+from heatlas.engine.scoring.masked_scorer import Scorer
+from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import Explained, ExplainSession
-from heatlas.engine.sise.sise import SISE
 from heatlas.errors import SettingsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +35,7 @@ def localise(maps: Tensor, truth: Tensor) -> dict[str, list[float | None]]:
 def faithfulness(model: nn.Module, image: Tensor, heat: Tensor, target: int, batch_size: int = 4) -> dict[str, float]:
     """Drop and increase of one map, which need not be an explanation."""
     order = rank_pixels(heat[None])[0]
-    scorer = Scorer(model, batch_size=batch_size)
+    scorer = Scorer(model, Scoring(batch_size=batch_size))
     probes = {probe.name: probe for name in ("drop_pct", "increase") for probe in METRICS[name].probes}
     subject = Subject(image=image, map=heat, order=order, target=target, prediction=target)
     jobs = {name: Job(probe.count, target, probe.make(subject).fill) for name, probe in probes.items()}

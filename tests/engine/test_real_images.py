@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise.sise import SISE
 from torch import nn
 
 from ..support import reference
@@ -45,7 +45,7 @@ def test_maps_and_metrics_of_photographs_equal_the_oracle(model: nn.Module, mu: 
         oracle = reference.sise(model, LAYERS, image, int(row["label"]), mu=mu)
         assert (one.status, list(one.mask_counts)) == (oracle.status, oracle.mask_counts), row["file"]
         assert one.prediction == oracle.prediction
-        assert one.score == pytest.approx(oracle.score, abs=1e-4)
+        assert one.confidence == pytest.approx(oracle.score, abs=1e-4)
         assert one.map is not None
         heat = one.map.double().numpy()
         stable = ~oracle.gated_near(1e-5)

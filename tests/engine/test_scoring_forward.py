@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from heatlas.engine.methods.sise import SISE
+from heatlas.engine.requests import Job
 from heatlas.engine.scoring.fast_forward import ScoringForward, StandInWarning, foldable, folded
-from heatlas.engine.scoring.masked_scorer import Job, Scorer
-from heatlas.engine.sise.sise import SISE
+from heatlas.engine.scoring.masked_scorer import Scorer
+from heatlas.engine.scoring.scoring_options import Scoring
 from torch import Tensor, nn
 
 
@@ -84,7 +86,7 @@ def test_maps_with_folded_norms_are_the_same():
     plain, fast = (SISE(model, batch_size=8, fold_bn=fold)(images()) for fold in (False, True))
     assert fast.statuses == plain.statuses
     assert "ok" in plain.statuses
-    torch.testing.assert_close(fast.scores, plain.scores, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fast.confidences, plain.confidences, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(fast.maps, plain.maps, atol=1e-3, rtol=1e-3)
 
 
@@ -168,16 +170,16 @@ def scored(scorer: Scorer, count: int) -> Tensor:
 def test_out_of_memory_halves_the_micro_batch_and_remembers(error: type[Exception]):
     plain = seeded(Normed())
     tight = TightMemory(plain, 3, error).eval()
-    scorer = Scorer(tight, batch_size=8)
+    scorer = Scorer(tight, Scoring(batch_size=8))
     found = scored(scorer, 20)
     assert scorer.micro_batch == 2
     assert tight.rows[:3] == [8, 4, 2]  # halved until it fits
     assert set(tight.rows[3:]) == {2}  # and never tried larger again
-    torch.testing.assert_close(found, scored(Scorer(plain, batch_size=8), 20), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found, scored(Scorer(plain, Scoring(batch_size=8)), 20), atol=1e-6, rtol=1e-5)
 
 
 def test_out_of_memory_with_one_row_is_raised():
-    scorer = Scorer(TightMemory(seeded(Normed()), 0).eval(), batch_size=4)
+    scorer = Scorer(TightMemory(seeded(Normed()), 0).eval(), Scoring(batch_size=4))
     with pytest.raises(torch.OutOfMemoryError):
         scored(scorer, 4)
     assert scorer.micro_batch == 1
@@ -188,13 +190,13 @@ def test_out_of_memory_while_choosing_is_no_reason_to_fall_back(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ):
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)
-    scorer = Scorer(TightMemory(seeded(Normed()), 2, error).eval(), batch_size=4, compile=True)
+    scorer = Scorer(TightMemory(seeded(Normed()), 2, error).eval(), Scoring(batch_size=4, compile=True))
     scored(scorer, 4)
     assert scorer.micro_batch == 2
 
 
 def test_warming_up_makes_the_choice_and_scores_nothing():
-    scorer = Scorer(seeded(Branching()), batch_size=4, fold_bn=True)
+    scorer = Scorer(seeded(Branching()), Scoring(batch_size=4, fold_bn=True))
     with pytest.warns(StandInWarning):
         scorer.warm_up(images()[0])
     assert len(scored(scorer, 3)) == 3

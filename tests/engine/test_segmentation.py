@@ -7,7 +7,10 @@ import math
 import pytest
 import torch
 from heatlas.engine.explanation import Logits
-from heatlas.engine.methods.build_explainer import check_fit, make_explainer
+from heatlas.engine.method_fit import check_fit
+from heatlas.engine.methods.registry import make_explainer, settings_class
+from heatlas.engine.methods.sise import SISE
+from heatlas.engine.requests import Job
 from heatlas.engine.scoring.class_ranking import rank_classes
 from heatlas.engine.scoring.confidence import (
     SEGMENTATION,
@@ -18,10 +21,9 @@ from heatlas.engine.scoring.confidence import (
     soft_overlap,
     sum_in_mask,
 )
-from heatlas.engine.scoring.masked_scorer import Job, Scorer
+from heatlas.engine.scoring.masked_scorer import Scorer
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise.sise import SISE
 from heatlas.errors import ModelError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,7 +140,7 @@ def test_the_scene_travels_with_each_job() -> None:
             ]
             for one, scene, target in ((first, scenes[0], 1), (second, scenes[1], 3))
         ]
-    scorer = Scorer(net, batch_size=4, score=SEGMENTATION)
+    scorer = Scorer(net, Scoring(batch_size=4, confidence=SEGMENTATION))
     jobs = []
     for one, target in ((first, 1), (second, 3)):
 
@@ -155,34 +157,36 @@ def test_the_scene_travels_with_each_job() -> None:
 
 def test_a_map_lies_on_the_object_that_it_explains() -> None:
     net, image = TinySegmenter().eval(), scene_image()[None]
-    sise = SISE(net, batch_size=8, score=SEGMENTATION)
+    sise = SISE(net, batch_size=8, confidence=SEGMENTATION)
     result = sise(torch.cat([image, image]), [1, 3])
     assert result.statuses == ["ok", "ok"]
     assert result.predictions.tolist() == [1, 1]
     red, blue = result.maps
     assert red[2:10, 2:10].mean() > 3 * red[10:14, 12:18].mean()
     assert blue[10:14, 12:18].mean() > 3 * blue[2:10, 2:10].mean()
-    assert result.scores[0] > 0.5
+    assert result.confidences[0] > 0.5
     alone = sise(image, 3)
     assert torch.equal(alone.maps[0], blue), "whatever shares its batches"
 
 
 def test_a_class_that_is_nowhere_is_no_evidence() -> None:
     net = TinySegmenter().eval()
-    session = ExplainSession(SISE(net, batch_size=8, score=SEGMENTATION), ("drop_pct",))
+    session = ExplainSession(SISE(net, batch_size=8, confidence=SEGMENTATION), ("drop_pct",))
     [one] = [*session.push(0, scene_image(), target=2), *session.finish()]
-    assert (one.status, one.error, one.score) == ("no_evidence", "the model finds class 2 nowhere in the image", 0.0)
+    assert (one.status, one.error, one.confidence) == (
+        "no_evidence",
+        "the model finds class 2 nowhere in the image",
+        0.0,
+    )
 
 
 def test_metrics_and_other_methods_on_masks_use_the_same_score() -> None:
     net, image = TinySegmenter().eval(), scene_image()
     for name in ("sise", "rise"):
-        explainer = make_explainer(name, net, None, Scoring(batch_size=8, score=SEGMENTATION))
+        explainer = make_explainer(name, net, None, Scoring(batch_size=8, confidence=SEGMENTATION))
         if name == "rise":
-            from heatlas.engine.methods.packed_settings import RiseSettings
-
             explainer = make_explainer(
-                name, net, RiseSettings(masks=64, grid=5), Scoring(batch_size=8, score=SEGMENTATION)
+                name, net, settings_class("rise")(masks=64, grid=5), Scoring(batch_size=8, confidence=SEGMENTATION)
             )
         session = ExplainSession(explainer, ("drop_pct", "increase"))
         [one] = [*session.push(0, image), *session.finish()]
@@ -195,14 +199,14 @@ def test_metrics_and_other_methods_on_masks_use_the_same_score() -> None:
         with torch.no_grad():
             scene = scene_of(net(image[None])["out"])[None]
             whole, kept = (soft_overlap(net(some[None])["out"], ONE, scene).item() for some in (image, image * top))
-        assert one.score == pytest.approx(whole, abs=1e-6)
+        assert one.confidence == pytest.approx(whole, abs=1e-6)
         assert one.metrics["drop_pct"] == pytest.approx(100 * max(0, whole - kept) / whole, abs=3), (
             "ties at the border of 15 %"
         )
 
 
 def test_methods_that_read_classifiers_refuse_dense_models() -> None:
-    net, scoring = TinySegmenter().eval(), Scoring(score=SEGMENTATION)
+    net, scoring = TinySegmenter().eval(), Scoring(confidence=SEGMENTATION)
     with pytest.raises(
         ModelError, match=r"grad_cam reads the logits of a classifier(.|\n)*methods that fit it: sise, ada_sise, rise"
     ):
@@ -213,7 +217,7 @@ def test_methods_that_read_classifiers_refuse_dense_models() -> None:
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
     )  # fmt: skip
     with pytest.raises(ModelError, match=r"SISE needs \(1, class, height, width\) logits of a dense model"):
-        SISE(whole, score=SEGMENTATION)(scene_image()[None])
+        SISE(whole, confidence=SEGMENTATION)(scene_image()[None])
 
 
 def test_rankings_and_logits_of_every_score() -> None:
@@ -223,8 +227,8 @@ def test_rankings_and_logits_of_every_score() -> None:
     assert ranking[2] == float("-inf")
     logits = torch.tensor([0.0, 2.0, -1.0])
     soft, independent = (Logits.of(logits, 1, score) for score in (SOFTMAX, SIGMOID))
-    assert soft.score == pytest.approx(float(logits.softmax(0)[1]))
-    assert independent.score == pytest.approx(1 / (1 + math.exp(-2)))
+    assert soft.confidence == pytest.approx(float(logits.softmax(0)[1]))
+    assert independent.confidence == pytest.approx(1 / (1 + math.exp(-2)))
     assert soft.logit == independent.logit == 2.0
     assert (soft.absent, independent.failure) == (False, None)
 
@@ -235,10 +239,10 @@ def test_torchvision_s_segmentation_models_are_explained(name: str) -> None:
 
     torch.manual_seed(0)
     net = get_model(name, weights=None, weights_backbone=None, num_classes=3).eval()
-    result = SISE(net, batch_size=8, mu=0.8, score=SEGMENTATION)(torch.randn(1, 3, 48, 64))
+    result = SISE(net, batch_size=8, mu=0.8, confidence=SEGMENTATION)(torch.randn(1, 3, 48, 64))
     assert result.statuses == ["ok"]
     assert result.maps.shape == (1, 48, 64)
-    assert 0 < result.scores[0] <= 1
+    assert 0 < result.confidences[0] <= 1
 
 
 def test_models_that_cannot_be_differentiated_name_the_methods_that_can() -> None:
@@ -251,5 +255,5 @@ def test_models_that_cannot_be_differentiated_name_the_methods_that_can() -> Non
             with torch.no_grad():
                 return self.net(images)
 
-    with pytest.raises(ModelError, match=r"no gradient flows(.|\n)*methods that fit it: rise, occlusion"):
+    with pytest.raises(ModelError, match=r"no gradient flows(.|\n)*methods that fit it: occlusion, rise"):
         check_fit("sise", Frozen().eval(), None, scene_image())

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from heatlas.engine.explanation import Explanations
+from heatlas.engine.methods.sise import SISE
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise.sise import SISE, SISEResult
 from heatlas.errors import HeatlasError, SettingsError, TargetError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,9 +30,9 @@ def head(model: nn.Module) -> nn.Linear:
     return found
 
 
-def assert_no_nan(result: SISEResult) -> None:
+def assert_no_nan(result: Explanations) -> None:
     assert result.maps.isfinite().all()
-    assert result.scores.isfinite().all()
+    assert result.confidences.isfinite().all()
     assert result.layer_maps is None or result.layer_maps.isfinite().all()
 
 
@@ -50,7 +51,7 @@ def test_saturation_changes_no_selection(logit: float):
         head(biased).bias[target] += logit
     result = SISE(biased)(image, [target])
     if logit > 0:
-        assert float(result.scores[0]) == 1.0
+        assert float(result.confidences[0]) == 1.0
     assert result.statuses == ["ok"]
     assert result.mask_counts[0].tolist() == unsaturated.mask_counts
     oracle = reference.sise(biased, LAYERS, image[0], target, form="margin")
@@ -64,7 +65,7 @@ def test_a_target_without_any_probability_gives_a_constant_map():
         head(model).bias[3] -= 1000
     result = SISE(model)(images_like(1, 3, SIZE, seed=1), [3])
     assert result.statuses == ["constant_map"]
-    assert float(result.scores[0]) == 0.0
+    assert float(result.confidences[0]) == 0.0
     assert result.mask_counts.sum() > 0
     assert_no_nan(result)
 
@@ -253,42 +254,42 @@ def test_a_nan_that_the_model_swallows_is_a_status_too():
 # ----------------------------------------------------------------------------------------------------- batching does not matter
 
 
-def assert_same_rows(one: SISEResult, other: SISEResult, rows: list[int], tolerance: float) -> None:
+def assert_same_rows(one: Explanations, other: Explanations, rows: list[int], tolerance: float) -> None:
     """`other` explains the images `rows` of `one`, in that order."""
     assert other.statuses == [one.statuses[row] for row in rows]
     assert torch.equal(other.targets, one.targets[rows])
     assert torch.equal(other.predictions, one.predictions[rows])
     assert torch.equal(other.mask_counts, one.mask_counts[rows])
-    assert torch.allclose(other.scores, one.scores[rows], atol=tolerance, rtol=0)
+    assert torch.allclose(other.confidences, one.confidences[rows], atol=tolerance, rtol=0)
     assert torch.allclose(other.maps, one.maps[rows], atol=tolerance, rtol=0)
 
 
 @pytest.fixture(scope="module")
-def five() -> tuple[nn.Module, Tensor, SISEResult]:
+def five() -> tuple[nn.Module, Tensor, Explanations]:
     """A model, five images, the third of which has no evidence for its class, and what SISE says of them."""
     model, images = three_blocks(28, widths=(8, 12, 16)), images_like(5, 3, SIZE, seed=7)
     images[2] = 0
     return model, images, SISE(model)(images)
 
 
-def test_the_batch_of_five_is_not_one_map_five_times(five: tuple[nn.Module, Tensor, SISEResult]):
+def test_the_batch_of_five_is_not_one_map_five_times(five: tuple[nn.Module, Tensor, Explanations]):
     maps = five[2].maps
     assert min(float((maps[i] - maps[j]).abs().max()) for i in range(5) for j in range(i)) > 0.1
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_the_number_of_masks_per_forward_does_not_matter(five: tuple[nn.Module, Tensor, SISEResult], batch_size: int):
+def test_the_number_of_masks_per_forward_does_not_matter(five: tuple[nn.Module, Tensor, Explanations], batch_size: int):
     model, images, whole = five
     assert_same_rows(whole, SISE(model, batch_size=batch_size)(images), [0, 1, 2, 3, 4], 1e-5)
 
 
 @pytest.mark.parametrize("rows", [[0], [1], [2], [3], [4], [4, 2, 0, 3, 1], [1, 1, 1], [3, 0]])
-def test_neighbours_and_order_do_not_matter(five: tuple[nn.Module, Tensor, SISEResult], rows: list[int]):
+def test_neighbours_and_order_do_not_matter(five: tuple[nn.Module, Tensor, Explanations], rows: list[int]):
     model, images, whole = five
     assert_same_rows(whole, SISE(model)(images[rows]), rows, 1e-5)
 
 
-def test_the_same_call_twice_gives_the_same_bits(five: tuple[nn.Module, Tensor, SISEResult]):
+def test_the_same_call_twice_gives_the_same_bits(five: tuple[nn.Module, Tensor, Explanations]):
     model, images, whole = five
     sise = SISE(model)
     for _ in range(2):
@@ -456,7 +457,7 @@ def test_no_graph_and_no_change_comes_out():
     kept = images.detach().clone()
     result = SISE(model, keep_layers=True)(images)
     assert result.layer_maps is not None
-    assert not any(tensor.requires_grad for tensor in (result.maps, result.scores, result.layer_maps))
+    assert not any(tensor.requires_grad for tensor in (result.maps, result.confidences, result.layer_maps))
     assert images.grad is None
     assert torch.equal(images.detach(), kept)
 

@@ -8,7 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from heatlas.engine.sise.sise import SISE, SISEResult
+from heatlas.engine.explanation import Explanations
+from heatlas.engine.methods.sise import SISE
 from torch import Tensor, nn
 
 from ..support import reference
@@ -44,11 +45,11 @@ def assert_agrees(
         assert_row_equals(result, row, oracle)
 
 
-def assert_row_equals(result: SISEResult, row: int, oracle: ReferenceMap, tolerance: float = MAP_TOLERANCE) -> None:
+def assert_row_equals(result: Explanations, row: int, oracle: ReferenceMap, tolerance: float = MAP_TOLERANCE) -> None:
     assert result.statuses[row] == oracle.status
     assert int(result.targets[row]) == oracle.target
     assert int(result.predictions[row]) == oracle.prediction
-    assert float(result.scores[row]) == pytest.approx(oracle.score, abs=SCORE_TOLERANCE)
+    assert float(result.confidences[row]) == pytest.approx(oracle.score, abs=SCORE_TOLERANCE)
     assert result.mask_counts[row].tolist() == oracle.mask_counts
     assert result.maps.dtype == torch.float32
     if oracle.status != "ok":

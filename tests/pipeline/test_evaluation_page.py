@@ -159,7 +159,11 @@ def test_scores_survive_a_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     again = ScoreFile(tmp_path, DATA_SETS[0], "Grad-CAM", "facts")
     assert set(again.found) == {"a"}
     again.add(
-        Sample("c", "c.png"), Explained(0, "ok", None, 1, 1, 0.5, 0.0, None, {"ebpg": 0.25}, (1,), 2, 0.1), (2, 1)
+        Sample("c", "c.png"),
+        Explained(
+            "ok", None, 1, 1, 0.5, 0.0, mask_counts=(1,), n_forwards=2, key=0, metrics={"ebpg": 0.25}, seconds=0.1
+        ),
+        (2, 1),
     )
     found = ScoreFile(tmp_path, DATA_SETS[0], "Grad-CAM", "facts").found
     assert set(found) == {"a", "c"}, "what comes next starts on a line of its own"

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 from heatlas.engine.layers.block_plan import BlockPlan
-from heatlas.engine.methods.build_explainer import Fit
+from heatlas.engine.method_fit import Fit
 from heatlas.errors import NoRunError, RunMismatchError, StorageError
 from heatlas.pipeline.explain.fingerprint import run_fingerprint
 from heatlas.pipeline.settings.run import Settings

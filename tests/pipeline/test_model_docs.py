@@ -7,7 +7,7 @@ import shlex
 from types import SimpleNamespace
 
 import pytest
-from heatlas.engine.scoring.confidence import SCORES
+from heatlas.engine.scoring.confidence import CONFIDENCES
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.explain import explain
 from heatlas.pipeline.explain import feature_bank as bank
@@ -63,5 +63,5 @@ def test_the_sidecar_on_the_page_is_read() -> None:
 def test_every_rule_and_score_is_on_the_page() -> None:
     for rule in ("predicted", "label", "both", "top:K", "above:P", "column:NAME"):
         assert f"| `{rule}`" in PAGES["targets"]
-    for score in SCORES:
+    for score in CONFIDENCES:
         assert f"| `{score}` |" in PAGES["targets"]

@@ -90,7 +90,8 @@ class FakeSession:
             key, _, target = self.held.pop(0)
             heat = torch.full((2, 2), 0.5)
             found.append(
-                Explained(key, "ok", None, 1, 1 if target is None else target, 0.5, 0.1, heat, {"drop_pct": float(key), "ebpg": None}, (3,), 10, 0.01)
+                Explained("ok", None, 1, 1 if target is None else target, 0.5, 0.1, heat, mask_counts=(3,), n_forwards=10, key=key,
+                          metrics={"drop_pct": float(key), "ebpg": None}, seconds=0.01)
             )  # fmt: skip
         return found
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from heatlas.engine.metrics import METRICS, Evidence, Subject, rank_pixels
-from heatlas.engine.scoring.masked_scorer import Job, Scorer
+from heatlas.engine.requests import Job
+from heatlas.engine.scoring.masked_scorer import Scorer
+from heatlas.engine.scoring.scoring_options import Scoring
 from torch import Tensor, nn
 
 
@@ -60,7 +62,7 @@ def measure_with(
 ) -> list[float]:
     """The metric of class 0 on images and their maps, its probes scored by the packed scorer."""
     metric = METRICS[name]
-    scorer = Scorer(model, batch_size=batch_size, precision=precision)
+    scorer = Scorer(model, Scoring(batch_size=batch_size, precision=precision))
     made = []
     for place, (image, heat) in enumerate(zip(images, maps, strict=True)):
         subject = Subject(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from heatlas.engine.methods.bank_classifier import BankClassifier
-from heatlas.engine.methods.feature_bank import FeatureBank
+from heatlas.engine.features.bank_classifier import BankClassifier
+from heatlas.engine.features.feature_bank import FeatureBank
 from heatlas.errors import ModelError, SampleError
 from heatlas.workers.models import bank_file
 from heatlas.workers.models.bank_file import KIND, StoredBank, bank_bytes, read_bank

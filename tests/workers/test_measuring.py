@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from heatlas.engine.sise.sise import Explanation
+from heatlas.engine.explanation import Explanation
 from heatlas.errors import StorageError
 from heatlas.workers.events import ShardDone, ShardFailed
 from heatlas.workers.images.decode import Prepared

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from heatlas.engine.layers.blocks import block_layers
-from heatlas.engine.sise.sise import SISE
+from heatlas.engine.methods.sise import SISE
 from heatlas.errors import ModelError
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.models.built_model import UNSTATED

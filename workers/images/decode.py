@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from ...engine.sise.sise import Explanation
+from ...engine.explanation import Explanation
 from ...errors import SampleError
 from ...statuses import DECODE_ERROR, READ_ERROR, TRUTH_ERROR
 from ..protocols import SampleReader

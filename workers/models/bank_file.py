@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ...engine.methods.feature_bank import FeatureBank
+from ...engine.features.feature_bank import FeatureBank
 from ...errors import ModelError, SettingsError
 from ..protocols import SampleReader
 from .weights import read_file, safetensors_of

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...engine.methods.image_features import features_of
+from ...engine.features.image_features import features_of
 from ...errors import ModelError
 from ..images.preprocess import Preprocess
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 
 from torch import nn
 
-from ...engine.methods.bank_classifier import BankClassifier
+from ...engine.features.bank_classifier import BankClassifier
 from ...errors import ModelError, did_you_mean
 from ..images.preprocess import Preprocess, with_overrides
 from ..protocols import SampleReader

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...engine.methods.feature_bank import FeatureBank, build_bank
+from ...engine.features.feature_bank import FeatureBank, build_bank
 from ...engine.scoring.fast_forward import is_out_of_memory
 from ...errors import SampleError, SettingsError
 from ..images.decode import Prepared, prepare

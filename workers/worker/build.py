@@ -8,10 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...engine.methods.build_explainer import make_explainer
-from ...engine.methods.registry import find_method
+from ...engine.methods.registry import make_explainer, settings_class
 from ...engine.scoring.class_ranking import rank_classes
-from ...engine.scoring.confidence import SCORES
+from ...engine.scoring.confidence import CONFIDENCES
 from ...engine.scoring.fast_forward import StandInWarning
 from ...engine.scoring.scoring_options import Scoring
 from ...engine.session import ExplainSession
@@ -82,7 +81,7 @@ class ModelEngine:
         return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
 
     def rank_classes(self, image: Tensor) -> Tensor:
-        return rank_classes(self._model, self.session.explainer.scorer.score, self.on_device(image)).cpu()
+        return rank_classes(self._model, self.session.explainer.scorer.confidence, self.on_device(image)).cpu()
 
     def on_device(self, image: Tensor) -> Tensor:
         """The image where the model is."""
@@ -115,10 +114,10 @@ class ModelEngine:
     def _new_session(self) -> ExplainSession:
         spec = self._spec
         scoring = Scoring(
-            batch_size=self._batch_size, images=spec.shard_size, precision=spec.precision, score=SCORES[spec.score],
+            batch_size=self._batch_size, images=spec.shard_size, precision=spec.precision, confidence=CONFIDENCES[spec.score],
             fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget,
         )  # fmt: skip
-        settings = find_method(spec.method).settings(**spec.method_settings)
+        settings = settings_class(spec.method)(**spec.method_settings)
         explainer = make_explainer(spec.method, self._model, settings, scoring)
         return ExplainSession(
             explainer, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below

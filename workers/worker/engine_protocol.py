@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ...engine.explanation import Explanation
 from ...engine.session import Explained
-from ...engine.sise.sise import Explanation
 from ..images.decode import Prepared
 from ..protocols import SampleReader
 from ..samples import Sample

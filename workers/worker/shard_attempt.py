@@ -296,7 +296,7 @@ class ShardAttempt:
             width=work.prepared.width,
             prediction=one.prediction,
             target=one.target,
-            score=one.score,
+            score=one.confidence,
             logit=one.logit,
             map=None if one.map is None else one.map.numpy(),
             metrics=dict(one.metrics),

@@ -20,7 +20,7 @@ class WorkerSpec:
     target: TargetRule = PREDICTED
     """Which classes of each image are explained."""
     score: str = "softmax"
-    """Of `engine.scores.SCORES`: what confidence in a class means."""
+    """Of `engine.scoring.confidence.CONFIDENCES`: what confidence in a class means."""
     method: str = "sise"
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the method's settings class; what is missing is its default."""

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...errors import SettingsError
+from ..layers.outputs import wide
 from .image_features import unit_features
-from .layer_gradients import wide
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07

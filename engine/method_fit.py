@@ -1,4 +1,4 @@
-"""From a method's name to what a session drives, and which methods fit a model."""
+"""Which methods fit a model, found out before a run."""
 
 from __future__ import annotations
 
@@ -9,39 +9,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...errors import HeatlasError, ModelError
-from ..explainer import Explainer
-from ..layers.block_plan import BlockPlan
-from ..layers.blocks import block_layers
-from ..layers.differentiable import gradients_flow
-from ..scoring.scoring_options import Scoring
-from ..sise.sise import SISE
-from .batched import Batched
-from .protocol import Method
-from .registry import find_method, usable_methods
-
-
-def make_explainer(name: str, model: nn.Module, settings: Any = None, scoring: Scoring | None = None) -> Explainer:
-    """What a session drives, for one method over one model.
-
-    Args:
-        name: Of the method.
-        model: A classifier.
-        settings: Of the method's settings class; None for its defaults.
-        scoring: Batch, precision and meaning of scores.
-
-    Raises:
-        SettingsError: When there is no such method.
-        ModelError: When it cannot explain the model.
-    """
-    declared = find_method(name)
-    settings = declared.settings() if settings is None else settings
-    scoring = Scoring() if scoring is None else scoring
-    packed = declared.packed
-    explainer = Batched(declared, model, settings, scoring) if packed is None else packed(model, settings, scoring)
-    if scoring.score.scene is not None and (packed is None or explainer.scorer.score is not scoring.score):
-        raise ModelError(f"{name} reads the logits of a classifier; this model gives every pixel its class")
-    return explainer
+from ..errors import HeatlasError, ModelError
+from .layers.block_plan import BlockPlan
+from .layers.blocks import block_layers
+from .layers.differentiable import gradients_flow
+from .methods.protocol import Method
+from .methods.registry import find_method, make_explainer, usable_methods
+from .methods.sise import SISE
+from .scoring.scoring_options import Scoring
 
 
 @dataclass(frozen=True)
@@ -82,13 +57,11 @@ def fitting_methods(
     model: nn.Module, image: Float[Tensor, "channel height width"], scoring: Scoring | None = None
 ) -> list[str]:
     """Names of the methods that can explain a model with their defaults, scores meaning what `scoring` says."""
-    plain = Scoring() if scoring is None else Scoring(score=scoring.score)
+    plain = Scoring() if scoring is None else Scoring(confidence=scoring.confidence)
     return [name for name, one in usable_methods().items() if _fits(one, model, image, plain)]
 
 
 def _fits(declared: Method, model: nn.Module, image: Tensor, scoring: Scoring) -> bool:
-    if declared.artefact:
-        return False
     try:
         _check_gradients(declared, model, image)
         _check_architecture(declared, model, declared.settings(), image)
@@ -104,7 +77,7 @@ def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor, sco
     if isinstance(explainer, SISE):
         return Fit(explainer.plan(image), {})
     _check_architecture(declared, model, settings, image)
-    return Fit(None, explainer.extra_shapes(image) if isinstance(explainer, Batched) else {})
+    return Fit(None, explainer.extra_shapes(image))
 
 
 def _check_gradients(declared: Method, model: nn.Module, image: Tensor) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from .masks import extremes, min_max, upsample
-from .sise import SISE, Explanation
+from .explanation import Explanation
+from .lazy_torch import torch
+from .methods.sise import SISE
+from .scheduler import run
+from .sise.masks import extremes, min_max, upsample
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +22,16 @@ class BlockView:
     """Feature maps of the layer."""
     kept: int
     """Of these, the ones that became masks (eqs. 7, 8)."""
-    map: Float[Tensor, "height width"]
+    map: Float[torch.Tensor, "height width"]
     """V_l, min-maxed to [0, 1] (eq. 12)."""
-    masks: Float[Tensor, "mask height width"]
+    masks: Float[torch.Tensor, "mask height width"]
     """The masks with the highest scores, highest first, in [0, 1]."""
-    scores: Float[Tensor, " mask"]
-    """What the target scores with only that mask visible."""
+    scores: Float[torch.Tensor, " mask"]
+    """Confidence in the target with only that mask visible."""
 
 
 def compute_block_views(
-    sise: SISE, image: Float[Tensor, "channel height width"], target: int | None, masks: int = 4
+    sise: SISE, image: Float[torch.Tensor, "channel height width"], target: int | None, masks: int = 4
 ) -> tuple[Explanation, list[BlockView]]:
     """Explain one image and keep what led to its map.
 
@@ -42,19 +43,18 @@ def compute_block_views(
 
     Returns:
         The explanation, and a view per block layer, low to high; no views unless its status is `ok`.
+
+    Raises:
+        TargetError: When `target` is no class of the model.
     """
-    try:
-        pending = sise.begin(image, target)
-        sise.finish(pending)
-    except BaseException:
-        sise.scorer.reset()
-        raise
-    found = sise.complete(pending, keep_layers=True)
-    if found.layer_maps is None:
-        return found, []
+    sise.start(image, target, 0).close()  # refuses a class that there is not
+    blocks = run(sise.score_blocks(image, target))
     with torch.no_grad():
+        found = sise.keeping(True).explanation_of(blocks)
+        if found.layer_maps is None:
+            return found, []
         views = []
-        for layer, masked, block_map in zip(sise.plan(image), pending.layers, found.layer_maps, strict=True):
+        for layer, masked, block_map in zip(sise.plan(image), blocks.layers, found.layer_maps, strict=True):
             best = masked.job.scores.argsort(descending=True, stable=True)[:masks]
             full = upsample(masked.maps[best], masked.size)
             shown = min_max(full, *extremes(full)).float()

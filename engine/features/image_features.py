@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...errors import ModelError
-from ..layers.outputs import first_of
-from .layer_gradients import wide
+from ..layers.outputs import first_of, wide
 
 ON_A_LINE = 1e-10
 """Correlations nearer 1 say that two rows are the same but for scale and shift. Rounding in float32 leaves 1e-14; a tanh 3e-9, were its
