@@ -163,7 +163,7 @@ class ExplainSession:
             measured = yield from self._measure(subject)
         return self._leaving(one, found, measured)
 
-    def _measure(self, subject: Subject) -> Steps[Measured]:
+    def _measure(self, subject: Subject) -> Steps[ImageMetrics]:
         """The metrics of the image's own map, of chance maps and of a random model's, all in flight together."""
         own = probe_jobs(self.metrics, subject)
         shared = {name: probe for name, probe in own.items() if not probe.of_map}
@@ -179,7 +179,7 @@ class ExplainSession:
             ]
         )
         chance = dict(zip(names, found[1 : 1 + len(names)], strict=True))
-        return Measured(found[0], chance, found[-1] if checks else None)
+        return ImageMetrics(found[0], chance, found[-1] if checks else None)
 
     def _measure_chance(self, name: str, subject: Subject, shared: dict[str, ProbeJob]) -> Steps[Measurement]:
         size = (subject.map.shape[0], subject.map.shape[1])
@@ -188,7 +188,7 @@ class ExplainSession:
         jobs = {name: probe for name, probe in probe_jobs(self._floored, chance).items() if name not in shared}
         return measure(self.explainer, self._floored, chance, jobs, shared)
 
-    def _leaving(self, one: Pushed, found: Explanation, measured: Measured | None) -> Explained:
+    def _leaving(self, one: Pushed, found: Explanation, measured: ImageMetrics | None) -> Explained:
         values = dict[str, float | None](self.metrics.undefined)
         if self._sanity_below:
             values[SANITY] = None
@@ -214,7 +214,7 @@ class ExplainSession:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class ImageMetrics:
     """All that was measured of one image."""
 
     own: Measurement
