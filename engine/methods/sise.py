@@ -74,7 +74,7 @@ class ScoredBlocks:
 class SISE(Explainer):
     """Explains a CNN classifier's outputs by masks made of its own feature maps."""
 
-    mu: float | None = setting(
+    mu: float = setting(
         default=0.0,
         text="keep feature maps whose gradient exceeds mu times the layer's largest; higher is faster",
         ge=0,
@@ -257,4 +257,4 @@ def nothing_shown(layer: LayerMasks) -> Job:
 class AdaSISE(SISE):
     """SISE that finds its own threshold for each layer and image (Sudhakar et al., ICASSP 2021)."""
 
-    mu: None = field(default=None, init=False)  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    mu: None = field(default=None, init=False)  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -376,7 +376,7 @@ def test_other_methods_take_it_like_any_classifier(name: str, model, more: dict,
         logits = whole(images[:1])[0]
     assert [one.status for one in found] == ["ok"]
     assert found[0].prediction == int(logits.argmax())
-    assert found[0].score == pytest.approx(float(logits.softmax(dim=0).amax()), rel=1e-4)
+    assert found[0].confidence == pytest.approx(float(logits.softmax(dim=0).amax()), rel=1e-4)
     assert None not in [found[0].metrics[one] for one in ("drop_pct", "ebpg")]
 
 

@@ -53,7 +53,7 @@ def test_it_is_listed_and_has_flags_without_torch(place: pathlib.Path) -> None:
     names = run(place, *program("methods", "--names")).stdout.split()
     assert names[0] == "sise"
     assert names[-2:] == ["broken_cam", "plain_gradient"]
-    code = "import sys\nfrom heatlas.pipeline.cli.app import main\nmain(['explain', '--help'])\nassert 'torch' not in sys.modules, 'slow help'"
+    code = "import sys\nfrom heatlas.pipeline.cli.app import main\nmain(['methods', 'plain_gradient'])\nassert 'torch' not in sys.modules, 'slow help'"
     helped = run(place, program()[0], "-c", code)
     assert helped.returncode == 0, helped.stderr
     assert "--plain-gradient.power" in helped.stdout
