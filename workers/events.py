@@ -1,6 +1,6 @@
-"""What travels up: a worker tells the driver what it does on a shard, the driver tells its listener how the run goes.
+"""Events: what a worker reports to the driver (`WorkerEvent`), and what the driver reports to its listener (`RunEvent`).
 
-Plain data that survives pickling; `event_record` makes JSON of the second kind, for an event log.
+Plain data that survives pickling; `event_record` makes JSON of a run event, for the event log.
 """
 
 from __future__ import annotations
@@ -9,10 +9,31 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+DeathKind = Literal["crash", "infrastructure"]
+"""`infrastructure`: a lost node or connection, which says nothing about the images."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlaced:
+    """The worker's process runs, here; from now on it builds its model. Before that it waits for room in the cluster."""
+
+    pid: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartReport:
+    """How the start of a worker went; an error as data, because not every exception can be pickled."""
+
+    device: str = ""
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    """What the user should know of a start that went well."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImagesAlive:
-    """Sent *before* an image is touched: breadcrumb, heartbeat and progress in one."""
+    """Images are in flight from now on; sent *before* an image is touched, so it also names suspects and counts as heartbeat."""
 
     alive: tuple[int, ...]
     """Positions in the shard (0-based) of all images in flight, the new one last."""
@@ -22,7 +43,7 @@ class ImagesAlive:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """Sent before the commit: a death from here on blames no image."""
+    """The commit begins: a death from here on blames no image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +72,15 @@ class ShardFailed:
     text: str
 
 
-WorkerEvent = ImagesAlive | Writing | ShardDone | ShardFailed
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """The worker's process is gone, during its start too."""
+
+    kind: DeathKind
+    text: str
+
+
+WorkerEvent = WorkerPlaced | StartReport | ImagesAlive | Writing | ShardDone | ShardFailed | WorkerDied
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from ..errors import TooManyErrorsError, WorkerStartError
 from .events import (
     ImagesAlive,
     Listener,
+    RunEvent,
     RunStopping,
     ShardDone,
     ShardFailed,
@@ -24,10 +25,10 @@ from .events import (
 )
 from .interrupts import STOPPING, Interrupts
 from .protocols import SampleReader, ShardSink
-from .run_totals import RunOutcome
+from .run_totals import RunTotals
 from .samples import Sample, Shard
 from .worker.engine_protocol import Build
-from .worker.process_state import lent_process
+from .worker.process_state import restore_process_state
 from .worker.shard_worker import ShardWorker
 from .worker.spec import WorkerSpec
 
@@ -45,7 +46,7 @@ def explain_in_process(
     shard_retries: int = 3,
     on_event: Listener = lambda event: None,
     build: Build | None = None,
-) -> RunOutcome:
+) -> RunTotals:
     """Explain the shards one after another in this process.
 
     Args:
@@ -57,13 +58,13 @@ def explain_in_process(
         max_error_rate: Share of failed images, in [0, 1], above which the run stops; 1 switches this off.
         shard_retries: Further attempts at a shard that raised.
         on_event: Told how the run goes.
-        build: Makes the engine, None for SISE.
+        build: Makes the engine; None for the engine of the spec's method.
 
     Raises:
         WorkerStartError: When the model cannot be built.
         TooManyErrorsError: When the circuit breaker opens.
     """
-    with lent_process(), Interrupts(patience=1) as interrupts:
+    with restore_process_state(), Interrupts(patience=1) as interrupts:
         worker = ShardWorker(replace(spec, max_error_rate=max_error_rate), reader, sink, build, _leave)
         report = worker.start()
         if report.error:
@@ -71,39 +72,36 @@ def explain_in_process(
         for text in report.notes:
             on_event(WorkerNote(text))
         on_event(WorkersChanged(ready=1, pending=0))
-        outcome = RunOutcome()
-        told = _StoppingNews(interrupts, on_event)
+        totals = RunTotals()
+        tell = _Teller(interrupts, totals, on_event)
         for number, shard in enumerate(shards):
-            if interrupts.count:
-                left = shards[number:]
-                outcome.interrupted = True
-                outcome.undone += [(one.index, NOT_BEGUN) for one in left]
-                break
             try:
-                _one_shard(worker, shard, samples_of(shard), shard_retries, outcome, told)
+                if not interrupts.count:
+                    _explain_shard(worker, shard, samples_of(shard), shard_retries, tell)
+                    continue
             except KeyboardInterrupt:
-                outcome.interrupted = True
-                outcome.undone += [(one.index, NOT_BEGUN) for one in shards[number:]]
-                break
-        return outcome
+                pass
+            totals.interrupted = True
+            totals.undone += [(left.index, NOT_BEGUN) for left in shards[number:]]
+            break
+        return totals
 
 
-class _StoppingNews:
-    """Passes events on and says once that the run is stopping."""
+class _Teller:
+    """Counts events and passes them on; says once that the run is stopping."""
 
-    def __init__(self, interrupts: Interrupts, on_event: Listener):
-        self._interrupts, self._on_event, self._said = interrupts, on_event, False
+    def __init__(self, interrupts: Interrupts, totals: RunTotals, on_event: Listener):
+        self._interrupts, self._totals, self._on_event, self._said = interrupts, totals, on_event, False
 
-    def __call__(self, event: object) -> None:
+    def __call__(self, event: RunEvent) -> None:
         if self._interrupts.count and not self._said:
             self._said = True
             self._on_event(RunStopping(STOPPING))
-        self._on_event(event)  # type: ignore[arg-type]
+        self._totals.observe(event)
+        self._on_event(event)
 
 
-def _one_shard(
-    worker: ShardWorker, shard: Shard, samples: Sequence[Sample], retries: int, outcome: RunOutcome, tell: Listener
-) -> None:
+def _explain_shard(worker: ShardWorker, shard: Shard, samples: Sequence[Sample], retries: int, tell: Listener) -> None:
     reason = ""
     for _ in range(retries + 1):
         tell(ShardStarted(shard.index, 0, careful=False))
@@ -112,7 +110,6 @@ def _one_shard(
                 case ImagesAlive():
                     tell(ShardProgress(shard.index, 0, event.finished))
                 case ShardDone():
-                    outcome.add(shard.index, event)
                     tell(ShardFinished(shard.index, 0, event))
                     return
                 case ShardFailed(kind="too_many_errors"):
@@ -121,8 +118,7 @@ def _one_shard(
                     reason = event.text
                 case _:
                     pass
-    outcome.undone.append((shard.index, f"{retries + 1} attempts failed, the last: {reason}"))
-    tell(ShardGivenUp(*outcome.undone[-1]))
+    tell(ShardGivenUp(shard.index, f"{retries + 1} attempts failed, the last: {reason}"))
 
 
 def _leave(code: int) -> None:

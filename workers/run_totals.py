@@ -1,30 +1,41 @@
-"""How a run went, added up from its events."""
+"""Totals of a run, counted from its events; pure, with time handed in."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .events import ShardDone
+from ..statuses import OK
+from .events import (
+    ImageQuarantined,
+    RunEvent,
+    ShardFinished,
+    ShardGivenUp,
+    ShardProgress,
+    ShardStarted,
+    WorkerLost,
+    WorkersChanged,
+)
 
 
 @dataclass
-class RunOutcome:
-    """Totals over the shards that this run committed, or found committed by another driver."""
+class RunTotals:
+    """Counts of this run; what earlier runs committed is only in `before`."""
 
+    images: int = 0
+    """Images in the whole plan; 0: not known."""
+    before: int = 0
+    """Images that were committed before this run."""
     done: list[int] = field(default_factory=list)
-    """Indices of the shards, in the order of completion."""
+    """Indices of the shards committed in this run, in the order of completion."""
     undone: list[tuple[int, str]] = field(default_factory=list)
     """Shards given up or not begun, with the reason; not empty means a non-zero exit code."""
-    already_done_by_others: int = 0
-    """Shards that a second driver, or a worker that was thought dead, had committed first."""
+    images_done: int = 0
+    """Images committed in this run."""
     rows: int = 0
+    """Their rows."""
     statuses: Counter[str] = field(default_factory=Counter)
     forwards: int = 0
-    worker_seconds: float = 0.0
-    """Time spent on the shards, added over workers."""
-    metric_sums: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """Sum and count of every metric."""
     deaths: int = 0
     """Workers that died or were killed; failed starts not counted."""
     failed_starts: int = 0
@@ -32,15 +43,60 @@ class RunOutcome:
     """Ids of the samples."""
     interrupted: bool = False
     """The user asked to stop; the same command resumes."""
+    ready: int = 0
+    """Workers that have their model."""
+    pending: int = 0
+    """Workers that are starting."""
+    first_image: float | None = None
+    """Time at which the first worker got to work, so that start-up does not count as slowness."""
+    _open: dict[int, int] = field(default_factory=dict)
+    """Finished images of each shard in work."""
 
-    def add(self, shard: int, done: ShardDone) -> None:
-        """Count a committed shard."""
-        self.done.append(shard)
-        self.already_done_by_others += not done.first
-        self.rows += done.rows
-        self.statuses.update(done.statuses)
-        self.forwards += done.forwards
-        self.worker_seconds += done.seconds
-        for name, (total, count) in done.metric_sums.items():
-            before, number = self.metric_sums.get(name, (0.0, 0))
-            self.metric_sums[name] = before + total, number + count
+    def observe(self, event: RunEvent, now: float = 0.0) -> None:
+        """Count one event that happened at `now` (seconds of any steady clock)."""
+        match event:
+            case WorkersChanged():
+                self.ready, self.pending = event.ready, event.pending
+            case ShardStarted():
+                self.first_image = now if self.first_image is None else self.first_image
+                self._open[event.shard] = 0
+            case ShardProgress():
+                self._open[event.shard] = event.finished
+            case ShardFinished():
+                self._open.pop(event.shard, None)
+                self.done.append(event.shard)
+                self.images_done += event.done.images
+                self.rows += event.done.rows
+                self.statuses.update(event.done.statuses)
+                self.forwards += event.done.forwards
+            case ShardGivenUp():
+                self._open.pop(event.shard, None)
+                self.undone.append((event.shard, event.reason))
+            case WorkerLost():
+                self.failed_starts += event.kind == "start"
+                self.deaths += event.kind != "start"
+                if event.shard is not None:
+                    self._open[event.shard] = 0
+            case ImageQuarantined():
+                self.quarantined.append(event.sample)
+
+    @property
+    def finished(self) -> int:
+        """Images with a row, those of earlier runs and of shards in work included."""
+        return min(self.images, self.before + self.images_done + sum(self._open.values()))
+
+    @property
+    def errors(self) -> int:
+        """Rows of this run that are not `ok`."""
+        return sum(self.statuses.values()) - self.statuses[OK]
+
+    def rate(self, now: float) -> float | None:
+        """Images per second of this run since its first image; None before there is anything to tell."""
+        done = self.finished - self.before
+        if self.first_image is None or done < 1 or now <= self.first_image:
+            return None
+        return done / (now - self.first_image)
+
+    def seconds_left(self, now: float) -> float | None:
+        rate = self.rate(now)
+        return None if rate is None else (self.images - self.finished) / rate

@@ -28,8 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import heatlas
+from heatlas.pipeline.store.committed_shards import done_shards, part_tables
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.row_digest import row_digests
-from heatlas.pipeline.store.store import done_shards, logical_digest, part_tables
 
 from ..page_part import DOCS, machine, write_part
 from .object_store import s3_server

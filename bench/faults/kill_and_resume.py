@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 import heatlas
-from heatlas.pipeline.store.store import done_shards, logical_digest, row_totals
+from heatlas.pipeline.store.committed_shards import done_shards, row_totals
+from heatlas.pipeline.store.content_digest import logical_digest
 
 from ..data_sets import DATA, weights_of
 

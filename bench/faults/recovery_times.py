@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import heatlas
-from heatlas.pipeline.store.store import done_shards
+from heatlas.pipeline.store.committed_shards import done_shards
 
 from ..page_part import DOCS, machine, write_part
 from .fault_cluster import FaultCluster

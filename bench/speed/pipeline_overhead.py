@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import ParquetSink
 from heatlas.workers.events import RunEvent, ShardFinished, ShardStarted, WorkersChanged
 from heatlas.workers.models.load import ModelSpec
 from heatlas.workers.protocols import SampleReader

@@ -24,36 +24,45 @@ import torch
 from heatlas.engine.session import Explained
 from heatlas.pipeline.shards import plan_digest, plan_shards, samples_of
 from heatlas.pipeline.sources.listing.check import check_unique_ids, listing_digest
-from heatlas.pipeline.store import store
+from heatlas.pipeline.store import committed_shards
 from heatlas.pipeline.store.part_names import part_path
-from heatlas.workers.events import ImagesAlive, RunEvent, ShardDone, ShardFinished, ShardStarted, Writing
+from heatlas.workers.events import (
+    ImagesAlive,
+    RunEvent,
+    ShardDone,
+    ShardFinished,
+    ShardStarted,
+    StartReport,
+    WorkerEvent,
+    WorkerPlaced,
+    Writing,
+)
 from heatlas.workers.images.decode import Prepared
-from heatlas.workers.policy import orders
 from heatlas.workers.policy.policy import Limits, Policy
-from heatlas.workers.ray.actor_pool import News
 from heatlas.workers.ray.supervisor import _Run, supervise
 from heatlas.workers.samples import Sample, Shard
-from heatlas.workers.worker.shard_worker import Hello, StartReport
 from heatlas.workers.worker.spec import WorkerSpec
 
 from ..page_part import table, write_section
 from ..records import Records
 
 
-class SimulatedFleet:
+class SimulatedPool:
     """Workers that always have their next answer ready; one answer of each per turn, as `ray.wait` gives them."""
 
     def __init__(self) -> None:
-        self.waiting: dict[int, deque[News]] = {}
+        self.waiting: dict[int, deque[WorkerEvent]] = {}
 
     def spawn(self, worker: int) -> None:
-        self.waiting[worker] = deque([Hello(worker, "simulated"), StartReport("cpu")])
+        self.waiting[worker] = deque([WorkerPlaced(worker, "simulated"), StartReport("cpu")])
 
     def dispatch(self, worker: int, shard: Shard, samples: Sequence[Sample], *_: object) -> None:
         alive = [ImagesAlive((position,), position) for position in range(len(samples))]
-        self.waiting[worker].extend([*alive, Writing(), ShardDone(len(samples), True, {"ok": len(samples)})])
+        self.waiting[worker].extend(
+            [*alive, Writing(), ShardDone(len(samples), len(samples), True, {"ok": len(samples)})]
+        )
 
-    def news(self, timeout: float) -> Iterator[tuple[int, News]]:
+    def events(self, timeout: float) -> Iterator[tuple[int, WorkerEvent]]:
         for worker, answers in self.waiting.items():
             if answers:
                 yield worker, answers.popleft()
@@ -63,14 +72,14 @@ def simulated(workers: int, shards: int, images: int) -> dict[str, float]:
     """The loop of `supervise` over a fleet without processes."""
     plan = [Shard(index, index * images, (index + 1) * images) for index in range(shards)]
     samples = [Sample(str(position), "x") for position in range(images)]
-    run = _Run(plan, lambda shard: samples, SimulatedFleet(), Policy(plan, Limits()), lambda event: None)  # type: ignore[arg-type]
+    run = _Run(plan, lambda shard: samples, SimulatedPool(), Policy(plan, Limits()), lambda event: None)  # type: ignore[arg-type]
     begun = time.perf_counter()
     while not run.policy.ended:
-        run.hear(orders.Capacity(workers))
+        run.set_capacity(workers)
         run.turn(0.0)
     seconds = time.perf_counter() - begun
-    if len(run.outcome.done) != shards:
-        raise SystemExit(f"only {len(run.outcome.done)} of {shards} shards were done")
+    if len(run.totals.done) != shards:
+        raise SystemExit(f"only {len(run.totals.done)} of {shards} shards were done")
     return {"shards_per_second": shards / seconds, "events_per_second": shards * (images + 2) / seconds}
 
 
@@ -162,7 +171,7 @@ def planning(images: int) -> dict[str, float]:
     samples_of(listing, shards[len(shards) // 2])
     found["one_shard_s"] = time.perf_counter() - begun
     begun = time.perf_counter()
-    Policy(shards, Limits()).handle(orders.Capacity(300), 0.0)
+    Policy(shards, Limits()).set_capacity(300, 0.0)
     found["policy_s"] = time.perf_counter() - begun
     found |= {"shards": len(shards), "listing_mib": listing.nbytes / 2**20, "peak_growth_mib": peak() - before}
     return found
@@ -171,7 +180,7 @@ def planning(images: int) -> dict[str, float]:
 def resuming(parts: int) -> dict[str, float]:
     """Which of so many parts are done: seconds, and how often storage was listed."""
     calls = 0
-    real = store.sizes_in
+    real = committed_shards.sizes_in
 
     def counted(*arguments: Any) -> Any:
         nonlocal calls
@@ -182,11 +191,11 @@ def resuming(parts: int) -> dict[str, float]:
         (Path(folder) / "maps").mkdir()
         for index in range(parts):
             (Path(folder) / part_path(index)).touch()
-        store.sizes_in = counted  # type: ignore[assignment]
+        committed_shards.sizes_in = counted  # type: ignore[assignment]
         begun = time.perf_counter()
-        done = store.done_shards(folder)
+        done = committed_shards.done_shards(folder)
         seconds = time.perf_counter() - begun
-        store.sizes_in = real
+        committed_shards.sizes_in = real
     if len(done) != parts:
         raise SystemExit(f"found {len(done)} of {parts} parts")
     return {"seconds": seconds, "listings": calls}
@@ -202,8 +211,8 @@ def peak() -> float:
 
 def lines(found: dict[str, Any]) -> list[str]:
     loops = [
-        [key.split()[1], key.split()[3], f"{record['shards_per_second']:.0f}", f"{record['events_per_second']:.0f}"]
-        for key, record in found.items() if key.startswith("simulated")
+        [key.split()[1], key.split()[3], f"{one['shards_per_second']:.0f}", f"{one['events_per_second']:.0f}"]
+        for key, one in found.items() if key.startswith("simulated")
     ]  # fmt: skip
     out = [
         "## Scale",
@@ -213,19 +222,19 @@ def lines(found: dict[str, Any]) -> list[str]:
         *table(("workers", "images a shard", "shards/s", "events/s"), loops),
         "",
     ]
-    for key, record in found.items():
+    for key, one in found.items():
         kind, count = key.split()[:2]
         if kind == "ray":
-            out += [f"Through Ray, {count} actors with an engine that sleeps 5 ms an image: {record['shards_per_second']:.1f} shards/s, "
-                    f"{record['events_per_second']:.0f} events/s; the sleeping alone is {record['sleep_share']:.0%} of the time.", ""]  # fmt: skip
+            out += [f"Through Ray, {count} actors with an engine that sleeps 5 ms an image: {one['shards_per_second']:.1f} shards/s, "
+                    f"{one['events_per_second']:.0f} events/s; the sleeping alone is {one['sleep_share']:.0%} of the time.", ""]  # fmt: skip
         if kind == "plan":
-            out += [f"Planning {int(count):,} images into {record['shards']:,} shards: unique ids {record['unique_s']:.1f} s, digest of the listing "
-                    f"{record['digest_s']:.1f} s, shards and their digest {record['shards_s']:.2f} s, the policy's state {record['policy_s']:.2f} s, "
-                    f"the samples of one shard {record['one_shard_s'] * 1000:.1f} ms. The listing is {record['listing_mib']:.0f} MiB, on top of which "
-                    f"planning takes at most {record['peak_growth_mib']:.0f} MiB.", ""]  # fmt: skip
+            out += [f"Planning {int(count):,} images into {one['shards']:,} shards: unique ids {one['unique_s']:.1f} s, digest of the listing "
+                    f"{one['digest_s']:.1f} s, shards and their digest {one['shards_s']:.2f} s, the policy's state {one['policy_s']:.2f} s, "
+                    f"the samples of one shard {one['one_shard_s'] * 1000:.1f} ms. The listing is {one['listing_mib']:.0f} MiB, on top of which "
+                    f"planning takes at most {one['peak_growth_mib']:.0f} MiB.", ""]  # fmt: skip
         if kind == "resume":
             out += [
-                f"Resuming over {int(count):,} parts on a local disk: {record['seconds']:.2f} s and {record['listings']} listing.",
+                f"Resuming over {int(count):,} parts on a local disk: {one['seconds']:.2f} s and {one['listings']} listing.",
                 "",
             ]
     return out[:-1]

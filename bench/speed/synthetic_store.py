@@ -28,12 +28,13 @@ from heatlas.pipeline.settings.run import Settings, describe
 from heatlas.pipeline.shards import default_shard_size, plan_digest, plan_shards
 from heatlas.pipeline.storage.atomic_write import put, put_if_absent
 from heatlas.pipeline.storage.location import child
+from heatlas.pipeline.store.committed_shards import row_totals
 from heatlas.pipeline.store.parquet_bytes import table_to_parquet
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.part_summary import with_summary
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import row_totals, write_success
+from heatlas.pipeline.store.success_file import write_success
 from heatlas.workers.samples import Shard
 
 PLANTED = "planted.parquet"

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers.fx_trace import trace_of
 from ..layers.outputs import logits_of
+from .memory_errors import is_out_of_memory
 
 FOLDED_TOLERANCE = 1e-3
 """Largest difference of a logit, as a share of the largest logit, between a model and its folded copy; float32 needs 1e-5."""
@@ -67,11 +68,6 @@ class ScoringForward:
                 return output
         self._chosen = chosen
         return chosen(inputs)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device's allocator refused, on an accelerator or on the CPU (which raises a bare RuntimeError)."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def fall_back(setting: str, error: Exception) -> None:

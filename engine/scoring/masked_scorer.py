@@ -14,7 +14,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..layers.eval_mode import untouched
 from ..layers.outputs import logits_of
 from ..requests import Job
-from .fast_forward import ScoringForward, is_out_of_memory
+from .fast_forward import ScoringForward
+from .memory_errors import is_out_of_memory
 from .precision import autocast_dtype
 from .scoring_options import Scoring
 

@@ -18,6 +18,7 @@ from ..pictures.stored_images import heat_of, stored_preprocess
 from ..report import build as report_build
 from ..report.cards import Card, stored_reader, view
 from ..storage.atomic_write import put
+from ..store.sql import literal
 from ..text import harmless
 from .compare import BINS, Comparison
 from .pairs import Side
@@ -92,9 +93,8 @@ def side_maps(side: Side, wanted: list[dict[str, Any]], which: str) -> Mapping[s
     """`uri` and map of the listed rows of one run, by id."""
     targets = {pair["id"]: pair[f"{which}_target"] for pair in wanted}
     kind = "map_png" if "map_png" in side.atlas.schema.names else "map"
-    method = side.method.replace("'", "''")
     by_id = {}
-    for table in side.atlas.batches(["id", "uri", "target", kind], f"method = '{method}'", list(targets)):
+    for table in side.atlas.batches(["id", "uri", "target", kind], f"method = {literal(side.method)}", list(targets)):
         for row in table.to_pylist():
             if row["target"] == targets[row["id"]]:
                 by_id[row["id"]] = {"uri": row["uri"], "heat": heat_of(row[kind], side.atlas.metadata.get("map", {}))}

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...errors import UsageError, did_you_mean
 from ...statuses import OK
 from ..store.reader import StoreReader
-from ..store.sql import PARTS, quoted, reading_parts
+from ..store.sql import PARTS, literal, quoted, reading_parts
 from ..text import counted, shown
 
 PLAIN = ("id", "target", "label", "prediction", "score", "status")
@@ -44,11 +44,10 @@ class Side:
     def rows(self, metrics: Sequence[str]) -> pa.Table:
         """The rows without maps, and where each one's map lies: `file`, `place`."""
         names = ", ".join(quoted(name) for name in (*PLAIN, *metrics))
-        method = self.method.replace("'", "''")
         with reading_parts(self.atlas.uri):
             return self.atlas.sql(
                 f"SELECT {names}, parse_filename(filename) AS file, file_row_number AS place FROM {PARTS} "
-                f"WHERE method = '{method}' ORDER BY filename, file_row_number"
+                f"WHERE method = {literal(self.method)} ORDER BY filename, file_row_number"
             ).to_arrow_table()
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import DataError, RunMismatchError, StorageError
 from ...statuses import OK, RETRYABLE
-from ...workers.run_totals import RunOutcome
+from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard
 from ...workers.targets import PREDICTED
 from ...workers.worker.build import build_engine
@@ -19,18 +19,18 @@ from ..explain.dispatch import work_through
 from ..explain.explain import refuse_undone
 from ..explain.fingerprint import metric_facts
 from ..explain.prepare import PreparedRun, prepare_run
-from ..explain.run_counts import Tally
 from ..settings.run import Settings
 from ..shards import samples_of
 from ..storage.atomic_write import remove, sweep_temporaries
 from ..storage.location import child
+from ..store.committed_shards import done_shards, read_part, row_totals
 from ..store.evaluation_status import evaluation_record
 from ..store.evaluations import Evaluation, claim_evaluation, list_evaluations
 from ..store.footer_reader import part_summaries
 from ..store.part_names import SUCCESS
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.run_file import differences, read_run
-from ..store.store import done_shards, read_part, read_success, row_totals, write_success
+from ..store.success_file import read_success, write_success
 from ..terminal_log import say
 from ..text import counted
 from .request import Wanted, notes, wanted_metrics
@@ -74,13 +74,13 @@ def evaluate_store(
         out=out,
         records=[evaluation_record(out, evaluation, planned) for evaluation in outcomes],
         shards={"planned": planned, "stored": len(done_shards(out))},
-        shards_done=sum(len(outcome.done) for outcome in outcomes.values()),
+        shards_done=sum(len(totals.done) for totals in outcomes.values()),
         seconds=time.monotonic() - begun,
-        deaths=sum(outcome.deaths for outcome in outcomes.values()),
+        deaths=sum(totals.deaths for totals in outcomes.values()),
     )
 
 
-def carry_out(run: Mapping[str, Any], wanted: Wanted, settings: Settings) -> dict[Evaluation, RunOutcome]:
+def carry_out(run: Mapping[str, Any], wanted: Wanted, settings: Settings) -> dict[Evaluation, RunTotals]:
     """Complete what was begun and add what is new.
 
     Returns:
@@ -91,7 +91,7 @@ def carry_out(run: Mapping[str, Any], wanted: Wanted, settings: Settings) -> dic
         for evaluation in wanted.begun
         if not complete(settings, evaluation, run["fingerprint"]["plan"]["shards"])
     ]
-    outcomes = {evaluation: RunOutcome() for evaluation in wanted.begun if evaluation not in todo}
+    outcomes = {evaluation: RunTotals() for evaluation in wanted.begun if evaluation not in todo}
     if not todo and not wanted.new:
         return outcomes
     refuse_reduced_maps(settings.out, run)
@@ -148,7 +148,7 @@ def claimed(run: Mapping[str, Any], names: Sequence[str], settings: Settings) ->
     return claim_evaluation(settings.out, run, {name: metric_facts(name) for name in names}, depends)
 
 
-def evaluate_with(prepared: PreparedRun, evaluation: Evaluation) -> RunOutcome:
+def evaluate_with(prepared: PreparedRun, evaluation: Evaluation) -> RunTotals:
     """Measure every stored map that is not measured yet.
 
     Raises:
@@ -158,14 +158,14 @@ def evaluate_with(prepared: PreparedRun, evaluation: Evaluation) -> RunOutcome:
     settings, out = prepared.settings, prepared.settings.out
     standing = Standing.of(out, evaluation.folder, again=settings.retry_errors)
     todo = [shard for shard in prepared.shards if shard.index in standing.undone]
-    outcome = RunOutcome()
+    outcome = RunTotals()
     if todo:
         remove(child(out, f"{evaluation.folder}/{SUCCESS}"))
         say(standing.headline(out, list(evaluation.metrics)))
         outcome = work_through(
             settings, todo, lambda shard: samples_to_measure(prepared, shard),
             replace(prepared.spec, metrics=tuple(evaluation.metrics), target=PREDICTED, floors_below=0, sanity_below=0),
-            prepared.reader, sink_of(prepared, evaluation, standing), standing.tally,
+            prepared.reader, sink_of(prepared, evaluation, standing), standing.totals,
             max_error_rate=settings.max_error_rate, build=partial(build_engine, stored=StoredMaps(out)),
         )  # fmt: skip
     refuse_undone(outcome, out)
@@ -239,9 +239,9 @@ class Standing:
         return self.there & self.undone
 
     @property
-    def tally(self) -> Tally:
+    def totals(self) -> RunTotals:
         images = sum(self.images.values())
-        return Tally(images=images, before=images - sum(self.images[index] for index in self.undone))
+        return RunTotals(images=images, before=images - sum(self.images[index] for index in self.undone))
 
     def headline(self, out: str, names: Sequence[str]) -> str:
         images = sum(self.with_map[index] for index in self.undone)

@@ -13,9 +13,9 @@ import torch
 from ...engine.explanation import Explanation
 from ...errors import StorageError
 from ...workers.samples import Sample
+from ..store.committed_shards import file_of
 from ..store.part_reader import groups_with, open_file, shard_ranges
 from ..store.schema import read_metadata
-from ..store.store import file_of
 
 COLUMNS = ["id", "status", "error", "prediction", "target", "score", "logit", "map"]
 

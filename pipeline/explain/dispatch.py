@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...workers.protocols import SampleReader, ShardSink
-from ...workers.run_totals import RunOutcome
+from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard
 from ...workers.worker.engine_protocol import Build
 from ...workers.worker.spec import WorkerSpec
@@ -14,7 +14,6 @@ from ..sources.listing.detection import place_named
 from ..storage.location import is_local, locate
 from .event_log import EventLog
 from .progress import RunProgress
-from .run_counts import Tally
 
 
 def work_through(
@@ -24,11 +23,11 @@ def work_through(
     spec: WorkerSpec,
     reader: SampleReader,
     sink: ShardSink,
-    tally: Tally,
+    totals: RunTotals,
     *,
     max_error_rate: float,
     build: Build | None = None,
-) -> RunOutcome:
+) -> RunTotals:
     """Have the shards done, as many workers at once as the settings say.
 
     Args:
@@ -38,11 +37,11 @@ def work_through(
         spec: Model and method.
         reader: Bytes of images and masks.
         sink: Takes finished shards.
-        tally: Counts what happens, for the display.
+        totals: Counts what happens, for the display.
         max_error_rate: Share of failed images above which the run stops.
         build: Makes a worker's engine, None for SISE.
     """
-    with RunProgress(tally, EventLog(settings.out)) as progress:
+    with RunProgress(totals, EventLog(settings.out)) as progress:
         shared = (todo, samples, spec, reader, sink)
         limits = {"max_error_rate": max_error_rate, "shard_retries": settings.shard_retries}
         if settings.workers == 0:

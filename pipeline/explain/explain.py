@@ -10,15 +10,17 @@ from typing import Any
 
 from ...errors import ShardsUndoneError
 from ...statuses import OK
-from ...workers.run_totals import RunOutcome
+from ...workers.run_totals import RunTotals
 from ..settings.load import load_settings
 from ..settings.run import Settings, describe
 from ..storage.atomic_write import remove
 from ..storage.location import child
+from ..store.committed_shards import row_totals
+from ..store.completeness import check_complete
 from ..store.part_names import SUCCESS
 from ..store.run_file import claim_run
 from ..store.status import run_status
-from ..store.store import check_complete, row_totals, write_success
+from ..store.success_file import write_success
 from ..terminal_log import say
 from ..text import counted
 from .prepare import PreparedRun, prepare_run
@@ -64,7 +66,7 @@ def explain_settings(settings: Settings) -> RunResult:
     run = prepare_run(settings)
     claim_run(settings.out, run.fingerprint, describe(settings))
     todo = run.undone()
-    outcome = RunOutcome()
+    outcome = RunTotals()
     if todo:
         say(f"{run.headline(todo)}; writing {settings.out}")
         outcome = run.work(todo)
@@ -108,7 +110,7 @@ def not_ok(out: str) -> int:
     return sum(statuses.values()) - statuses.get(OK, 0)
 
 
-def refuse_undone(outcome: RunOutcome, out: str) -> None:
+def refuse_undone(outcome: RunTotals, out: str) -> None:
     """End the run here if the user interrupted it or shards were given up.
 
     Raises:

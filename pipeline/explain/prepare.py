@@ -19,7 +19,7 @@ from ...engine.scoring.scoring_options import Scoring
 from ...errors import DataError, UsageError
 from ...workers.models.load import LoadedModel, ModelSpec, load_model, remote_file
 from ...workers.protocols import ShardSink
-from ...workers.run_totals import RunOutcome
+from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard
 from ...workers.targets import TargetRule
 from ...workers.worker.spec import WorkerSpec
@@ -33,13 +33,13 @@ from ..sources.listing.place import could_match
 from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
 from ..storage.location import locate
-from ..store.store import ParquetSink, done_shards
+from ..store.committed_shards import done_shards
+from ..store.parquet_sink import ParquetSink
 from ..terminal_log import say
 from ..text import counted
 from .dispatch import work_through
 from .fingerprint import run_fingerprint, store_layout
 from .retry_errors import Retry, RetrySink
-from .run_counts import Tally
 from .subsample import chosen_below
 from .target import resolved_confidence, target_rule
 
@@ -77,26 +77,28 @@ class PreparedRun:
         by = "" if method == "sise" else f"by {method} "
         return f"{by}with {layers} block layers" if layers else by.strip()
 
-    def work(self, todo: Sequence[Shard]) -> RunOutcome:
+    def work(self, todo: Sequence[Shard]) -> RunTotals:
         """Explain the shards, showing progress."""
-        tally = Tally(images=len(self.listing), before=len(self.listing) - sum(map(len, todo)))
+        totals = RunTotals(images=len(self.listing), before=len(self.listing) - sum(map(len, todo)))
         rate = self.settings.max_error_rate
-        return self._work(todo, lambda shard: samples_of(self.listing, shard), self.sink, tally, rate)
+        return self._work(todo, lambda shard: samples_of(self.listing, shard), self.sink, totals, rate)
 
-    def again(self, retry: Retry) -> RunOutcome:
+    def again(self, retry: Retry) -> RunTotals:
         """Explain error rows once more. Most may fail again, so no share of failures is too large."""
         sink = RetrySink(self.settings.out, self.sink.layout)
-        return self._work(retry.shards, lambda shard: retry.samples[shard.index], sink, Tally(images=len(retry)), 1.0)
+        return self._work(
+            retry.shards, lambda shard: retry.samples[shard.index], sink, RunTotals(images=len(retry)), 1.0
+        )
 
     def _work(
         self,
         todo: Sequence[Shard],
         samples: Callable[[Shard], Sequence[Sample]],
         sink: ShardSink,
-        tally: Tally,
+        totals: RunTotals,
         max_error_rate: float,
-    ) -> RunOutcome:
-        shared = (self.spec, self.reader, sink, tally)
+    ) -> RunTotals:
+        shared = (self.spec, self.reader, sink, totals)
         return work_through(self.settings, todo, samples, *shared, max_error_rate=max_error_rate)
 
 

@@ -20,10 +20,10 @@ from ...workers.events import (
     WorkerNote,
     event_record,
 )
+from ...workers.run_totals import RunTotals
 from ..terminal_log import LOG, terminal_console
 from ..text import counted, duration, shown
 from .event_log import EventLog
-from .run_counts import Tally
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines."""
@@ -33,21 +33,25 @@ class RunProgress:
     """Listens to a run's events: call it with each; use it as a context manager around the run.
 
     Args:
-        tally: Where the events are counted.
+        totals: Where the events are counted.
         log: Where they are logged.
         console: Gets the live bar if it is a terminal; by default that of the command line, if it runs.
         clock: Seconds of a steady clock.
     """
 
     def __init__(
-        self, tally: Tally, log: EventLog, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        totals: RunTotals,
+        log: EventLog,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.tally = tally
+        self.totals = totals
         self._log = log
         self._clock = clock
         console = console or terminal_console()
         self._bar = bar(console) if console is not None and console.is_terminal else None
-        self._task = self._bar.add_task("starting", total=tally.images) if self._bar else None
+        self._task = self._bar.add_task("starting", total=totals.images) if self._bar else None
         self._shown = clock()
         self._stopping = False
 
@@ -67,7 +71,7 @@ class RunProgress:
         self._log.close()
 
     def __call__(self, event: RunEvent) -> None:
-        self.tally.observe(event, self._clock())
+        self.totals.observe(event, self._clock())
         if not isinstance(event, ShardProgress):  # one per image: too many for a log of ten million
             self._log.write(event_record(event))
         self._stopping |= isinstance(event, RunStopping)
@@ -79,10 +83,10 @@ class RunProgress:
     def _show(self, force: bool = False) -> None:
         now = self._clock()
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self.tally.finished, description=line(self.tally, now))
+            self._bar.update(self._task, completed=self.totals.finished, description=line(self.totals, now))
         elif force or now - self._shown >= PLAIN_SECONDS:
             self._shown = now
-            LOG.info(f"{self.tally.finished}/{self.tally.images} images, {line(self.tally, now)}")
+            LOG.info(f"{self.totals.finished}/{self.totals.images} images, {line(self.totals, now)}")
 
 
 def bar(console: Console) -> Progress:
@@ -95,14 +99,14 @@ def bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def line(tally: Tally, now: float) -> str:
+def line(totals: RunTotals, now: float) -> str:
     """Everything but the count: `2.4 images/s, 1 min 05 s left, 3 errors, 1 death, workers 2 ready 1 starting`."""
-    rate, left = tally.rate(now), tally.seconds_left(now)
+    rate, left = totals.rate(now), totals.seconds_left(now)
     parts = [] if rate is None or left is None else [f"{rate:.3g} images/s", f"{duration(left)} left"]
-    parts += [counted(tally.errors, "error")] if tally.errors else []
-    parts += [counted(tally.deaths, "worker death")] if tally.deaths else []
-    parts += [counted(len(tally.given_up), "shard") + " given up"] if tally.given_up else []
-    parts += [f"workers {tally.ready} ready" + (f" {tally.pending} starting" if tally.pending else "")]
+    parts += [counted(totals.errors, "error")] if totals.errors else []
+    parts += [counted(totals.deaths, "worker death")] if totals.deaths else []
+    parts += [counted(len(totals.undone), "shard") + " given up"] if totals.undone else []
+    parts += [f"workers {totals.ready} ready" + (f" {totals.pending} starting" if totals.pending else "")]
     return ", ".join(parts)
 
 

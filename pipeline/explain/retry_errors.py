@@ -15,11 +15,11 @@ import pyarrow as pa
 from ...statuses import RETRYABLE
 from ...workers.samples import Row, Sample, Shard
 from ..shards import samples_of
+from ..store.committed_shards import done_shards, read_part
 from ..store.footer_reader import part_summaries
 from ..store.rewrite_shard import change_shard, merge
 from ..store.rows_to_table import build_table
 from ..store.schema import StoreLayout
-from ..store.store import done_shards, read_part
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..pictures.overlay import GAP, colour, draw_overlay, fit
 from ..pictures.stored_images import heat_of, stored_preprocess
 from ..sources.reading.reader import FsspecReader
 from ..store.schema import metric_columns
+from ..store.sql import literal
 from ..text import class_name
 from .texts import figure, named, percent
 
@@ -122,8 +123,7 @@ def show_row(atlas: StoreReader, identity: str) -> Shown:
         raise UsageError(f"ids are strings, got {identity!r}")
     kind = next((name for name in ("map_png", "map") if name in atlas.schema.names), None)
     metrics = metric_columns(atlas.schema)[:FACTS]
-    literal = "'" + identity.replace("'", "''") + "'"
-    rows = atlas.table([*COLUMNS, *metrics, *([kind] if kind else [])], where=f"id = {literal}").to_pylist()
+    rows = atlas.table([*COLUMNS, *metrics, *([kind] if kind else [])], where=f"id = {literal(identity)}").to_pylist()
     if not rows:
         raise UsageError(f"{identity!r} is not in this store; `.table(columns=['id'])` lists all ids")
     for row in rows:

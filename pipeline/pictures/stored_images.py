@@ -14,6 +14,7 @@ from ...workers.images.preprocess import Preprocess
 from ..sources.listing.detection import item_source
 from ..sources.reading.reader import FsspecReader
 from ..store.reader import StoreReader
+from ..store.sql import literal
 
 COLUMNS = ("id", "uri", "label", "prediction", "target", "score", "status", "error")
 
@@ -49,8 +50,8 @@ def rows_of(atlas: StoreReader, ids: Sequence[str]) -> list[dict[str, Any]]:
         raise UsageError(
             f"{atlas.uri} stored no maps (store.map and store.map_png are off), so there is nothing to draw"
         )
-    quoted = ", ".join("'" + identity.replace("'", "''") + "'" for identity in ids) or "NULL"
-    rows = atlas.table([*COLUMNS, kind], where=f"id IN ({quoted})").to_pylist()
+    listed = ", ".join(map(literal, ids)) or "NULL"
+    rows = atlas.table([*COLUMNS, kind], where=f"id IN ({listed})").to_pylist()
     shape = atlas.metadata.get("map", {})
     for row in rows:
         row["heat"] = heat_of(row.pop(kind), shape)

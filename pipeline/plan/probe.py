@@ -18,7 +18,7 @@ from ...workers.images.decode import Prepared
 from ...workers.samples import Row, Sample, Shard
 from ...workers.targets import targets_of
 from ...workers.worker.build import ModelEngine, build_engine
-from ...workers.worker.process_state import lent_process
+from ...workers.worker.process_state import restore_process_state
 from ...workers.worker.shard_attempt import ShardAttempt
 from ..explain.prepare import PreparedRun
 from ..shards import samples_of
@@ -87,7 +87,7 @@ def probe_run(run: PreparedRun, images: int = LOOKED_AT) -> RunProbe:
     spec = replace(run.spec, floors_below=0, sanity_below=0)
     if not torch.cuda.is_available() or spec.device == "cpu":
         spec = replace(spec, batch_size=min(spec.batch_size, BATCH_ON_CPU))
-    with lent_process():
+    with restore_process_state():
         engine = cast(ModelEngine, build_engine(spec, run.reader))
         return _probed(run, engine, spread(run, images))
 

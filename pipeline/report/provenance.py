@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..store.reader import StoreReader
-from ..store.store import read_success
+from ..store.success_file import read_success
 from ..text import counted, duration
 from .rows import ReportRows
 

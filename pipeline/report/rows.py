@@ -17,7 +17,7 @@ from ...statuses import OK
 from ..statistics.metric_summary import floored_columns
 from ..store.reader import StoreReader
 from ..store.schema import metric_columns
-from ..store.sql import PARTS, quoted
+from ..store.sql import PARTS, literal, quoted
 from ..text import class_name
 
 PLAIN = ("id", "label", "prediction", "target", "score", "status")
@@ -124,7 +124,3 @@ def _present(connection: duckdb.DuckDBPyConnection, metrics: Sequence[str]) -> l
     counts = ", ".join(f"count({quoted(name)})" for name in metrics)
     [counted] = connection.execute(f"SELECT {counts} FROM stored WHERE status = '{OK}'").fetchall()
     return [name for name, count in zip(metrics, counted, strict=True) if count]
-
-
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 
 from ...errors import UsageError
 from ..text import counted
+from .committed_shards import done_shards
 from .evaluations import list_evaluations
 from .merge_parts import write_merged
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS
 from .run_file import read_run
-from .store import done_shards, renew_success
-from .superseded import remove_left_over
+from .success_file import renew_success
+from .superseded import delete_superseded
 
 MEGABYTE = 10**6
 SIZE_MB = 128
@@ -46,7 +47,7 @@ class Compacted:
     merged: list[str] = field(default_factory=list)
     """Files that were written, relative to `out`."""
     removed: int = 0
-    """Files that merged ones took the place of."""
+    """Files superseded by merged ones."""
     moved: int = 0
     """Shards in which a row repaired meanwhile went over into the merged file."""
 
@@ -71,7 +72,7 @@ def compact_store(out: str, *, size_mb: int = SIZE_MB, say: Callable[[str], obje
         say: Hears of every file that was written.
 
     Raises:
-        UsageError: If `out` is no run, or `size_mb` is out of range.
+        UsageError: If `out` is not a store, or `size_mb` is out of range.
         StorageError: If storage fails or a part is damaged; every row is still there once, and the same call does the rest.
     """
     if isinstance(size_mb, bool) or not isinstance(size_mb, int) or not 1 <= size_mb <= LARGEST_MB:
@@ -90,7 +91,7 @@ def compact_store(out: str, *, size_mb: int = SIZE_MB, say: Callable[[str], obje
     if done.merged:
         time.sleep(PAUSE)
     for folder in folders:
-        removed, moved = remove_left_over(out, done_shards(out, folder))
+        removed, moved = delete_superseded(out, done_shards(out, folder))
         done.removed, done.moved = done.removed + removed, done.moved + moved
     for folder in folders:
         renew_success(out, folder)
@@ -99,7 +100,7 @@ def compact_store(out: str, *, size_mb: int = SIZE_MB, say: Callable[[str], obje
 
 
 def _count(listing: DoneShards) -> int:
-    return len(listing.files) + len(listing.left_over)
+    return len(listing.files) + len(listing.superseded)
 
 
 def blocks(listing: DoneShards, planned: int, size: int) -> Iterator[list[PartFile]]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from .committed_shards import done_shards
 from .evaluations import KEYS, Evaluation, column_owners, list_evaluations
 from .part_files import PartFile
 from .part_reader import open_file, read_file, row_groups
 from .schema import METADATA_KEY, metric_columns, read_metadata
 from .sql import Joined
-from .store import done_shards
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..storage.location import child
 from ..text import counted, shown
+from .committed_shards import done_shards, row_totals
 from .evaluations import Evaluation, list_evaluations
-from .store import done_shards, read_success, row_totals
+from .success_file import read_success
 
 CAUSES_SHOWN = 3
 

@@ -2,7 +2,7 @@
 
 A merged file's name says its shards. Ranges are aligned blocks of a power of two (the last one is cut off where the plan ends), so any
 two of them are nested or have nothing in common, whoever wrote them and however large they wanted their files: of nested files the
-widest counts, and all others are left over. That is what makes one `put` the moment at which a merged file takes effect.
+widest counts, and all others are superseded. That is what makes one `put` the moment at which a merged file takes effect.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DoneShards(Mapping[int, int]):
     """The committed shards by index, in order, as one listing showed them: shard -> its share of its file's bytes."""
 
     def __init__(self, files: Iterable[PartFile]):
-        self.files, self.left_over = resolved(files)
+        self.files, self.superseded = resolved(files)
         """The files that count, in order of their shards; and those whose shards lie in one of them."""
         self._by_shard = {index: file for file in self.files for index in file.shards}
 
@@ -106,16 +106,16 @@ def block_width(count: int) -> int:
 
 
 def resolved(files: Iterable[PartFile]) -> tuple[tuple[PartFile, ...], tuple[PartFile, ...]]:
-    """The files that count and those that are left over, both in order of their shards."""
+    """The files that count and those that are superseded, both in order of their shards."""
     counting: list[PartFile] = []
-    left_over: list[PartFile] = []
+    superseded: list[PartFile] = []
     for file in sorted(files, key=lambda one: (one.first, -one.last)):  # the widest of nested files comes first
         before = counting[-1] if counting else None
         if before is None or before.last < file.first:
             counting.append(file)
         elif before.covers(file):
-            left_over.append(file)
+            superseded.append(file)
         else:
             raise StorageError(f"{before.path} and {file.path} overlap, and neither holds all of the other; "
                                "move one of them away and run the same command again")  # fmt: skip
-    return tuple(counting), tuple(left_over)
+    return tuple(counting), tuple(superseded)

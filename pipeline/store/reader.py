@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ...errors import StorageError, UsageError, did_you_mean
 from ...statuses import OK
+from .committed_shards import done_shards, read_file_schema
 from .evaluation_columns import AddedColumns
 from .evaluations import KEYS
 from .part_files import DoneShards, PartFile
@@ -19,7 +20,6 @@ from .part_reader import open_file, read_rows
 from .run_file import read_run
 from .schema import metric_columns, read_metadata
 from .sql import PARTS, STORED, asking, connect_parts, reading_parts
-from .store import done_shards, read_file_schema
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 from ...errors import StorageError
 from ...statuses import OK
 from ..storage.compare_and_swap import exchange
+from .committed_shards import file_of
 from .evaluations import KEYS
 from .parquet_bytes import table_to_parquet, tables_to_parquet
 from .part_files import PartFile
 from .part_names import MAPS
 from .part_reader import shard_tables
 from .part_summary import PartSummary, stored_summaries, summarise, with_summaries, with_summary
-from .store import file_of
 
 Change = Callable[[pa.Table], pa.Table | None]
 LOOKS = 5

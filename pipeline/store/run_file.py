@@ -74,7 +74,7 @@ def read_run(out: str) -> dict[str, Any]:
     """
     run = _read_if_there(out)
     if run is None:
-        raise NoRunError(f"{out} is no heatlas run: it has no {RUN_FILE}; give the directory that `heatlas explain --out` "
+        raise NoRunError(f"{out} is not a heatlas store: it has no {RUN_FILE}; give the directory that `heatlas explain --out` "
                            "wrote, not a folder in it or above it")  # fmt: skip
     return run
 
@@ -99,7 +99,7 @@ def _refuse_foreign_content(out: str) -> None:
     foreign = [name for name in names if not name.startswith(".") and name not in _OWN_BEFORE_CLAIM]
     if foreign and RUN_FILE not in names:  # it is there if another driver came between our two looks
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        raise RunMismatchError(f"{out} is not empty and is no heatlas run: it holds {', '.join(foreign[:3])}{more}; "
+        raise RunMismatchError(f"{out} is not empty and is not a heatlas store: it holds {', '.join(foreign[:3])}{more}; "
                                "choose another --out, or an empty directory")  # fmt: skip
 
 

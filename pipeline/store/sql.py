@@ -110,6 +110,11 @@ def asking(query: str) -> Iterator[None]:
         raise UsageError(f"DuckDB refuses {query!r}: {error}") from None
 
 
+def literal(text: str) -> str:
+    """A text as SQL, whatever is in it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def quoted(name: str) -> str:
     """A column name as SQL, whatever is in it."""
     return '"' + name.replace('"', '""') + '"'

@@ -7,9 +7,10 @@ from typing import Any
 from ...errors import shortened
 from ...statuses import RETRYABLE
 from ..text import counted, duration, shown
+from .committed_shards import done_shards, row_totals
 from .evaluation_status import evaluation_lines, evaluation_records
 from .run_file import read_run
-from .store import done_shards, read_success, row_totals
+from .success_file import read_success
 
 CAUSES_SHOWN = 8
 LONGEST_CAUSE = 110
@@ -27,7 +28,7 @@ def run_status(out: str) -> dict[str, Any]:
         `created`, `settings`.
 
     Raises:
-        StorageError: If `out` is no run, or its files cannot be read.
+        StorageError: If `out` is not a store, or its files cannot be read.
     """
     run = read_run(out)
     plan = run["fingerprint"]["plan"]

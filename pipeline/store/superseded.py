@@ -1,4 +1,4 @@
-"""Files that a merged one took the place of: their last look and their end."""
+"""Delete part files superseded by a merged file, first migrating rows that were repaired in them meanwhile."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from .part_summary import stored_summaries, stored_summary
 from .rewrite_shard import change_shard, merge
 
 
-def remove_left_over(out: str, listing: DoneShards) -> tuple[int, int]:
-    """Remove the files of a folder whose shards lie in merged ones; rows that were repaired in them since go over first.
+def delete_superseded(out: str, listing: DoneShards) -> tuple[int, int]:
+    """Delete the files of a folder whose shards lie in merged files; rows repaired in them since are migrated first.
 
     Returns:
-        How many files are gone, and how many shards had such rows.
+        How many files were deleted, and how many shards had such rows.
 
     Raises:
         StorageError: If storage fails, or a file is damaged; it is then still there, and nothing is lost.
     """
     moved: list[int] = []
     known: dict[PartFile, dict[int, str | None]] = {}
-    for file in listing.left_over:
+    for file in listing.superseded:
         holder = listing.file_of(file.first)
-        if holder is None:  # cannot be: a file is left over because another one holds its shards
+        if holder is None:  # cannot be: a file is superseded because another one holds its shards
             continue
         if holder not in known:
             known[holder] = dict(zip(holder.shards, (one.digest for one in file_summaries(out, holder)), strict=True))
-        withdraw(file.uri(out), lambda data, file=file, there=known[holder]: moved.extend(bring_over(out, file, data, there)))  # fmt: skip
-    return len(listing.left_over), len(set(moved))
+        withdraw(file.uri(out), lambda data, file=file, there=known[holder]: moved.extend(migrate_repaired_rows(out, file, data, there)))  # fmt: skip
+    return len(listing.superseded), len(set(moved))
 
 
-def bring_over(out: str, file: PartFile, data: bytes, there: dict[int, str | None]) -> list[int]:
-    """Take over rows that are `ok` in a left-over file and not so where they count.
+def migrate_repaired_rows(out: str, file: PartFile, data: bytes, there: dict[int, str | None]) -> list[int]:
+    """Copy rows that are `ok` in a superseded file, and are not `ok` in the merged one, into the merged one.
 
     Args:
         out: The run's directory.
-        file: The left-over file.
+        file: The superseded file.
         data: Its content.
-        there: The digest, by shard, of the rows that count.
+        there: The digest of the rows in the merged file, by shard.
 
     Returns:
         The shards for which that was needed.
@@ -62,8 +62,8 @@ def digests_of(file: PartFile, data: bytes) -> dict[int, str | None]:
     try:
         metadata = pq.read_metadata(io.BytesIO(data)).metadata
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {file.path}, which is left over from merging: {error}; its rows are in a merged file, so "
-                           "delete it and call again") from error  # fmt: skip
+        raise StorageError(f"cannot read {file.path}, which a merged file supersedes: {error}; its rows are in the merged "
+                           "file, so delete it and run the same command again") from error  # fmt: skip
     one, several = stored_summary(metadata), stored_summaries(metadata)
     found = [one] if one is not None and file.first == file.last else several or []
     digests = [summary.digest for summary in found if summary is not None]

@@ -16,12 +16,14 @@ from ..shards import plan_digest, planned_shards
 from ..storage.atomic_write import remove
 from ..storage.location import child
 from ..text import counted
+from .committed_shards import done_shards
+from .completeness import repeated_ids
 from .part_check import PartCheck, check_part
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS, SUCCESS
 from .part_summary import added_up, without_summary
 from .run_file import read_run
-from .store import done_shards, read_success, repeated_ids
+from .success_file import read_success
 
 READERS = 4
 """Files in memory at the same time."""
@@ -56,7 +58,7 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
         made anew from their rows), `problems` (where, text, repair), `repair` (shell lines, in order) and `deleted` (files).
 
     Raises:
-        NoRunError: If `out` is no run.
+        NoRunError: If `out` is not a store.
         StorageError: If it cannot be listed, or its `_run.json` is damaged.
     """
     run = read_run(out)
@@ -107,8 +109,8 @@ def _part_problems(
     for file in done.files:
         if not in_plan(file, plan):
             yield Problem(file.path, f"does not belong to the plan, which has {len(plan)} shards", "delete")
-    for file in done.left_over:
-        yield Problem(file.path, "is left over: its shard is in a merged file, so readers of all files see its rows twice", "compact")  # fmt: skip
+    for file in done.superseded:
+        yield Problem(file.path, "is superseded: its shard is in a merged file, so readers of all files see its rows twice", "compact")  # fmt: skip
     usual = _usual_schema(parts)
     for part in parts:
         for text in part.problems:

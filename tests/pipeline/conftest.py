@@ -8,9 +8,9 @@ import fsspec
 import numpy as np
 import pytest
 from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import ParquetSink
 from heatlas.workers.samples import Row, Sample
 
 CLASSES = ["ant", "bee", "cat"]

@@ -198,7 +198,7 @@ def test_a_relative_path_with_a_slash_at_the_end(tmp_path, make_store, monkeypat
 
 
 def test_no_run_and_no_shards_are_said(tmp_path):
-    with pytest.raises(NoRunError, match=r"is no heatlas run: it has no _run.json"):
+    with pytest.raises(NoRunError, match=r"is not a heatlas store: it has no _run.json"):
         open_atlas(tmp_path / "nowhere")
     claim_run(str(tmp_path / "out"), {}, {})
     with pytest.raises(StorageError, match="has no finished shard yet"):

@@ -26,22 +26,17 @@ from heatlas.pipeline.shards import plan_digest, plan_shards
 from heatlas.pipeline.storage.location import is_local, locate
 from heatlas.pipeline.store import compact as compact_module
 from heatlas.pipeline.store import merge_parts as merged_file
+from heatlas.pipeline.store.committed_shards import done_shards, read_part, row_totals
 from heatlas.pipeline.store.compact import blocks, compact_store
+from heatlas.pipeline.store.completeness import check_complete
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.parquet_bytes import tables_to_parquet
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.part_files import DoneShards, PartFile, block_width, is_block, listed, part_file
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.status import run_status
-from heatlas.pipeline.store.store import (
-    ParquetSink,
-    check_complete,
-    done_shards,
-    logical_digest,
-    read_part,
-    read_success,
-    row_totals,
-    write_success,
-)
+from heatlas.pipeline.store.success_file import read_success, write_success
 from heatlas.pipeline.store.verify import verify_run
 from heatlas.workers.samples import Shard
 from hypothesis import given
@@ -80,7 +75,7 @@ def make_run(layout, make_row):
 
 def names(out) -> list[str]:
     listing = done_shards(str(out))
-    return [file.name for file in sorted([*listing.files, *listing.left_over])]
+    return [file.name for file in sorted([*listing.files, *listing.superseded])]
 
 
 def everything(out) -> pa.Table:
@@ -123,8 +118,8 @@ def test_blocks_are_nested_or_apart(plan, compactions):
     listing = listed(dict.fromkeys(names, 7))
     assert list(listing) == list(range(plan))
     assert sum(listing.values()) == 7 * len(listing.files)
-    assert {file.name for file in (*listing.files, *listing.left_over)} == names
-    assert all(listing.file_of(index).covers(file) for file in listing.left_over for index in file.shards)
+    assert {file.name for file in (*listing.files, *listing.superseded)} == names
+    assert all(listing.file_of(index).covers(file) for file in listing.superseded for index in file.shards)
 
 
 @given(st.integers(1, 10**6))
@@ -369,7 +364,7 @@ def test_a_retry_meanwhile_loses_nothing(tmp_path, make_run, layout, make_row, m
         assert sink.commit(plan[6], [repaired(make_row, 13)])
 
     where = {"after the parts were read": (merged_file, "put_if_absent"), "after the merged file was put": (compact_module.time, "sleep"),
-             "during the removal": (compact_module, "remove_left_over"), "at the end": (compact_module, "renew_success")}  # fmt: skip
+             "during the removal": (compact_module, "delete_superseded"), "at the end": (compact_module, "renew_success")}  # fmt: skip
     at(monkeypatch, *where[moment], retry)
     found = compact_store(out)
     assert found.moved == (1 if moment == "after the parts were read" else 0)
@@ -414,7 +409,7 @@ def test_a_late_commit_changes_nothing_is_named_and_goes(tmp_path, make_run, lay
     assert_whole(out, digest)
     assert main(["verify", out]) == 1
     said = capsys.readouterr().out
-    assert "maps/part-000003.parquet: is left over: its shard is in a merged file" in said
+    assert "maps/part-000003.parquet: is superseded: its shard is in a merged file" in said
     assert said.endswith(f"repair with\n  heatlas compact {out}\n")
     assert main(["compact", out]) == 0
     assert names(out) == ["parts-000000-000010.parquet"]
@@ -427,7 +422,7 @@ def test_a_left_over_file_that_is_damaged_stays_and_is_named(tmp_path, make_run,
     make_run(out)
     compact_store(out)
     (tmp_path / part_path(3)).write_bytes(b"PAR1 not really")
-    with pytest.raises(StorageError, match=r"part-000003.parquet, which is left over from merging: .*delete it"):
+    with pytest.raises(StorageError, match=r"part-000003.parquet, which a merged file supersedes: .*delete it"):
         compact_store(out)
     assert (tmp_path / part_path(3)).exists()
     assert done_shards(out).file_of(3).last == 10
@@ -579,4 +574,4 @@ def test_bad_options(tmp_path, make_run, capsys, arguments, said):
 
 def test_no_run(tmp_path, capsys):
     assert main(["compact", str(tmp_path)]) == 2
-    assert "is no heatlas run" in capsys.readouterr().err
+    assert "is not a heatlas store" in capsys.readouterr().err

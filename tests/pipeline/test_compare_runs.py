@@ -21,9 +21,9 @@ from heatlas.pipeline.compare.text import comparison_text
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import describe
 from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import ParquetSink
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.samples import Row, Sample
 from PIL import Image
@@ -311,7 +311,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(ten, tmp_path, monkeyp
 @pytest.mark.parametrize(("arguments", "code", "said"), [
     (["A"], 2, "SECOND"),
     (["A", "A"], 2, "would be compared with itself"),
-    (["A", "nowhere"], 2, "is no heatlas run"),
+    (["A", "nowhere"], 2, "is not a heatlas store"),
     (["A", "B", "--limit", "0"], 2, "must be from 1 to 200, got 0"),
     (["A", "B", "--resamples", "0"], 2, "resamples must be at least 1"),
     (["A", "B", "--seed", "-1"], 2, "seed must be at least 0"),

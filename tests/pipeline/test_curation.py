@@ -284,7 +284,7 @@ def test_bad_requests_exit_with_2(scored, tmp_path, capsys):
             "cannot tell the format of 'queue.txt'; let it end in .parquet, .csv, .jsonl",
         ),
         (["curate", str(scored), "--limit", "0"], "limit must be at least 1, got 0"),
-        (["curate", str(tmp_path / "nothing")], "is no heatlas run"),
+        (["curate", str(tmp_path / "nothing")], "is not a heatlas store"),
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err

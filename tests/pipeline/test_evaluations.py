@@ -14,6 +14,7 @@ from heatlas.pipeline.evaluate.request import notes, wanted_metrics
 from heatlas.pipeline.evaluate.sink import MetricsSink
 from heatlas.pipeline.evaluate.stored_maps import StoredMaps
 from heatlas.pipeline.store import parquet_bytes, schema
+from heatlas.pipeline.store.committed_shards import done_shards, read_part
 from heatlas.pipeline.store.evaluation_status import evaluation_lines, evaluation_records
 from heatlas.pipeline.store.evaluations import (
     Evaluation,
@@ -23,10 +24,10 @@ from heatlas.pipeline.store.evaluations import (
     list_evaluations,
     run_digest,
 )
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.require_full_maps import refuse_reduced_maps
 from heatlas.pipeline.store.run_file import read_run
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import ParquetSink, done_shards, read_part
 from heatlas.workers.samples import Sample, Shard
 
 FACTS = {"gini": {"definition": "gini/v1", "unit": "1"}, "road": {"definition": "road/v1", "unit": "1"}}

@@ -16,12 +16,13 @@ from heatlas.pipeline.explain.retry_errors import RetrySink
 from heatlas.pipeline.storage import backoff as retries
 from heatlas.pipeline.storage.atomic_write import put, put_if_absent
 from heatlas.pipeline.storage.compare_and_swap import exchange
+from heatlas.pipeline.store.committed_shards import read_part, row_totals
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.part_summary import stored_summary, summarise
 from heatlas.pipeline.store.rewrite_shard import merge
 from heatlas.pipeline.store.rows_to_table import build_table
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import ParquetSink, read_part, row_totals
 from heatlas.workers.samples import Row, Sample, Shard
 from hypothesis import given
 from hypothesis import strategies as st

@@ -31,10 +31,10 @@ from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import describe
 from heatlas.pipeline.store import parquet_bytes
 from heatlas.pipeline.store.merge_parts import same
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.reader import StoreReader
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import ParquetSink
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.samples import Row, Sample, Shard
 from hypothesis import assume, given

@@ -82,7 +82,7 @@ def test_somebody_elses_directory_is_refused(place):
     for name in ("thesis.tex", "photos/1.jpg", "b", "a"):
         put(f"{place}/{name}", b"x")
     with pytest.raises(
-        RunMismatchError, match=r"is not empty and is no heatlas run: it holds a, b, photos and 1 more; choose"
+        RunMismatchError, match=r"is not empty and is not a heatlas store: it holds a, b, photos and 1 more; choose"
     ):
         claim_run(place, FACTS, SETTINGS)
 
@@ -116,7 +116,7 @@ def test_another_store_version_is_refused(place):
 
 
 def test_reading_no_run_says_which_directory_to_give(tmp_path):
-    with pytest.raises(NoRunError, match=r"is no heatlas run: it has no _run.json; give the directory that"):
+    with pytest.raises(NoRunError, match=r"is not a heatlas store: it has no _run.json; give the directory that"):
         read_run(str(tmp_path))
 
 

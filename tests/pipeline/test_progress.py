@@ -10,7 +10,6 @@ import fsspec
 import pytest
 from heatlas.pipeline.explain.event_log import EventLog
 from heatlas.pipeline.explain.progress import RunProgress, announcement, line
-from heatlas.pipeline.explain.run_counts import Tally
 from heatlas.pipeline.terminal_log import LOG, shown_in_terminal
 from heatlas.pipeline.text import duration
 from heatlas.workers.events import (
@@ -24,6 +23,7 @@ from heatlas.workers.events import (
     WorkerLost,
     WorkersChanged,
 )
+from heatlas.workers.run_totals import RunTotals
 
 DIED = WorkerLost(worker=1, kind="died", text="SIGSEGV", shard=4, alive=("a", "b"))
 
@@ -40,7 +40,7 @@ class Terminal(io.StringIO):
 
 
 def test_tally_counts_by_hand():
-    tally = Tally(images=40, before=10)
+    totals = RunTotals(images=40, before=10)
     events = [
         WorkersChanged(0, 2),
         WorkersChanged(2, 0),
@@ -50,33 +50,33 @@ def test_tally_counts_by_hand():
         ShardProgress(4, 1, 2),
     ]
     for at, event in enumerate(events):
-        tally.observe(event, float(at))
-    assert (tally.ready, tally.pending, tally.finished) == (2, 0, 16)
-    assert tally.rate(5.0) == pytest.approx(6 / 3), "since the first shard started at second 2"
-    assert tally.seconds_left(5.0) == pytest.approx(24 / 2)
-    tally.observe(DIED, 6.0)
-    assert (tally.finished, tally.deaths) == (14, 1), "the dead worker's shard starts over"
-    tally.observe(finished(3, ok=8, decode_error=2), 7.0)
-    tally.observe(finished(4, first=False, ok=9, quarantined=1), 8.0)
-    tally.observe(ImageQuarantined(4, "a"), 8.0)
-    tally.observe(ShardGivenUp(5, "why"), 8.0)
-    assert (tally.rows, tally.errors, tally.quarantined, tally.given_up) == (20, 3, 1, [5])
-    assert tally.finished == 30
+        totals.observe(event, float(at))
+    assert (totals.ready, totals.pending, totals.finished) == (2, 0, 16)
+    assert totals.rate(5.0) == pytest.approx(6 / 3), "since the first shard started at second 2"
+    assert totals.seconds_left(5.0) == pytest.approx(24 / 2)
+    totals.observe(DIED, 6.0)
+    assert (totals.finished, totals.deaths) == (14, 1), "the dead worker's shard starts over"
+    totals.observe(finished(3, ok=8, decode_error=2), 7.0)
+    totals.observe(finished(4, first=False, ok=9, quarantined=1), 8.0)
+    totals.observe(ImageQuarantined(4, "a"), 8.0)
+    totals.observe(ShardGivenUp(5, "why"), 8.0)
+    assert (totals.rows, totals.errors, totals.quarantined, totals.undone) == (20, 3, ["a"], [(5, "why")])
+    assert totals.finished == 30
 
 
 def test_no_rate_before_the_first_image():
-    tally = Tally(images=3)
-    assert tally.rate(5.0) is None
-    tally.observe(ShardStarted(0, 0, careful=False), 5.0)
-    assert tally.rate(6.0) is None
-    assert line(tally, 6.0) == "workers 0 ready"
+    totals = RunTotals(images=3)
+    assert totals.rate(5.0) is None
+    totals.observe(ShardStarted(0, 0, careful=False), 5.0)
+    assert totals.rate(6.0) is None
+    assert line(totals, 6.0) == "workers 0 ready"
 
 
 def test_line_tells_speed_errors_deaths_and_workers():
-    tally = Tally(images=100, first_image=0.0, ready=2, pending=1)
-    tally.observe(finished(0, ok=19, read_error=1), 10.0)
-    tally.observe(DIED, 10.0)
-    assert line(tally, 10.0) == "2 images/s, 40 s left, 1 error, 1 worker death, workers 2 ready 1 starting"
+    totals = RunTotals(images=100, first_image=0.0, ready=2, pending=1)
+    totals.observe(finished(0, ok=19, read_error=1), 10.0)
+    totals.observe(DIED, 10.0)
+    assert line(totals, 10.0) == "2 images/s, 40 s left, 1 error, 1 worker death, workers 2 ready 1 starting"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_plain_lines_come_every_ten_seconds_and_at_the_end(tmp_path: pathlib.Pat
     stream = io.StringIO()
     with (
         shown_in_terminal(stream),
-        RunProgress(Tally(images=6), EventLog(str(tmp_path)), clock=lambda: next(times)) as progress,
+        RunProgress(RunTotals(images=6), EventLog(str(tmp_path)), clock=lambda: next(times)) as progress,
     ):
         progress(ShardStarted(0, 0, careful=False))
         for done in range(1, 6):
@@ -117,7 +117,7 @@ def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path, monkeypatch: pytest.
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
     stream = Terminal()
-    with shown_in_terminal(stream), RunProgress(Tally(images=6), EventLog(str(tmp_path))) as progress:
+    with shown_in_terminal(stream), RunProgress(RunTotals(images=6), EventLog(str(tmp_path))) as progress:
         progress(ShardStarted(0, 0, careful=False))
         progress(DIED)
         progress(finished(0, ok=3))
@@ -129,7 +129,7 @@ def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path, monkeypatch: pytest.
 
 def test_shards_dropped_by_stopping_get_no_line_each(tmp_path: pathlib.Path):
     stream = io.StringIO()
-    with shown_in_terminal(stream), RunProgress(Tally(images=9), EventLog(str(tmp_path))) as progress:
+    with shown_in_terminal(stream), RunProgress(RunTotals(images=9), EventLog(str(tmp_path))) as progress:
         progress(ShardGivenUp(0, "died too often"))
         progress(RunStopping("interrupted"))
         for shard in range(1, 4):
@@ -141,7 +141,7 @@ def test_shards_dropped_by_stopping_get_no_line_each(tmp_path: pathlib.Path):
 
 def test_sample_ids_are_shown_as_written(tmp_path: pathlib.Path):
     stream = io.StringIO()
-    with shown_in_terminal(stream), RunProgress(Tally(images=1), EventLog(str(tmp_path))) as progress:
+    with shown_in_terminal(stream), RunProgress(RunTotals(images=1), EventLog(str(tmp_path))) as progress:
         progress(ImageQuarantined(0, "[bold]a/[/x]"))
         progress(ImageQuarantined(0, "a\x1b[2Jb"))
     assert "[bold]a/[/x]" in stream.getvalue()
@@ -154,7 +154,7 @@ def test_events_are_logged_as_json_lines(place: str, tmp_path: pathlib.Path):
     log = EventLog(out)
 
     def broken_run() -> None:
-        with RunProgress(Tally(images=6), log) as progress:
+        with RunProgress(RunTotals(images=6), log) as progress:
             progress(ShardProgress(0, 0, 1))
             progress(finished(0, ok=6))
             raise RuntimeError("broke")
@@ -171,7 +171,7 @@ def test_events_are_logged_as_json_lines(place: str, tmp_path: pathlib.Path):
 
 def test_a_log_that_cannot_be_written_does_not_stop_the_run(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "_logs").write_text("a file where the folder should be")
-    with RunProgress(Tally(images=1), EventLog(str(tmp_path))) as progress:
+    with RunProgress(RunTotals(images=1), EventLog(str(tmp_path))) as progress:
         progress(finished(0, ok=1))
         progress(finished(1, ok=1))
     assert caplog.text.count("the run goes on without it") == 1
@@ -180,7 +180,7 @@ def test_a_log_that_cannot_be_written_does_not_stop_the_run(tmp_path: pathlib.Pa
 def test_a_library_prints_nothing_and_logs(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
-    with caplog.at_level("INFO", "heatlas"), RunProgress(Tally(images=1), EventLog(str(tmp_path))) as progress:
+    with caplog.at_level("INFO", "heatlas"), RunProgress(RunTotals(images=1), EventLog(str(tmp_path))) as progress:
         progress(DIED)
         progress(finished(0, ok=1))
     assert capsys.readouterr() == ("", "")

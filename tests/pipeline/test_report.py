@@ -30,8 +30,8 @@ from heatlas.pipeline.report.rows import ReportRows
 from heatlas.pipeline.report.same_place import overlap
 from heatlas.pipeline.report.scores import run_scores, wilson
 from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.run_file import claim_run
-from heatlas.pipeline.store.store import ParquetSink
 from heatlas.workers.samples import Row, Sample
 from hypothesis import given
 from hypothesis import strategies as st
@@ -313,7 +313,7 @@ def test_report_refuses_what_cannot_work(
 
 def test_report_of_no_run_and_onto_no_place(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["report", str(tmp_path)]) == 2
-    assert "is no heatlas run" in capsys.readouterr().err
+    assert "is not a heatlas store" in capsys.readouterr().err
     assert main(["report", str(store), "--no-blocks", "--out", f"{__file__}/page.html"]) == 1
     assert "cannot write" in capsys.readouterr().err
 

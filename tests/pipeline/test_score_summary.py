@@ -145,7 +145,7 @@ def test_nothing_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["summary", str(tmp_path)]) == 2
-    assert "is no heatlas run" in capsys.readouterr().err
+    assert "is not a heatlas store" in capsys.readouterr().err
 
 
 def test_the_sanity_check_is_a_plain_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -14,10 +14,12 @@ from heatlas.pipeline.pictures.overlay import GAP, beside, colour, draw_overlay,
 from heatlas.pipeline.pictures.show import show_overlays
 from heatlas.pipeline.pictures.stored_images import stored_preprocess
 from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.committed_shards import row_totals
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
 from heatlas.pipeline.store.status import run_status
-from heatlas.pipeline.store.store import ParquetSink, row_totals, write_success
+from heatlas.pipeline.store.success_file import write_success
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.samples import Row, Sample
 from hypothesis import given
@@ -133,7 +135,7 @@ def test_show_without_anything_to_draw_fails(store: pathlib.Path, capsys: pytest
     assert main(["show", str(store.parent / "nowhere")]) == 2
     assert main(["show", ""]) == main(["status", ""]) == 2
     err = capsys.readouterr().err
-    assert "is no heatlas run" in err
+    assert "is not a heatlas store" in err
     assert err.count("an empty path names no place") == 2
 
 

@@ -10,19 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import ShardsUndoneError, StorageError
 from heatlas.pipeline.storage.atomic_write import put
+from heatlas.pipeline.store.committed_shards import done_shards, read_part, row_totals
+from heatlas.pipeline.store.completeness import check_complete
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.parquet_bytes import table_to_parquet
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.rows_to_table import build_table
-from heatlas.pipeline.store.store import (
-    ParquetSink,
-    check_complete,
-    done_shards,
-    logical_digest,
-    read_part,
-    read_success,
-    row_totals,
-    write_success,
-)
+from heatlas.pipeline.store.success_file import read_success, write_success
 from heatlas.workers.samples import Shard
 
 
@@ -258,7 +253,7 @@ def test_one_sample_may_have_several_targets(tmp_path, make_store, make_row, lay
 
 def test_looking_at_a_store_does_not_wait_for_torch_or_ray():
     program = (
-        "import sys, heatlas.pipeline.store.store, heatlas.pipeline.shards, heatlas.pipeline.store.run_file, heatlas.pipeline.store.reader; "
+        "import sys, heatlas.pipeline.store.committed_shards, heatlas.pipeline.shards, heatlas.pipeline.store.run_file, heatlas.pipeline.store.reader; "
         "print(sorted({'torch', 'ray', 'pandas', 'duckdb'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)

@@ -21,21 +21,18 @@ from heatlas.pipeline.settings.run import describe
 from heatlas.pipeline.shards import plan_digest, plan_shards
 from heatlas.pipeline.storage import backoff as retries
 from heatlas.pipeline.storage.atomic_write import put
+from heatlas.pipeline.store.committed_shards import done_shards, row_totals
+from heatlas.pipeline.store.completeness import check_complete
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.footer_reader import file_summaries
 from heatlas.pipeline.store.parquet_bytes import table_to_parquet
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.part_summary import SUMMARY_KEY, stored_summary, with_summary
 from heatlas.pipeline.store.rows_to_table import build_table
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.status import run_status
-from heatlas.pipeline.store.store import (
-    ParquetSink,
-    check_complete,
-    done_shards,
-    logical_digest,
-    row_totals,
-    write_success,
-)
+from heatlas.pipeline.store.success_file import write_success
 from heatlas.pipeline.store.verify import verify_run
 from tenacity import wait_none
 
@@ -263,7 +260,7 @@ def test_no_run_is_a_usage_error(tmp_path, capsys):
     with pytest.raises(NoRunError):
         verify_run(str(tmp_path))
     assert main(["verify", str(tmp_path)]) == 2
-    assert "is no heatlas run" in capsys.readouterr().err
+    assert "is not a heatlas store" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

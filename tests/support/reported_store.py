@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.committed_shards import row_totals
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import ParquetSink, row_totals, write_success
+from heatlas.pipeline.store.success_file import write_success
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.samples import Row, Sample
 from PIL import Image

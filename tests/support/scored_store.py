@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from heatlas.pipeline.shards import plan_shards
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
-from heatlas.pipeline.store.store import ParquetSink
 from heatlas.workers.samples import Row, Sample
 
 BETTER = {"drop_pct": "lower", "ebpg": "higher", "spread": "neither", "random_model_spearman": "neither"}

@@ -12,7 +12,7 @@ import heatlas
 import numpy as np
 import pytest
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.store.store import logical_digest
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.statuses import OK
 
 from ..support.checkout import ROOT, checkout_module

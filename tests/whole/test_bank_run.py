@@ -16,11 +16,11 @@ import torch
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.explain.prepare import prepare_run
 from heatlas.pipeline.settings.load import load_settings
-from heatlas.pipeline.store.store import logical_digest
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.workers.models.bank_file import read_bank
 from heatlas.workers.models.load import ModelSpec, load_model
 from heatlas.workers.worker.build import build_engine
-from heatlas.workers.worker.process_state import lent_process
+from heatlas.workers.worker.process_state import restore_process_state
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -155,7 +155,7 @@ def test_the_bank_travels_to_workers(place: pathlib.Path, tmp_path: pathlib.Path
     how = {"bank": str(place / "bank.safetensors"), "preprocess": {"size": 24, "resize": "squash"}}
     run = prepare_run(load_settings({**flags, **how}))
     spec, reader = pickle.loads(pickle.dumps((run.spec, run.reader)))
-    with lent_process():
+    with restore_process_state():
         engine = build_engine(spec, reader)
     assert engine.num_classes == run.model.num_classes == 3
     assert torch.equal(engine.session.explainer.model.bank.features.cpu(), read_bank(how["bank"]).bank.features)

@@ -7,7 +7,7 @@ import pathlib
 import heatlas
 import pytest
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.store.store import logical_digest
+from heatlas.pipeline.store.content_digest import logical_digest
 
 from ..support.tiny_run import command, draw_all, importable_factory
 

@@ -12,10 +12,10 @@ import pytest
 from heatlas.errors import RunMismatchError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.explain.subsample import ALL, chosen_below
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import metric_columns
-from heatlas.pipeline.store.store import logical_digest
 from heatlas.workers.worker.shard_attempt import seed_of
 from hypothesis import given
 from hypothesis import strategies as st

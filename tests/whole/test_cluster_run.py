@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.store.store import done_shards, logical_digest
+from heatlas.pipeline.store.committed_shards import done_shards
+from heatlas.pipeline.store.content_digest import logical_digest
 
 from ..support.tiny_run import command, draw_all, environment, importable_factory, program
 

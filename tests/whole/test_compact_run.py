@@ -9,8 +9,9 @@ import heatlas
 import pytest
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store import compact as compact_module
+from heatlas.pipeline.store.committed_shards import done_shards
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.evaluations import list_evaluations
-from heatlas.pipeline.store.store import done_shards, logical_digest
 
 from ..support.s3_place import S3Place
 from ..support.tiny_run import command, draw, draw_all, importable_factory

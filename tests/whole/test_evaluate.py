@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.engine.metrics import METRICS
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.committed_shards import done_shards, read_part, row_totals
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.evaluations import list_evaluations
-from heatlas.pipeline.store.store import done_shards, logical_digest, read_part, row_totals
 
 from ..support.tiny_run import FACTORY, command, draw, draw_all, environment, importable_factory, program, wait_until
 
@@ -386,9 +387,9 @@ def test_a_map_size_beyond_the_input_is_whole_too(folder: pathlib.Path, tmp_path
 
 def test_no_run_is_told(folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
     assert evaluate(folder / "images", "gini") == 2
-    assert "is no heatlas run: it has no _run.json" in capsys.readouterr().err
+    assert "is not a heatlas store: it has no _run.json" in capsys.readouterr().err
     assert evaluate(tmp_path / "nowhere", "gini") == 2
-    assert "is no heatlas run" in capsys.readouterr().err
+    assert "is not a heatlas store" in capsys.readouterr().err
 
 
 def test_other_weights_are_refused(folder: pathlib.Path, bare: pathlib.Path):

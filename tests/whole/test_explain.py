@@ -17,8 +17,9 @@ import pytest
 from heatlas.errors import ShardsUndoneError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.explain.explain import refuse_undone
-from heatlas.pipeline.store.store import done_shards, logical_digest
-from heatlas.workers.run_totals import RunOutcome
+from heatlas.pipeline.store.committed_shards import done_shards
+from heatlas.pipeline.store.content_digest import logical_digest
+from heatlas.workers.run_totals import RunTotals
 from PIL import Image
 
 CLASSES = ("ant", "bee", "cat")
@@ -296,7 +297,7 @@ def test_mostly_bad_images_stop_the_run(
 
 
 def test_undone_shards_are_named_with_the_way_on():
-    outcome = RunOutcome(undone=[(index, f"reason {index}") for index in range(7)])
+    outcome = RunTotals(undone=[(index, f"reason {index}") for index in range(7)])
     with pytest.raises(ShardsUndoneError) as caught:
         refuse_undone(outcome, "store")
     text = str(caught.value)
@@ -304,7 +305,7 @@ def test_undone_shards_are_named_with_the_way_on():
     assert "and 2 more, see store/_logs" in text
     assert "run the same command again" in text
     with pytest.raises(KeyboardInterrupt):
-        refuse_undone(RunOutcome(interrupted=True), "store")
+        refuse_undone(RunTotals(interrupted=True), "store")
 
 
 def test_event_log_lies_in_the_store(calm: pathlib.Path):

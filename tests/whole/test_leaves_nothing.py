@@ -12,7 +12,8 @@ import time
 
 import pytest
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.store.store import done_shards, logical_digest
+from heatlas.pipeline.store.committed_shards import done_shards
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.verify import verify_run
 
 from ..support.tiny_run import (

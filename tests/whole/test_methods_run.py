@@ -10,8 +10,10 @@ import heatlas
 import pytest
 from heatlas.engine.methods.registry import entries, find_method
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.committed_shards import done_shards
+from heatlas.pipeline.store.content_digest import logical_digest
+from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.schema import METHOD_KEY, metric_columns
-from heatlas.pipeline.store.store import ParquetSink, done_shards, logical_digest
 
 from ..support.tiny_run import FACTORY, command, draw_all, importable_factory
 

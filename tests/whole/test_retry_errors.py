@@ -16,9 +16,10 @@ from heatlas.errors import StorageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.explain.retry_errors import RetrySink
 from heatlas.pipeline.storage.atomic_write import put
+from heatlas.pipeline.store.committed_shards import read_part, row_totals
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.parquet_bytes import table_to_parquet
 from heatlas.pipeline.store.part_names import part_path
-from heatlas.pipeline.store.store import logical_digest, read_part, row_totals
 
 from ..support.tiny_run import command, draw, draw_all, environment, importable_factory, program
 

@@ -15,9 +15,11 @@ from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.storage import backoff as retries
 from heatlas.pipeline.storage.atomic_write import put, put_if_absent
 from heatlas.pipeline.storage.compare_and_swap import exchange
+from heatlas.pipeline.store.committed_shards import done_shards
+from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.status import run_status
-from heatlas.pipeline.store.store import done_shards, logical_digest, read_success
+from heatlas.pipeline.store.success_file import read_success
 from heatlas.pipeline.store.verify import verify_run
 from tenacity import wait_none
 

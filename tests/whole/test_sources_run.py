@@ -14,7 +14,8 @@ import fsspec
 import heatlas
 import pytest
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.store.store import done_shards, logical_digest
+from heatlas.pipeline.store.committed_shards import done_shards
+from heatlas.pipeline.store.content_digest import logical_digest
 
 from ..support import data_sets
 from ..support.tiny_run import CLASSES, command, draw, draw_all, environment, importable_factory, program, wait_until

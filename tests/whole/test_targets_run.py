@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.store.store import logical_digest
+from heatlas.pipeline.store.content_digest import logical_digest
 
 from ..support.tiny_run import command, draw, draw_all, importable_factory
 

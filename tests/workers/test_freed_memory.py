@@ -45,10 +45,10 @@ def alone(body: str, **environment: str) -> list[float]:
 
 
 @glibc
-def test_a_lent_process_keeps_memory_and_returns_it():
+def test_a_borrowed_process_keeps_memory_and_returns_it():
     given_back, kept, before, after, threads, threads_after = alone(
-        "from heatlas.workers.worker.process_state import lent_process\nprint(faults()); threads = torch.get_num_threads()\n"
-        "with lent_process():\n"
+        "from heatlas.workers.worker.process_state import restore_process_state\nprint(faults()); threads = torch.get_num_threads()\n"
+        "with restore_process_state():\n"
         "    keep_freed_memory(); torch.set_num_threads(threads + 1); print(faults())\n"
         "    torch.ones(64 * MIB); before = resident()\n"
         "after = resident(); print(before, after, threads, torch.get_num_threads())"

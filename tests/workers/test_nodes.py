@@ -141,7 +141,7 @@ def test_frozen_node_is_noticed_by_the_watchdog(head, nodes, tmp_path):
     )
     lost = [event for event in events if isinstance(event, WorkerLost)]
     assert [event.kind for event in lost] == ["timeout"]
-    assert lost[0].text == "no sign of life for 4 s"
+    assert lost[0].text == "no progress for 4 s"
     assert outcome.quarantined == []
     assert statuses == {"s0": "ok", "s1": "ok", "s2": "ok"}
     first, last = places(tmp_path)[0], places(tmp_path)[-1]

@@ -13,23 +13,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import pytest
-from heatlas.workers.policy.orders import (
-    Abort,
-    Alive,
-    Capacity,
-    Died,
-    Dispatch,
-    Done,
-    Failed,
-    Finish,
-    Kill,
-    Placed,
-    Quarantine,
-    Ready,
-    Spawn,
-    StartFailed,
-    WriteBegun,
-)
+from heatlas.workers.events import ImagesAlive, ShardDone, ShardFailed, StartReport, WorkerDied, WorkerPlaced, Writing
+from heatlas.workers.policy.orders import Abort, Dispatch, Finish, Kill, Quarantine, Spawn
 from heatlas.workers.policy.policy import Limits, Policy
 from heatlas.workers.policy.quarantine import Blame
 from heatlas.workers.samples import Shard
@@ -44,6 +29,11 @@ LIMITS = {
     "infrastructure_retries": 5,
     "backoff_most": 2.0,
 }
+
+
+def done(failed: int, rows: int) -> ShardDone:
+    """A committed shard of which some rows failed."""
+    return ShardDone(rows, rows, first=True, statuses={"ok": rows - failed, "decode_error": failed})
 
 
 class World:
@@ -67,8 +57,11 @@ class World:
         self.computed: dict[int, set[int]] = {}
         self.aborted = self.finished = False
 
-    def say(self, signal):
-        self.obey(self.policy.handle(signal, self.now))
+    def say(self, worker, event):
+        self.obey(self.policy.handle(worker, event, self.now))
+
+    def offer(self, workers):
+        self.obey(self.policy.set_capacity(workers, self.now))
 
     def tick(self, seconds: float):
         self.now += seconds
@@ -117,12 +110,12 @@ class World:
         order = self.working[worker]
         if fault == "crash":
             self.die(worker)
-            self.say(Died(worker, "crash", fault))
+            self.say(worker, WorkerDied("crash", fault))
         elif fault == "infrastructure":
             del self.working[worker]
             self.silent.discard(worker)
             self.gone.append(worker)
-            self.say(Died(worker, "infrastructure", fault))
+            self.say(worker, WorkerDied("infrastructure", fault))
         elif worker in self.silent:
             return
         elif fault == "hang":
@@ -134,7 +127,7 @@ class World:
                 self.step(worker, "crash")
         elif fault == "failed":
             del self.working[worker]
-            self.say(Failed(worker, "storage"))
+            self.say(worker, ShardFailed("error", "storage"))
         else:
             self.advance(worker, order)
 
@@ -145,40 +138,40 @@ class World:
                 self.touch(worker, order, position)
         elif position == IMAGES:
             self.alive[worker] = ()
-            self.say(WriteBegun(worker))
+            self.say(worker, Writing())
         else:
             self.commit(worker, order)
 
     def touch(self, worker: int, order: Dispatch, position: int):
         together = {position} if order.careful else {max(position - 1, 0), position} - order.quarantine
         self.alive[worker] = tuple(sorted(together))
-        self.say(Alive(worker, self.alive[worker]))
+        self.say(worker, ImagesAlive(self.alive[worker], 0))
         if (order.shard, position) in self.killers:
             self.die(worker)
-            self.say(Died(worker, "crash", "killer"))
+            self.say(worker, WorkerDied("crash", "killer"))
 
     def commit(self, worker: int, order: Dispatch):
         del self.working[worker]
         self.computed[order.shard] = set(range(IMAGES)) - order.quarantine
-        self.say(Done(worker, 0, IMAGES))
+        self.say(worker, done(0, IMAGES))
 
     def start(self, worker: int, how: str):
         """A worker gets its place, then its model; or not."""
         if how == "start_hang":
             if worker not in self.placed:
                 self.placed.add(worker)
-                self.say(Placed(worker))
+                self.say(worker, WorkerPlaced(1, "host"))
             return
         self.starting.remove(worker)
         if how == "start_failed":
-            self.say(StartFailed(worker, "no weights"))
+            self.say(worker, StartReport(error="no weights"))
         elif how == "start_died":
-            self.say(Died(worker, "crash", "no memory"))
+            self.say(worker, WorkerDied("crash", "no memory"))
         elif how == "start_lost":
-            self.say(Died(worker, "infrastructure", "no node"))
+            self.say(worker, WorkerDied("infrastructure", "no node"))
         else:
-            self.say(Placed(worker))
-            self.say(Ready(worker))
+            self.say(worker, WorkerPlaced(1, "host"))
+            self.say(worker, StartReport("cpu"))
 
     def zombie(self, choice: int):
         """A worker that was written off speaks up: nothing may come of it."""
@@ -187,18 +180,18 @@ class World:
         worker = self.gone[choice % len(self.gone)]
         before = (list(self.policy.done), dict(self.policy.undone), dict(self.policy.in_flight))
         for late in (
-            Alive(worker, (choice % IMAGES,)),
-            Done(worker, 0, IMAGES),
-            Died(worker, "crash", "late"),
-            Ready(worker),
+            ImagesAlive((choice % IMAGES,), 0),
+            done(0, IMAGES),
+            WorkerDied("crash", "late"),
+            StartReport("cpu"),
         ):
-            self.say(late)
+            self.say(worker, late)
         assert before == (self.policy.done, self.policy.undone, self.policy.in_flight)
 
     def happen(self, fault: str, choice: int):
         """The next draw."""
         if fault == "capacity":
-            self.say(Capacity(choice % 4))
+            self.offer(choice % 4)
         elif fault == "wait":
             self.tick(choice * 5.0)
         elif fault == "zombie":
@@ -232,7 +225,7 @@ KILLERS = st.sets(st.tuples(st.integers(0, 3), st.integers(0, IMAGES - 1)), max_
 def calm_down(world: World) -> None:
     """No more random faults (killers stay): the run must end by itself."""
     if not world.policy.ended:
-        world.say(Capacity(2))
+        world.offer(2)
     for _ in range(2000):
         if world.policy.ended:
             break
@@ -249,7 +242,7 @@ def calm_down(world: World) -> None:
 def run_through(shards: int, killers: set[tuple[int, int]], faults: list[tuple[str, int]], retries: int) -> None:
     """Some faults, then calm, then the invariants."""
     world = World(shards, killers, shard_retries=retries)
-    world.say(Capacity(2))
+    world.offer(2)
     for fault, choice in faults:
         if world.policy.ended:
             break
@@ -276,7 +269,7 @@ def test_random_faults(shards, killers, faults, retries):
 def test_the_loop_ends_though_the_faults_never_do(killers, faults, retries):
     """The same faults over and over, without calm in between."""
     world = World(3, killers, shard_retries=retries)
-    world.say(Capacity(2))
+    world.offer(2)
     for turn in range(2000):
         if world.policy.ended:
             break
@@ -292,7 +285,7 @@ def test_the_loop_ends_though_the_faults_never_do(killers, faults, retries):
 def test_exactly_the_killers_are_quarantined(killers, retries):
     """Without other faults, whatever the killers' number and neighbourhood, every shard is committed."""
     world = World(3, killers, shard_retries=retries)
-    world.say(Capacity(2))
+    world.offer(2)
     calm_down(world)
     world.check()
     found = {(shard, image) for shard, images in world.quarantined.items() for image in images}
@@ -314,7 +307,7 @@ def never_forget(self, alive):
 
 def deaf_to_writes(react):
     """The prototype's third error: a death during the write blames the last image."""
-    return lambda self, signal, now: [] if isinstance(signal, WriteBegun) else react(self, signal, now)
+    return lambda self, worker, event, now: [] if isinstance(event, Writing) else react(self, worker, event, now)
 
 
 @pytest.mark.parametrize(

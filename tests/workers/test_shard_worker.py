@@ -6,11 +6,12 @@ import pickle
 
 import pytest
 import torch
+from heatlas.engine.scoring.memory_errors import is_out_of_memory
 from heatlas.errors import RunError
 from heatlas.workers.events import ImagesAlive, ShardDone, ShardFailed, Writing
 from heatlas.workers.policy.circuit_breaker import Breaker
 from heatlas.workers.targets import parse_target
-from heatlas.workers.worker.error_kinds import DEVICE_FAULT_EXIT, describe, is_out_of_memory, may_be_device_fault
+from heatlas.workers.worker.error_kinds import DEVICE_FAULT_EXIT, describe, may_be_device_fault
 from heatlas.workers.worker.shard_worker import ShardWorker
 
 from ..support.fake_engine import FailingSink, FakeEngine, FakeSession, NoReader, PickleSink, fake_spec, make_shards

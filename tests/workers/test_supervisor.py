@@ -86,7 +86,8 @@ def test_calm_run(two_gpus, tmp_path, workers):
     assert outcome.rows == 23
     assert outcome.statuses == {"ok": 23}
     assert outcome.forwards == 230
-    assert outcome.metric_sums == {"drop_pct": (43.0, 23)}
+    sums = [event.done.metric_sums["drop_pct"] for event in run.of(ShardFinished)]
+    assert tuple(map(sum, zip(*sums, strict=True))) == (43.0, 23)
     assert set(run.statuses()) == {f"s{number}" for number in range(23)}
     assert len(run.of(ShardFinished)) == len(run.of(ShardStarted)) == 5
     assert max(event.finished for event in run.of(ShardProgress)) >= 2
@@ -178,7 +179,8 @@ def test_a_second_driver_was_first(two_gpus, tmp_path):
     run = Run(tmp_path, [""] * 4, 2)
     run.call()
     again = run.call()
-    assert again.already_done_by_others == 2
+    assert again.done == [0, 1]
+    assert [event.done.first for event in run.of(ShardFinished)] == [True] * 2 + [False] * 2
     assert again.undone == []
 
 

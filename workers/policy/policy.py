@@ -1,6 +1,6 @@
-"""Every decision of a run: retry, quarantine, spawn, kill, give up. Pure: fed with signals and the time, answers with actions.
+"""Every decision of a run: retry, quarantine, spawn, kill, give up. Pure: takes events and the time, returns orders.
 
-Knows neither Ray nor the clock. `supervisor.py` carries signals and actions between it and the world.
+Knows neither Ray nor the clock. `supervisor.py` carries events and orders between it and the actors.
 """
 
 from __future__ import annotations
@@ -9,31 +9,21 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ...statuses import QUARANTINED
+from ..events import (
+    ImagesAlive,
+    ShardDone,
+    ShardFailed,
+    ShardGivenUp,
+    StartReport,
+    WorkerDied,
+    WorkerEvent,
+    WorkerPlaced,
+    Writing,
+)
 from ..samples import Shard
-from .circuit_breaker import Breaker
-from .orders import (
-    Abort,
-    Action,
-    Alive,
-    BreakerOpen,
-    Capacity,
-    Died,
-    Dispatch,
-    Done,
-    Failed,
-    Finish,
-    GiveUp,
-    Kill,
-    Lost,
-    Placed,
-    Quarantine,
-    Ready,
-    Signal,
-    Spawn,
-    StartFailed,
-    Stop,
-    WriteBegun,
-)  # fmt: skip
+from .circuit_breaker import Breaker, count_failures
+from .orders import Abort, Dispatch, Finish, Kill, Lost, Order, Quarantine, Spawn
 from .quarantine import Blame
 
 
@@ -119,36 +109,44 @@ class Policy:
     @property
     def in_flight(self) -> dict[int, int]:
         """Shard by worker."""
-        return {name: one.task.shard.index for name, one in self._workers.items() if one.task}
+        return {name: worker.task.shard.index for name, worker in self._workers.items() if worker.task}
 
     def shard_of(self, worker: int) -> int | None:
         """The shard that the worker has."""
-        one = self._workers.get(worker)
-        return one.task.shard.index if one and one.task else None
+        state = self._workers.get(worker)
+        return state.task.shard.index if state and state.task else None
 
-    def handle(self, signal: Signal, now: float) -> list[Action]:
-        """Take in what happened. Signals of workers that are written off change nothing."""
+    def set_capacity(self, workers: int, now: float) -> list[Order]:
+        """The cluster has room for so many workers now."""
+        self._capacity = workers
+        return [] if self.ended else self._settle([], now)
+
+    def stop(self, now: float) -> list[Order]:
+        """The user wants no new shards started."""
+        self._stopping = True
+        return [] if self.ended else self._settle([], now)
+
+    def handle(self, worker: int, event: WorkerEvent, now: float) -> list[Order]:
+        """Take in what a worker reports. Events of workers that are written off change nothing."""
         if self.ended:
             return []
-        actions = self._react(signal, now)
-        if isinstance(
-            signal, Alive | WriteBegun
-        ):  # one per image: looking through all workers each time would be the driver's limit
-            return actions
-        return self._settle(actions, now)
+        orders = self._react(worker, event, now)
+        if isinstance(event, ImagesAlive | Writing):
+            return orders  # one per image: looking through all workers each time would be the driver's limit
+        return self._settle(orders, now)
 
-    def tick(self, now: float) -> list[Action]:
+    def tick(self, now: float) -> list[Order]:
         """Let time pass: watchdog, and retries whose backoff is over. To be called about once a second."""
         if self.ended:
             return []
-        actions: list[Action] = []
+        orders: list[Order] = []
         for name, worker in list(self._workers.items()):
             patience = self._patience(worker)
             if now - worker.heard > patience:
-                text = f"no sign of life for {patience:g} s" if worker.ready else f"no model after {patience:g} s"
+                text = f"no progress for {patience:g} s" if worker.ready else f"no model after {patience:g} s"
                 cause = "timeout" if worker.ready else "start"
-                actions += [Kill(name, text), *self._lose(name, Died(name, "crash", text), now, cause=cause)]
-        return self._settle(actions, now)
+                orders += [Kill(name, text), *self._lose(name, WorkerDied("crash", text), now, cause=cause)]
+        return self._settle(orders, now)
 
     def _patience(self, worker: _Worker) -> float:
         """Seconds that this worker may be silent."""
@@ -158,50 +156,44 @@ class Policy:
             return float("inf")
         return max(self.limits.image_timeout, self.limits.write_timeout if worker.writing else 0.0)
 
-    def cut_short(self, reason: str) -> list[Action]:
+    def cut_short(self, reason: str) -> list[Order]:
         """End now; what is in flight stays undone."""
         return [] if self.ended else [*self._end(reason), Finish()]
 
-    def _react(self, signal: Signal, now: float) -> list[Action]:
-        if isinstance(signal, Capacity):
-            self._capacity = signal.workers
-            return []
-        if isinstance(signal, Stop):
-            self._stopping = True
-            return []
-        worker = self._workers.get(signal.worker)
+    def _react(self, name: int, event: WorkerEvent, now: float) -> list[Order]:
+        worker = self._workers.get(name)
         if worker is None:
             return []
         worker.heard = now
-        match signal:
-            case Placed():
+        match event:
+            case WorkerPlaced():
                 worker.placed = True
-            case Ready():
+            case StartReport(error=None):
                 worker.ready, self._failed_starts, self._lost_starts = True, 0, 0
-            case StartFailed() if not worker.ready:
-                return self._lose(signal.worker, Died(signal.worker, "crash", signal.text), now, cause="start")
-            case Alive() if worker.task:
-                worker.alive, worker.writing = signal.images, False
-            case WriteBegun() if worker.task:
+            case StartReport() if not worker.ready:
+                return self._lose(name, WorkerDied("crash", str(event.error)), now, cause="start")
+            case ImagesAlive() if worker.task:
+                worker.alive, worker.writing = event.alive, False
+            case Writing() if worker.task:
                 worker.alive, worker.writing = (), True
-            case Done() if worker.task:
-                return self._complete(worker, worker.task, signal)
-            case Died():
-                return self._lose(signal.worker, signal, now, cause=signal.kind)
-            case Failed() if worker.task:
-                return self._retry(self._release(worker), signal.text, now)
-            case BreakerOpen():
-                return [Abort("too_many_errors", signal.text)]
+            case ShardDone() if worker.task:
+                return self._complete(worker, worker.task, event)
+            case WorkerDied():
+                return self._lose(name, event, now, cause=event.kind)
+            case ShardFailed(kind="too_many_errors"):
+                return [Abort("too_many_errors", event.text)]
+            case ShardFailed() if worker.task:
+                return self._retry(self._release(worker), event.text, now)
             case _:
                 pass
         return []
 
-    def _complete(self, worker: _Worker, task: _Task, signal: Done) -> list[Action]:
+    def _complete(self, worker: _Worker, task: _Task, done: ShardDone) -> list[Order]:
         self._release(worker)
         self.done.append(task.shard.index)
         self._deaths_in_row = 0
-        counted = signal.rows - len(task.quarantine)
-        if self._breaker.add(signal.failed, max(counted, 0)):
+        failed = count_failures(done.statuses) - done.statuses.get(QUARANTINED, 0)
+        if self._breaker.add(failed, max(done.rows - len(task.quarantine), 0)):
             return [Abort("too_many_errors", self._breaker.reason())]
         return []
 
@@ -211,21 +203,21 @@ class Policy:
             raise RuntimeError("the worker has no shard")
         return task
 
-    def _lose(self, name: int, death: Died, now: float, *, cause: str) -> list[Action]:
+    def _lose(self, name: int, death: WorkerDied, now: float, *, cause: str) -> list[Order]:
         worker = self._workers.pop(name)
         shard = worker.task.shard.index if worker.task else None
-        actions: list[Action] = [Lost(name, cause, death.text, shard, worker.alive)]
+        orders: list[Order] = [Lost(name, cause, death.text, shard, worker.alive)]
         self._spawn_not_before = now + self._wait(self._deaths_in_row)
         self._deaths_in_row += 1
         if not worker.ready:
-            return actions + self._start_failed(death, now)
+            return orders + self._start_failed(death, now)
         if worker.task is None:
-            return actions
+            return orders
         if death.kind == "infrastructure":
-            return actions + self._requeue_unblamed(worker.task, death.text)
-        return actions + self._blame(worker.task, worker.alive, death.text)
+            return orders + self._requeue_unblamed(worker.task, death.text)
+        return orders + self._blame(worker.task, worker.alive, death.text)
 
-    def _start_failed(self, death: Died, now: float) -> list[Action]:
+    def _start_failed(self, death: WorkerDied, now: float) -> list[Order]:
         infrastructure = death.kind == "infrastructure"
         self._lost_starts += infrastructure
         self._failed_starts += not infrastructure
@@ -242,14 +234,14 @@ class Policy:
             )
         ]
 
-    def _requeue_unblamed(self, task: _Task, text: str) -> list[Action]:
+    def _requeue_unblamed(self, task: _Task, text: str) -> list[Order]:
         task.infrastructure += 1
         if task.infrastructure > self.limits.infrastructure_retries:
             return self._give_up(task, f"lost {task.infrastructure} times with its node: {text}")
         self._queue.appendleft(task)
         return []
 
-    def _blame(self, task: _Task, alive: tuple[int, ...], text: str) -> list[Action]:
+    def _blame(self, task: _Task, alive: tuple[int, ...], text: str) -> list[Order]:
         task.careful = True
         guilty = task.blame.death(alive)
         if not guilty:
@@ -257,53 +249,53 @@ class Policy:
         task.quarantine |= set(guilty)
         task.troubles = self._deaths_in_row = 0
         self._queue.appendleft(task)
-        actions: list[Action] = [Quarantine(task.shard.index, image) for image in guilty]
+        orders: list[Order] = [Quarantine(task.shard.index, image) for image in guilty]
         if self._breaker.add(len(guilty), len(guilty)):
-            actions.append(Abort("too_many_errors", self._breaker.reason()))
-        return actions
+            orders.append(Abort("too_many_errors", self._breaker.reason()))
+        return orders
 
-    def _retry(self, task: _Task, text: str, now: float) -> list[Action]:
+    def _retry(self, task: _Task, text: str, now: float) -> list[Order]:
         task.not_before = now + self._wait(task.troubles)
         return self._count_trouble(task, text)
 
-    def _count_trouble(self, task: _Task, text: str) -> list[Action]:
+    def _count_trouble(self, task: _Task, text: str) -> list[Order]:
         task.troubles += 1
         if task.troubles > self.limits.shard_retries:
             return self._give_up(task, f"{task.troubles} attempts failed, the last: {text}")
         self._queue.appendleft(task)
         return []
 
-    def _give_up(self, task: _Task, reason: str) -> list[Action]:
+    def _give_up(self, task: _Task, reason: str) -> list[Order]:
         self.undone[task.shard.index] = reason
-        return [GiveUp(task.shard.index, reason)]
+        return [ShardGivenUp(task.shard.index, reason)]
 
     def _wait(self, before: int) -> float:
         return min(self.limits.backoff * 2 ** min(before, 16), self.limits.backoff_most)
 
-    def _settle(self, actions: list[Action], now: float) -> list[Action]:
+    def _settle(self, orders: list[Order], now: float) -> list[Order]:
         """Hand out work, start workers, or end."""
-        abort = next((action for action in actions if isinstance(action, Abort)), None)
+        abort = next((order for order in orders if isinstance(order, Abort)), None)
         if abort:
-            return actions + self._end(f"not done when the run was stopped: {abort.reason}")
+            return orders + self._end(f"not done when the run was stopped: {abort.reason}")
         if not self._stopping:
-            actions += self._dispatch(now)
+            orders += self._dispatch(now)
         busy = bool(self.in_flight)
         if not busy and (self._stopping or not self._queue):
-            return actions + self._end("not begun when the run was interrupted") + [Finish()]
+            return orders + self._end("not begun when the run was interrupted") + [Finish()]
         if not self._stopping:
-            actions += self._spawn(now)
-        return actions
+            orders += self._spawn(now)
+        return orders
 
-    def _end(self, reason: str) -> list[Action]:
+    def _end(self, reason: str) -> list[Order]:
         self.ended = True
         left = [worker.task for worker in self._workers.values() if worker.task] + list(self._queue)
         for worker in self._workers.values():
             worker.task = None
         self._queue.clear()
-        return [action for task in left for action in self._give_up(task, reason)]
+        return [order for task in left for order in self._give_up(task, reason)]
 
-    def _dispatch(self, now: float) -> list[Action]:
-        actions: list[Action] = []
+    def _dispatch(self, now: float) -> list[Order]:
+        orders: list[Order] = []
         idle = [(name, worker) for name, worker in self._workers.items() if worker.ready and not worker.task]
         for name, worker in idle:
             task = next((task for task in self._queue if task.not_before <= now), None)
@@ -311,16 +303,16 @@ class Policy:
                 break
             self._queue.remove(task)
             worker.task, worker.heard = task, now
-            actions.append(Dispatch(name, task.shard.index, frozenset(task.quarantine), task.careful))
-        return actions
+            orders.append(Dispatch(name, task.shard.index, frozenset(task.quarantine), task.careful))
+        return orders
 
-    def _spawn(self, now: float) -> list[Action]:
+    def _spawn(self, now: float) -> list[Order]:
         if now < self._spawn_not_before:
             return []
-        actions: list[Action] = []
+        orders: list[Order] = []
         wanted = min(self._capacity, len(self._queue) + len(self.in_flight))
         while len(self._workers) < wanted:
             self._workers[self._spawned] = _Worker(heard=now)
-            actions.append(Spawn(self._spawned))
+            orders.append(Spawn(self._spawned))
             self._spawned += 1
-        return actions
+        return orders

@@ -1,4 +1,4 @@
-"""The actors of a run and the references in flight: the policy's orders become Ray calls, Ray's answers become news."""
+"""The actors of a run and the references in flight: the policy's orders become Ray calls, Ray's answers become events."""
 
 from __future__ import annotations
 
@@ -11,26 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..events import ShardFailed, WorkerEvent
-from ..policy.orders import DeathKind
+from ..events import ShardFailed, WorkerDied, WorkerEvent, WorkerPlaced
 from ..samples import Sample, Shard
-from ..worker.shard_worker import Hello, StartReport
 from .actors import actor_class
 from .failure_kinds import death_text, verdict_of
 
 PINGS = 3
 """An unreachable actor is asked so often whether it died or its node did; each question takes Ray about two seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """The actor is gone."""
-
-    kind: DeathKind
-    text: str
-
-
-News = Hello | StartReport | WorkerEvent | Death
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +32,7 @@ class _Member:
     doubt: str = ""
 
 
-class Fleet:
+class ActorPool:
     """All actors of one run; leaves none behind.
 
     Args:
@@ -62,7 +49,7 @@ class Fleet:
     def spawn(self, worker: int) -> None:
         """Create an actor; when it answers it is asked to build its model."""
         handle = self._actor.remote(*self._arguments)
-        self._members[worker] = _Member(handle, handle.hello.remote())
+        self._members[worker] = _Member(handle, handle.place.remote())
 
     def dispatch(
         self, worker: int, shard: Shard, samples: Sequence[Sample], quarantine: frozenset[int], careful: bool
@@ -91,12 +78,12 @@ class Fleet:
         for worker in list(self._members):
             self.kill(worker)
 
-    def news(self, timeout: float) -> Iterator[tuple[int, News]]:
+    def events(self, timeout: float) -> Iterator[tuple[int, WorkerEvent]]:
         """Wait at most `timeout` seconds for something to happen, then give everything that has."""
         import ray
 
-        owners = {id(one.waiting): name for name, one in self._members.items() if one.waiting is not None}
-        waiting = [one.waiting for one in self._members.values() if one.waiting is not None]
+        owners = {id(member.waiting): name for name, member in self._members.items() if member.waiting is not None}
+        waiting = [member.waiting for member in self._members.values() if member.waiting is not None]
         if not waiting:
             time.sleep(timeout)
             return
@@ -107,13 +94,13 @@ class Fleet:
             worker = owners[id(reference)]
             if worker not in self._members:
                 continue
-            found = self._fetch(self._members[worker])
-            if found is not None:
-                if isinstance(found, Death):
+            event = self._fetch(self._members[worker])
+            if event is not None:
+                if isinstance(event, WorkerDied):
                     self.kill(worker)
-                yield worker, found
+                yield worker, event
 
-    def _fetch(self, member: _Member) -> News | None:
+    def _fetch(self, member: _Member) -> WorkerEvent | None:
         import ray
 
         try:
@@ -127,23 +114,25 @@ class Fleet:
             return answer
         member.waiting = None
         if member.pings:
-            return Death("infrastructure", member.doubt)
-        if isinstance(answer, Hello):
+            return WorkerDied("infrastructure", member.doubt)
+        if isinstance(answer, WorkerPlaced):
             member.pid, member.host = answer.pid, answer.host
             member.waiting = member.handle.start.remote()
         return answer
 
-    def _judge(self, member: _Member, error: Exception) -> News | None:
+    def _judge(self, member: _Member, error: Exception) -> WorkerEvent | None:
         verdict = verdict_of(error)
         if verdict == "failed":
-            return ShardFailed("error", death_text(error)) if member.streaming else Death("crash", death_text(error))
+            return (
+                ShardFailed("error", death_text(error)) if member.streaming else WorkerDied("crash", death_text(error))
+            )
         if verdict != "doubtful":
-            return Death("crash" if verdict == "crash" else "infrastructure", death_text(error))
+            return WorkerDied("crash" if verdict == "crash" else "infrastructure", death_text(error))
         if member.pings == PINGS:
-            return Death("infrastructure", member.doubt)
+            return WorkerDied("infrastructure", member.doubt)
         member.pings += 1
         member.doubt = member.doubt or death_text(error)
-        member.waiting, member.streaming = member.handle.hello.remote(), False
+        member.waiting, member.streaming = member.handle.place.remote(), False
         return None
 
     def kill_hard(self, worker: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...engine.features.feature_bank import FeatureBank, build_bank
-from ...engine.scoring.fast_forward import is_out_of_memory
+from ...engine.scoring.memory_errors import is_out_of_memory
 from ...errors import SampleError, SettingsError
 from ..images.decode import Prepared, prepare
 from ..models.load import FeatureModel

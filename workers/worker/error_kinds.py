@@ -1,4 +1,4 @@
-"""Reads an exception of the engine: is the device out of memory, or broken, or did this image fail?"""
+"""Classify an exception of the engine: is the device broken, or did this image fail? And describe it in one line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ from ...errors import HeatlasError, shortened
 
 DEVICE_FAULT_EXIT = 86
 """Exit code of a worker that leaves because its accelerator no longer computes."""
-_NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _FAULTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "HIP error", "device-side assert")
 _ERROR_LENGTH = 500
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the host's allocator, had too little memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _mentions(error, _NO_MEMORY)
 
 
 def may_be_device_fault(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""A process that is not ours: what a worker changes of it is put back."""
+"""Restore what a worker changes of the process that it runs in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .malloc import return_freed_memory
 
 
 @contextmanager
-def lent_process() -> Iterator[None]:
+def restore_process_state() -> Iterator[None]:
     """Torch's thread count as it was before; where a worker in it kept the memory that it freed, that goes back to the kernel."""
     threads = torch.get_num_threads()
     try:

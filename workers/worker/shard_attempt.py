@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ... import statuses
+from ...engine.scoring.memory_errors import is_out_of_memory
 from ...engine.session import Explained
 from ...errors import RunError, SampleError
 from ..events import ImagesAlive
@@ -22,7 +23,7 @@ from ..protocols import SampleReader
 from ..samples import Row, Sample
 from ..targets import PREDICTED, TargetRule, targets_of
 from .engine_protocol import Engine
-from .error_kinds import DEVICE_FAULT_EXIT, describe, is_out_of_memory, may_be_device_fault
+from .error_kinds import DEVICE_FAULT_EXIT, describe, may_be_device_fault
 
 Target = int | None
 QUARANTINE_TEXT = "taken out: it was being worked on at three consecutive deaths of its worker process"

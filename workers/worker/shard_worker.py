@@ -1,4 +1,4 @@
-"""The worker as a plain class: builds its model once, then takes one shard after another. Knows no Ray."""
+"""The worker as a plain class: builds its model once, then explains one shard after another. Knows no Ray."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 from ...errors import TooManyErrorsError
-from ..events import ShardDone, ShardFailed, WorkerEvent, Writing
+from ..events import ShardDone, ShardFailed, StartReport, WorkerEvent, WorkerPlaced, Writing
 from ..policy.circuit_breaker import Breaker, count_failures
 from ..protocols import SampleReader, ShardSink
 from ..samples import Row, Sample, Shard
@@ -22,24 +21,6 @@ from .spec import WorkerSpec
 DECODE_AHEAD = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """Where the worker's process runs."""
-
-    pid: int
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartReport:
-    """How the start of a worker went; an error as data, because not every exception can be pickled."""
-
-    device: str = ""
-    error: str | None = None
-    notes: tuple[str, ...] = ()
-    """What the user should know of a start that went well."""
-
-
 class ShardWorker:
     """Explains shards and commits them.
 
@@ -47,7 +28,7 @@ class ShardWorker:
         spec: What to build; plain values.
         reader: Bytes of images and masks.
         sink: Takes finished shards.
-        build: Makes the engine from the spec, None for SISE. Called in `start`, not here, so that an actor's creation is cheap.
+        build: Makes the engine from the spec; None for the engine of the spec's method. Called in `start`, not here, so that an actor's creation is cheap.
         exit_process: Leaves the process at once when the device is broken.
     """
 
@@ -84,9 +65,9 @@ class ShardWorker:
             self._engine = build(self.spec, self.reader)
         return self._engine
 
-    def hello(self) -> Hello:
-        """Answer, if this process can."""
-        return Hello(os.getpid(), socket.gethostname())
+    def place(self) -> WorkerPlaced:
+        """Where this process runs; an answer at all says that it lives."""
+        return WorkerPlaced(os.getpid(), socket.gethostname())
 
     def run(
         self, shard: Shard, samples: Sequence[Sample], quarantine: Collection[int] = (), careful: bool = False
@@ -110,7 +91,7 @@ class ShardWorker:
             )  # fmt: skip
             yield from attempt.work(0 if careful else DECODE_AHEAD)
             rows = attempt.rows
-            self._refuse_nonsense(rows)
+            self._refuse_too_many_errors(rows)
             yield Writing()
             first = self.sink.commit(shard, rows)
             yield summary(rows, len(samples), first, time.perf_counter() - begun, self.engine.batch_size)
@@ -119,7 +100,7 @@ class ShardWorker:
         except Exception as error:
             yield ShardFailed("error", describe(error))
 
-    def _refuse_nonsense(self, rows: Sequence[Row]) -> None:
+    def _refuse_too_many_errors(self, rows: Sequence[Row]) -> None:
         if not self._breaker.add(count_failures(count_statuses(rows)), len(rows)):
             return
         example = next((row for row in rows if row.error), None)

@@ -10,7 +10,6 @@ import re
 from typing import Any
 
 from ....errors import DataError, ModelError
-from ....workers.models.factory import import_user_module, module_attribute
 from ..reading.items import register_factory
 from .map_style import list_items
 from .options import Listed, SourceOptions
@@ -39,6 +38,9 @@ def make_data_set(data: str) -> Any:
     """
     if not FORM.fullmatch(data):
         raise DataError(f"python:{data} must be python:package.module:function")
+
+    from ....workers.models.factory import import_user_module, module_attribute  # here, because it imports torch
+
     module_name, _, name = data.partition(":")
     try:
         factory = module_attribute(import_user_module(module_name), name, module_name)

@@ -1,0 +1,28 @@
+"""Commits the rows of a shard as one Parquet file: the sink of `heatlas explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...workers.samples import Row, Shard
+from ..storage.atomic_write import put_if_absent
+from ..storage.location import child
+from .parquet_bytes import table_to_parquet
+from .part_names import part_path
+from .part_summary import with_summary
+from .rows_to_table import build_table
+from .schema import StoreLayout
+
+
+@dataclass(frozen=True)
+class ParquetSink:
+    """Commits shards as Parquet files below `out`; picklable, so that it travels into actors."""
+
+    out: str
+    layout: StoreLayout
+
+    def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
+        """See `ShardSink.commit`."""
+        data = table_to_parquet(with_summary(build_table(rows, self.layout)))
+        return put_if_absent(child(self.out, part_path(shard.index)), data)
