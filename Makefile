@@ -6,7 +6,7 @@ RUN_STAMP := $(VENV)/.installed-run
 TEST_STAMP := $(VENV)/.installed-test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-shuffled test-shapes test-other-cpu soak lint types bench docs clean
+.PHONY: demo test test-shuffled test-shapes test-other-cpu soak lint types bench docs view-page clean
 
 demo: $(RUN_STAMP)
 	$(BIN)/heatlas demo --out demo-out
@@ -50,6 +50,10 @@ bench: $(TEST_STAMP)
 # `make docs` writes every page that follows from the code, `make docs PAGES="layers metrics"` some of them.
 docs: $(TEST_STAMP)
 	$(BIN)/python -m docs.generate $(PAGES)
+
+# `make view-page` builds the page of `heatlas view` from its sources; needs Node. What it writes is committed.
+view-page:
+	cd pipeline/view/page && npm ci --no-audit --no-fund && npm run build
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -42,6 +42,7 @@ from .show import show_command
 from .status import status_command
 from .summary import summary_command
 from .verify import verify_command
+from .view import view_command
 
 ALL_SETTINGS = tuple(leaves())
 COMMANDS = {
@@ -54,6 +55,7 @@ COMMANDS = {
     "decide": Command(decide_command),
     "report": Command(report_command),
     "compare": Command(compare_command),
+    "view": Command(view_command),
     "export": Command(export_command),
     "compact": Command(compact_command),
     "layers": Command(layers_command),

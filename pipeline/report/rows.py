@@ -20,7 +20,9 @@ from ..store.schema import metric_columns
 from ..store.sql import PARTS, literal, quoted
 from ..text import class_name
 
-PLAIN = ("id", "label", "prediction", "target", "score", "status")
+CONFIDENCE = "score"
+"""The column that holds the model's confidence in the explained class."""
+PLAIN = ("id", "label", "prediction", "target", CONFIDENCE, "status")
 BLOCK = 256
 """Rows of a file that are read together where maps are sampled."""
 

@@ -68,10 +68,17 @@ class Page:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
 
-    def open(self, path: Path) -> None:
-        """Load a file and wait until it has loaded."""
+    def open(self, place: Path | str) -> None:
+        """Load a file or an address and wait until it has loaded."""
+        for url in (
+            "about:blank",
+            place if isinstance(place, str) else place.as_uri(),
+        ):  # else a new fragment loads nothing
+            self._load(url)
+
+    def _load(self, url: str) -> None:
         self._loaded = False
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=url)
         while not self._loaded:
             self._next()
 

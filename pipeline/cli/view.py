@@ -1,0 +1,37 @@
+"""`heatlas view`: explore a store in a browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .arguments import Store
+
+
+def view_command(
+    store: Store,
+    /,
+    *,
+    port: Annotated[int, Parameter(help="Port on 127.0.0.1; 0: a free one.")] = 0,
+    method: Annotated[
+        str | None, Parameter(help="Method of the rows, where there are several; default: the most frequent.")
+    ] = None,
+    trust_code: Annotated[
+        bool,
+        Parameter(help="Run the Python code that the store's data set came from, to read its images.", negative=()),
+    ] = False,
+) -> int:
+    """Explore every row of a store in a browser: filter, sort, inspect maps. Serves on this machine only, until Ctrl-C.
+
+    Example: `heatlas view maps/`
+    """
+    from ..view.serve import start_view
+
+    server = start_view(store, port=port, method=method, trust_code=trust_code)
+    print(f"heatlas view: {server.url}", flush=True)
+    try:
+        server.wait()
+    finally:
+        server.stop()
+    return 0

@@ -1,0 +1,188 @@
+"""Answer the page's requests: JSON in, JSON, Arrow or pictures out. What may ask at all is decided by `guard`."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ...errors import HeatlasError, SampleError, UsageError
+from .description import describe_store
+from .detail import image_detail
+from .filters import RowFilter, parse_filter
+from .guard import BodyTooLarge
+from .images import MOST_MAPS, MapPixels, RowImages
+from .row_table import ViewRows
+from .selection import MOST_ROWS, Selections
+
+ASSETS = Path(__file__).parent / "assets"
+FILES = {
+    "": ("index.html", "text/html"),
+    "view.js": ("view.js", "text/javascript"),
+    "view.css": ("view.css", "text/css"),
+}
+"""What can be asked for by name; nothing else of the disk is reachable."""
+ARROW = "application/vnd.apache.arrow.stream"
+Asked = Mapping[str, Any]
+
+
+class ViewApp:
+    """The endpoints over one store."""
+
+    def __init__(self, table: ViewRows, images: RowImages):
+        self.table = table
+        self.images = images
+        self.selections = Selections(table)
+
+    def starlette(self) -> Starlette:
+        """The ASGI application; wrap it in `LoopbackGuard`."""
+        posts: dict[str, Callable[[Asked], Response]] = {
+            "select": self.select, "rows": self.rows, "maps": self.maps, "sql": self.sql,
+        }  # fmt: skip
+        gets: dict[str, Callable[[int], Response]] = {
+            "thumbnail": self.thumbnail, "view": self.view, "map": self.map, "detail": self.detail,
+        }  # fmt: skip
+        routes = [Route("/" + name, _file(name), methods=["GET"]) for name in FILES]
+        routes.append(Route("/api/store", _answer(lambda request: self.store()), methods=["GET"]))
+        routes += [Route(f"/api/{name}", _posted(answer), methods=["POST"]) for name, answer in posts.items()]
+        routes += [
+            Route(
+                f"/api/{name}/{{n:int}}",
+                _answer(lambda request, answer=answer: answer(request.path_params["n"])),
+                methods=["GET"],
+            )
+            for name, answer in gets.items()
+        ]
+        handlers = {HeatlasError: _refused, BodyTooLarge: _too_large}
+        return Starlette(routes=routes, exception_handlers=handlers)  # pyright: ignore[reportArgumentType]
+
+    def store(self) -> Response:
+        return JSONResponse(describe_store(self.table, self.selections, decisions=False))
+
+    def select(self, asked: Asked) -> Response:
+        """Counts of what matches: totals, histograms of the columns named, classes."""
+        chosen = self._filter(asked)
+        columns = asked.get("columns") or []
+        if not isinstance(columns, list):
+            raise UsageError("columns must be a list of names")
+        answer: dict[str, Any] = {
+            "totals": self.selections.totals(chosen),
+            "histograms": self.selections.histograms(chosen, columns),
+        }
+        if asked.get("classes"):
+            answer["classes"] = self.selections.classes(chosen)
+        return JSONResponse(answer)
+
+    def rows(self, asked: Asked) -> Response:
+        """Some rows of the order asked for, as Arrow; the header says how many there are."""
+        order = self._order(asked)
+        start, count = _whole(asked, "start", 0), min(_whole(asked, "count", 100), MOST_ROWS)
+        table = self.selections.records(order[start : start + count].tolist())
+        return _arrow(table, {"x-heatlas-total": str(len(order))})
+
+    def maps(self, asked: Asked) -> Response:
+        """Low-resolution maps of rows, a byte a pixel."""
+        numbers = asked.get("rows")
+        if not isinstance(numbers, list) or len(numbers) > MOST_MAPS or not all(type(n) is int for n in numbers):
+            raise UsageError(f"rows must be a list of at most {MOST_MAPS} row numbers")
+        return _pixels(self.images.maps(numbers))
+
+    def sql(self, asked: Asked) -> Response:
+        """The answer to one SELECT as Arrow."""
+        query = asked.get("query")
+        if not isinstance(query, str):
+            raise UsageError("query must be text")
+        return _arrow(self.table.select(query), {})
+
+    def thumbnail(self, n: int) -> Response:
+        return Response(
+            self.images.thumbnail(n), media_type="image/webp", headers={"cache-control": "private, max-age=3600"}
+        )
+
+    def view(self, n: int) -> Response:
+        return Response(self.images.view(n), media_type="image/webp")
+
+    def map(self, n: int) -> Response:
+        return _pixels(self.images.map(n))
+
+    def detail(self, n: int) -> Response:
+        return JSONResponse(image_detail(self.table, n))
+
+    def _filter(self, asked: Asked) -> RowFilter:
+        return parse_filter(asked.get("filter", {}), tuple(self.table.axes))
+
+    def _order(self, asked: Asked):
+        sort, descending = asked.get("sort", ""), asked.get("descending", False)
+        if not isinstance(sort, str) or not isinstance(descending, bool):
+            raise UsageError("sort must be the name of a column, descending true or false")
+        return self.selections.order(self._filter(asked), sort, descending=descending)
+
+
+def _whole(asked: Asked, name: str, default: int) -> int:
+    value = asked.get(name, default)
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise UsageError(f"{name} must be a whole number from 0 on, got {value!r}")
+    return value
+
+
+def _posted(answer: Callable[[Asked], Response]) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            asked = json.loads(await request.body())
+        except ValueError:
+            raise UsageError("the body must be JSON") from None
+        if not isinstance(asked, dict):
+            raise UsageError("the body must be a JSON object")
+        return await run_in_threadpool(answer, asked)
+
+    return endpoint
+
+
+def _answer(answer: Callable[[Request], Response]) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> Response:
+        return await run_in_threadpool(answer, request)
+
+    return endpoint
+
+
+def _file(name: str) -> Callable[[Request], Any]:
+    path, kind = FILES[name]
+
+    async def endpoint(request: Request) -> Response:
+        return Response((ASSETS / path).read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})
+
+    return endpoint
+
+
+def _arrow(table: pa.Table, headers: dict[str, str]) -> Response:
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return Response(buffer.getvalue(), media_type=ARROW, headers=headers)
+
+
+def _pixels(maps: MapPixels) -> Response:
+    headers = {
+        "x-heatlas-height": str(maps.height),
+        "x-heatlas-width": str(maps.width),
+        "x-heatlas-present": "".join("1" if there else "0" for there in maps.present),
+    }
+    return Response(maps.data, media_type="application/octet-stream", headers=headers)
+
+
+async def _refused(request: Request, error: HeatlasError) -> Response:
+    status = 404 if isinstance(error, SampleError) else 400 if isinstance(error, UsageError) else 500
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _too_large(request: Request, error: BodyTooLarge) -> Response:
+    return JSONResponse({"error": "the request is too large"}, 413)

@@ -1,0 +1,106 @@
+// One image, large: its map over it, what the model said, the metrics, and why it stands in a queue.
+import { fullMap, get, type Detail, type MapPixels, type Store } from "./api";
+import { clipped, el, figure, foreign, nodes } from "./dom";
+import { drawOutline, STRONGEST, type Colours } from "./colours";
+
+const SIDE = 448;
+
+export class DetailView {
+  n: number | null = null;
+  private image: ImageBitmap | null = null;
+  private map: MapPixels | null = null;
+  private canvas = el("canvas", { className: "overlay", role: "img" });
+  private plain = el("canvas", { className: "overlay plain", role: "img" });
+  private version = 0;
+  detail: Detail | null = null;
+
+  constructor(private root: HTMLElement, private store: Store, private colours: Colours, private options: { opacity: () => number; outline: () => boolean }, private actions: { close: () => void; step: (by: number) => void; extra: (detail: Detail) => HTMLElement[] }) {}
+
+  close(): void {
+    this.n = null;
+    this.detail = null;
+    this.version += 1;
+    this.root.hidden = true;
+    this.root.replaceChildren();
+  }
+
+  async show(n: number): Promise<void> {
+    this.n = n;
+    const version = ++this.version;
+    const [detail, map, image] = await Promise.all([
+      get<Detail>(`detail/${n}`),
+      this.store.map ? fullMap(n).catch(() => null) : Promise.resolve(null),
+      fetch(`api/view/${n}`).then(async (response) => (response.ok ? createImageBitmap(await response.blob()) : Promise.reject(new Error((await response.json()).error)))).catch((error: Error) => error),
+    ]);
+    if (version !== this.version) return;
+    this.detail = detail;
+    this.map = map?.maps[0] ? map : null;
+    this.image = image instanceof Error ? null : image;
+    this.render(detail, image instanceof Error ? image.message : "");
+  }
+
+  private className(index: number | null): string { return index === null ? "none" : (this.store.classes[index] ?? `class ${index}`); }
+
+  private render(detail: Detail, missing: string): void {
+    const target = detail.targets.find((one) => one.n === detail.n)!;
+    const verdict = detail.correct === null ? "" : detail.off_object ? "correct, off-object" : detail.correct ? "correct" : "wrong";
+    const bar = el("canvas", { className: "bar-canvas" });
+    this.colours.bar(bar);
+    const said = (name: string, value: string) => [el("dt", {}, name), el("dd", {}, foreign(value, 80))];
+    const kept = this.root.scrollTop;
+    this.root.replaceChildren(...nodes(
+      el("div", { className: "detail-bar" },
+        el("button", { type: "button", "aria-label": "Previous image", onclick: () => this.actions.step(-1) }, "←"),
+        el("button", { type: "button", "aria-label": "Next image", onclick: () => this.actions.step(1) }, "→"),
+        el("span", { className: "id" }, foreign(detail.id, 90)),
+        el("button", { type: "button", "aria-label": "Close the image", onclick: this.actions.close }, "×")),
+      el("div", { className: "panes" }, this.image ? this.plain : null, this.canvas),
+      missing ? el("p", { className: "small" }, `No image: ${clipped(missing, 300)}`) : null,
+      this.map ? el("div", { className: "scale" }, el("span", {}, "0"), bar, el("span", {}, "1"),
+        el("span", { className: "small" }, this.options.outline() ? `outline: the strongest ${100 * STRONGEST} % of the pixels` : "map value")) : el("p", { className: "small" }, `No map: ${detail.status}`),
+      detail.targets.length > 1 ? el("div", { className: "targets", role: "group", "aria-label": "Explained class" }, "Explained: ",
+        ...detail.targets.map((one) => el("button", { type: "button", "aria-pressed": one.n === detail.n, onclick: () => void this.show(one.n) },
+          foreign(this.className(one.target), 30), one.target === detail.label ? " (label)" : one.target === detail.prediction ? " (prediction)" : ""))) : null,
+      el("dl", { className: "facts" },
+        ...said("explained class", `${this.className(target.target)}${target.confidence === null ? "" : `, confidence ${figure(target.confidence)}`}`),
+        ...said("prediction", this.className(detail.prediction)), ...said("label", this.className(detail.label)),
+        ...(verdict ? said("outcome", verdict) : []),
+        ...detail.clusters.flatMap((cluster) => said("cluster", this.store.clusters.find(({ name }) => name === cluster)?.title ?? cluster))),
+      ...this.actions.extra(detail),
+      ...detail.queues.map(({ queue, rank, reason }) => el("p", { className: "reason" }, el("b", {}, `${clipped(queue, 40)} #${rank}: `), clipped(reason, 400))),
+      el("table", { className: "metrics" }, el("tbody", {}, ...detail.metrics.filter(({ value }) => value !== null).map(({ name, title, text }) =>
+        el("tr", { title: name }, el("td", {}, title), el("td", { className: "n" }, text)))))));
+    this.root.hidden = false;
+    this.root.scrollTop = kept;
+    this.draw();
+  }
+
+  // The picture again, after the opacity or the outline has changed.
+  draw(): void {
+    if (!this.detail) return;
+    const ratio = this.image ? this.image.width / this.image.height : this.map ? this.map.width / this.map.height : 1;
+    const width = ratio >= 1 ? SIDE : Math.round(SIDE * ratio), height = ratio >= 1 ? Math.round(SIDE / ratio) : SIDE;
+    for (const canvas of [this.plain, this.canvas]) { canvas.width = width; canvas.height = height; }
+    const plain = this.plain.getContext("2d")!, context = this.canvas.getContext("2d")!;
+    if (this.image) {
+      plain.drawImage(this.image, 0, 0, width, height);
+      context.filter = this.options.opacity() > 0 ? "grayscale(1)" : "none";
+      context.drawImage(this.image, 0, 0, width, height);
+      context.filter = "none";
+    }
+    const pixels = this.map?.maps[0];
+    if (this.map && pixels) {
+      const heat = document.createElement("canvas");
+      this.colours.draw(heat, pixels, this.map.height, this.map.width, Math.max(1, SIDE / Math.max(this.map.height, this.map.width)));
+      context.globalAlpha = this.image ? this.options.opacity() : 1;
+      context.drawImage(heat, 0, 0, width, height);
+      context.globalAlpha = 1;
+      if (this.options.outline()) {
+        drawOutline(context, pixels, this.map.height, this.map.width);
+        drawOutline(plain, pixels, this.map.height, this.map.width);
+      }
+    }
+    this.canvas.setAttribute("aria-label", `The map for ${this.className(this.detail.targets.find(({ n }) => n === this.detail!.n)!.target)} over the image`);
+    this.plain.setAttribute("aria-label", "The image as the model sees it");
+  }
+}

@@ -1,0 +1,157 @@
+// Starts the page: asks what the store is, draws filters and grid, and follows what is chosen.
+import { get, post, type Selected, type Store } from "./api";
+import { byId, clipped, el, harmless } from "./dom";
+import { Colours } from "./colours";
+import { chips, Facets, totalsText } from "./facets";
+import { DetailView } from "./detail";
+import { Grid, gridOf } from "./grid";
+import { State } from "./state";
+
+const SEARCH_DELAY = 200; // milliseconds
+const KEYS: [string, string][] = [
+  ["← → ↑ ↓", "previous or next image, line up or down"], ["Enter", "open the image"], ["Esc", "close it, or clear the selection"],
+  ["x, Shift + click, Ctrl + click", "select images"], ["/", "find an id"], ["o", "map on or off"], ["c", "outline of the strongest region"], ["?", "this list"],
+];
+
+const remember = (key: string, value: string) => { try { localStorage.setItem(key, value); } catch { /* for this visit only */ } };
+const recall = (key: string): string | null => { try { return localStorage.getItem(key); } catch { return null; } };
+
+export function toast(text: string, failed = false): void {
+  const place = byId("toast");
+  place.textContent = harmless(text);
+  place.classList.toggle("failed", failed);
+  place.hidden = false;
+  clearTimeout(Number(place.dataset.timer));
+  place.dataset.timer = String(setTimeout(() => { place.hidden = true; }, failed ? 8000 : 4000));
+}
+
+function theme(): void {
+  const order = ["auto", "light", "dark"], button = byId("theme");
+  let now = recall("heatlas-theme") ?? "auto";
+  const apply = () => {
+    if (now === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = now;
+    button.textContent = `Theme: ${now}`;
+  };
+  button.addEventListener("click", () => { now = order[(order.indexOf(now) + 1) % order.length]; remember("heatlas-theme", now); apply(); });
+  apply();
+}
+
+async function start(): Promise<void> {
+  theme();
+  const store = await get<Store>("store");
+  const state = new State();
+  const colours = new Colours(store.colours);
+  document.title = `heatlas view: ${clipped(store.uri, 60)}`;
+  byId("store").textContent = clipped(`${store.uri}, ${store.method}`, 90);
+  byId("store").title = harmless(store.model);
+  const notes = byId("notes");
+  notes.hidden = !store.notes.length;
+  notes.append(...store.notes.map((note) => el("p", {}, harmless(note))));
+
+  const opacity = byId<HTMLInputElement>("opacity"), outline = byId<HTMLInputElement>("outline");
+  let hidden = false;
+  const strength = () => (hidden ? 0 : Number(opacity.value) / 100);
+  const grid = new Grid(gridOf(), store, state, colours, (row, open) => {
+    state.set({ ...state.view, at: row.n });
+    if (open || detail.n !== null) void detail.show(row.n).catch(failed);
+  }, () => bulk());
+  const close = () => { detail.close(); gridOf().focus({ preventScroll: true }); grid.draw(); };
+  const detail = new DetailView(byId("detail"), store, colours, { opacity: strength, outline: () => outline.checked },
+    { close, step: (by) => void grid.go(grid.current + by, true), extra: () => [] });
+  const failed = (error: Error) => { if (error.name !== "AbortError") toast(error.message, true); };
+  gridOf().addEventListener("failed", (event) => { facets.fail((event as CustomEvent<string>).detail); });
+
+  const overlay = () => {
+    document.documentElement.style.setProperty("--opacity", String(strength()));
+    document.documentElement.classList.toggle("plain", strength() === 0);
+    detail.draw();
+  };
+  opacity.addEventListener("input", () => { hidden = false; overlay(); });
+  outline.addEventListener("change", () => { if (detail.n !== null) void detail.show(detail.n); });
+  overlay();
+
+  const bulk = () => {
+    const place = byId("bulk");
+    place.replaceChildren(...(grid.selected.size ? [el("span", {}, `${grid.selected.size.toLocaleString("en")} selected `), el("button", { type: "button", className: "quiet", onclick: () => grid.clearSelection() }, "clear")] : []));
+  };
+
+  const first = await post<Selected>("select", { filter: { ...state.view.filter, ranges: {}, label: [], prediction: [], status: [], outcome: "", text: "", queue: "", cluster: "", decision: "", sql: "" }, columns: store.columns.map(({ name }) => name), classes: true });
+  let asking: AbortController | null = null, again = false;
+  // one question at a time: while it is answered only the latest wish is remembered
+  const refresh = async (): Promise<void> => {
+    if (asking) { again = true; return; }
+    asking = new AbortController();
+    try {
+      const { filter } = state.view;
+      const selected = await post<Selected>("select", { filter, columns: facets.columns, classes: true }, asking.signal);
+      facets.update(selected);
+      byId("totals").textContent = totalsText(selected, store);
+      byId("totals").dataset.rows = String(selected.totals.rows);
+    } catch (error) {
+      facets.fail((error as Error).message);
+    } finally {
+      asking = null;
+      if (again) { again = false; void refresh(); }
+    }
+  };
+  const facets = new Facets(byId("filters"), store, state, first.histograms, () => void refresh());
+
+  const sort = byId<HTMLSelectElement>("sort"), direction = byId("direction"), search = byId<HTMLInputElement>("search");
+  sort.append(el("option", { value: "" }, "stored order"), el("option", { value: "id" }, "id"), el("option", { value: "draw" }, "random"), el("option", { value: "label" }, "label"), el("option", { value: "prediction" }, "prediction"),
+    ...store.columns.map(({ name, title }) => el("option", { value: name }, `${title} (${name})`)));
+  sort.addEventListener("change", () => state.set({ ...state.view, sort: sort.value }));
+  direction.addEventListener("click", () => state.set({ ...state.view, descending: !state.view.descending }));
+  let timer = 0;
+  search.addEventListener("input", () => { clearTimeout(timer); timer = window.setTimeout(() => state.filter({ text: search.value }), SEARCH_DELAY); });
+  const controls = () => {
+    sort.value = state.view.sort;
+    direction.textContent = state.view.descending ? "↓" : "↑";
+    direction.title = state.view.descending ? "Largest first" : "Smallest first";
+    if (document.activeElement !== search) search.value = state.view.filter.text;
+    byId("chips").replaceChildren(...chips(store, state));
+    facets.show();
+  };
+  state.on((change) => {
+    controls();
+    if (change.filter) void refresh();
+    if (change.order) void grid.reset();
+  });
+
+  const toggle = byId("toggle-filters");
+  toggle.addEventListener("click", () => {
+    const open = document.body.classList.toggle("filters-open");
+    toggle.setAttribute("aria-expanded", String(open));
+  });
+  const keys = byId<HTMLDialogElement>("keys");
+  keys.append(el("h2", {}, "Keys"), el("dl", {}, ...KEYS.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)])), el("button", { type: "button", onclick: () => keys.close() }, "Close"));
+  byId("help").addEventListener("click", () => keys.showModal());
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || keys.open) return;
+    const target = event.target as HTMLElement;
+    if (target.closest("input:not([type=range]):not([type=checkbox]), select, textarea, dialog")) {
+      if (event.key === "Escape") target.blur();
+      return;
+    }
+    const move = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: grid.perLine, ArrowUp: -grid.perLine }[event.key];
+    if (move !== undefined && target.closest("input")) return;
+    if (move !== undefined) void grid.go(grid.current < 0 ? 0 : Math.min(Math.max(grid.current + move, 0), grid.total - 1), false);
+    else if (event.key === "Enter" && !target.closest("button") && grid.current >= 0) void grid.go(grid.current, true);
+    else if (event.key === "Escape") { if (detail.n !== null) close(); else grid.clearSelection(); }
+    else if (event.key === "x" && grid.current >= 0) grid.toggle(grid.current);
+    else if (event.key === "/") search.focus();
+    else if (event.key === "o") { hidden = !hidden; overlay(); }
+    else if (event.key === "c") { outline.checked = !outline.checked; outline.dispatchEvent(new Event("change")); }
+    else if (event.key === "?") keys.showModal();
+    else return;
+    event.preventDefault();
+  });
+
+  controls();
+  await Promise.all([refresh(), grid.reset()]);
+  if (state.view.at !== null) void detail.show(state.view.at).catch(failed);
+  gridOf().focus({ preventScroll: true });
+  document.documentElement.dataset.ready = "1";
+}
+
+start().catch((error: Error) => toast(`The view cannot start: ${error.message}`, true));

@@ -1,0 +1,102 @@
+"""`heatlas view`: open a store and serve its page on loopback until interrupted."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+from ...errors import UsageError
+from ..store.reader import StoreReader, open_store
+
+HOST = "127.0.0.1"
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ViewServer:
+    """A server that runs in a thread of this process."""
+
+    url: str = field(repr=False)
+    """With the token; whoever has it may read the store and record decisions."""
+    _server: object = field(repr=False)
+    _thread: threading.Thread = field(repr=False)
+
+    def stop(self) -> None:
+        """Stop answering and free the port."""
+        self._server.should_exit = True  # pyright: ignore[reportAttributeAccessIssue]
+        self._thread.join(10)
+
+    def wait(self) -> None:
+        """Serve until the process is interrupted."""
+        while self._thread.is_alive():
+            self._thread.join(0.5)
+
+    def _repr_html_(self) -> str:
+        from markupsafe import Markup
+
+        return str(
+            Markup('<a href="{}" target="_blank" rel="noopener">Open the view of this store</a>').format(self.url)
+        )
+
+
+def start_view(
+    out: str | os.PathLike[str] | StoreReader,
+    *,
+    port: int = 0,
+    method: str | None = None,
+    trust_code: bool = False,
+) -> ViewServer:
+    """Load a store and serve it on 127.0.0.1.
+
+    Args:
+        out: Directory or URI of a run's store, or the store opened.
+        port: 1 to 65535; 0 for a free one.
+        method: Whose rows, where the store has several; None for the method with the most.
+        trust_code: Whether a source written in Python, which the store names, may be run to read its images.
+
+    Raises:
+        UsageError: If the extra `view` is missing, or the port is out of range or taken.
+        StorageError: If the store cannot be read.
+    """
+    try:
+        import uvicorn
+
+        from .app import ViewApp
+    except ImportError as error:
+        raise UsageError(f"heatlas view needs the extra `view` ({error.name} is missing): pip install 'heatlas[view]'") from None  # fmt: skip
+    from .guard import LoopbackGuard, new_token
+    from .images import RowImages
+    from .row_table import ViewRows
+
+    listening = _listen(port)
+    try:
+        atlas = out if isinstance(out, StoreReader) else open_store(out)
+        table = ViewRows(atlas, method)
+        token = new_token()
+        app = LoopbackGuard(ViewApp(table, RowImages(atlas, table, trust_code=trust_code)).starlette(), token)
+    except BaseException:
+        listening.close()
+        raise
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True, name="heatlas view")
+    thread.start()
+    end = time.monotonic() + START_SECONDS
+    while not server.started and thread.is_alive() and time.monotonic() < end:
+        time.sleep(0.01)
+    return ViewServer(f"http://{HOST}:{listening.getsockname()[1]}/{token}/", server, thread)
+
+
+def _listen(port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port must be from 0 to 65535, got {port}; leave it out for a free one")
+    listening = socket.socket()
+    try:
+        listening.bind((HOST, port))
+    except OSError as error:
+        listening.close()
+        raise UsageError(f"port {port} cannot be used ({error.strerror}); leave --port out for a free one") from None
+    return listening

@@ -1,0 +1,391 @@
+"""The server of `heatlas view`: what it answers equals SQL over the store, and what must be refused is refused."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import heatlas
+import numpy as np
+import pyarrow as pa
+import pytest
+from heatlas.errors import UsageError
+from heatlas.pipeline.view.filters import parse_filter
+from heatlas.pipeline.view.guard import LARGEST_BODY_BYTES
+from heatlas.pipeline.view.row_table import ViewRows
+from heatlas.pipeline.view.serve import ViewServer, start_view
+from PIL import Image
+
+from ..support.reported_store import HOSTILE_IDS, write_reported
+
+
+class Client:
+    """Requests to one server, each on a connection of its own."""
+
+    def __init__(self, server: ViewServer):
+        parts = urlsplit(server.url)
+        self.host, self.port, self.root = parts.hostname or "", parts.port or 0, parts.path
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, root: str | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, (self.root if root is None else root) + path, body, named)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
+
+    def post(self, path: str, asked: Any) -> tuple[int, dict[str, str], bytes]:
+        return self.send("POST", f"api/{path}", json.dumps(asked).encode(), content_type="application/json")
+
+    def json(self, path: str, asked: Any) -> Any:
+        status, _, content = self.post(path, asked)
+        assert status == 200, content
+        return json.loads(content)
+
+    def arrow(self, path: str, asked: Any) -> tuple[pa.Table, dict[str, str]]:
+        status, headers, content = self.post(path, asked)
+        assert status == 200, content
+        return pa.ipc.open_stream(io.BytesIO(content)).read_all(), headers
+
+    def error(self, path: str, asked: Any) -> str:
+        status, _, content = self.post(path, asked)
+        assert status == 400, content
+        return json.loads(content)["error"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("view")
+    return write_reported(folder / "out", folder / "images", 60, both=True)
+
+
+@pytest.fixture(scope="module")
+def client(store: Path) -> Iterator[Client]:
+    server = start_view(str(store))
+    yield Client(server)
+    server.stop()
+
+
+def ids(store: Path, where: str) -> list[str]:
+    """What SQL over the store's own files finds, one row per image."""
+    rows = heatlas.open(str(store)).sql(
+        f"SELECT DISTINCT id FROM atlas WHERE (target = prediction OR target IS NULL) AND ({where}) ORDER BY id"
+    )
+    return [row[0] for row in rows.fetchall()]
+
+
+FILTERS: list[tuple[dict[str, Any], str]] = [
+    ({}, "true"),
+    ({"ranges": {"ebpg": [None, 0.3]}}, "ebpg < 0.3"),
+    ({"ranges": {"ebpg": [0.3, None], "drop_pct": [10, 30]}}, "ebpg >= 0.3 AND drop_pct >= 10 AND drop_pct < 30"),
+    ({"label": [1, 2]}, "label IN (1, 2)"),
+    ({"prediction": [0]}, "prediction = 0"),
+    ({"status": ["decode_error"]}, "status = 'decode_error'"),
+    ({"outcome": "wrong"}, "prediction <> label"),
+    ({"outcome": "off-object"}, "prediction = label AND ebpg < 0.1"),
+    ({"text": "IMAGE-000"}, "id ILIKE '%image-000%'"),
+    ({"text": "' OR 1=1 --"}, "false"),
+    ({"sql": "drop_pct > 50 -- and a comment"}, "drop_pct > 50"),
+    ({"sql": "n_components = 2", "label": [0]}, "n_components = 2 AND label = 0"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "where"), FILTERS)
+def test_filters_equal_sql_over_the_files(client: Client, store: Path, chosen: dict[str, Any], where: str) -> None:
+    table, headers = client.arrow("rows", {"filter": chosen, "sort": "id", "count": 500})
+    expected = ids(store, where)
+    assert table["id"].to_pylist() == expected
+    assert int(headers["x-heatlas-total"]) == len(expected)
+    counts = client.json("select", {"filter": chosen, "columns": ["ebpg"]})
+    assert counts["totals"]["rows"] == len(expected)
+
+
+def test_a_histogram_ignores_its_own_range_and_follows_the_others(client: Client, store: Path) -> None:
+    chosen = {"ranges": {"ebpg": [None, 0.3], "drop_pct": [None, 20]}}
+    found = client.json("select", {"filter": chosen, "columns": ["ebpg", "drop_pct", "n_components"]})["histograms"]
+    assert sum(found["ebpg"]) == len(ids(store, "drop_pct < 20"))
+    assert sum(found["drop_pct"]) == len(ids(store, "ebpg < 0.3"))
+    assert sum(found["n_components"]) == len(ids(store, "ebpg < 0.3 AND drop_pct < 20"))
+    assert found["n_components"] == [len(ids(store, f"ebpg < 0.3 AND drop_pct < 20 AND n_components = {count}")) for count in (1, 2, 3)]  # fmt: skip
+
+
+def test_orders_are_those_of_sql_and_missing_values_come_last(client: Client, store: Path) -> None:
+    table, _ = client.arrow("rows", {"filter": {}, "sort": "drop_pct", "descending": True, "count": 500})
+    values = table["drop_pct"].to_pylist()
+    present = [value for value in values if value is not None]
+    assert present == sorted(present, reverse=True)
+    assert values[len(present) :] == [None] * len(ids(store, "drop_pct IS NULL"))
+    later, _ = client.arrow("rows", {"filter": {}, "sort": "drop_pct", "descending": True, "start": 7, "count": 5})
+    assert later["id"].to_pylist() == table["id"].to_pylist()[7:12]
+
+
+def test_classes_are_counted(client: Client, store: Path) -> None:
+    for row in client.json("select", {"filter": {}, "columns": [], "classes": True})["classes"]:
+        assert row["rows"] == len(ids(store, f"label = {row['label']}"))
+        assert row["correct"] == len(ids(store, f"label = {row['label']} AND prediction = label"))
+        assert row["off_object"] == len(ids(store, f"label = {row['label']} AND prediction = label AND ebpg < 0.1"))
+
+
+def test_all_explained_classes_can_be_seen(client: Client, store: Path) -> None:
+    _, headers = client.arrow("rows", {"filter": {"targets": "all"}, "count": 1})
+    assert int(headers["x-heatlas-total"]) == len(heatlas.open(str(store)))
+
+
+def test_maps_are_the_stored_ones(client: Client, store: Path) -> None:
+    table, _ = client.arrow("rows", {"filter": {}, "count": 40})
+    numbers = table["n"].to_pylist()
+    status, headers, content = client.post("maps", {"rows": numbers})
+    assert status == 200
+    shape = (int(headers["x-heatlas-height"]), int(headers["x-heatlas-width"]))
+    pixels = np.frombuffer(content, np.uint8).reshape(len(numbers), *shape)
+    for at, row in enumerate(table.to_pylist()):
+        assert headers["x-heatlas-present"][at] == ("1" if row["status"] == "ok" else "0")
+        if row["status"] == "ok":
+            stored = heatlas.open(str(store)).maps([row["id"]], target=row["target"])[0]
+            assert np.abs(pixels[at] / 255 - stored).max() <= 1 / 255
+
+
+def test_images_come_through_the_runs_own_reader(client: Client) -> None:
+    status, headers, content = client.send("GET", "api/view/0")
+    assert (status, headers["content-type"]) == (200, "image/webp")
+    assert Image.open(io.BytesIO(content)).size == (24, 24)
+
+
+def test_an_image_that_is_gone_is_said(tmp_path: Path) -> None:
+    out = write_reported(tmp_path / "out", tmp_path / "images", 12)
+    for path in (tmp_path / "images").iterdir():
+        path.unlink()
+    server = start_view(str(out))
+    try:
+        status, _, content = Client(server).send("GET", "api/thumbnail/0")
+        assert status == 404
+        assert "cannot read" in json.loads(content)["error"]
+    finally:
+        server.stop()
+
+
+def test_hostile_ids_travel_as_they_are(client: Client) -> None:
+    for identity in HOSTILE_IDS:
+        table, _ = client.arrow("rows", {"filter": {"text": identity}})
+        assert identity in table["id"].to_pylist()
+        detail = json.loads(client.send("GET", f"api/detail/{table['n'][0].as_py()}")[2])
+        assert detail["id"] in HOSTILE_IDS
+
+
+# what must be refused
+
+
+@pytest.mark.parametrize("root", ["/", "/wrong/", "/wrong-token-of-the-same-length-as-it/", "//"])
+def test_without_the_token_nothing_is_answered(client: Client, root: str) -> None:
+    for path in ("", "api/store", "view.js", "api/thumbnail/0"):
+        status, headers, content = client.send("GET", path, root=root)
+        assert status == 403
+        assert "token" in json.loads(content)["error"]
+        assert "content-security-policy" in headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"host": "evil.example"},
+        {"host": "evil.example:80"},
+        {"host": ""},
+    ],
+)
+def test_foreign_origins_and_hosts_are_refused(client: Client, headers: dict[str, str]) -> None:
+    assert client.send("GET", "api/store", **headers)[0] == 403
+    body = json.dumps({"filter": {}}).encode()
+    assert client.send("POST", "api/rows", body, content_type="application/json", **headers)[0] == 403
+
+
+def test_the_page_may_send_its_own_origin(client: Client) -> None:
+    own = {"origin": f"http://127.0.0.1:{client.port}", "sec_fetch_site": "same-origin"}
+    assert client.send("GET", "api/store", **own)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../../../etc/passwd", "..%2f..%2fapp.py", "app.py", "assets/../app.py", "view.js/../app.py", "%2e%2e/app.py", ".", "api/map/-1", "api/view/x"],
+)  # fmt: skip
+def test_no_path_leaves_the_page(client: Client, path: str) -> None:
+    status, _, content = client.send("GET", path)
+    assert status in (403, 404)
+    assert b"root:" not in content
+    assert b"import" not in content
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_other_methods_are_refused(client: Client, method: str) -> None:
+    assert client.send(method, "api/store")[0] == 405
+
+
+def test_a_form_of_another_page_cannot_post(client: Client) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        assert client.send("POST", "api/rows", b'{"filter": {}}', content_type=kind)[0] == 415
+
+
+def test_large_bodies_are_refused(client: Client) -> None:
+    stated = {"content_type": "application/json", "content_length": str(LARGEST_BODY_BYTES + 1)}
+    assert client.send("POST", "api/rows", b"{}", **stated)[0] == 413
+    connection = http.client.HTTPConnection(client.host, client.port, timeout=30)
+    chunks = (b" " * 100_000 for _ in range(LARGEST_BODY_BYTES // 100_000 + 2))  # without a stated length
+    connection.request(
+        "POST", f"{client.root}api/rows", chunks, {"content-type": "application/json"}, encode_chunked=True
+    )
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+REFUSED_SQL = [
+    "DROP TABLE items",
+    "INSERT INTO items SELECT * FROM items",
+    "DELETE FROM items",
+    "UPDATE items SET id = 'x'",
+    "CREATE TABLE x AS SELECT 1",
+    "COPY items TO '{place}'",
+    "ATTACH '{place}'",
+    "SELECT 1; DROP TABLE items",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET enable_external_access = true",
+    "PRAGMA database_list",
+    "CALL pragma_version()",
+    "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM read_parquet('{store}/maps/*.parquet')",
+    "SELECT * FROM glob('/*')",
+    "WITH gone AS (DELETE FROM items RETURNING n) SELECT * FROM gone",
+    "SELECT 1) UNION ALL (SELECT 2",
+    "",
+]
+
+
+@pytest.mark.parametrize("query", REFUSED_SQL)
+def test_sql_that_is_not_one_select_over_this_store_is_refused(
+    client: Client, store: Path, tmp_path: Path, query: str
+) -> None:
+    place = tmp_path / "written"
+    assert client.error("sql", {"query": query.format(place=place, store=store)})
+    assert not place.exists()
+    table, _ = client.arrow("sql", {"query": "SELECT count(*) AS n FROM items"})
+    assert table["n"][0].as_py() == len(heatlas.open(str(store)))
+
+
+def test_a_condition_reaches_no_file_and_stays_one_condition(client: Client) -> None:
+    for sql in (
+        "1 = 1) OR (1 = 1",
+        "true; DROP TABLE items",
+        "n IN (SELECT 1 FROM read_text('/etc/passwd'))",
+        "ebpg < ?",
+        "nonsense(",
+        "true UNION SELECT 1",
+    ):
+        assert client.error("rows", {"filter": {"sql": sql}}), sql
+
+
+def test_a_select_is_answered_as_arrow(client: Client, store: Path) -> None:
+    table, headers = client.arrow(
+        "sql", {"query": "SELECT label, avg(ebpg) AS mean FROM items WHERE main GROUP BY label ORDER BY label"}
+    )
+    assert headers["content-type"] == "application/vnd.apache.arrow.stream"
+    expected = (
+        heatlas.open(str(store))
+        .sql("SELECT avg(ebpg) FROM atlas WHERE target = prediction OR target IS NULL GROUP BY label ORDER BY label")
+        .fetchall()
+    )
+    assert table["mean"].to_pylist() == pytest.approx([row[0] for row in expected])
+
+
+def test_long_and_large_queries_are_refused(client: Client) -> None:
+    assert "at most" in client.error("sql", {"query": "SELECT 1 -- " + "x" * 30_000})
+    assert "more than 100,000 rows" in client.error("sql", {"query": "SELECT * FROM range(100001)"})
+
+
+def test_a_query_that_takes_too_long_is_stopped(store: Path) -> None:
+    table = ViewRows(heatlas.open(str(store)))
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match="took longer than"), table.cursor(seconds=0.3) as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range + b.range = -1"
+        ).fetchall()
+    assert time.monotonic() - begun < 60
+    assert table.ask("SELECT 1 AS one") == [{"one": 1}]
+    table.close()
+
+
+BAD_REQUESTS: list[tuple[str, Any, str]] = [
+    ("rows", {"filter": []}, "must be an object"),
+    ("rows", {"filter": {"lable": [1]}}, "did you mean 'label'"),
+    ("rows", {"filter": {"label": ["1"]}}, "label must be a list"),
+    ("rows", {"filter": {"label": [True]}}, "label must be a list"),
+    ("rows", {"filter": {"label": [2**40]}}, "class indices"),
+    ("rows", {"filter": {"ranges": {"ebpg": [0]}}}, r"\[low, high\]"),
+    ("rows", {"filter": {"ranges": {"ebpg": ["0", 1]}}}, r"\[low, high\]"),
+    ("rows", {"filter": {"ranges": {'e"bpg': [0, 1]}}}, "no histogram"),
+    ("rows", {"filter": {"outcome": "right"}}, "choose correct"),
+    ("rows", {"filter": {}, "sort": "ebgp"}, "did you mean 'ebpg'"),
+    ("rows", {"filter": {}, "sort": "id; DROP TABLE items"}, "cannot sort"),
+    ("rows", {"filter": {}, "start": -1}, "whole number"),
+    ("rows", {"filter": {}, "count": 1.5}, "whole number"),
+    ("rows", {"filter": {"targets": "some"}}, "'main' or 'all'"),
+    ("rows", [], "must be a JSON object"),
+    ("select", {"filter": {}, "columns": ["nothing"]}, "no histogram"),
+    ("select", {"filter": {}, "columns": "ebpg"}, "list of names"),
+    ("maps", {"rows": list(range(1000))}, "at most 600"),
+    ("maps", {"rows": ["0"]}, "row numbers"),
+    ("sql", {"query": 3}, "must be text"),
+]
+
+
+@pytest.mark.parametrize(("path", "asked", "message"), BAD_REQUESTS)
+def test_what_does_not_make_sense_is_said(client: Client, path: str, asked: Any, message: str) -> None:
+    import re
+
+    assert re.search(message, client.error(path, asked))
+
+
+def test_rows_that_are_not_there_are_said(client: Client) -> None:
+    assert client.send("GET", "api/detail/99999")[0] == 400
+    assert client.send("GET", "api/map/99999")[0] == 404
+    assert client.post("maps", {"rows": [-5]})[0] == 404
+
+
+def test_the_body_must_be_json(client: Client) -> None:
+    for body in (b"", b"{", b"\xff\xfe"):
+        assert client.send("POST", "api/rows", body, content_type="application/json")[0] == 400
+
+
+def test_a_port_that_is_taken_and_one_that_is_none(store: Path, client: Client) -> None:
+    with pytest.raises(UsageError, match=r"cannot be used.*leave --port out"):
+        start_view(str(store), port=client.port)
+    with pytest.raises(UsageError, match="from 0 to 65535, got 70000"):
+        start_view(str(store), port=70000)
+
+
+def test_tokens_differ_and_the_server_listens_on_loopback_only(store: Path, client: Client) -> None:
+    other = start_view(str(store))
+    try:
+        assert other.url.startswith("http://127.0.0.1:")
+        assert urlsplit(other.url).path != client.root
+        assert len(client.root) > 24
+    finally:
+        other.stop()
+
+
+def test_no_filter_means_one_row_per_image() -> None:
+    assert parse_filter({}, ()).condition().sql == "main"
+    assert parse_filter({"targets": "all"}, ()).condition().sql == "true"

@@ -1,0 +1,224 @@
+"""The page of `heatlas view` in a real browser: brush, grid, search, keyboard, address, and nothing of the data run as markup."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import heatlas
+import pytest
+from heatlas.pipeline.view.serve import ViewServer, start_view
+
+from ..support.browser import Page, browser_page, needs_chromium
+from ..support.reported_store import HOSTILE_CLASS, HOSTILE_IDS, write_reported
+
+pytestmark = needs_chromium
+READY = "document.documentElement.dataset.ready === '1'"
+PATIENCE_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("view")
+    return write_reported(folder / "out", folder / "images", 120, both=True)
+
+
+@pytest.fixture(scope="module")
+def server(store: Path) -> Iterator[ViewServer]:
+    server = start_view(str(store))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser_page(tmp_path_factory.mktemp("browser")) as page:
+        page.resize(1280, 800)
+        yield page
+
+
+@pytest.fixture
+def page(tab: Page, server: ViewServer) -> Page:
+    tab.resize(1280, 800)
+    return opened(tab, server)
+
+
+def opened(page: Page, server: ViewServer, hash_: str = "") -> Page:
+    page.open("about:blank")  # so that nothing of the last page comes late
+    page.complaints.clear()
+    page.requests.clear()
+    page.open(server.url + hash_)
+    until(page, READY)
+    return page
+
+
+def until(page: Page, script: str) -> None:
+    """Wait until a JavaScript expression is true."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not page.run(script):
+        assert time.monotonic() < end, f"never true: {script}; the page says {page.complaints}"
+        time.sleep(0.05)
+
+
+def shown_rows(page: Page) -> int:
+    return int(page.run("document.getElementById('totals').dataset.rows"))
+
+
+def shown_ids(page: Page) -> list[str]:
+    return page.run("[...document.querySelectorAll('.cell')].sort((a, b) => a.dataset.position - b.dataset.position).map((cell) => cell.title)")  # fmt: skip
+
+
+def count(store: Path, where: str) -> int:
+    rows = heatlas.open(str(store)).sql(
+        f"SELECT count(DISTINCT id) FROM atlas WHERE (target = prediction OR target IS NULL) AND ({where})"
+    )
+    return rows.fetchall()[0][0]
+
+
+def brush(page: Page, name: str, first: float, last: float) -> None:
+    """Drag over a histogram, from and to a share of its width."""
+    box = page.run(
+        f"(() => {{ const facet = [...document.querySelectorAll('.facet')].find((one) => one.querySelector('code')?.textContent === '{name}'); "
+        "facet.scrollIntoView(); const box = facet.querySelector('svg').getBoundingClientRect(); return [box.left, box.top, box.width, box.height]; })()"
+    )
+    left, top, width, height = box
+    y = top + height / 3
+    places = [left + width * (first + (last - first) * step / 6) for step in range(7)]
+    page.call("Input.dispatchMouseEvent", type="mousePressed", x=places[0], y=y, button="left", clickCount=1)
+    for x in places[1:]:
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
+    page.call("Input.dispatchMouseEvent", type="mouseReleased", x=places[-1], y=y, button="left", clickCount=1)
+
+
+def test_a_brush_filters_the_grid_and_equals_sql(page: Page, store: Path) -> None:
+    assert shown_rows(page) == count(store, "true")
+    brush(page, "drop_pct", 0.001, 0.3)
+    until(page, "document.querySelectorAll('.chip').length === 1")
+    low, high = page.run("new URLSearchParams(location.hash.slice(1)).get('r.drop_pct')").split("..")
+    assert low == ""
+    expected = count(store, f"drop_pct < {high}")
+    assert 0 < expected < count(store, "true")
+    until(page, f"document.getElementById('totals').dataset.rows === '{expected}'")
+    until(
+        page,
+        f"document.querySelectorAll('.cell').length === {min(expected, 24)} || document.querySelectorAll('.cell').length > 20",
+    )
+    brush(page, "ebpg", 0.5, 0.99)
+    until(page, "document.querySelectorAll('.chip').length === 2")
+    from_ = page.run("new URLSearchParams(location.hash.slice(1)).get('r.ebpg')").split("..")[0]
+    both = count(store, f"drop_pct < {high} AND ebpg >= {from_}")
+    assert both != expected
+    until(page, f"document.getElementById('totals').dataset.rows === '{both}'")
+    sum_ = "(name) => [...[...document.querySelectorAll('.facet')].find((one) => one.querySelector('code')?.textContent === name).querySelectorAll('.front title')].reduce((sum, title) => sum + Number(title.textContent.match(/: (\\d+) row/)[1]), 0)"
+    assert page.run(f"({sum_})('drop_pct')") == count(store, f"ebpg >= {from_}")
+    assert page.run(f"({sum_})('ebpg')") == expected
+    assert page.complaints == []
+
+
+def test_any_id_is_found_and_shows_its_maps(page: Page) -> None:
+    page.run(
+        "(() => { const search = document.getElementById('search'); search.value = 'image-0097'; search.dispatchEvent(new Event('input')); })()"
+    )
+    until(
+        page,
+        "document.getElementById('totals').dataset.rows === '1' && document.querySelectorAll('.cell').length === 1",
+    )
+    assert shown_ids(page) == ["image-0097"]
+    page.run("document.querySelector('.cell').click()")
+    until(page, "!document.getElementById('detail').hidden")
+    assert "image-0097" in page.run("document.getElementById('detail').textContent")
+    painted = (
+        "(canvas) => new Set(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size > 4"
+    )
+    assert page.run(f"({painted})(document.querySelector('.cell canvas'))")
+    assert page.run(f"[...document.querySelectorAll('.overlay')].every({painted})")
+
+
+def test_hostile_texts_are_shown_and_never_run(page: Page) -> None:
+    page.run("window.complain = (what) => { document.title = `ran ${what}`; }")
+    texts = []
+    for number in range(len(HOSTILE_IDS)):
+        page.run(f"document.querySelector('.cell[data-position=\"{number}\"]').click()")
+        until(
+            page,
+            f"document.querySelector('.current')?.dataset.position === '{number}' && !document.getElementById('detail').hidden",
+        )
+        time.sleep(0.2)
+        texts.append(page.run("document.querySelector('#detail .id').textContent"))
+    assert "{{ 7 * 7 }}{% raw %}" in texts
+    assert "</script><script>complain(2)</script>" in texts
+    assert "\\u202egnp.exe" in texts
+    time.sleep(0.3)
+    assert page.run("document.title").startswith("heatlas view")
+    assert (
+        page.run("document.querySelectorAll('main img[onerror], main script, #detail script, .layer svg').length") == 0
+    )
+    text = page.run("document.body.textContent")
+    assert HOSTILE_CLASS[:30] in text
+    assert "\u202e" not in text
+    assert page.complaints == []
+
+
+def test_the_keyboard_goes_on_and_opens(page: Page) -> None:
+    page.press("ArrowRight")
+    page.press("ArrowRight")
+    until(page, "document.querySelector('.current')?.dataset.position === '1'")
+    page.press("ArrowDown")
+    until(page, "Number(document.querySelector('.current')?.dataset.position) > 4")
+    page.press("Enter", "\r")
+    until(page, "!document.getElementById('detail').hidden")
+    page.press("Escape")
+    until(page, "document.getElementById('detail').hidden")
+    page.press("x", "x")
+    until(page, "document.querySelectorAll('.cell.selected').length === 1")
+    page.press("/", "/")
+    assert page.run("document.activeElement.id") == "search"
+
+
+def test_the_address_holds_the_filter(tab: Page, server: ViewServer, store: Path) -> None:
+    page = opened(tab, server, "#r.ebpg=..0.3&outcome=off-object&label=1&sort=drop_pct&descending=1&row=4")
+    expected = count(store, "ebpg < 0.3 AND prediction = label AND label = 1")
+    until(page, f"document.getElementById('totals').dataset.rows === '{expected}'")
+    assert page.run("document.querySelectorAll('.chip').length") == 3
+    assert page.run("document.getElementById('sort').value") == "drop_pct"
+    until(page, "!document.getElementById('detail').hidden")
+    rows = (
+        heatlas.open(str(store))
+        .sql(
+            "SELECT id FROM atlas WHERE target = prediction AND ebpg < 0.3 AND prediction = label AND label = 1 ORDER BY drop_pct DESC"
+        )
+        .fetchall()
+    )
+    until(page, f"document.querySelector('.cell[data-position=\"0\"]')?.title === {rows[0][0]!r}")
+    page.run("[...document.querySelectorAll('.chips .quiet')].at(-1).click()")
+    until(page, f"document.getElementById('totals').dataset.rows === '{count(store, 'true')}'")
+    assert "r.ebpg" not in page.run("location.hash")
+
+
+def test_a_wrong_condition_is_said_beside_it(page: Page) -> None:
+    page.run(
+        "(() => { const area = document.querySelector('#filters textarea'); area.value = 'ebgp < 1'; area.dispatchEvent(new Event('change')); })()"
+    )
+    until(page, "!document.querySelector('.error').hidden")
+    assert "ebgp" in page.run("document.querySelector('.error').textContent")
+
+
+def test_nothing_is_asked_of_other_hosts_and_no_token_leaves(page: Page, server: ViewServer) -> None:
+    assert page.requests
+    assert [url for url in page.requests if not url.startswith((server.url, "data:", "blob:", "about:"))] == []
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(tab: Page, server: ViewServer, scheme: str) -> None:
+    tab.resize(390, 844, phone=True)
+    tab.prefer(prefers_color_scheme=scheme)
+    page = opened(tab, server)
+    assert page.run("document.documentElement.scrollWidth <= 390")
+    assert page.run("document.querySelectorAll('.cell').length > 8")
+    paper = page.run("getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).map(Number)[0]")
+    assert (paper > 128) == (scheme == "light")
+    page.run("document.getElementById('toggle-filters').click()")
+    until(page, "getComputedStyle(document.getElementById('filters')).display !== 'none'")
+    tab.prefer(prefers_color_scheme="light")
