@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from .support import shared_ray
 from .support.checkout import ROOT
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,12 +39,31 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(f"needs {path} beside the repository")
 
 
+@pytest.fixture
+def local_ray() -> None:
+    """This process is connected to a private Ray without GPUs, in which commands run their workers."""
+    shared_ray.connect(num_cpus=4)
+
+
+@pytest.fixture
+def two_gpus() -> None:
+    """This process is connected to a private Ray with two GPUs that do not exist."""
+    shared_ray.connect(num_cpus=4, num_gpus=2)
+
+
+@pytest.fixture(scope="module")
+def no_ray() -> None:
+    """This process is connected to no Ray, so that a test may start one with other settings."""
+    shared_ray.disconnect()
+
+
 def peak_mib() -> float:
     """Of this process, so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    shared_ray.disconnect()
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["peak_mib"] = peak_mib()
         return

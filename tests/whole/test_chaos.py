@@ -21,6 +21,7 @@ def chaos(*arguments: str, timeout: float) -> str:
     return done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_one_seed_on_local_disk():
     """A driver killed, workers killed, three poisoned images: no row missing, twice or wrong, and the others as ever."""

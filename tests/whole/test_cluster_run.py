@@ -52,6 +52,13 @@ def cluster():
     cluster.shutdown()
 
 
+@pytest.fixture
+def second_node(cluster):
+    node = cluster.add_node(num_cpus=2)
+    yield
+    cluster.remove_node(node)
+
+
 def explain(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     return subprocess.run(
@@ -60,27 +67,33 @@ def explain(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def test_a_running_cluster_is_used_and_refuses_local_paths_once_it_has_two_nodes(
-    cluster, folder: pathlib.Path, calm: str, tmp_path: pathlib.Path
-):
-    address = ("--address", cluster.address)
-    done = explain(folder, *command(folder / "images", tmp_path / "one", "--workers", "2", *address))
+def test_a_running_cluster_is_used_and_left_running(cluster, folder: pathlib.Path, calm: str, tmp_path: pathlib.Path):
+    done = explain(
+        folder, *command(folder / "images", tmp_path / "out", "--workers", "2", "--address", cluster.address)
+    )
     assert done.returncode == 0, done.stderr
-    assert logical_digest(str(tmp_path / "one")) == calm
+    assert logical_digest(str(tmp_path / "out")) == calm
     assert cluster.remaining_processes_alive(), "the cluster must outlive the run"
 
-    cluster.add_node(num_cpus=2)
-    argv = command(folder / "images", tmp_path / "two", "--workers", "2", *address)
-    refused = explain(folder, *argv)
+
+def test_two_nodes_refuse_local_paths(cluster, second_node, folder: pathlib.Path, tmp_path: pathlib.Path):
+    refused = explain(
+        folder, *command(folder / "images", tmp_path / "out", "--workers", "2", "--address", cluster.address)
+    )
     assert refused.returncode == 2
-    assert f"the cluster has 2 nodes but '{folder / 'images'}', '{tmp_path / 'two'}' is local to one" in refused.stderr
+    assert f"the cluster has 2 nodes but '{folder / 'images'}', '{tmp_path / 'out'}' is local to one" in refused.stderr
     assert "--shared-fs" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert not done_shards(str(tmp_path / "two"))
+    assert not done_shards(str(tmp_path / "out"))
 
+
+def test_two_nodes_take_paths_that_they_share(
+    cluster, second_node, folder: pathlib.Path, calm: str, tmp_path: pathlib.Path
+):
+    argv = command(folder / "images", tmp_path / "out", "--workers", "2", "--address", cluster.address)
     shared = explain(folder, *argv, "--shared-fs")
     assert shared.returncode == 0, shared.stderr
-    assert logical_digest(str(tmp_path / "two")) == calm
+    assert logical_digest(str(tmp_path / "out")) == calm
 
 
 def test_no_cluster_there(folder: pathlib.Path, tmp_path: pathlib.Path):

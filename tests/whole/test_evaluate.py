@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -58,24 +57,6 @@ def calm(folder: pathlib.Path) -> pathlib.Path:
     shutil.copytree(folder / "bare", out)
     assert evaluate(out, *CHEAP) == 0
     return out
-
-
-@pytest.fixture(scope="module")
-def local_ray():
-    """One private Ray for the module; `supervise` uses what is connected and leaves it running."""
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    import ray
-
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        num_cpus=2,
-        logging_level="ERROR",
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
 
 
 def explain(folder: pathlib.Path, out: pathlib.Path, *more: str) -> int:

@@ -75,24 +75,6 @@ def calm(place: pathlib.Path) -> pathlib.Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def local_ray():
-    """One private Ray for the module; `supervise` uses what is connected and leaves it running."""
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    import ray
-
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        num_cpus=3,
-        logging_level="ERROR",
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
-
-
 def command(place: pathlib.Path, out: pathlib.Path, *more: str) -> list[str]:
     what = ["--model", "tiny_cnn:model", "--data", str(place / "images"), "--out", str(out)]
     how = ["--preprocess.size", "24", "--preprocess.resize", "squash", "--shard-size", "3", "--batch-size", "8"]

@@ -227,7 +227,7 @@ RetrySink.commit = commit_and_die
 """
 
 
-def test_through_the_python_entry_with_ray_workers(place: pathlib.Path, folder: pathlib.Path):
+def test_through_the_python_entry_with_ray_workers(place: pathlib.Path, folder: pathlib.Path, local_ray: None):
     repair(place, *BROKEN)
     result = heatlas.explain_dataset(
         model="tiny_net:model", data=place / "images", out=place / "out", workers=1, shard_size=3, batch_size=8,

@@ -172,7 +172,7 @@ def test_images_on_s3_and_errors_tried_again(server: S3Place, folder: pathlib.Pa
     assert verify_run(f"{out}/run")["ok"]
 
 
-def test_planted_errors_lose_nothing(server: S3Place, folder: pathlib.Path, out: str):
+def test_planted_errors_lose_nothing(no_ray: None, server: S3Place, folder: pathlib.Path, out: str):
     """Every fourth request fails, one after the other with 500, 503, 409 and a lost answer, for two worker processes and the driver."""
     with server.failing(4, "500,503,409,cut"):
         assert main(command(folder / "images", out, "--workers", "2")) == 0

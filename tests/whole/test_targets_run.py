@@ -50,7 +50,7 @@ def test_both_has_the_rows_of_either(folder: pathlib.Path, tmp_path: pathlib.Pat
         assert set(asked) <= {0, 1}
 
 
-def test_the_content_does_not_depend_on_workers(folder: pathlib.Path, tmp_path: pathlib.Path):
+def test_the_content_does_not_depend_on_workers(folder: pathlib.Path, tmp_path: pathlib.Path, local_ray: None):
     argv = command(
         folder / "images", tmp_path / "out", "--target", "both", "--store.map-size", "input", "--workers", "2"
     )

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for pr
 
 
 @pytest.fixture(scope="module")
-def head():
+def head(no_ray: None):
     """A cluster whose head offers nothing, with this process connected to it."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     import ray

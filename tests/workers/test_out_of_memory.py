@@ -24,9 +24,10 @@ def limited_by_cgroup() -> bool:
     return limit.exists() and limit.read_text().strip() != "max"
 
 
+@pytest.mark.soak  # the monitor counts the memory of the whole machine, with all that other tests take at the same time
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads the machine's memory from /proc")
 @pytest.mark.skipif(limited_by_cgroup(), reason="the monitor would count this group's memory, not the machine's")
-def test_worker_killed_for_its_memory_is_replaced(tmp_path, monkeypatch):
+def test_worker_killed_for_its_memory_is_replaced(no_ray, tmp_path, monkeypatch):
     before = memory()
     if before["MemAvailable"] < 3 * MARGIN:
         pytest.skip(f"needs {3 * MARGIN / 2**30:.0f} GiB of free memory")

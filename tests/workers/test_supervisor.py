@@ -37,20 +37,6 @@ from ..support.fake_engine import (
 )
 
 
-@pytest.fixture(scope="module")
-def two_gpus():
-    """A private Ray with two GPUs that do not exist; what is connected already is used by `supervise` and left running."""
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    import ray
-
-    ray.init(
-        address="local", include_dashboard=False, log_to_driver=False, num_cpus=4, num_gpus=2, logging_level="ERROR",
-        object_store_memory=100 * 2**20,
-    )  # fmt: skip
-    yield
-    ray.shutdown()
-
-
 class Run:
     """A supervised run with the fake engine; `events` keeps what was told."""
 
