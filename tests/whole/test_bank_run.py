@@ -98,23 +98,23 @@ def test_a_bank_is_made_of_what_can_be_used(
 
 
 def test_by_python_with_numbers_for_labels(
-    place: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+    place: pathlib.Path, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = ["uri,kind", *(f"{place}/train/{CLASSES[number % 3]}/{number:03d}.png,{label}"
                            for number, label in zip(range(6), (0, 3, "", 3, -1, 0), strict=True))]  # fmt: skip
     (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
     how: dict[str, Any] = {"preprocess": {"size": 24, "resize": "squash"}, "columns": {"label": "kind"}}
-    made = heatlas.make_bank(
-        model="tiny_net:features", data=tmp_path / "m.csv", out=tmp_path / "deep" / "b.safetensors", **how
-    )
+    with caplog.at_level("INFO", "heatlas"):
+        made = heatlas.make_bank(
+            model="tiny_net:features", data=tmp_path / "m.csv", out=tmp_path / "deep" / "b.safetensors", **how
+        )
     assert (made.entries, made.classes, made.represented, made.class_names, made.width) == (4, 4, 2, None, 16)
     assert made.skipped == {"without a label": 1, "whose label names no single class": 1}
-    said = capsys.readouterr().err
+    said = caplog.text
     assert (
-        "note: 1 of 6 samples have a label that names no single class of the model ('-1'); write class indices from 0"
-        in said
+        "1 of 6 samples have a label that names no single class of the model ('-1'); write class indices from 0" in said
     )
-    assert "note: 2 of 6 images left out: 1 without a label, 1 whose label names no single class" in said
+    assert "2 of 6 images left out: 1 without a label, 1 whose label names no single class" in said
     assert sorted(read_bank(made.out).bank.labels.tolist()) == [0, 0, 3, 3]
 
 
@@ -245,7 +245,7 @@ def test_a_bank_that_does_not_fit_is_refused(
     save_file(load_file(place / "bank.safetensors"), tmp_path / "bare.safetensors")
     for bank, model, text in (
         (tmp_path / "gone.safetensors", "features", "cannot read the feature bank"),
-        (tmp_path / "bare.safetensors", "features", "is a safetensors file but no feature bank"),
+        (tmp_path / "bare.safetensors", "features", "is a safetensors file but not a feature bank"),
         (place / "train" / "ant" / "000.png", "features", "is not a readable safetensors file"),
         (place / "bank.safetensors", "other_features", "was made by another model or with other preprocessing"),
         (place / "bank.safetensors", "model", "has features of width 16, tiny_net:model gives 10"),
