@@ -17,18 +17,19 @@ def view_command(
     method: Annotated[
         str | None, Parameter(help="Method of the rows, where there are several; default: the most frequent.")
     ] = None,
+    who: Annotated[str | None, Parameter(help="Name of decisions made in the page; default: the user's.")] = None,
     trust_code: Annotated[
         bool,
         Parameter(help="Run the Python code that the store's data set came from, to read its images.", negative=()),
     ] = False,
 ) -> int:
-    """Explore every row of a store in a browser: filter, sort, inspect maps. Serves on this machine only, until Ctrl-C.
+    """Explore every row of a store in a browser: filter, sort, inspect maps, decide. Serves on this machine only, until Ctrl-C.
 
     Example: `heatlas view maps/`
     """
     from ..view.serve import start_view
 
-    server = start_view(store, port=port, method=method, trust_code=trust_code)
+    server = start_view(store, port=port, method=method, who=who, trust_code=trust_code)
     print(f"heatlas view: {server.url}", flush=True)
     try:
         server.wait()

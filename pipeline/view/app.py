@@ -16,13 +16,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...errors import HeatlasError, SampleError, UsageError
+from .decision_book import MOST_AT_ONCE, DecisionBook, Written, painted_mask
 from .description import describe_store
 from .detail import image_detail
 from .filters import RowFilter, parse_filter
 from .guard import BodyTooLarge
 from .images import MOST_MAPS, MapPixels, RowImages
-from .row_table import ViewRows
+from .manifest_download import download_manifest
 from .selection import MOST_ROWS, Selections
+from .view_rows import ViewRows
 
 ASSETS = Path(__file__).parent / "assets"
 FILES = {
@@ -38,18 +40,21 @@ Asked = Mapping[str, Any]
 class ViewApp:
     """The endpoints over one store."""
 
-    def __init__(self, table: ViewRows, images: RowImages):
+    def __init__(self, table: ViewRows, images: RowImages, book: DecisionBook):
         self.table = table
         self.images = images
+        self.book = book
         self.selections = Selections(table)
 
     def starlette(self) -> Starlette:
         """The ASGI application; wrap it in `LoopbackGuard`."""
         posts: dict[str, Callable[[Asked], Response]] = {
             "select": self.select, "rows": self.rows, "maps": self.maps, "sql": self.sql,
+            "decide": self.decide, "undo": self.undo, "manifest": self.manifest,
         }  # fmt: skip
         gets: dict[str, Callable[[int], Response]] = {
             "thumbnail": self.thumbnail, "view": self.view, "map": self.map, "detail": self.detail,
+            "source": self.source, "changes": self.changes,
         }  # fmt: skip
         routes = [Route("/" + name, _file(name), methods=["GET"]) for name in FILES]
         routes.append(Route("/api/store", _answer(lambda request: self.store()), methods=["GET"]))
@@ -66,7 +71,7 @@ class ViewApp:
         return Starlette(routes=routes, exception_handlers=handlers)  # pyright: ignore[reportArgumentType]
 
     def store(self) -> Response:
-        return JSONResponse(describe_store(self.table, self.selections, decisions=False))
+        return JSONResponse(describe_store(self.table, self.selections, decisions=True))
 
     def select(self, asked: Asked) -> Response:
         """Counts of what matches: totals, histograms of the columns named, classes."""
@@ -91,10 +96,7 @@ class ViewApp:
 
     def maps(self, asked: Asked) -> Response:
         """Low-resolution maps of rows, a byte a pixel."""
-        numbers = asked.get("rows")
-        if not isinstance(numbers, list) or len(numbers) > MOST_MAPS or not all(type(n) is int for n in numbers):
-            raise UsageError(f"rows must be a list of at most {MOST_MAPS} row numbers")
-        return _pixels(self.images.maps(numbers))
+        return _pixels(self.images.maps(_numbers(asked, MOST_MAPS)))
 
     def sql(self, asked: Asked) -> Response:
         """The answer to one SELECT as Arrow."""
@@ -117,14 +119,49 @@ class ViewApp:
     def detail(self, n: int) -> Response:
         return JSONResponse(image_detail(self.table, n))
 
+    def source(self, n: int) -> Response:
+        """The whole source image, reduced."""
+        data, _ = self.images.source(n)
+        return Response(data, media_type="image/webp")
+
+    def decide(self, asked: Asked) -> Response:
+        """Record one decision about rows, or about all that match a filter."""
+        if "filter" in asked:
+            numbers = self.selections.order(self._filter(asked)).tolist()
+        else:
+            numbers = _numbers(asked, MOST_AT_ONCE)
+        rows = self.selections.keys(numbers)
+        mask = None
+        if asked.get("mask") is not None:
+            if len(numbers) != 1:
+                raise UsageError(f"a painted mask belongs to one image, got {len(numbers)}")
+            mask = painted_mask(asked["mask"], self.images.source_size(numbers[0]))
+        texts = {name: _optional_text(asked, name) for name in ("label", "why")}
+        return _written(
+            self.book.decide(rows, str(asked.get("kind")), label_name=texts["label"], why=texts["why"], mask=mask)
+        )
+
+    def undo(self, asked: Asked) -> Response:
+        """Take back one act of deciding."""
+        return _written(self.book.undo(str(asked.get("batch"))))
+
+    def changes(self, since: int) -> Response:
+        """What was decided after a version, by whichever page or process."""
+        return JSONResponse(self.book.changes(since))
+
+    def manifest(self, asked: Asked) -> Response:
+        """The data set with the decisions applied, to download."""
+        name, data, kind = download_manifest(self.table.atlas)
+        return Response(data, media_type=kind, headers={"x-heatlas-name": name})
+
     def _filter(self, asked: Asked) -> RowFilter:
         return parse_filter(asked.get("filter", {}), tuple(self.table.axes))
 
     def _order(self, asked: Asked):
-        sort, descending = asked.get("sort", ""), asked.get("descending", False)
-        if not isinstance(sort, str) or not isinstance(descending, bool):
+        sort, descending, session = asked.get("sort", ""), asked.get("descending", False), asked.get("session", "")
+        if not isinstance(sort, str) or not isinstance(descending, bool) or not isinstance(session, str):
             raise UsageError("sort must be the name of a column, descending true or false")
-        return self.selections.order(self._filter(asked), sort, descending=descending)
+        return self.selections.order(self._filter(asked), sort, descending=descending, session=session[:64])
 
 
 def _whole(asked: Asked, name: str, default: int) -> int:
@@ -132,6 +169,24 @@ def _whole(asked: Asked, name: str, default: int) -> int:
     if type(value) is not int or not 0 <= value < 2**53:
         raise UsageError(f"{name} must be a whole number from 0 on, got {value!r}")
     return value
+
+
+def _numbers(asked: Asked, most: int) -> list[int]:
+    numbers = asked.get("rows")
+    if not isinstance(numbers, list) or len(numbers) > most or not all(type(n) is int for n in numbers):
+        raise UsageError(f"rows must be a list of at most {most:,} row numbers")
+    return numbers
+
+
+def _optional_text(asked: Asked, name: str) -> str | None:
+    value = asked.get(name)
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{name} must be text, got {value!r}")
+    return value or None
+
+
+def _written(written: Written) -> Response:
+    return JSONResponse({"batch": written.batch, "count": written.count, "version": written.version})
 
 
 def _posted(answer: Callable[[Asked], Response]) -> Callable[[Request], Any]:

@@ -9,8 +9,8 @@ from ..pictures.overlay import INFERNO
 from ..report.plain_words import name_of, sentence_of
 from ..report.rows import CONFIDENCE
 from .filters import OUTCOMES
-from .row_table import ViewRows
 from .selection import Selections
+from .view_rows import ViewRows
 
 FIRST = (
     "ebpg",

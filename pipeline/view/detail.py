@@ -9,7 +9,7 @@ from ...errors import UsageError
 from ..html.texts import figure
 from ..report.plain_words import name_of
 from ..report.rows import CONFIDENCE
-from .row_table import ViewRows
+from .view_rows import ViewRows
 
 
 def image_detail(table: ViewRows, n: int) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from ..html.pictures import smaller
 from ..pictures.stored_images import heat_of, stored_preprocess
 from ..report.cards import stored_reader
 from ..store.reader import StoreReader
-from .row_table import ViewRows
 from .stored_columns import StoredColumns
+from .view_rows import ViewRows
 
 THUMBNAIL_PIXELS = 160
 LARGEST_PIXELS = 1024

@@ -14,9 +14,9 @@ from ...errors import UsageError, did_you_mean
 from ..report.rows import CONFIDENCE
 from ..store.sql import quoted
 from .filters import RowFilter
-from .row_table import PLAIN, ViewRows
+from .view_rows import PLAIN, ViewRows
 
-KEPT = 8
+KEPT = 12
 """Orders that are kept, 4 bytes a row each."""
 MOST_ROWS = 500
 """Rows in one request."""
@@ -32,23 +32,19 @@ class Selections:
         self._lock = threading.Lock()
         self._sortable = ("n", "id", "label", "prediction", "draw", *table.axes)
 
-    def forget(self) -> None:
-        """Drop kept orders, because decisions have changed."""
-        with self._lock:
-            self._orders.clear()
-
-    def order(self, chosen: RowFilter, sort: str = "", *, descending: bool = False) -> np.ndarray:
+    def order(self, chosen: RowFilter, sort: str = "", *, descending: bool = False, session: str = "") -> np.ndarray:
         """Row numbers in the order asked for, int32; rows without a value come last, ties in stored order.
 
         Args:
             chosen: The filter.
             sort: A column; empty for the queue's own order where one is chosen, else for stored order.
             descending: Largest first.
+            session: Name under which the order is kept as it was when it was first asked for, whatever is decided meanwhile.
 
         Raises:
             UsageError: For an unknown column, or a condition that DuckDB refuses.
         """
-        key = (chosen.condition(), sort, descending)
+        key = (chosen.condition(), sort, descending, session)
         with self._lock:
             if key in self._orders:
                 self._orders.move_to_end(key)
@@ -80,6 +76,19 @@ class Selections:
         )
         places = {n: place for place, n in enumerate(found["n"].to_pylist())}
         return found.take(pa.array([places[int(n)] for n in numbers if int(n) in places], pa.int64()))
+
+    def keys(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """`id` and `target` of rows.
+
+        Raises:
+            UsageError: If one of them is not there.
+        """
+        found: list[dict[str, Any]] = []
+        if len(numbers):
+            found = self.table.ask("SELECT n, id, target FROM items WHERE n IN (SELECT unnest(?))", [list(numbers)])
+        if missing := set(numbers) - {row["n"] for row in found}:
+            raise UsageError(f"there is no row {min(missing)}")
+        return found
 
     def histograms(self, chosen: RowFilter, columns: Sequence[str]) -> dict[str, list[int]]:
         """Rows by bin of each column; what its own range excludes is counted too, so that a brush can be moved.

@@ -47,6 +47,7 @@ def start_view(
     *,
     port: int = 0,
     method: str | None = None,
+    who: str | None = None,
     trust_code: bool = False,
 ) -> ViewServer:
     """Load a store and serve it on 127.0.0.1.
@@ -55,6 +56,7 @@ def start_view(
         out: Directory or URI of a run's store, or the store opened.
         port: 1 to 65535; 0 for a free one.
         method: Whose rows, where the store has several; None for the method with the most.
+        who: Name of the decisions made in the page; None for the user of this process.
         trust_code: Whether a source written in Python, which the store names, may be run to read its images.
 
     Raises:
@@ -67,16 +69,18 @@ def start_view(
         from .app import ViewApp
     except ImportError as error:
         raise UsageError(f"heatlas view needs the extra `view` ({error.name} is missing): pip install 'heatlas[view]'") from None  # fmt: skip
+    from .decision_book import DecisionBook
     from .guard import LoopbackGuard, new_token
     from .images import RowImages
-    from .row_table import ViewRows
+    from .view_rows import ViewRows
 
     listening = _listen(port)
     try:
         atlas = out if isinstance(out, StoreReader) else open_store(out)
         table = ViewRows(atlas, method)
         token = new_token()
-        app = LoopbackGuard(ViewApp(table, RowImages(atlas, table, trust_code=trust_code)).starlette(), token)
+        images, book = RowImages(atlas, table, trust_code=trust_code), DecisionBook(atlas, table, who=who)
+        app = LoopbackGuard(ViewApp(table, images, book).starlette(), token)
     except BaseException:
         listening.close()
         raise

@@ -50,7 +50,7 @@ export function percent(part: number, whole: number): string {
   const value = (100 * part) / whole;
   if (value > 0 && value < 0.1) return "< 0.1 %";
   if (value > 99.9 && value < 100) return "> 99.9 %";
-  return `${value < 1 || (value > 99 && value < 100) ? value.toFixed(1) : value.toFixed(0)} %`;
+  return `${(value > 0 && value < 1) || (value > 99 && value < 100) ? value.toFixed(1) : value.toFixed(0)} %`;
 }
 
 export const counted = (count: number, noun: string): string => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;

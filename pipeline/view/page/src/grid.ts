@@ -23,6 +23,7 @@ export class Grid {
   private shape: [number, number] = [0, 0];
   private cells = new Map<number, HTMLElement>();
   private version = 0;
+  private session = "";
   private pending = 0;
   private anchor = -1;
 
@@ -48,6 +49,8 @@ export class Grid {
   async reset(keep = false): Promise<void> {
     this.version += 1;
     const version = this.version;
+    // the server keeps the order under this name, so that deciding about images does not move those behind them
+    this.session = crypto.getRandomValues(new Uint32Array(3)).join("-");
     this.chunks.clear();
     if (!keep) { this.root.scrollTop = 0; this.current = -1; this.anchor = -1; }
     await this.load(Math.floor(Math.max(0, this.current) / CHUNK));
@@ -67,7 +70,7 @@ export class Grid {
     if (there instanceof Promise) return there;
     if (there) return Promise.resolve();
     const version = this.version, { filter, sort, descending } = this.state.view;
-    const asked = postArrow("rows", { filter, sort, descending, start: chunk * CHUNK, count: CHUNK }).then(({ rows, total }) => {
+    const asked = postArrow("rows", { filter, sort, descending, session: this.session, start: chunk * CHUNK, count: CHUNK }).then(({ rows, total }) => {
       if (version !== this.version) return;
       this.total = total;
       this.chunks.set(chunk, rows);
@@ -152,7 +155,7 @@ export class Grid {
     const verdict = row.correct === null ? "" : row.off_object ? "off-object" : row.correct ? "correct" : "wrong";
     const cell = el("div", { className: `cell ${verdict}`, role: "gridcell", "data-position": String(position), title: clipped(row.id, 200) },
       el("span", { className: "picture" }, image, el("canvas", { "aria-hidden": "true" }), row.status === "ok" ? null : el("span", { className: "status" }, row.status)),
-      row.decision ? el("span", { className: `decision ${row.decision.split(" ")[0]}` }, row.decision) : null,
+      row.decision ? el("span", { className: `decision ${row.decision.split(" ")[0]}` }, row.new_label ? el("span", {}, "→ ", foreign(row.new_label, 18)) : row.decision) : null,
       el("span", { className: "line" }, foreign(name(explained), 40), confidence === null ? "" : ` ${(100 * confidence).toFixed(0)} %`),
       el("span", { className: "line small" }, verdict === "wrong" ? el("span", {}, "labelled ", foreign(name(row.label), 30)) : verdict === "off-object" ? "correct, off-object" : foreign(row.id, 28)));
     cell.setAttribute("aria-label", `${clipped(row.id, 80)}: ${clipped(name(explained), 40)}${verdict ? `, ${verdict}` : ""}`);

@@ -2,6 +2,7 @@
 import { get, post, type Selected, type Store } from "./api";
 import { byId, clipped, el, harmless } from "./dom";
 import { Colours } from "./colours";
+import { Decisions } from "./decide";
 import { chips, Facets, totalsText } from "./facets";
 import { DetailView } from "./detail";
 import { Grid, gridOf } from "./grid";
@@ -10,7 +11,7 @@ import { State } from "./state";
 const SEARCH_DELAY = 200; // milliseconds
 const KEYS: [string, string][] = [
   ["← → ↑ ↓", "previous or next image, line up or down"], ["Enter", "open the image"], ["Esc", "close it, or clear the selection"],
-  ["x, Shift + click, Ctrl + click", "select images"], ["/", "find an id"], ["o", "map on or off"], ["c", "outline of the strongest region"], ["?", "this list"],
+  ["x, Shift + click, Ctrl + click", "select images"], ["/", "find an id"], ["k, r, d, s, u", "keep, relabel, drop, shortcut, unsure: the image or the selection"], ["m", "paint a shortcut"], ["z", "undo the last decision of this page"], ["o", "map on or off"], ["c", "outline of the strongest region"], ["?", "this list"],
 ];
 
 const remember = (key: string, value: string) => { try { localStorage.setItem(key, value); } catch { /* for this visit only */ } };
@@ -57,7 +58,11 @@ async function start(): Promise<void> {
   }, () => bulk());
   const close = () => { detail.close(); gridOf().focus({ preventScroll: true }); grid.draw(); };
   const detail = new DetailView(byId("detail"), store, colours, { opacity: strength, outline: () => outline.checked },
-    { close, step: (by) => void grid.go(grid.current + by, true), extra: () => [] });
+    { close, step: (by) => void grid.go(grid.current + by, true), extra: (shown) => decisions?.panel(shown) ?? [] });
+  const decisions: Decisions | null = store.decisions ? new Decisions(store, state, grid, toast, () => {
+    if (detail.n !== null) void detail.show(detail.n).catch(failed);
+    if (state.view.filter.decision) void refresh();
+  }) : null;
   const failed = (error: Error) => { if (error.name !== "AbortError") toast(error.message, true); };
   gridOf().addEventListener("failed", (event) => { facets.fail((event as CustomEvent<string>).detail); });
 
@@ -71,8 +76,7 @@ async function start(): Promise<void> {
   overlay();
 
   const bulk = () => {
-    const place = byId("bulk");
-    place.replaceChildren(...(grid.selected.size ? [el("span", {}, `${grid.selected.size.toLocaleString("en")} selected `), el("button", { type: "button", className: "quiet", onclick: () => grid.clearSelection() }, "clear")] : []));
+    byId("bulk").replaceChildren(...(decisions?.bar(Number(byId("totals").dataset.rows ?? 0)) ?? []));
   };
 
   const first = await post<Selected>("select", { filter: { ...state.view.filter, ranges: {}, label: [], prediction: [], status: [], outcome: "", text: "", queue: "", cluster: "", decision: "", sql: "" }, columns: store.columns.map(({ name }) => name), classes: true });
@@ -87,6 +91,7 @@ async function start(): Promise<void> {
       facets.update(selected);
       byId("totals").textContent = totalsText(selected, store);
       byId("totals").dataset.rows = String(selected.totals.rows);
+      bulk();
     } catch (error) {
       facets.fail((error as Error).message);
     } finally {
@@ -127,7 +132,7 @@ async function start(): Promise<void> {
   byId("help").addEventListener("click", () => keys.showModal());
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || keys.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const target = event.target as HTMLElement;
     if (target.closest("input:not([type=range]):not([type=checkbox]), select, textarea, dialog")) {
       if (event.key === "Escape") target.blur();
@@ -143,6 +148,7 @@ async function start(): Promise<void> {
     else if (event.key === "o") { hidden = !hidden; overlay(); }
     else if (event.key === "c") { outline.checked = !outline.checked; outline.dispatchEvent(new Event("change")); }
     else if (event.key === "?") keys.showModal();
+    else if (decisions?.key(event.key)) { /* done there */ }
     else return;
     event.preventDefault();
   });
