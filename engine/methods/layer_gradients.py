@@ -54,6 +54,15 @@ class LayerGradients:
             self._plans[shape] = found if self._layers else self._choose(found)
         return self._plans[shape]
 
+    def maps(
+        self, images: Float[torch.Tensor, "batch channel height width"]
+    ) -> Float[torch.Tensor, "batch channel h w"]:
+        """The last layer's maps alone: one forward pass, no gradients; float32 at least."""
+        from ..layers.capture import capture_layers
+
+        with torch.no_grad():
+            return wide(capture_layers(self.model, self.plan(images), images)[1][-1])
+
     def __call__(
         self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
     ) -> tuple[Float[torch.Tensor, "batch class"], list[LayerMaps]]:

@@ -1,0 +1,1 @@
+"""Relevance carried backwards through a traced network, layer by layer."""
