@@ -121,14 +121,22 @@ def test_without_residuals_it_is_lrp_0_on_absolute_values() -> None:
     expected = low.abs() * (matrix.T @ shares.double())
 
     low_maps = low.reshape(1, 4, size, size)
-    ours = propagate(lambda values: F.conv2d(values, second.weight.abs(), padding=1), low_maps.abs(), relevance.reshape(1, 5, size, size))
+    ours = propagate(
+        lambda values: F.conv2d(values, second.weight.abs(), padding=1),
+        low_maps.abs(),
+        relevance.reshape(1, 5, size, size),
+    )
     torch.testing.assert_close(ours.reshape(-1), expected, rtol=1e-6, atol=1e-12)
     none = RuleOptions(frozenset())
-    carried, _ = factorised_relevance(second, low_maps, relevance.reshape(1, 5, size, size), drawn(1, 5, size, size), none)
+    carried, _ = factorised_relevance(
+        second, low_maps, relevance.reshape(1, 5, size, size), drawn(1, 5, size, size), none
+    )
     torch.testing.assert_close(carried.reshape(-1), expected, rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("terms", [("activation",), ("gradient",), ("input_gradient",), ("agnostic",), ("grad_cam",), ()])
+@pytest.mark.parametrize(
+    "terms", [("activation",), ("gradient",), ("input_gradient",), ("agnostic",), ("grad_cam",), ()]
+)
 def test_every_term_changes_the_map(terms: tuple[str, ...]) -> None:
     net, images = small_net().float(), images_like(2, 3, (24, 24), seed=2)
     whole = bind_method("agf", net).explain(images, 1).maps

@@ -159,8 +159,8 @@ def test_settings_of_another_method_are_named_as_without_effect(
 def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
     assert main(["methods", "--names"]) == 0
     assert capsys.readouterr().out.split() == [
-        "sise", "ada_sise", "rise", "score_cam", "grad_cam", "grad_cam_pp", "layer_cam", "integrated_gradients", "occlusion",
-        "refine_cam", "daam", "ucag", "fovex", "consensus",
+        "sise", "ada_sise", "agf", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "fovex", "integrated_gradients",
+        "lafam", "occlusion", "refine_cam", "rise", "score_cam", "ucag",
     ]  # fmt: skip
     assert main(["methods", "--json"]) == 0
     told = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
