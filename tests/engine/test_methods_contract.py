@@ -38,6 +38,10 @@ SHORT: dict[str, dict[str, Any]] = {
 """Settings that make a method cheap; every other has its defaults."""
 DRAWN = [name for name in NAMES if find_method(name).stochastic]
 PACKED = [name for name in NAMES if find_method(name).packed]
+CLASS_BLIND = {"lafam"}
+"""Their map is the same for every class: a baseline."""
+SINGLE_PRECISION = {"agf"}
+"""They count exact zeros, so they run in fp32 whatever the run's precision."""
 CHAOTIC = {"fovex"}
 """A step follows the sign of a gradient, so rounding leads elsewhere."""
 
@@ -137,7 +141,7 @@ def test_the_predicted_class_is_explained_unless_another_is_asked_for(name: str,
         Row.of(found, place).alike(Row.of(same, place))
     other = method.explain(images, (found.targets + 1) % CLASSES)
     assert torch.equal(other.predictions, found.predictions)
-    assert not torch.equal(other.maps, found.maps)
+    assert torch.equal(other.maps, found.maps) == (name in CLASS_BLIND)
     with pytest.raises(TargetError, match=f"from 0 to {CLASSES - 1}, got {CLASSES}"):
         method.explain(images, CLASSES)
     with pytest.raises(TargetError, match="got -1"):
@@ -200,7 +204,7 @@ def test_a_model_that_always_says_the_same_gives_no_nan(name: str, images: Tenso
     assert bool(found.maps.isfinite().all())
     if name in DRAWN:  # what is drawn is not constant, whatever the model says
         assert set(found.statuses) == {"ok"}
-    elif name != "score_cam":  # its weights are then all the same, and it shows the mean map
+    elif name not in CLASS_BLIND | {"score_cam"}:  # its weights are then all the same, and it shows the mean map
         assert set(found.statuses) <= {"constant_map", "no_evidence"}
         assert not bool(found.maps.any())
 
@@ -229,7 +233,7 @@ def test_half_precision_ranks_pixels_alike(name: str, images: Tensor) -> None:
     assert half.maps.dtype == torch.float32
     agreement = spearman(wide.maps.flatten(1), half.maps.flatten(1))
     assert float(agreement.median()) > 0.9
-    assert not torch.equal(wide.maps, half.maps)
+    assert torch.equal(wide.maps, half.maps) == (name in SINGLE_PRECISION)
 
 
 @dataclass
