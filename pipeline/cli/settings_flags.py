@@ -13,7 +13,7 @@ from ..settings.run import leaves
 
 TITLES = {
     "Data and model (any setting may stand in the --config file)": (
-        "model", "data", "out", "bank", "data_root", "rows", "images", "where", "ids", "sample", "limit",
+        "model", "data", "out", "bank", "data_root", "rows", "images", "where", "ids", "sample", "limit", "allow_unlabelled",
     ),
     "Explanation": (
         "method", "target", "confidence", "metrics", "chance_maps", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed",
@@ -25,6 +25,7 @@ TITLES = {
     **{f"Method {name} (others: heatlas methods NAME)": (name,) for name in METHOD_GROUPS},
     "Preprocessing (default: as the weights declare)": ("preprocess",),
     "Columns of a manifest or table": ("columns",),
+    "Labels (default: by class names, else as the predictions tell)": ("labels",),
     "Store": ("store",),
 }  # fmt: skip
 METAVARS = {
@@ -42,6 +43,7 @@ METAVARS = {
     "where": "SQL",
     "ids": "FILE",
     "address": "ADDRESS",
+    "labels.order": "ORDER",
     "preprocess.size": "H W",
     "preprocess.mean": "NUM...",
     "preprocess.std": "NUM...",

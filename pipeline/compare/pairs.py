@@ -73,6 +73,8 @@ class Pairs:
     other_labels: int
     """Pairs whose labels differ; the first run's are shown."""
     notes: list[str] = field(default_factory=list)
+    class_names: tuple[str, ...] = ()
+    """The first run's, then those that only the second has; all class indices of the table are places in it. Empty without names."""
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -89,7 +91,9 @@ def paired(first: Side, second: Side, metrics: Sequence[str]) -> Pairs:
     """
     connection = duckdb.connect()
     connection.register("a", first.rows(metrics))
-    connection.register("b", second.rows(metrics))
+    names_of = [tuple(side.atlas.class_names or ()) for side in (first, second)]
+    matched = match_classes(*names_of)
+    connection.register("b", _renumbered(second.rows(metrics), matched[1]) if matched else second.rows(metrics))
     single = all(
         connection.execute(f"SELECT count(*) = count(DISTINCT id) FROM {side}").fetchall() == [(True,)] for side in "ab"
     )
@@ -112,11 +116,38 @@ def paired(first: Side, second: Side, metrics: Sequence[str]) -> Pairs:
     return Pairs(
         (first, second), "id" if single else "id and target", table, tuple(metrics), (len(left[0]), len(left[1])),
         ([row[0] for row in left[0][:NAMED]], [row[0] for row in left[1][:NAMED]]), labels,
-        _notes(first, second, table, labels, single=single),
+        _notes(first, second, table, labels, single=single, by_name=matched is not None),
+        matched[0] if matched else names_of[0],
     )  # fmt: skip
 
 
-def _notes(first: Side, second: Side, table: pa.Table, labels: int, *, single: bool) -> list[str]:
+def match_classes(first: Sequence[str], second: Sequence[str]) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
+    """The classes of both runs by name: all names, and for each class of the second run its place among them.
+
+    Names are compared regardless of case and `_`. None where a side has no names or one twice, or where they share none: then classes
+    can be matched by number only.
+    """
+    plain = [[" ".join(name.casefold().replace("_", " ").split()) for name in names] for names in (first, second)]
+    if any(len(set(names)) < len(names) for names in plain) or not set(plain[0]) & set(plain[1]):
+        return None
+    union = [*first, *(name for name, form in zip(second, plain[1], strict=True) if form not in plain[0])]
+    forms = [*plain[0], *(form for form in plain[1] if form not in plain[0])]
+    places = {form: place for place, form in enumerate(forms)}
+    return tuple(union), tuple(places[form] for form in plain[1])
+
+
+def _renumbered(rows: pa.Table, places: Sequence[int]) -> pa.Table:
+    """The rows with class indices of the second run as places in the common list; an index without a name becomes null."""
+    lookup = pa.array(places, pa.int64())
+    for name in ("target", "label", "prediction"):
+        indices = rows[name].to_pylist()
+        known = [index if index is not None and 0 <= index < len(places) else None for index in indices]
+        column = lookup.take(pa.array(known, pa.int64())).cast(rows.schema.field(name).type)
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    return rows
+
+
+def _notes(first: Side, second: Side, table: pa.Table, labels: int, *, single: bool, by_name: bool) -> list[str]:
     notes = []
     if single:
         differ = sum(first_target != second_target for first_target, second_target in zip(table["first_target"].to_pylist(), table["second_target"].to_pylist(), strict=True)
@@ -128,7 +159,9 @@ def _notes(first: Side, second: Side, table: pa.Table, labels: int, *, single: b
         notes.append(f"{counted(labels, 'pair')} have different labels in the two runs; the first run's are used")
     if first.atlas.class_names and second.atlas.class_names and first.atlas.class_names != second.atlas.class_names:
         notes.append(
-            "the two runs name their classes differently; classes are compared by number and shown with the first run's names"
+            "the two runs have their classes in another order or not all the same ones; classes are compared by name"
+            if by_name
+            else "the two runs name their classes differently; classes are compared by number and shown with the first run's names"
         )
     sizes = [side.atlas.run["fingerprint"].get("preprocess") for side in (first, second)]
     if sizes[0] != sizes[1]:

@@ -20,7 +20,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 def name_of(comparison: Comparison, index: int | None) -> str:
     """A class as people call it."""
-    return "none" if index is None else class_name(comparison.pairs.sides[0].atlas.class_names, index)
+    return "none" if index is None else class_name(comparison.pairs.class_names, index)
 
 
 def _head(comparison: Comparison) -> list[str]:

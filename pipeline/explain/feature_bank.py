@@ -27,6 +27,7 @@ from ..settings.load import load_settings
 from ..settings.run import Settings
 from ..shards import samples_of
 from ..sources.listing.detection import item_source
+from ..sources.listing.label_readings import LabelRules
 from ..sources.listing.labels import ResolvedLabels, own_classes, resolve_labels
 from ..sources.listing.options import Listed
 from ..sources.reading.confinement import check_data_root
@@ -178,7 +179,8 @@ def labelled(settings: Settings, listed: Listed) -> tuple[ResolvedLabels, int]:
             f"the labels of --data {settings.data} are class indices up to {count - 1}; a bank has at most {MOST_CLASSES} classes, so "
             "number them from 0, or use names"
         )
-    resolved = resolve_labels(listed.listing, names, count, listed.class_names)
+    rules = LabelRules(base=0 if names is None else None)  # whole numbers are the bank's own indices
+    resolved = resolve_labels(listed.listing, names, count, listed.orders, rules=rules)
     classes = len(pc.unique(pc.drop_null(resolved.listing["label"])))
     if classes < 2:
         raise DataError(

@@ -72,11 +72,13 @@ def store_layout(
     class_names: Sequence[str] | None,
     score: str = "softmax",
     extra: tuple[tuple[str, str], ...] = (),
+    labels: str = "",
 ) -> StoreLayout:
     """The files' columns, and metadata by which they can be understood without this program."""
     provenance = {
         "model": settings.model,
         "model_digest": model.digest,
+        **({"labels": labels} if labels else {}),
         **({"bank": settings.bank, "bank_digest": model.bank_digest} if settings.bank else {}),
         **({"layers": [asdict(layer) for layer in fit.blocks], "layers_found": fit.blocks.how} if fit.blocks else {}),
         "preprocess": asdict(model.preprocess),

@@ -39,6 +39,7 @@ from ..terminal_log import say
 from ..text import counted
 from .dispatch import work_through
 from .fingerprint import run_fingerprint, store_layout
+from .label_evidence import label_rules, probe_predictions
 from .retry_errors import Retry, RetrySink
 from .subsample import chosen_below
 from .target import resolved_confidence, target_rule
@@ -115,7 +116,19 @@ def prepare_run(settings: Settings) -> PreparedRun:
     listed = chosen_samples(settings, data_root)
     model_spec = ModelSpec(spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump())
     model = load_model(model_spec, FsspecReader())
-    labels = resolve_labels(listed.listing, model.class_names, model.num_classes, listed.class_names, listed.labels)
+    reader = FsspecReader(data_root, named_by_user(settings), item_source(settings.data))
+    labels = resolve_labels(
+        listed.listing,
+        model.class_names,
+        model.num_classes,
+        listed.orders,
+        listed.labels,
+        rules=label_rules(settings),
+        folders=listed.folders,
+        predict=lambda listing: probe_predictions(listing, model, reader),
+    )
+    if not settings.allow_unlabelled:
+        labels.require_labels()
     rule = target_rule(settings, labels, model.num_classes)
     score = resolved_confidence(settings, rule, dense=model.dense)
     chosen = chosen_settings(settings)
@@ -128,10 +141,11 @@ def prepare_run(settings: Settings) -> PreparedRun:
     )
     if idle := without_effect(settings):
         say(f"note: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with method {settings.method}")
-    if warning := labels.warning():
-        say(f"note: {warning}")
+    for note in (*listed.notes, labels.how, labels.warning()):
+        if note:
+            say(f"note: {note}")
     shards = shards_of(listed, settings.shard_size)
-    layout = store_layout(settings, metrics, model, fit, labels.class_names, score, stored_extra(listed))
+    layout = store_layout(settings, metrics, model, fit, labels.class_names, score, stored_extra(listed), labels.how)
     return PreparedRun(
         settings=settings,
         listing=labels.listing,
@@ -141,7 +155,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
             worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
             shard_size=max(map(len, shards)),
         ),
-        reader=FsspecReader(data_root, named_by_user(settings), item_source(settings.data)),
+        reader=reader,
         sink=ParquetSink(settings.out, layout),
         layer_count=len(fit.blocks or ()),
         labels=labels,

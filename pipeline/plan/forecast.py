@@ -65,6 +65,7 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
         "rows_per_image": rows,
         "classes": run.model.num_classes,
         "class_names": run.model.class_names is not None,
+        "labels": run.labels.how or None,
         "shards": {"count": len(run.shards), "largest": max(map(len, run.shards))},
         "layers": run.sink.layout.metadata["provenance"].get("layers"),
         "preprocess": [

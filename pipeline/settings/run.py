@@ -59,6 +59,20 @@ class ColumnSettings(SettingsGroup):
     )
 
 
+class LabelSettings(SettingsGroup):
+    """Which label is which class of the model, where names do not tell."""
+
+    order: Literal["imagefolder", "natural", "numeric", "model"] | Annotated[str, Field(pattern="^file:.+")] | None = (
+        Field(
+            None,
+            description="Order in which labels were numbered in training: imagefolder (alphabetical), natural (timm), numeric, model (class names only), or file:PATH (one class name a line).",
+        )
+    )
+    base: Annotated[Literal[0, 1], BeforeValidator(whole_number)] | None = Field(
+        None, description="Number of the first class where labels are whole numbers: 0 or 1."
+    )
+
+
 class StoreSettings(SettingsGroup):
     """What the store keeps of each map."""
 
@@ -86,6 +100,9 @@ class Settings(MethodChoice):
     rows: Literal["image", "annotation"] = Field("image", description="One row per image or annotated object.")
     images: str | None = Field(None, description="Image folder of COCO or VOC, if elsewhere.")
 
+    allow_unlabelled: bool = Field(
+        False, description="Explain although more than 1 % of the labels name no class of the model."
+    )
     target: Annotated[NaturalInt | str, BeforeValidator(classes_as_text)] = Field(
         "predicted",
         description="predicted, label, both, top:K, above:P, column:NAME, or classes (docs/targets.md).",
@@ -156,6 +173,7 @@ class Settings(MethodChoice):
 
     preprocess: PreprocessSettings = PreprocessSettings()  # pyright: ignore[reportCallIssue]
     columns: ColumnSettings = ColumnSettings()  # pyright: ignore[reportCallIssue]
+    labels: LabelSettings = LabelSettings()  # pyright: ignore[reportCallIssue]
     store: StoreSettings = StoreSettings()  # pyright: ignore[reportCallIssue]
 
 

@@ -328,3 +328,27 @@ def test_bad_requests(ten, tmp_path, capsys, monkeypatch, arguments, code, said)
     monkeypatch.chdir(tmp_path)
     assert main(["compare", *(places.get(one, one) for one in arguments)]) == code
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_classes_in_another_order_are_compared_by_name(tmp_path):
+    """Two networks that are both right on every image, the second trained with its classes the other way round."""
+    labels = [n % 3 for n in range(9)]
+    first = store(tmp_path / "a", [row(f"img-{n}", label=k, prediction=k) for n, k in enumerate(labels)])
+    second = store(
+        tmp_path / "b",
+        [row(f"img-{n}", label=2 - k, prediction=2 - k) for n, k in enumerate(labels)],
+        names=NAMES[::-1],
+    )
+    found = compare_runs(first, second)
+    assert found.predictions.accuracy == (1.0, 1.0)
+    assert found.predictions.changed == 0
+    assert any("compared by name" in note for note in found.pairs.notes)
+
+
+def test_a_class_that_only_the_second_run_has_keeps_its_name(tmp_path):
+    first = store(tmp_path / "a", [row("img-0", prediction=1)], names=("Ant", "honey_bee"))
+    second = store(tmp_path / "b", [row("img-0", prediction=2)], names=("honey bee", "ant", "wasp"))
+    found = compare_runs(first, second)
+    assert found.pairs.class_names == ("Ant", "honey_bee", "wasp")
+    assert found.predictions.changes == [{"first": 1, "second": 2, "images": 1}]
+    assert "honey_bee -> wasp" in comparison_text(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from heatlas.errors import DataError
 from heatlas.pipeline.sources.listing.labels import ResolvedLabels, own_classes, resolve_labels
 
 
@@ -29,8 +30,8 @@ def test_integers_out_of_range_are_told() -> None:
     assert resolved.unresolved == {"3": 2, "-1": 1}
     assert resolved.unresolved_rows == 3
     assert resolved.warning() == (
-        "3 of 5 samples have a label that names no single class of the model ('3', '-1'); "
-        "write class indices from 0 or the model's class names"
+        "3 of 5 samples have a label that names no single class of the model: 3 outside of the model's class indices 0 to 2 "
+        "('3', '-1'); write class indices from 0 or the model's class names"
     )
 
 
@@ -117,3 +118,12 @@ def test_classes_of_a_data_set_without_a_model(
     labels: list[str], source: tuple[str, ...] | None, classes: tuple
 ) -> None:
     assert own_classes(labels, source) == classes
+
+
+def test_labels_of_which_too_many_name_no_class_are_refused_with_the_remedy() -> None:
+    table = ["ant"] * 98 + ["wasp", "ant,bee"]
+    resolved = resolve(table, ["ant", "bee", "cat"])
+    assert resolved.reasons == {"naming no class": 1, "naming several classes": 1}
+    with pytest.raises(DataError, match="--allow-unlabelled"):
+        resolved.require_labels()
+    resolve(["ant"] * 99 + ["wasp"], ["ant", "bee", "cat"]).require_labels()  # 1 % is let through, with a note

@@ -288,7 +288,7 @@ def test_manifest_refusals(tmp_path: Path) -> None:
     assert "lists no samples" in refusal(file("a.csv", b"uri,label\n"))
     assert "has no column 'uri'" in refusal(file("a.csv", b""))
     assert "as CSV" in refusal(file("a.csv", b"uri,label\nx,1\ny,2,3\n"))
-    assert "as CSV" in refusal(file("a.csv", b"uri,label\nx,\xff\xfe\n"))
+    assert "has zero bytes at its beginning" in refusal(file("a.csv", "uri,label\nx,1\n".encode("utf-16-le")))
     assert "row 2 of" in refusal(file("a.jsonl", b'{"uri": "x"}\n{"uri": \n'))
     assert "must be a JSON object, it is '[1, 2]'" in refusal(file("a.jsonl", b"[1, 2]\n"))
     assert "'uri' in row 2" in refusal(file("a.jsonl", b'{"uri": "x"}\n{"uri": "caf\\udce9.jpg"}\n'))

@@ -52,7 +52,12 @@ def list_coco(data: str, options: SourceOptions) -> Listed:
     groups = _per_image(annotations) if options.rows == "image" else _per_annotation(annotations)
     columns = _columns(annotations, groups, options.rows, folder, place.uri(place.path))
     extra = _facts(annotations, groups, options.rows) if options.extra else {}
-    return Listed(make_listing(columns, data, extra), tuple(annotations.categories.values()) or None)
+    used = set(annotations.categories_of)
+    return Listed(
+        make_listing(columns, data, extra),
+        tuple(annotations.categories.values()) or None,
+        tuple(name for identity, name in annotations.categories.items() if identity != 0 or identity in used) or None,
+    )
 
 
 @dataclass(frozen=True)

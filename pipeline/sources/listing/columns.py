@@ -27,6 +27,20 @@ def check_mapping(columns: Mapping[str, str] | None, wanted: Sequence[str] = MAN
     return {name: given.get(name, name) for name in wanted}
 
 
+def as_spelt(mapping: Mapping[str, str], header: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The mapping with the file's own spelling where a header differs only in case and blanks (`Label`, ` label`), and what to say of it.
+
+    Of two headers that differ so little neither is taken.
+    """
+    spelt, notes = dict(mapping), []
+    for ours, theirs in mapping.items():
+        near = [name for name in header if name.strip().casefold() == theirs.strip().casefold()]
+        if theirs not in header and len(near) == 1 and near[0] not in mapping.values():
+            spelt[ours] = near[0]
+            notes.append(f"the column {near[0]!r} is taken for {ours!r}")
+    return spelt, notes
+
+
 def present_columns(mapping: Mapping[str, str], header: Sequence[str], origin: str) -> dict[str, str]:
     """The part of the mapping that the file has.
 

@@ -10,7 +10,7 @@ is the folder before the first wildcard.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from fsspec import AbstractFileSystem
@@ -26,6 +26,24 @@ IMAGE_SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif"}
 )
 """Files that count as images, upper or lower case."""
+SPLIT_NAMES = frozenset(
+    {
+        "train",
+        "training",
+        "train_set",
+        "trainset",
+        "val",
+        "valid",
+        "validation",
+        "dev",
+        "test",
+        "testing",
+        "test_set",
+        "testset",
+        "eval",
+    }
+)
+"""Names of folders that hold parts of a data set, in small letters."""
 
 
 def list_folder(data: str, options: SourceOptions) -> Listed:
@@ -48,7 +66,23 @@ def list_folder(data: str, options: SourceOptions) -> Listed:
         "uri": pa.array([f"{prefix}/{name}" for name in ids], pa.string()),
         "label": pa.array([name.split("/", 1)[0] if "/" in name else None for name in ids], pa.string()),
     }
-    return Listed(make_listing(columns, data))
+    refuse_splits(columns["label"].to_pylist(), ids, data)
+    return Listed(make_listing(columns, data), folders=True)
+
+
+def refuse_splits(labels: Sequence[str | None], ids: Sequence[str], data: str) -> None:
+    """Refuse folders that are parts of a data set (`train`, `val`), which would be taken for its classes.
+
+    Raises:
+        DataError: Naming the folders to choose from.
+    """
+    splits = sorted({label for label in labels if label is not None})
+    if not splits or None in labels or not all(split.casefold() in SPLIT_NAMES for split in splits):
+        return
+    deeper = any(name.count("/") > 1 for name in ids)
+    what = "the class folders lie below them" if deeper else "they are parts of a data set, not classes"
+    choices = " or ".join(f"--data {data.rstrip('/')}/{split}" for split in splits)
+    raise DataError(f"the folders of {data} are called {', '.join(splits)}: {what}; name one: {choices}")
 
 
 def _names(place: Place) -> Iterator[str]:

@@ -58,7 +58,7 @@ def list_hf(data: str, options: SourceOptions) -> Listed:
     ours: dict[str, Any] = {"id": numbered(len(uris)), **known, "uri": pa.array(uris, pa.string())}
     if masks:
         ours["mask_uri"] = pa.array(masks, pa.string())
-    return Listed(make_listing(ours, data, others, as_stored=True), columns.class_names)
+    return Listed(make_listing(ours, data, others, as_stored=True), columns.class_names, notes=tuple(columns.notes))
 
 
 def _one_split(place: Place) -> Place:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ....errors import DataError, did_you_mean
-from .columns import TABLE_COLUMNS, check_mapping, present_columns
+from .columns import TABLE_COLUMNS, as_spelt, check_mapping, present_columns
+from .label_columns import label_notes
 from .manifest_files import others_in
 from .options import SourceOptions
 from .plain_values import is_binary, plain_column
@@ -51,8 +52,11 @@ class TableColumns:
     """
 
     def __init__(self, schema: pa.Schema, options: SourceOptions, origin: str):
-        mapping = check_mapping(options.columns, TABLE_COLUMNS)
+        mapping, self.notes = as_spelt(check_mapping(options.columns, TABLE_COLUMNS), schema.names)
         self.origin = origin
+        features = features_of(schema)
+        if "label" not in schema.names and mapping["label"] == "label":
+            mapping["label"] = _label_column(features, self.notes, origin)
         self.image = _image_column(schema, options.columns.get("image"), mapping["mask"], origin)
         present = present_columns(mapping, schema.names, origin)
         self.mask = present.pop("mask", None)
@@ -63,7 +67,11 @@ class TableColumns:
         self.others = [
             name for name in others_in(schema.names, taken, options.extra) if not is_binary(schema.field(name).type)
         ]
-        self.class_names = _class_names(features_of(schema).get(present.get("label", "")))
+        label = present.get("label", "")
+        if _of_several(features.get(label)):
+            raise DataError(f"column {label!r} of {origin} has several classes per image; name a column with one, or leave --columns.label out")  # fmt: skip
+        self.class_names = _class_names(features.get(label))
+        self.notes += label_notes(mapping, present, schema.names, {}) if not self.notes else []
 
     @property
     def wanted(self) -> list[str]:
@@ -108,6 +116,36 @@ def _image_column(schema: pa.Schema, wanted: str | None, mask: str, origin: str)
     if len(candidates) > 1 and "image" not in candidates:
         raise DataError(f"{origin} has several columns with image bytes: {', '.join(map(repr, candidates))}; choose with --columns.image {candidates[0]}")  # fmt: skip
     return "image" if "image" in candidates else candidates[0]
+
+
+def _label_column(features: Mapping[str, Any], notes: list[str], origin: str) -> str:
+    """The only column that Hugging Face calls class labels; `label`, which is not there, where there is none.
+
+    Raises:
+        DataError: If there are several.
+    """
+    candidates = [name for name in features if _kind(features, name) == "ClassLabel"]
+    if len(candidates) > 1:
+        choices = " or ".join(f"--columns.label {name}" for name in candidates)
+        raise DataError(f"{origin} has {len(candidates)} columns with class labels; choose one: {choices}")
+    if candidates:
+        notes.append(f"the column {candidates[0]!r} of class labels is taken for 'label'")
+        return candidates[0]
+    if several := [name for name, feature in features.items() if _of_several(feature)]:
+        notes.append(f"the images have no label: the column {several[0]!r} has several classes per image")
+    return "label"
+
+
+def _of_several(feature: Any) -> bool:
+    """Whether Hugging Face describes a list of class labels."""
+    inner = (
+        feature.get("feature")
+        if isinstance(feature, dict)
+        else feature[0]
+        if isinstance(feature, list) and feature
+        else None
+    )
+    return isinstance(inner, dict) and inner.get("_type") == "ClassLabel"
 
 
 def _class_names(feature: Any) -> tuple[str, ...] | None:

@@ -5,19 +5,21 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ....errors import shortened
+from ....errors import DataError, shortened
+from .label_readings import LabelRules, Predicted, choose_reading, is_integer, label_readings, names_several
 
-_INTEGER = re.compile(r"[+-]?\d{1,15}(\.0+)?")
-"""So many digits a float holds exactly; a class index never has more."""
+MOST_UNRESOLVED = 0.01
+"""Share of the labels that may name no class without being asked about."""
+Answers = tuple[np.ndarray, np.ndarray]
+"""Row numbers and predicted classes, both `(image,)`."""
 _NAMED = 5
 _LONGEST = 40
 """Characters of a label that a message shows."""
@@ -33,11 +35,21 @@ class ResolvedLabels:
     """The model's, or the sorted folder names where the model has none and they are as many as its classes."""
     unresolved: dict[str, int] = field(default_factory=dict)
     """Labels that name no class (or more than one), with their number of rows, most frequent first."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Rows without a class by why, most frequent first."""
+    how: str = ""
+    """One sentence on how the labels were read; empty where there are none."""
 
     @property
     def unresolved_rows(self) -> int:
         """Rows whose label names no class."""
         return sum(self.unresolved.values())
+
+    @property
+    def unresolved_share(self) -> float:
+        """Of the rows that have a label, those whose label names no class; 0 where no row has one."""
+        labelled = len(self.listing) - self.listing["label"].null_count + self.unresolved_rows
+        return self.unresolved_rows / labelled if labelled else 0.0
 
     def warning(self) -> str | None:
         """One sentence for the user about what was not resolved; None when everything was."""
@@ -45,61 +57,86 @@ class ResolvedLabels:
             return None
         named = ", ".join(repr(shortened(name, _LONGEST)) for name in list(self.unresolved)[:_NAMED])
         more = f" and {len(self.unresolved) - _NAMED} more" if len(self.unresolved) > _NAMED else ""
+        causes = ", ".join(f"{rows:,} {reason}" for reason, rows in self.reasons.items())
         return (
-            f"{self.unresolved_rows} of {len(self.listing)} samples have a label that names no single class of the model "
+            f"{self.unresolved_rows} of {len(self.listing)} samples have a label that names no single class of the model: {causes} "
             f"({named}{more}); write class indices from 0 or the model's class names"
         )
+
+    def require_labels(self) -> None:
+        """Refuse a data set of which too many labels name no class, because nothing that needs them would be right.
+
+        Raises:
+            DataError: Where they are more than `MOST_UNRESOLVED` of all labels.
+        """
+        if self.unresolved_share > MOST_UNRESOLVED:
+            raise DataError(
+                f"{self.warning()}; or explain these images as unlabelled ones with --allow-unlabelled (at most "
+                f"{100 * MOST_UNRESOLVED:.0f} % of the labels may be without a class otherwise)"
+            )
 
 
 def resolve_labels(
     listing: pa.Table,
     class_names: Sequence[str] | None,
     num_classes: int,
-    source_names: Sequence[str] | None = None,
+    orders_of_source: Sequence[Sequence[str]] = (),
     all_labels: Sequence[str] = (),
+    *,
+    rules: LabelRules = LabelRules(),  # noqa: B008  (frozen)
+    folders: bool = False,
+    predict: Callable[[pa.Table], Answers] | None = None,
 ) -> ResolvedLabels:
-    """Turn the label column into class indices. Each distinct label is tried in this order:
+    """Turn the label column into class indices.
 
-    1. exactly the name of one class;
-    2. an integer: the class index, if it is in `[0, num_classes)`;
-    3. the name of one class regardless of case, `_` for spaces, and with synonyms after commas, as ImageNet writes
-       "cash machine, cash dispenser"; of a label's synonyms the first that names a single class.
-
-    If that resolves none of them and there are exactly `num_classes` distinct labels, they are the classes in sorted
-    order, which is how torchvision's `ImageFolder` numbers class folders. A source that knows its classes in an order of its
-    own (Hugging Face's `ClassLabel`, COCO's categories, torchvision's `classes`) goes before both where it has exactly
-    `num_classes`: it names the classes of a model that does not name them, and numbers labels that are none of its names. Where it has
-    another number of classes, its labels are names and nothing else.
+    Names go first: a label that is the name of one class, exactly, else regardless of case, `_` for spaces, and with synonyms after
+    commas. Where no label names a class of the model, an order of the data set's own counts (Hugging Face's `ClassLabel`, COCO's
+    categories, torchvision's `classes`), if it has exactly `num_classes`; then whole numbers as class indices from 0 or 1; then, where
+    there are exactly `num_classes` different labels, a sorted order of them. Where several readings are possible and differ, the one is
+    taken that explains the model's predictions.
 
     Args:
         listing: With a text column `label`.
         class_names: One per class, or None where the model has none.
         num_classes: Outputs of the model.
-        source_names: The data set's classes in its own order, where it knows them.
+        orders_of_source: The data set's classes in orders of its own, where it knows them.
         all_labels: Labels of the whole data set, where the listing holds a part of it.
+        rules: What the user says about order and base.
+        folders: Whether labels are names of folders.
+        predict: Classifies some labelled rows of the listing: row numbers, and the class predicted for each.
+
+    Raises:
+        DataError: If several readings are possible and the predictions do not tell which holds; the choices are named.
     """
-    order = tuple(source_names) if source_names is not None and len(source_names) == num_classes else None
-    if class_names is None and order is not None:
-        class_names = order
     encoded = listing["label"].combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
     labels = encoded.dictionary.to_pylist()
-    indices: Sequence[int | None] = _indices(labels, class_names or (), num_classes)
-    names = tuple(class_names) if class_names is not None else None
-    if order is not None and all(index is None for index in indices):
-        indices = _indices(labels, order, num_classes)
-    elif (
-        source_names is None
-        and len(known := sorted({*labels, *all_labels})) == num_classes
-        and not any(index is not None for index in _indices(known, class_names or (), num_classes))
-    ):
-        names = names or tuple(known)
-        indices = [known.index(label) for label in labels]
+    readings = label_readings(labels, class_names, num_classes, orders_of_source, all_labels, rules, folders=folders)
+
+    def predicted() -> Predicted:
+        assert predict is not None
+        rows, predictions = predict(listing)
+        return Predicted(encoded.indices.take(pa.array(rows)).to_numpy(zero_copy_only=False), predictions)
+
+    reading, how = choose_reading(readings, predicted if predict is not None else None)
+    indices, names = reading.indices, tuple(class_names) if class_names is not None else reading.class_names
     column = pa.array(indices, pa.int32()).take(encoded.indices)
     place = listing.schema.get_field_index("label")
     resolved = listing.set_column(place, pa.field("label", pa.int32()), column)
-    return ResolvedLabels(resolved, names, _unresolved(encoded, labels, indices))
+    unresolved = _unresolved(encoded, labels, indices)
+    reasons: Counter[str] = Counter()
+    for label, rows in unresolved.items():
+        reasons[_reason(label, names or (), num_classes)] += rows
+    return ResolvedLabels(resolved, names, unresolved, dict(reasons.most_common()), how if labels else "")
+
+
+def _reason(label: str, class_names: Sequence[str], num_classes: int) -> str:
+    if is_integer(label):
+        return f"outside of the model's class indices 0 to {num_classes - 1}"
+    if names_several(label, class_names):
+        return "naming several classes"
+    return "naming no class" if class_names else "written as names, but the model does not name its classes"
 
 
 def own_classes(labels: Iterable[str], source_names: Sequence[str] | None = None) -> tuple[tuple[str, ...] | None, int]:
@@ -112,37 +149,9 @@ def own_classes(labels: Iterable[str], source_names: Sequence[str] | None = None
     if source_names is not None:
         return tuple(source_names), len(source_names)
     known = sorted(set(labels))
-    if known and all(_INTEGER.fullmatch(label.strip()) for label in known):
+    if known and all(is_integer(label) for label in known):
         return None, max(0, *(int(float(label)) + 1 for label in known))
     return tuple(known), len(known)
-
-
-def _indices(labels: Iterable[str], class_names: Sequence[str], num_classes: int) -> list[int | None]:
-    exact, loose = defaultdict(set), defaultdict(set)
-    for index, name in enumerate(class_names):
-        exact[name].add(index)
-        for form in _forms(name):
-            loose[form].add(index)
-    return [_index(label, exact, loose, num_classes) for label in labels]
-
-
-def _index(label: str, exact: dict[str, set[int]], loose: dict[str, set[int]], num_classes: int) -> int | None:
-    if len(exact.get(label, ())) == 1:
-        return next(iter(exact[label]))
-    if _INTEGER.fullmatch(label.strip()):
-        index = int(float(label))
-        return index if 0 <= index < num_classes else None
-    whole, *synonyms = _forms(label)
-    if whole in loose:
-        synonyms = [whole]
-    single = (loose[synonym] for synonym in synonyms if len(loose.get(synonym, ())) == 1)
-    return next(iter(next(single, ())), None)
-
-
-def _forms(name: str) -> list[str]:
-    """The name as compared: as a whole, then each synonym."""
-    plain = " ".join(name.casefold().replace("_", " ").split())
-    return [plain, *(part.strip() for part in plain.split(",") if part.strip())]
 
 
 def _unresolved(encoded: pa.DictionaryArray, labels: Sequence[str], indices: Sequence[int | None]) -> dict[str, int]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from ....errors import DataError
 from .columns import check_mapping
-from .manifest_files import READERS, Columns, bad_boxes, first_bad_row
+from .manifest_files import READERS, Columns, Read, bad_boxes, first_bad_row
 from .options import Listed, SourceOptions
 from .place import Place, find_place, uri_of
 from .plain_values import concat_columns
@@ -40,12 +40,14 @@ def list_manifest(data: str, options: SourceOptions) -> Listed:
             f"{data} is not a manifest: a manifest ends in {', '.join(MANIFEST_SUFFIXES)}, not in {min(wrong)!r}"
         )
     files = [_read_file(place, path, options) for path in place.paths]
-    rows = [len(ours["uri"]) for ours, _ in files]
-    columns, others = (concat_columns([pair[which] for pair in files], rows) for which in (0, 1))
-    return Listed(make_listing(columns, data, others))
+    rows = [len(ours["uri"]) for ours, _, _ in files]
+    columns = concat_columns([ours for ours, _, _ in files], rows)
+    others = concat_columns([own for _, own, _ in files], rows)
+    notes = dict.fromkeys(note for _, _, notes in files for note in notes)
+    return Listed(make_listing(columns, data, others), notes=tuple(notes))
 
 
-def _read_file(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Columns]:
+def _read_file(place: Place, path: str, options: SourceOptions) -> Read:
     """The columns of one file, ours by the names of a listing."""
     mapping = check_mapping(options.columns)
     origin = place.origin if len(place.paths) == 1 else place.uri(path)
@@ -53,11 +55,14 @@ def _read_file(place: Place, path: str, options: SourceOptions) -> tuple[Columns
         data = cast(bytes, place.fs.cat_file(path))
     except Exception as error:  # each storage has errors of its own
         raise DataError(f"cannot read {origin}: {type(error).__name__}: {error}") from error
-    known, others = READERS[os.path.splitext(path)[1].lower()](data, mapping, origin, options.extra)
+    known, others, notes = READERS[os.path.splitext(path)[1].lower()](data, mapping, origin, options.extra)
     for name in ("uri", "id"):
         check_filled(known, name, origin)
     check_boxes(known, origin)
     folder = uri_of(place.fs, path.rpartition("/")[0])
+    if _has_backslashes(known["uri"]):
+        notes.append(f"the paths of {origin} have backslashes, which are read as slashes")
+        known |= {name: pc.replace_substring(known[name], "\\", "/") for name in ("uri", "mask") if name in known}
     listing: Columns = {"id": known.get("id", known["uri"]), "uri": resolved(known["uri"], folder)}
     if "mask" in known:
         listing["mask_uri"] = resolved(blank_to_null(known["mask"]), folder)
@@ -65,7 +70,13 @@ def _read_file(place: Place, path: str, options: SourceOptions) -> tuple[Columns
         listing["label"] = blank_to_null(known["label"])
     if "boxes" in known:
         listing["boxes"] = known["boxes"]
-    return listing, others
+    return listing, others, notes
+
+
+def _has_backslashes(uris: pa.ChunkedArray) -> bool:
+    """Whether paths were written on Windows: each has a backslash, none a slash, and none begins with a drive."""
+    windows = pc.and_(pc.match_substring(uris, "\\"), pc.invert(pc.match_substring_regex(uris, r"/|^[A-Za-z]:")))
+    return bool(pc.all(windows).as_py())
 
 
 def check_filled(columns: Columns, name: str, origin: str) -> None:

@@ -8,7 +8,6 @@ CSV and JSON lines give text and, for boxes, whatever JSON says. Columns of the 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections import Counter
@@ -20,20 +19,23 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ....errors import DataError
-from .columns import present_columns
+from .columns import as_spelt, present_columns
+from .delimited_text import as_utf8, delimiter_of, header_of
+from .label_columns import label_notes
 from .plain_values import is_binary, plain_array, plain_column
 from .table import BOXES, typed_column
 
 Columns = dict[str, pa.ChunkedArray]
-Read = tuple[Columns, Columns]
-"""By our names those that are ours; by the file's names all others, if they are wanted."""
+Read = tuple[Columns, Columns, list[str]]
+"""By our names those that are ours; by the file's names all others, if they are wanted; what the user should know."""
 
 
 def read_delimited(data: bytes, mapping: Mapping[str, str], origin: str, others: bool = False) -> Read:
     """The columns of a CSV (or, ending in `.tsv`, tab-separated) file; ours as text, boxes parsed from JSON text."""
-    delimiter = "\t" if origin.lower().endswith(".tsv") else ","
-    first_line = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", errors="replace", newline="")
-    header = next(csv.reader(first_line, delimiter=delimiter), [])
+    data, notes = as_utf8(data, origin)
+    delimiter, more = delimiter_of(data, mapping, origin)
+    header = header_of(data, delimiter)
+    mapping, spelt = as_spelt(mapping, header)
     present = present_columns(mapping, header, origin)
     rest = others_in(header, present, others)
     wanted = list(dict.fromkeys([*present.values(), *rest]))
@@ -50,29 +52,36 @@ def read_delimited(data: bytes, mapping: Mapping[str, str], origin: str, others:
         )
     except pa.ArrowInvalid as error:
         raise DataError(f"cannot read {origin} as CSV: {error}") from error
-    known = {ours: _boxes(table[name], origin) if ours == "boxes" else table[name] for ours, name in present.items()}
-    return known, {name: typed_column(table[name]) for name in rest}
+    known: Columns = {}
+    for ours, name in present.items():  # after `uri, label` the cells of `label` begin with a blank too
+        texts = pc.utf8_trim_whitespace(table[name]) if name != name.strip() or ours == "label" else table[name]
+        known[ours] = _boxes(texts, origin) if ours == "boxes" else texts
+    own = {name.strip() or name: typed_column(table[name]) for name in rest}
+    return known, own, [*notes, *more, *spelt, *label_notes(mapping, present, header, own)]
 
 
 def read_json_lines(data: bytes, mapping: Mapping[str, str], origin: str, others: bool = False) -> Read:
     """The columns of a file with one JSON object per line; a column is there if any row has it."""
     rows = [_json_object(line, number, origin) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
     header = list(dict.fromkeys(name for row in rows for name in row))
+    mapping, notes = as_spelt(mapping, header)
     present = present_columns(mapping, header, origin)
     columns = {}
     for ours, name in present.items():
         values = [row.get(name) for row in rows]
         columns[ours] = _boxes_array(values, origin) if ours == "boxes" else _texts(values, name, origin)
     rest = others_in(header, present, others)
-    return columns, {name: pa.chunked_array([plain_array([row.get(name) for row in rows])]) for name in rest}
+    own = {name: pa.chunked_array([plain_array([row.get(name) for row in rows])]) for name in rest}
+    return columns, own, [*notes, *label_notes(mapping, present, header, own)]
 
 
 def read_parquet(data: bytes, mapping: Mapping[str, str], origin: str, others: bool = False) -> Read:
     """The columns of a Parquet file; ids and labels of any plain type become text."""
     try:
         file = pq.ParquetFile(io.BytesIO(data))
-        present = present_columns(mapping, file.schema_arrow.names, origin)
         schema = file.schema_arrow
+        mapping, notes = as_spelt(mapping, schema.names)
+        present = present_columns(mapping, schema.names, origin)
         rest = [name for name in others_in(schema.names, present, others) if not is_binary(schema.field(name).type)]
         table = file.read(columns=list(dict.fromkeys([*present.values(), *rest])))
     except (pa.ArrowException, OSError) as error:
@@ -85,7 +94,8 @@ def read_parquet(data: bytes, mapping: Mapping[str, str], origin: str, others: b
             raise DataError(
                 f"column {name!r} of {origin} is {table[name].type}, which cannot be {ours}: {error}"
             ) from error
-    return columns, {name: plain_column(table[name]) for name in rest}
+    own = {name: plain_column(table[name]) for name in rest}
+    return columns, own, [*notes, *label_notes(mapping, present, schema.names, own)]
 
 
 READERS: dict[str, Callable[[bytes, Mapping[str, str], str, bool], Read]] = {

@@ -32,9 +32,18 @@ class Listed:
     """As `listing.make_listing` makes it."""
     class_names: tuple[str, ...] | None = None
     """The data set's classes in its own order, where it knows them."""
+    used_class_names: tuple[str, ...] | None = None
+    """Those of them that a sample has, where a list often names more than are used (COCO's category 0)."""
+    folders: bool = False
+    """Whether labels are names of folders, which a training numbers by their order."""
     labels: tuple[str, ...] = ()
     """All labels as written, where the listing was cut down since."""
     container_shards: bool = False
     """Whether a file of many samples (a tar) is a natural shard."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
+
+    @property
+    def orders(self) -> tuple[tuple[str, ...], ...]:
+        """The data set's classes in every order that it knows."""
+        return tuple(names for names in (self.class_names, self.used_class_names) if names is not None)

@@ -42,12 +42,16 @@ def list_parquet(data: str, options: SourceOptions) -> Listed:
     paths = parquet_files(place)
     with ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="parquet") as pool:
         files = list(pool.map(lambda path: _read_file(place, path, options), paths))
-    rows = [len(ours["uri"]) for ours, _, _ in files]
+    rows = [len(file[0]["uri"]) for file in files]
     ours, others = concat_columns([file[0] for file in files], rows), concat_columns([file[1] for file in files], rows)
     names = {file[2] for file in files}
     if len(names) > 1:
         raise DataError(f"the files of {data} name their classes differently; list them one by one")
-    return Listed(make_listing(ours, data, others, as_stored=True), names.pop())
+    return Listed(
+        make_listing(ours, data, others, as_stored=True),
+        names.pop(),
+        notes=tuple(dict.fromkeys(note for file in files for note in file[3])),
+    )
 
 
 def parquet_files(place: Place) -> list[str]:
@@ -65,8 +69,10 @@ def parquet_files(place: Place) -> list[str]:
     raise DataError(f"there is no .parquet in {place.origin}; give the folder that holds them, or a pattern such as {place.origin}/*/*.parquet")  # fmt: skip
 
 
-def _read_file(place: Place, path: str, options: SourceOptions) -> tuple[Columns, Columns, tuple[str, ...] | None]:
-    """The columns of one file, ours by the names of a listing; the data set's own; the names of its classes."""
+def _read_file(
+    place: Place, path: str, options: SourceOptions
+) -> tuple[Columns, Columns, tuple[str, ...] | None, list[str]]:
+    """The columns of one file, ours by the names of a listing; the data set's own; the names of its classes; notes."""
     origin = place.relative(path)
     try:
         with place.fs.open(path, "rb") as file:
@@ -87,7 +93,7 @@ def _read_file(place: Place, path: str, options: SourceOptions) -> tuple[Columns
     known["uri"] = _cells(columns.image, sizes, place.uri(path))
     if columns.mask:
         known["mask_uri"] = _cells(columns.mask, sizes, place.uri(path))
-    return known, others, columns.class_names
+    return known, others, columns.class_names, columns.notes
 
 
 def _cells(column: str, sizes: Sequence[int], file: str) -> pa.ChunkedArray:

@@ -2,7 +2,7 @@
 
 Ids are `TAR/KEY`: the tar's path relative to the folder or pattern, and the members' common name up to the first dot of its
 base. The image is the member whose suffix is one of an image (or is `columns.image`, such as `left.jpg`), the label is the
-text of `.cls` or else what `.json` has under `label`, a mask is `.mask.png` or `.seg.png`, boxes stand in `.json`. All other
+text of `.cls` (or `.cls.json`) or else what `.json` has under `label`, or the folder of the member where no tar has either, a mask is `.mask.png` or `.seg.png`, boxes stand in `.json`. All other
 keys of `.json`, and `.txt`, are columns of the data set's own. A tar is read once from end to end, images jumped over.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,15 +19,17 @@ import pyarrow as pa
 from ....errors import DataError
 from ..reading.container_uri import range_uri
 from .columns import check_mapping
-from .folder import IMAGE_SUFFIXES
+from .folder import IMAGE_SUFFIXES, SPLIT_NAMES
 from .options import Listed, SourceOptions
 from .place import Place, find_place
 from .plain_values import ROWS_AT_ONCE, GrowingColumns, concat_columns
 from .table import BOXES, make_listing
 from .tar_index import Member, key_and_suffix, members
 
-TEXTS = ("cls", "json", "txt")
+TEXTS = ("cls", "cls.json", "json", "txt")
 """Suffixes of members that are read while listing."""
+LONGEST_LABEL = 60
+"""Characters of a text that could be a label rather than a caption."""
 _TARS_AT_ONCE = 8
 
 
@@ -47,7 +49,31 @@ def list_tars(data: str, options: SourceOptions) -> Listed:
     table = pa.concat_tables(tables)
     rows = [len(table) for table in tables]
     columns = {name: table[name] for name in table.column_names}
-    return Listed(make_listing(columns, data, concat_columns(others, rows)), container_shards=True)
+    own, notes, folders = concat_columns(others, rows), [], False
+    if columns["label"].null_count == len(table):
+        labels, notes = _other_labels(columns["id"].to_pylist(), [path.rsplit("/", 1)[-1] for path in paths], own)
+        folders = labels is not None
+        columns["label"] = columns["label"] if labels is None else pa.chunked_array([pa.array(labels, pa.string())])
+    return Listed(make_listing(columns, data, own), folders=folders, container_shards=True, notes=tuple(notes))
+
+
+def _other_labels(
+    ids: Sequence[str], tars: Sequence[str], own: Mapping[str, Any]
+) -> tuple[list[str] | None, list[str]]:
+    """Labels of tars without `.cls` and without labels in `.json`: the folders of the members, where these are class folders; and notes."""
+    below = [identity.split(".tar/", 1)[-1] for identity in ids]
+    folders = [name.split("/", 1)[0] if "/" in name else None for name in below]
+    names = {folder for folder in folders if folder is not None}
+    if None not in folders and len(names) > 1 and not all(name.casefold() in SPLIT_NAMES for name in names):
+        return [str(folder) for folder in folders], ["the folders inside of the tars are taken for labels"]
+    texts = own.get("txt")
+    if (
+        texts is not None
+        and texts.null_count == 0
+        and all(len(str(text)) <= LONGEST_LABEL for text in texts.to_pylist())
+    ):
+        return None, ["the images have no labels; if the members .txt have them, say --columns.label txt"]
+    return None, []
 
 
 def _tars(place: Place) -> list[str]:
@@ -63,8 +89,9 @@ def _read_tar(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table
     """The samples of one tar and the data set's own columns."""
     mapping = check_mapping(options.columns)
     origin, file = place.relative(path), place.uri(path)
-    wanted = TEXTS if options.extra else TEXTS[:2]
-    inside = members(place.fs, path, origin, lambda name: key_and_suffix(name)[1] in wanted)
+    label_suffix = mapping["label"].lower().lstrip(".")
+    wanted = {*(TEXTS if options.extra else TEXTS[:-1]), label_suffix}
+    inside = members(place.fs, path, origin, lambda name: key_and_suffix(name)[1].lower() in wanted)
     rows, tables = _empty(), []
     described = GrowingColumns(but=[mapping["label"], mapping["boxes"]])
     for key, group in _samples(inside, origin):
@@ -77,11 +104,11 @@ def _read_tar(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table
         )
         rows["id"].append(f"{origin}/{key}")
         rows["uri"].append(range_uri(image.offset, image.size, file))
-        rows["label"].append(_label(group, facts.get(mapping["label"])))
+        rows["label"].append(_label(group, label_suffix, facts.get(mapping["label"]), key, origin))
         rows["boxes"].append(_boxes(facts.get(mapping["boxes"]), key, origin))
         rows["mask_uri"].append(mask and range_uri(mask.offset, mask.size, file))
         if options.extra:
-            described.add(facts | ({"txt": _decoded(group["txt"])} if "txt" in group else {}))
+            described.add(facts | ({"txt": _decoded(group["txt"])} if "txt" in group and label_suffix != "txt" else {}))
         if len(rows["id"]) == ROWS_AT_ONCE:
             tables.append(_table(rows))
             rows = _empty()
@@ -143,9 +170,28 @@ def _facts(group: Mapping[str, Member], key: str, origin: str) -> dict[str, Any]
     return facts
 
 
-def _label(group: Mapping[str, Member], described: Any) -> str | None:
-    label = _decoded(group["cls"]).strip() if "cls" in group else described
+def _label(group: Mapping[str, Member], suffix: str, described: Any, key: str, origin: str) -> str | None:
+    if suffix in group:  # a member that --columns.label names, such as `txt`
+        label: Any = _decoded(group[suffix]).strip()
+    elif "cls" in group:
+        label = _decoded(group["cls"]).strip()
+    elif "cls.json" in group:
+        label = _class_in_json(group["cls.json"], key, origin)
+    else:
+        label = described
     return None if label is None or label == "" else str(label)
+
+
+def _class_in_json(member: Member, key: str, origin: str) -> Any:
+    """The class in a member such as `3`, `"ant"` or `{"label": 3}`."""
+    try:
+        value = json.loads(member.text or b"")
+    except ValueError as error:
+        raise DataError(f"{key}.cls.json in {origin} is not JSON: {error}") from error
+    value = value.get("label", value.get("cls")) if isinstance(value, dict) else value
+    if isinstance(value, list | dict | bool) or value is None:
+        raise DataError(f"{key}.cls.json in {origin} must be a class index or name, it is {str(value)[:60]!r}")
+    return value
 
 
 def _decoded(member: Member) -> str:

@@ -80,7 +80,7 @@ def _members(file: IO[bytes], size: int, origin: str, wants_text: Callable[[str]
             end = header.offset_data + header.size
             if header.isreg() and end > size:
                 raise _cut_short(origin, f"{header.name!r} ends at byte {end}, the file has {size}")
-            if not header.isreg() or header.issparse():
+            if not header.isreg() or header.issparse() or is_resource_fork(header.name):
                 continue
             text = None
             if wants_text(header.name):
@@ -102,6 +102,11 @@ def _members(file: IO[bytes], size: int, origin: str, wants_text: Callable[[str]
 
 def _cut_short(origin: str, how: str) -> DataError:
     return DataError(f"{origin} is cut short: {how}; otherwise copy or download it again")
+
+
+def is_resource_fork(name: str) -> bool:
+    """Whether macOS wrote the member beside another (`._0001.jpg`, `__MACOSX/`): no data of the user's."""
+    return name.rpartition("/")[2].startswith("._") or name.removeprefix("./").startswith("__MACOSX/")
 
 
 def key_and_suffix(name: str) -> tuple[str, str]:

@@ -1,0 +1,186 @@
+"""Which label is which class: every layout that a training may have had is read right, asked about, or said to be taken by custom."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from heatlas.errors import DataError
+from heatlas.pipeline.sources.listing.label_readings import LabelRules, label_readings, natural_key
+from heatlas.pipeline.sources.listing.labels import ResolvedLabels, resolve_labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+PHOTOS = 33
+
+
+def resolve(
+    written: list[str],
+    trained: list[str],
+    *,
+    folders: bool = True,
+    names: bool = False,
+    rules: LabelRules = LabelRules(),  # noqa: B008
+    accuracy: float = 0.9,
+    seed: int = 0,
+) -> tuple[ResolvedLabels, list[int]]:
+    """Resolve labels of a network whose classes are `trained`, in that order, and which is right with that accuracy."""
+    truth = np.array([trained.index(label) for label in written])
+    random = np.random.default_rng(seed)
+    seen = np.where(random.random(len(truth)) < accuracy, truth, random.integers(0, len(trained), len(truth)))
+    table = pa.table({"id": [str(n) for n in range(len(written))], "label": pa.array(written, pa.string())})
+    resolved = resolve_labels(
+        table,
+        trained if names else None,
+        len(trained),
+        rules=rules,
+        folders=folders,
+        predict=lambda listing: (np.arange(len(listing)), seen),
+    )
+    return resolved, truth.tolist()
+
+
+def spread(labels: list[str], count: int = PHOTOS) -> list[str]:
+    return [labels[place % len(labels)] for place in range(count)]
+
+
+def test_natural_order_is_timms() -> None:
+    timm = pytest.importorskip("timm.data.readers.reader_image_folder")
+    names = ["class_10", "Class_2", "class_1", "a10b", "A9b", "b", "12", "7"]
+    assert sorted(names, key=natural_key) == sorted(
+        names,
+        key=lambda name: [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in timm.natural_key(name)],
+    )
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("order", ["imagefolder", "numeric"])
+def test_numbered_folders_are_told_apart_by_the_predictions(first: int, order: str) -> None:
+    folders = [str(number) for number in range(first, first + 12)]
+    trained = sorted(folders) if order == "imagefolder" else folders
+    resolved, truth = resolve(spread(folders), trained)
+    assert resolved.listing["label"].to_pylist() == truth
+    assert "explains the predictions of" in resolved.how
+
+
+@pytest.mark.parametrize("order", ["imagefolder", "natural"])
+def test_numbered_names_are_told_apart_by_the_predictions(order: str) -> None:
+    folders = [f"class_{number}" for number in range(1, 13)]
+    trained = sorted(folders, key=natural_key if order == "natural" else str)
+    resolved, truth = resolve(spread(folders), trained)
+    assert resolved.listing["label"].to_pylist() == truth
+    assert resolved.class_names == tuple(trained)
+
+
+def test_too_few_images_to_tell_are_refused_with_the_choices_and_taken_when_said() -> None:
+    folders = [f"class_{number}" for number in range(1, 13)]
+    trained = sorted(folders, key=natural_key)
+    with pytest.raises(DataError) as caught:
+        resolve(folders[:10] + folders[10:], trained, accuracy=0.0)
+    for choice in ("--labels.order imagefolder", "--labels.order natural", "--labels.order file:PATH"):
+        assert choice in str(caught.value)
+    for rules in (LabelRules("natural"), LabelRules("file", names=tuple(trained))):
+        resolved, truth = resolve(folders, trained, accuracy=0.0, rules=rules)
+        assert resolved.listing["label"].to_pylist() == truth
+
+
+def test_written_numbers_begin_at_0_or_1() -> None:
+    from_one = [str(number) for number in range(1, 13)]
+    assert resolve(spread(from_one), from_one, folders=False)[0].listing["label"].to_pylist()[:3] == [0, 1, 2]
+    inner = from_one[:-1]  # neither 0 nor 12 is there
+    resolved, truth = resolve(spread(inner), from_one, folders=False)
+    assert resolved.listing["label"].to_pylist() == truth
+    with pytest.raises(DataError, match=r"--labels.base 0.*--labels.base 1"):
+        resolve(spread(inner), from_one, folders=False, accuracy=0.0)
+    resolved, truth = resolve(spread(inner), from_one, folders=False, accuracy=0.0, rules=LabelRules(base=1))
+    assert resolved.listing["label"].to_pylist() == truth
+
+
+def test_a_few_indices_of_many_classes_begin_at_0_by_custom_and_that_is_said() -> None:
+    trained = [str(number) for number in range(1000)]
+    resolved, truth = resolve(["3", "17"], trained, folders=False)
+    assert resolved.listing["label"].to_pylist() == truth == [3, 17]
+    assert "as is customary" in resolved.how
+
+
+def test_names_that_are_none_of_the_models_need_predictions_better_than_chance() -> None:
+    german = ["Ameise", "Biene", "Katze", "Hund"]
+    table = pa.table({"id": ["0"] * 40, "label": pa.array(spread(["ant", "bee", "cat", "dog"], 40), pa.string())})
+
+    def against(predictions: np.ndarray) -> ResolvedLabels:
+        return resolve_labels(table, german, 4, folders=True, predict=lambda listing: (np.arange(40), predictions))
+
+    assert against(np.arange(40) % 4).listing["label"].to_pylist()[:4] == [0, 1, 2, 3]
+    with pytest.raises(DataError, match="none of the labels is one of the model's class names"):
+        against((np.arange(40) // 4) % 4)
+
+
+@pytest.mark.parametrize(
+    ("rules", "text"),
+    [
+        (LabelRules("model"), "needs a model that names its classes"),
+        (LabelRules("imagefolder"), "2 different ones for 3 classes"),
+        (LabelRules("file", names=("a",)), "has 1 class names, the model has 3"),
+        (LabelRules(base=1), "is for labels that are whole numbers"),
+    ],
+)
+def test_what_is_said_and_does_not_fit_is_refused(rules: LabelRules, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        label_readings(["b", "a"], None, 3, rules=rules)
+
+
+def test_wordnet_ids_of_some_classes_are_known() -> None:
+    pytest.importorskip("timm")
+    resolved = resolve_labels(pa.table({"label": ["n02102040", "n01440764", "n03888257"]}), None, 1000, folders=True)
+    assert resolved.listing["label"].to_pylist() == [217, 0, 701], "English springer, tench, parachute"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    style=st.sampled_from(["{}", "{:02d}", "class_{}", "c{:03d}", "Kind {}"]),
+    first=st.sampled_from([0, 1]),
+    classes=st.integers(2, 25),
+    order=st.sampled_from(["imagefolder", "natural"]),
+    missing=st.integers(0, 3),
+    folders=st.booleans(),
+    names=st.booleans(),
+    images=st.integers(5, 120),
+    accuracy=st.sampled_from([0.3, 0.7, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_no_layout_is_read_wrongly_without_a_word(
+    style: str,
+    first: int,
+    classes: int,
+    order: str,
+    missing: int,
+    folders: bool,
+    names: bool,
+    images: int,
+    accuracy: float,
+    seed: int,
+) -> None:
+    every = [style.format(number) for number in range(first, first + classes)]
+    written_as_indices = not folders and style in (
+        "{}",
+        "{:02d}",
+    )  # in a manifest a number is an index, whatever its spelling
+    trained = every if written_as_indices else sorted(every, key=natural_key if order == "natural" else str)
+    random = np.random.default_rng(seed)
+    there = [every[place] for place in random.permutation(classes)[: max(1, classes - missing)]]
+    written = [there[place] for place in random.integers(0, len(there), images)]
+    refusal = ""
+    try:
+        resolved, truth = resolve(written, trained, folders=folders, names=names, accuracy=accuracy, seed=seed)
+        resolved.require_labels()
+    except DataError as error:
+        refusal = str(error)
+    if refusal:
+        assert "--" in refusal, "a refusal names what to say"
+        return
+    wrong = [
+        label
+        for label, right in zip(resolved.listing["label"].to_pylist(), truth, strict=True)
+        if label not in (right, None)
+    ]
+    assert not wrong or "as is customary" in resolved.how, (resolved.how, written, trained)

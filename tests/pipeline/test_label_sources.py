@@ -1,0 +1,212 @@
+"""Where each kind of data set keeps its labels, in the spellings that people use: taken and said, or asked about."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from heatlas.errors import DataError
+from heatlas.pipeline.sources import list_source
+from heatlas.pipeline.sources.listing.options import Listed, SourceOptions
+
+from ..support.listings import list_samples
+
+PIXELS = b"\x89PNG"
+
+
+def listed(data: object, **options) -> Listed:
+    return list_source(str(data), SourceOptions(extra=True, **options))
+
+
+def labels(found: Listed) -> list[str | None]:
+    return found.listing["label"].to_pylist()
+
+
+def said(found: Listed) -> str:
+    return " / ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("uri, label\na.png, ant\nb.png, bee\n", "' label' is taken for 'label'"),
+        ("URI,Label\na.png,ant\nb.png,bee\n", "'Label' is taken for 'label'"),
+        ("uri;label\na.png;ant\nb.png;bee\n", "';' between its columns"),
+        ("uri|label\na.png|ant\nb.png|bee\n", "'|' between its columns"),
+    ],
+)
+def test_headers_as_people_write_them(tmp_path: Path, text: str, note: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    found = listed(tmp_path / "m.csv")
+    assert labels(found) == ["ant", "bee"]
+    assert found.listing["uri"].to_pylist() == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
+    assert note in said(found)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "note"), [("utf-16", "read as UTF-16"), ("latin-1", "read as Windows-1252"), ("utf-8-sig", "")]
+)
+def test_encodings(tmp_path: Path, encoding: str, note: str) -> None:
+    (tmp_path / "m.csv").write_bytes("uri,label\nkäfer.png,Käfer\nü.png,bee\n".encode(encoding))
+    found = listed(tmp_path / "m.csv")
+    assert labels(found) == ["Käfer", "bee"]
+    assert note in said(found)
+
+
+def test_paths_from_windows(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("uri,label\nants\\a.png,ant\nbees\\b.png,bee\n")
+    found = listed(tmp_path / "m.csv")
+    assert found.listing["uri"].to_pylist() == [f"{tmp_path}/ants/a.png", f"{tmp_path}/bees/b.png"]
+    assert "backslashes" in said(found)
+    (tmp_path / "n.csv").write_text("uri\na\\b.png\nc/d.png\n")
+    assert list_samples(str(tmp_path / "n.csv"))["uri"].to_pylist() == [f"{tmp_path}/a\\b.png", f"{tmp_path}/c/d.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("uri,class\na.png,ant\n", "--columns.label 'class'"),
+        ("uri,Target\na.png,1\n", "--columns.label 'Target'"),
+        ("uri,ant,bee,cat\na.png,1,0,0\nb.png,0,0,1\n", "look like one-hot labels"),
+    ],
+)
+def test_labels_under_another_name_are_not_taken_but_said(tmp_path: Path, text: str, note: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    found = listed(tmp_path / "m.csv")
+    assert set(labels(found)) == {None}
+    assert note in said(found)
+
+
+def test_columns_of_zeros_and_ones_that_are_no_classes_are_not_called_so(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("uri,sharp,night\na.png,1,1\nb.png,0,1\n")
+    assert listed(tmp_path / "m.csv").notes == ()
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "TEST"), ("training", "validation", "test"), ("train",)])
+def test_parts_of_a_data_set_are_not_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        for kind in ("ant", "bee"):
+            (tmp_path / name / kind).mkdir(parents=True)
+            (tmp_path / name / kind / "1.png").write_bytes(PIXELS)
+    with pytest.raises(DataError, match=f"name one: --data {tmp_path}/"):
+        listed(tmp_path)
+    assert set(labels(listed(tmp_path / names[0]))) == {"ant", "bee"}
+
+
+def test_a_class_called_train_beside_others_is_a_class(tmp_path: Path) -> None:
+    for name in ("train", "bus"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(PIXELS)
+    assert labels(listed(tmp_path)) == ["bus", "train"]
+
+
+def table_of(path: Path, features: dict, column: str, values: list) -> None:
+    table = pa.table({"image": [PIXELS] * len(values), column: values})
+    described = {"info": {"features": {"image": {"_type": "Image"}, **features}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(described)}), path)
+
+
+CLASSES = {"names": ["ant", "bee"], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize("column", ["labels", "fine_label", "species"])
+def test_class_labels_of_hugging_face_under_any_name(tmp_path: Path, column: str) -> None:
+    table_of(tmp_path / "t.parquet", {column: CLASSES}, column, [1, 0])
+    found = listed(tmp_path / "t.parquet")
+    assert labels(found) == ["bee", "ant"]
+    assert found.class_names == ("ant", "bee")
+    assert f"{column!r} of class labels is taken" in said(found)
+
+
+def test_two_columns_of_class_labels_are_asked_about(tmp_path: Path) -> None:
+    table = pa.table({"image": [PIXELS], "coarse_label": [0], "fine_label": [1]})
+    features = {"image": {"_type": "Image"}, "coarse_label": CLASSES, "fine_label": CLASSES}
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}),
+        tmp_path / "t.parquet",
+    )
+    with pytest.raises(DataError, match=r"--columns.label coarse_label or --columns.label fine_label"):
+        listed(tmp_path / "t.parquet")
+    assert labels(listed(tmp_path / "t.parquet", columns={"label": "fine_label"})) == ["bee"]
+
+
+@pytest.mark.parametrize(
+    "feature", [{"feature": CLASSES, "_type": "Sequence"}, [CLASSES], {"feature": CLASSES, "_type": "List"}]
+)
+def test_several_classes_per_image_are_no_label(tmp_path: Path, feature: object) -> None:
+    table_of(tmp_path / "t.parquet", {"labels": feature}, "labels", [[0, 1], [1]])
+    found = listed(tmp_path / "t.parquet")
+    assert labels(found) == [None, None]
+    assert "several classes per image" in said(found)
+    with pytest.raises(DataError, match="several classes per image"):
+        listed(tmp_path / "t.parquet", columns={"label": "labels"})
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        ("cls", b"1"),
+        ("CLS", b"1\n"),
+        ("cls.json", b"1"),
+        ("cls.json", b'{"label": 1}'),
+        ("CLS.JSON", b'"1"'),
+        ("json", b'{"label": 1}'),
+    ],
+)
+def test_spellings_of_labels_in_tars(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tar_of(tmp_path / "t.tar", {"0.png": PIXELS, f"0.{suffix}": content})
+    assert labels(listed(path)) == ["1"]
+
+
+def test_texts_in_tars_are_labels_only_where_that_is_said(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "t.tar", {"0.png": PIXELS, "0.txt": b"ant", "1.png": PIXELS, "1.txt": b"bee"})
+    assert labels(listed(path)) == [None, None]
+    assert "--columns.label txt" in said(listed(path))
+    assert labels(listed(path, columns={"label": "txt"})) == ["ant", "bee"]
+
+
+def test_class_folders_in_tars(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "t.tar", {"ant/0.png": PIXELS, "ant/1.png": PIXELS, "bee/0.png": PIXELS})
+    found = listed(path)
+    assert labels(found) == ["ant", "ant", "bee"]
+    assert "folders inside of the tars" in said(found)
+    assert found.folders
+    parts = tar_of(tmp_path / "u.tar", {"train/0.png": PIXELS, "val/1.png": PIXELS})
+    assert labels(listed(parts)) == [None, None]
+
+
+def test_what_macos_adds_to_tars_is_left_out(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "t.tar", {"._0.png": b"\0", "0.png": PIXELS, "__MACOSX/._0.png": b"\0", "0.cls": b"1"})
+    found = listed(path)
+    assert found.listing["id"].to_pylist() == ["t.tar/0"]
+    assert labels(found) == ["1"]
+
+
+def test_an_unused_category_0_of_coco_is_no_class_where_the_model_has_one_less(tmp_path: Path) -> None:
+    from heatlas.pipeline.sources.listing.labels import resolve_labels
+
+    (tmp_path / "0.png").write_bytes(PIXELS)
+    described = {
+        "images": [{"id": 1, "file_name": "0.png", "width": 9, "height": 9}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 4, 4]}],
+        "categories": [{"id": 0, "name": "background"}, {"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(described))
+    found = listed(f"coco:{tmp_path}/a.json")
+    for classes, expected in ((2, 1), (3, 2)):
+        resolved = resolve_labels(found.listing, None, classes, found.orders)
+        assert resolved.listing["label"].to_pylist() == [expected]
