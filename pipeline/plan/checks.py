@@ -68,8 +68,10 @@ def labels_without_classes(labels: ResolvedLabels) -> Iterator[Finding]:
     more = ", ..." if len(labels.unresolved) > SHOWN else ""
     yield Finding(
         "labels_without_classes",
-        f"{labels.unresolved_rows:,} of {counted(len(labels.listing), 'sample')} have a label that names no class of the model: {named}{more}",
-        "write class indices from 0 or the model's class names, or give the model its class names",
+        f"{labels.unresolved_rows:,} of {counted(len(labels.listing), 'sample')} have a label that names no class of the model: {named}{more}"
+        f" ({', '.join(f'{rows:,} {reason}' for reason, rows in labels.reasons.items())})",
+        "write class indices from 0 or the model's class names, give the model its class names, or explain these images without labels "
+        "(--allow-unlabelled, needed above 1 %)",
     )
 
 

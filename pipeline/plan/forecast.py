@@ -46,7 +46,7 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
     Raises:
         UsageError: If the run cannot be begun as written.
     """
-    run = prepare_run(settings)
+    run = prepare_run(settings.model_copy(update={"allow_unlabelled": True}))  # told below, with everything else
     probe = probe_run(run, images)
     usable = [image for image in probe.looked if image.targets]
     rows = fmean(image.targets for image in usable) if usable else 0.0
