@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from heatlas.errors import DataError
-from heatlas.pipeline.sources.listing.label_readings import LabelRules, label_readings, natural_key
+from heatlas.pipeline.sources.listing.label_readings import LabelRules, natural_key, possible_readings
 from heatlas.pipeline.sources.listing.labels import ResolvedLabels, resolve_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,7 +126,7 @@ def test_names_that_are_none_of_the_models_need_predictions_better_than_chance()
 )
 def test_what_is_said_and_does_not_fit_is_refused(rules: LabelRules, text: str) -> None:
     with pytest.raises(DataError, match=text):
-        label_readings(["b", "a"], None, 3, rules=rules)
+        possible_readings(["b", "a"], None, 3, rules=rules)
 
 
 def test_wordnet_ids_of_some_classes_are_known() -> None:

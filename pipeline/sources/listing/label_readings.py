@@ -77,7 +77,7 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text.lower())]
 
 
-def label_readings(
+def possible_readings(
     labels: Sequence[str],
     class_names: Sequence[str] | None,
     num_classes: int,
@@ -143,7 +143,7 @@ def choose_reading(
     """The one reading that holds, and a sentence on why.
 
     Args:
-        readings: As `label_readings` gives them.
+        readings: As `possible_readings` gives them.
         predicted: Classifies some labelled images; called only where there is a choice. None where there is no model to ask.
 
     Raises:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ....errors import DataError, shortened
-from .label_readings import LabelRules, Predicted, choose_reading, is_integer, label_readings, names_several
+from .label_readings import LabelRules, Predicted, choose_reading, is_integer, names_several, possible_readings
 
 MOST_UNRESOLVED = 0.01
 """Share of the labels that may name no class without being asked about."""
@@ -112,7 +112,7 @@ def resolve_labels(
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
     labels = encoded.dictionary.to_pylist()
-    readings = label_readings(labels, class_names, num_classes, orders_of_source, all_labels, rules, folders=folders)
+    readings = possible_readings(labels, class_names, num_classes, orders_of_source, all_labels, rules, folders=folders)
 
     def predicted() -> Predicted:
         assert predict is not None
