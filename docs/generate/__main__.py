@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from . import bad_images_page, layers_page, methods_page, metrics_page, story_notebook
+from . import api_page, bad_images_page, layers_page, methods_page, metrics_page, story_notebook
 
 PAGES = {
-    "layers": layers_page.main, "methods": methods_page.main, "metrics": metrics_page.main, "bad_images": bad_images_page.main,
+    "api": api_page.main, "layers": layers_page.main, "methods": methods_page.main, "metrics": metrics_page.main, "bad_images": bad_images_page.main,
     "story": story_notebook.main,
 }  # fmt: skip
 """The cheap ones first; `story` runs a notebook, which takes minutes."""

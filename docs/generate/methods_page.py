@@ -54,7 +54,7 @@ OWN = """## A method of your own
 A method is one file: a class with its settings, its declaration and its algorithm. A package brings it by an entry point of the group
 `heatlas.methods` whose module registers it. Command lines import that module for the settings, so it takes torch from
 `heatlas.engine.lazy_torch`: `heatlas explain --help` stays fast. Names of heatlas's own methods are taken.
-The package must be installed wherever workers run. This one, [example_method](example_method), is what the tests install:
+The package must be installed wherever workers run. This one, [example_method](example_method/pyproject.toml), is what the tests install:
 """
 CONTRACT = """What `maps` promises, and `tests/engine/test_methods_contract.py` checks of every method here:
 
