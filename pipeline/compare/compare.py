@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import UsageError
-from ..statistics.bootstrap import RESAMPLES, buckets_of, check_bootstrap
+from ..statistics.bootstrap import LEVEL, RESAMPLES, BucketSums, buckets_of, check_bootstrap
+from ..statistics.metric_summary import real
 from ..statistics.paired_tests import common_metrics, favoured, holm, row_of
 from ..store.reader import StoreReader, open_store
 from ..store.run_file import differences
@@ -21,6 +22,8 @@ from .predictions import Predictions, compare_predictions
 MOST = 12
 LARGEST = 200
 BINS = 20
+TAIL_RESAMPLES = 200
+"""Resamples for each metric of an adjusted interval, whose ends lie far out."""
 OWN = frozenset({"plan", "versions", "metrics"})
 """Parts of a fingerprint that say nothing about how maps come about."""
 
@@ -31,9 +34,10 @@ class Comparison:
 
     pairs: Pairs
     metrics: list[dict[str, Any]]
-    """As `Atlas.compare` gives them, over the pairs that are ok in both."""
+    """As `Atlas.compare` gives them, over the pairs that are ok in both, and `low_adjusted`, `high_adjusted`: the interval of the
+    difference at the level 1 - 0.05 / metrics (Bonferroni), which holds for all metrics together."""
     uncompared: list[str]
-    """Metrics that only one of them has, or that they define differently."""
+    """Metrics that only one of them has, that they define differently, or that no pair has in both."""
     predictions: Predictions
     moved: Movement | None
     most: list[dict[str, Any]]
@@ -121,8 +125,10 @@ def compare_runs(
     names = compared_metrics(atlases[0], atlases[1], metrics)
     pairs = paired(*sides, names)
     moved = measure_movement(pairs)
+    rows = tested(pairs, resamples, seed)
+    without = [name for name in names if name not in {row["metric"] for row in rows}]
     comparison = Comparison(
-        pairs, tested(pairs, resamples, seed), uncompared(atlases[0], atlases[1], names) if metrics is None else [], compare_predictions(pairs), moved, [],
+        pairs, rows, [*(uncompared(atlases[0], atlases[1], names) if metrics is None else []), *without], compare_predictions(pairs), moved, [],
         differing(*sides), resamples, seed,
     )  # fmt: skip
     comparison.most.extend(most_moved(comparison, most))
@@ -152,17 +158,27 @@ def uncompared(first: StoreReader, second: StoreReader, names: Sequence[str]) ->
 
 
 def tested(pairs: Pairs, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """A paired test per metric, corrected for all of them."""
+    """A paired test per metric that some pair has in both runs, corrected for all of them."""
     good = pairs.table.filter(fine(pairs))
     buckets = buckets_of(good["id"].to_pylist())
     facts = pairs.sides[0].atlas.metadata.get("metrics", {})
-    rows = []
+    rows, differences = [], []
     for name in pairs.metrics:
         values = [good[f"{which}_{name}"].to_numpy().astype(np.float64) for which in ("first", "second")]
+        if np.isnan(values[0] - values[1]).all():
+            continue
+        differences.append(values[0] - values[1])
         rows.append(row_of(name, facts.get(name, {}), buckets, values[0], values[1], resamples, seed))
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
         row["favours"] = favoured(row["effect"], p, row["better"])
+    if rows:
+        level, drawn = 1 - (1 - LEVEL) / len(rows), max(resamples, TAIL_RESAMPLES * len(rows))
+        low, high = BucketSums.of_buckets(buckets, np.stack(differences, axis=1)).intervals(
+            resamples=drawn, seed=seed, level=level
+        )
+        for place, row in enumerate(rows):
+            row["low_adjusted"], row["high_adjusted"] = real(low[place]), real(high[place])
     return rows
 
 

@@ -23,6 +23,7 @@ from ..text import harmless
 from .compare import BINS, Comparison
 from .pairs import Side
 from .text import change_rows, name_of, p_text
+from .verdict import verdict_text
 
 PICTURE_BYTES = 5_000_000
 WIDTH, HEIGHT = 420, 110
@@ -43,7 +44,7 @@ def write_page(comparison: Comparison, to: str) -> int:
     cards = moved_cards(comparison, pictures)
     page = render(
         Path(report_build.__file__).parent, "compare.html", comparison=comparison, cards=cards, pictures=pictures, bars=bars(comparison.histogram()),
-        width=WIDTH, height=HEIGHT, changes=change_rows(comparison), p_text=p_text, version=__version__, far=comparison.distances,
+        width=WIDTH, height=HEIGHT, changes=change_rows(comparison), p_text=p_text, verdict=verdict_text(comparison), version=__version__, far=comparison.distances,
         unread=sum(1 for card in cards if card.missing), made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         sides=list(zip(("first", "second"), comparison.pairs.sides, comparison.pairs.alone, comparison.pairs.examples, strict=True)),
     )  # fmt: skip
@@ -75,18 +76,29 @@ def moved_cards(comparison: Comparison, pictures: Pictures) -> list[Card]:
             else None
             for which, held in zip(("first", "second"), maps, strict=True)
         ]
-        says = name_of(comparison, pair["prediction"])
+        says = says_of(comparison, pair)
         facts = [("first", percent(pair["first_score"])), ("second", percent(pair["second_score"])), ("elsewhere", percent(pair["distance"])),
                  *([("centre moved", percent(pair["shift"]))] if pair["shift"] is not None else [])]  # fmt: skip
         wrong = pair["label"] is not None and pair["label"] != pair["prediction"]
         cards.append(Card(
-            id=pair["id"], says=f"{says}, labelled {name_of(comparison, pair['label'])}" if wrong else says,
+            id=pair["id"], says=says,
             right=None if pair["label"] is None else not wrong, score=None, image=image, heat=heats[0], second=heats[1],
             missing=seen if isinstance(seen, str) else "" if image else "left out to keep this page small", facts=facts, why="",
             alt=harmless(f"{pair['id']}: the image, the first run's map and the second's; {figure(pair['distance'])} of the mass lies elsewhere",
                          lines=False)[:240],
         ))  # fmt: skip
     return cards
+
+
+def says_of(comparison: Comparison, pair: Mapping[str, Any]) -> str:
+    """The explained class first: `crescent; prediction disc, label crescent`, with two names where the runs explain different ones."""
+    explained = [name_of(comparison, target) for target in dict.fromkeys((pair["first_target"], pair["second_target"]))]
+    others = [
+        f"{name} {name_of(comparison, pair[name])}"
+        for name in ("prediction", "label")
+        if pair[name] is not None and {pair[name]} != {pair["first_target"], pair["second_target"]}
+    ]
+    return "; ".join([" / ".join(explained), *([", ".join(others)] if others else [])])
 
 
 def side_maps(side: Side, wanted: list[dict[str, Any]], which: str) -> Mapping[str, dict[str, Any]]:

@@ -62,17 +62,17 @@ def _scores(comparison: Comparison) -> list[str]:
     if not comparison.metrics:
         return ["no metric in common"]
     rows: list[Sequence[str]] = [
-        ("metric", "better", "n", "first", "second", "difference", "95 %", "p (Holm)", "favours")
+        ("metric", "better", "n", "first", "second", "difference", "95 %", "95 % (all)", "p (Holm)", "favours")
     ]
     for metric in comparison.metrics:
         rows.append((metric["metric"], metric["better"] or "", str(metric["n"]), *(number(metric[key]) for key in ("first_mean", "second_mean", "difference")),
-                     f"{number(metric['low'])} to {number(metric['high'])}", p_text(metric["p_holm"]), metric["favours"]))  # fmt: skip
+                     f"{number(metric['low'])} to {number(metric['high'])}", f"{number(metric['low_adjusted'])} to {number(metric['high_adjusted'])}", p_text(metric["p_holm"]), metric["favours"]))  # fmt: skip
     lines = table(rows)
     lines.append(f"Pairs that are ok in both; difference is first - second with its bootstrap interval ({comparison.resamples} resamples, seed {comparison.seed}); "
-                 "p of Wilcoxon's signed-rank test.")  # fmt: skip
+                 "the second interval holds for all metrics together (Bonferroni); p of Wilcoxon's signed-rank test.")  # fmt: skip
     if comparison.uncompared:
         lines.append(
-            f"Not compared, because one run lacks them or defines them differently: {', '.join(comparison.uncompared)}."
+            f"Not compared, because one run lacks them, defines them differently, or no pair has them in both: {', '.join(comparison.uncompared)}."
         )
     return lines
 

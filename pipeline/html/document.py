@@ -15,9 +15,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..pictures.overlay import INFERNO
 from .texts import amount, between, figure, named, percent, percent_between, plain
 
 HERE = Path(__file__).parent
+COLOURS = tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in INFERNO)
+"""Of maps, from 0 to 1, for the colour bar."""
 
 
 def render(folder: Path, template: str, **values: Any) -> bytes:
@@ -30,7 +33,7 @@ def render(folder: Path, template: str, **values: Any) -> bytes:
     """
     style, script = (HERE / "style.css").read_text("utf-8"), (HERE / "page.js").read_text("utf-8")
     page = environment(folder).get_template(template).render(
-        style=Markup(style), script=Markup(script), policy=policy(style, script), **values
+        style=Markup(style), script=Markup(script), policy=policy(style, script), colours=COLOURS, **values
     )  # fmt: skip
     return page.encode("utf-8", "replace")
 

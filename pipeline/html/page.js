@@ -26,10 +26,14 @@
   };
 
   const heatSlider = () => {
-    const slider = document.getElementById("heat");
     if (!document.querySelector(".pair .heat")) return;
-    slider.parentElement.hidden = false;
-    slider.addEventListener("input", () => root.style.setProperty("--heat", slider.value / 100));
+    const sliders = [...document.querySelectorAll(".heat-slider")];
+    document.querySelectorAll(".heat-control").forEach((control) => { control.hidden = false; });
+    for (const slider of sliders) slider.addEventListener("input", () => {
+      root.style.setProperty("--heat", slider.value / 100);
+      for (const other of sliders) other.value = slider.value;
+    });
+    document.getElementById("outlined").addEventListener("change", (event) => root.classList.toggle("outlined", event.target.checked));
   };
 
   const sections = () => {
@@ -133,6 +137,7 @@
       else if (button) step(Number(button.dataset.step));
     });
     dialog.addEventListener("keydown", (event) => {
+      if (event.target.matches("input")) return;
       if (event.key === "ArrowRight") step(1);
       else if (event.key === "ArrowLeft") step(-1);
     });

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..pictures.outline import LARGEST_SIDE, outline_path, strongest_region
 from ..pictures.overlay import colour, fit
 
 LONGEST_SIDE = 224
@@ -27,6 +28,10 @@ class Stored:
     """A `data:` URI."""
     width: int
     height: int
+    outline: str = ""
+    """Border of a map's strongest region as an SVG path, in units of `cells`; empty for an image."""
+    cells: tuple[int, int] = (1, 1)
+    """Columns and rows of the outlined map."""
 
 
 class Pictures:
@@ -53,19 +58,28 @@ class Pictures:
 
     def heat(self, key: Hashable, heat: np.ndarray, longest: int = LONGEST_SIDE) -> Stored | None:
         """Keep a map `(height, width)` in [0, 1] in colour, brought to at least its own and at most `longest` pixels a side."""
-        return self.known(key) or self._keep(key, heat_picture(heat, longest), HEAT_QUALITY)
+        return self.known(key) or self._keep(key, heat_picture(heat, longest), HEAT_QUALITY, heat)
 
     def known(self, key: Hashable) -> Stored | None:
         return self._stored.get(key)
 
-    def _keep(self, key: Hashable, image: Image.Image, quality: int) -> Stored | None:
+    def _keep(self, key: Hashable, image: Image.Image, quality: int, heat: np.ndarray | None = None) -> Stored | None:
         source = data_uri(image, quality)
-        if self.size + len(source) > self.limit:
+        path, cells = ("", (1, 1)) if heat is None else _outlined(heat)
+        if self.size + len(source) + len(path) > self.limit:
             self.refused += 1
             return None
-        self.size += len(source)
-        self._stored[key] = picture = Stored(f"p{len(self._stored)}", source, image.width, image.height)
+        self.size += len(source) + len(path)
+        self._stored[key] = picture = Stored(f"p{len(self._stored)}", source, image.width, image.height, path, cells)
         return picture
+
+
+def _outlined(heat: np.ndarray) -> tuple[str, tuple[int, int]]:
+    """The outline of a map, and the columns and rows in whose units it is."""
+    scale = min(1.0, LARGEST_SIDE / max(heat.shape))
+    rows, columns = (max(1, round(side * scale)) for side in heat.shape)
+    reduced = np.asarray(heat, np.float32) if scale == 1.0 else fit(np.asarray(heat, np.float32), (columns, rows))
+    return outline_path(strongest_region(reduced)), (columns, rows)
 
 
 def heat_picture(heat: np.ndarray, longest: int) -> Image.Image:

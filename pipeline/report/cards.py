@@ -33,7 +33,7 @@ class Card:
 
     id: str
     says: str
-    """`octagon` or `disc, labelled octagon`."""
+    """The explained class, and prediction and label where they differ from it: `octagon` or `disc, labelled octagon`."""
     right: bool | None
     score: float | None
     image: Stored | None
@@ -137,10 +137,15 @@ class CardMaker:
         prediction, label = row["prediction"], row["label"]
         if prediction is None:
             return (f"labelled {self._rows.class_name(label)}" if label is not None else "no prediction"), None
-        name = self._rows.class_name(prediction)
-        if label is None or label == prediction:
-            return name, None if label is None else True
-        return f"{name}, labelled {self._rows.class_name(label)}", False
+        explained = prediction if row["target"] is None else row["target"]
+        parts = [self._rows.class_name(explained)]
+        if prediction != explained:
+            parts.append(f"predicted {self._rows.class_name(prediction)}")
+        if label is not None and label not in (explained, prediction):
+            parts.append(f"labelled {self._rows.class_name(label)}")
+        elif label is not None and label == explained != prediction:
+            parts[0] += " (the label)"
+        return ", ".join(parts), None if label is None else label == prediction
 
     def _alt(self, row: Mapping[str, Any], says: str, with_image: bool) -> str:
         what = "Image, and the map over it" if with_image else "Map"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import heatlas
@@ -15,9 +15,10 @@ from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.compare import movement as movement_module
 from heatlas.pipeline.compare.compare import compare_runs
 from heatlas.pipeline.compare.movement import MapReader, centres, shares
-from heatlas.pipeline.compare.page import write_page
+from heatlas.pipeline.compare.page import says_of, write_page
 from heatlas.pipeline.compare.predictions import mcnemar
 from heatlas.pipeline.compare.text import comparison_text
+from heatlas.pipeline.compare.verdict import verdict_text
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.settings.run import describe
 from heatlas.pipeline.shards import plan_shards
@@ -102,7 +103,11 @@ def test_everything_by_hand(ten):
 
 def test_metrics_are_those_of_atlas_compare(ten):
     first, second = map(heatlas.open, ten)
-    assert compare_runs(first, second).metrics == first.compare(second).to_pylist()
+    found = [
+        {name: value for name, value in row.items() if not name.endswith("_adjusted")}
+        for row in compare_runs(first, second).metrics
+    ]
+    assert found == first.compare(second).to_pylist()
     one = compare_runs(first, second, metrics=["ebpg"])
     assert [row["metric"] for row in one.metrics] == ["ebpg"]
     assert one.metrics[0]["favours"] == "first"
@@ -352,3 +357,60 @@ def test_a_class_that_only_the_second_run_has_keeps_its_name(tmp_path):
     assert found.pairs.class_names == ("Ant", "honey_bee", "wasp")
     assert found.predictions.changes == [{"first": 1, "second": 2, "images": 1}]
     assert "honey_bee -> wasp" in comparison_text(found)
+
+
+def test_metrics_that_no_pair_has_are_named_and_not_tested(tmp_path):
+    rows = [row(f"{number}", value=0.5 + number / 100) for number in range(8)]
+    without = [replace(one, metrics={"ebpg": 0.4}) for one in rows]
+    comparison = compare_runs(str(store(tmp_path / "a", rows)), str(store(tmp_path / "b", without)))
+    assert [metric["metric"] for metric in comparison.metrics] == ["ebpg"]
+    assert comparison.uncompared == ["drop_pct"]
+
+
+def test_adjusted_intervals_hold_for_all_metrics_together(tmp_path):
+    values = np.random.default_rng(0).normal(0.5, 0.1, (2, 60))
+    stores = [
+        store(tmp_path / name, [row(f"{number}", value=float(value)) for number, value in enumerate(some)])
+        for name, some in zip("ab", values, strict=True)
+    ]
+    comparison = compare_runs(str(stores[0]), str(stores[1]), resamples=2000)
+    assert len(comparison.metrics) == 2
+    spread = (values[0] - values[1]).std(ddof=1) / np.sqrt(60)
+    for metric, scale in zip(comparison.metrics, (1, 10), strict=True):
+        assert metric["low_adjusted"] < metric["low"] < metric["high"] < metric["high_adjusted"]
+        # two metrics: 97.5 % each, which for a normal mean is 2.2414 standard errors on each side
+        half = (metric["high_adjusted"] - metric["low_adjusted"]) / 2
+        assert half == pytest.approx(2.2414 * spread * scale, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (dict.fromkeys(range(20), 0), "Both runs predict the same class for all 20 images."),
+        ({number: 1 if number < 12 else 0 for number in range(20)}, "The first run predicts better (100 % and 40 % correct of 20 images, McNemar p 0.0005)."),
+        ({number: 1 if number < 2 else 0 for number in range(20)}, "Neither run predicts better than the other beyond chance"),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_one_of_the_tests(tmp_path, second, said):
+    rows = [row(f"{number:02d}", value=0.5 + number / 100) for number in range(20)]
+    others = [row(f"{number:02d}", prediction=second[number], value=0.2 + number / 100) for number in range(20)]
+    comparison = compare_runs(str(store(tmp_path / "a", rows)), str(store(tmp_path / "b", others)))
+    assert verdict_text(comparison).startswith(said)
+    # ebpg is higher in the first run (better), drop_pct too (worse)
+    assert (
+        "Of 2 metrics with a better end, 1 favour the first run, 1 the second, and 0 neither after correction."
+        in verdict_text(comparison)
+    )
+    write_page(comparison, str(tmp_path / "page.html"))
+    assert said[:40] in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_cards_name_the_explained_class_first(tmp_path):
+    """The maps are for the label, which the network does not predict."""
+    first = store(tmp_path / "a", [row("x", label=1, prediction=0, target=1)], target="label")
+    second = store(tmp_path / "b", [row("x", label=1, prediction=0, target=1, heat=spot(20, 20))], target="label")
+    comparison = compare_runs(str(first), str(second))
+    assert says_of(comparison, comparison.most[0]) == "bee; prediction ant"
+    mixed = store(tmp_path / "c", [row("x", label=1, prediction=0, target=0, heat=spot(20, 20))])
+    comparison = compare_runs(str(first), str(mixed))
+    assert says_of(comparison, comparison.most[0]) == "bee / ant; prediction ant, label bee"

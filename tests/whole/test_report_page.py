@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,3 +233,38 @@ def test_the_demo_shows_how_its_maps_came_about(tab: Page, tmp_path: Path):
     assert tab.run("document.querySelector('#arrival .note-box')") is None
     assert tab.complaints == []
     assert [url for url in tab.requests if not url.startswith(("data:", "file:"))] == []
+
+
+def test_opacity_and_outline_are_inside_the_enlarged_view(opened: Page) -> None:
+    opened.run("document.querySelector('#galleries .card .open').click()")
+    assert opened.run("document.getElementById('viewer').open")
+    inside = "document.querySelector('#viewer .heat-slider')"
+    assert opened.run(f"{inside}.offsetParent !== null && {inside}.closest('dialog') !== null")
+    opened.run(f"(() => {{ const slider = {inside}; slider.value = 20; slider.dispatchEvent(new Event('input')); }})()")
+    assert opened.run("getComputedStyle(document.querySelector('#viewer .pair .heat')).opacity") == "0.2"
+    assert opened.run("document.getElementById('heat').value") == "20"
+    outline = "getComputedStyle(document.querySelector('#viewer .outline')).display"
+    assert opened.run(outline) == "none"
+    opened.run("document.getElementById('outlined').click()")
+    assert opened.run(outline) != "none"
+    opened.run(
+        "(() => { document.getElementById('outlined').click(); document.querySelector('#viewer [data-close]').click(); })()"
+    )
+
+
+def test_no_table_is_cut_off_at_1280_pixels(opened: Page) -> None:
+    opened.resize(1280, 800)
+    wide = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.getAttribute('aria-label'))"
+    assert opened.run(wide) == []
+
+
+def test_an_image_and_its_map_are_on_the_first_screen(opened: Page) -> None:
+    opened.resize(1280, 800)
+    opened.run("window.scrollTo(0, 0)")
+    assert opened.run("document.querySelector('.hero .pair').getBoundingClientRect().bottom < 800")
+    assert opened.run("document.querySelectorAll('.hero .pair use').length >= 3")
+
+
+def test_it_prints_on_few_pages(opened: Page) -> None:
+    pdf = base64.b64decode(opened.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) < 12
