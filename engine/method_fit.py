@@ -62,6 +62,8 @@ def fitting_methods(
 
 
 def _fits(declared: Method, model: nn.Module, image: Tensor, scoring: Scoring) -> bool:
+    if declared.trained:
+        return False
     try:
         _check_gradients(declared, model, image)
         _check_architecture(declared, model, declared.settings(), image)

@@ -36,7 +36,7 @@ from bench.gpu.workload import (
     synchronise,
     transformer,
 )
-from heatlas.engine.methods.registry import entries
+from heatlas.engine.methods.registry import entries, find_method
 from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.scoring.scoring_options import Scoring
 
@@ -153,7 +153,7 @@ class Measurement:
         """Milliseconds per image of every method, and its largest difference from the CPU."""
         work = self.work
         model, on_cpu = on_device(self.work.accurate, self.device), on_device(self.work.accurate, "cpu")
-        for name in entries():
+        for name in (name for name in entries() if not find_method(name).trained):
             settings = work.mask_methods.get(name, {})
             precision = "bf16" if self.device == "cuda" and name not in GRADIENTS_IN_FP32 else "fp32"
             network = transformer(work.side, self.device) if name == "daam" else model

@@ -93,7 +93,7 @@ def page() -> str:
 
 
 def line(method: Method) -> str:
-    needs = ["gradients"] if method.gradients else []
+    needs = [*(["gradients"] if method.gradients else []), *(["[training](training.md)"] if method.trained else [])]
     cells = (
         f"[`{method.name}`](#{method.name})", ARCHITECTURES[method.architecture], passes(method), ", ".join(needs) or "-",
         RESOLUTIONS[method.resolution], method.source,

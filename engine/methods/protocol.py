@@ -66,6 +66,8 @@ class Method:
     """It can leave masks out."""
     dense: bool = False
     """It can explain a model that gives every pixel its class."""
+    trained: bool = False
+    """It needs an explainer that `heatlas train` made."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """Names of further columns with what they hold."""
     images: int = 8

@@ -41,6 +41,9 @@ from .report import report_command
 from .show import show_command
 from .status import status_command
 from .summary import summary_command
+from .train import SETTINGS as TRAIN_SETTINGS
+from .train import TEXTS as TRAIN_TEXTS
+from .train import train_command
 from .verify import verify_command
 from .view import view_command
 
@@ -49,6 +52,7 @@ COMMANDS = {
     "explain": Command(explain_command, ALL_SETTINGS),
     "plan": Command(plan_command, ALL_SETTINGS),
     "bank": Command(bank_command, BANK_SETTINGS, BANK_TEXTS),
+    "train": Command(train_command, TRAIN_SETTINGS, TRAIN_TEXTS),
     "evaluate": Command(evaluate_command, EXECUTION),
     "curate": Command(curate_command),
     "cluster": Command(cluster_command),

@@ -13,7 +13,7 @@ from ..settings.run import leaves
 
 TITLES = {
     "Data and model (any setting may stand in the --config file)": (
-        "model", "data", "out", "bank", "data_root", "rows", "images", "where", "ids", "sample", "limit", "allow_unlabelled",
+        "model", "data", "out", "bank", "explainer", "data_root", "rows", "images", "where", "ids", "sample", "limit", "allow_unlabelled",
     ),
     "Explanation": (
         "method", "target", "confidence", "metrics", "chance_maps", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed",
@@ -38,6 +38,7 @@ METAVARS = {
     "data": "DATA",
     "out": "STORE",
     "bank": "FILE",
+    "explainer": "FILE",
     "data_root": "FOLDER",
     "images": "FOLDER",
     "where": "SQL",

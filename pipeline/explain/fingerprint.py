@@ -43,6 +43,7 @@ def run_fingerprint(
         "model": {
             "digest": model.digest,
             **({"bank": model.bank_digest} if model.bank_digest else {}),
+            **({"explainer": model.explainer.digest()} if model.explainer else {}),
             **({"layers": list(fit.blocks.names)} if fit.blocks else {}),
         },
         "preprocess": asdict(model.preprocess),
@@ -80,6 +81,7 @@ def store_layout(
         "model_digest": model.digest,
         **({"labels": labels} if labels else {}),
         **({"bank": settings.bank, "bank_digest": model.bank_digest} if settings.bank else {}),
+        **explainer_facts(model),
         **({"layers": [asdict(layer) for layer in fit.blocks], "layers_found": fit.blocks.how} if fit.blocks else {}),
         "preprocess": asdict(model.preprocess),
         "settings": {
@@ -113,6 +115,15 @@ def store_layout(
             "provenance": provenance,
         },
     )
+
+
+def explainer_facts(model: LoadedModel) -> dict[str, Any]:
+    """Which trained explainer made the maps."""
+    stored = model.explainer
+    if stored is None:
+        return {}
+    facts = {name: stored.facts.get(name) for name in ("training_images", "best_epoch", "agreement", "teacher")}
+    return {"explainer": {"digest": stored.digest(), "image_digest": stored.image_digest, **facts}}
 
 
 def method_identity(settings: Settings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from torch import nn
 
 from ...engine.method_fit import check_fit
+from ...engine.methods.registry import find_method
 from ...engine.metrics import spelt_out
 from ...engine.metrics.evaluate import find_metric
 from ...engine.scoring.confidence import CONFIDENCES
@@ -114,8 +115,11 @@ def prepare_run(settings: Settings) -> PreparedRun:
     refuse_private_memory(settings)
     data_root = check_data_root(settings.data_root)
     listed = chosen_samples(settings, data_root)
-    model_spec = ModelSpec(spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump())
+    model_spec = ModelSpec(
+        spec=settings.model, bank=settings.bank, explainer=settings.explainer, **settings.preprocess.model_dump()
+    )
     model = load_model(model_spec, FsspecReader())
+    check_explainer(settings, model)
     reader = FsspecReader(data_root, named_by_user(settings), item_source(settings.data))
     labels = resolve_labels(
         listed.listing,
@@ -163,10 +167,36 @@ def prepare_run(settings: Settings) -> PreparedRun:
     )
 
 
+def check_explainer(settings: Settings, model: LoadedModel) -> None:
+    """A trained method needs an explainer of its own, and no other method takes one.
+
+    Raises:
+        UsageError: Saying which.
+    """
+    method, stored = find_method(settings.method), model.explainer
+    if not method.trained:
+        if stored is not None:
+            raise UsageError(
+                f"--explainer {settings.explainer} has no effect with method {method.name}; use --method {stored.method}, or leave it out"
+            )
+        return
+    if stored is None:
+        raise UsageError(
+            f"method {method.name} needs a trained explainer: `heatlas train {method.name} --model {settings.model} --data ... --out "
+            "explainer.safetensors`, then --explainer explainer.safetensors"
+        )
+    if stored.method != method.name:
+        raise UsageError(
+            f"the explainer {settings.explainer} was trained for method {stored.method}; use --method {stored.method}"
+        )
+
+
 def named_by_user(settings: Settings) -> tuple[str, ...]:
     """Remote files that are read whatever `data_root` confines."""
     return tuple(
-        place for place in (remote_file(settings.model), settings.bank) if place is not None and "://" in place
+        place
+        for place in (remote_file(settings.model), settings.bank, settings.explainer)
+        if place is not None and "://" in place
     )
 
 

@@ -93,6 +93,10 @@ class Settings(MethodChoice):
         None,
         description="Feature bank (heatlas bank) for a k-NN classifier.",
     )
+    explainer: str | None = Field(
+        None,
+        description="Trained explainer (heatlas train) of --method.",
+    )
     data_root: str | None = Field(
         None,
         description="Confine an untrusted manifest to this folder or URI.",

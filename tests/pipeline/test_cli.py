@@ -10,6 +10,7 @@ import sys
 
 import heatlas
 import pytest
+from heatlas.engine.methods.registry import find_method
 from heatlas.errors import HeatlasError, RunError, SettingsError, ShardsUndoneError
 from heatlas.pipeline.cli.app import COMMANDS, build_app, main, told
 from heatlas.pipeline.cli.settings_flags import given_settings
@@ -58,7 +59,7 @@ def test_the_options_of_every_method_are_told_by_methods(method: str, capsys: py
     assert main(["methods", method]) == 0
     text = capsys.readouterr().out
     options = [name for name in leaves() if name.startswith(f"{method}.")]
-    assert options
+    assert options or find_method(method).trained
     assert all(f"--{name.replace('_', '-')}" in text for name in options)
 
 

@@ -58,9 +58,25 @@ def explain(place: pathlib.Path, out: pathlib.Path, name: str, *more: str) -> in
         "2",
         *more,
     )
+    if find_method(name).trained:
+        plain += ["--explainer", str(explainer(place, name, plain))]
     if find_method(name).architecture == "vit":
         plain[plain.index("tiny_net:model")] = "tiny_net:transformer"
     return main(plain)
+
+
+def explainer(place: pathlib.Path, name: str, explain: list[str]) -> pathlib.Path:
+    """Trained once, for a step or two."""
+    file = place / f"{name}.safetensors"
+    if not file.exists():
+        flags = [
+            explain[at : at + 2]
+            for at, word in enumerate(explain)
+            if word.startswith(("--model", "--data", "--preprocess"))
+        ]
+        plain = ["train", name, *(word for flag in flags for word in flag), "--out", str(file), "--workers", "0"]
+        assert main([*plain, "--epochs", "1", "--batch-size", "2"]) == 0
+    return file
 
 
 @pytest.mark.parametrize("name", list(entries()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from torch import nn
 
@@ -16,6 +16,7 @@ from ..protocols import SampleReader
 from .bank_file import bank_for
 from .built_model import FamilyModel
 from .checks import class_count, feature_width
+from .explainer_file import StoredExplainer, explainer_for
 from .exported import SUFFIXES, load_program
 from .factory import load_factory
 from .huggingface import load_hf
@@ -52,13 +53,15 @@ class ModelSpec:
     channels: int | None = None
     bank: str | None = None
     """Path or URI of a feature bank that stands in for a classifier."""
+    explainer: str | None = None
+    """Path or URI of an explainer that was trained for this model."""
 
     def overrides(self) -> dict[str, object]:
         """The preprocess settings by name, None where the model decides."""
         return {
             setting.name: getattr(self, setting.name)
             for setting in fields(self)
-            if setting.name not in ("spec", "bank")
+            if setting.name not in ("spec", "bank", "explainer")
         }
 
 
@@ -79,6 +82,8 @@ class LoadedModel:
     """Where each preprocess setting comes from, in words, by name."""
     dense: bool = False
     """Whether it gives every pixel its class."""
+    explainer: StoredExplainer | None = None
+    """What `heatlas train` made for this model, where one is named."""
     bank_digest: str = ""
     """Sha256 (hex) of the bank alone; empty without one."""
 
@@ -109,6 +114,14 @@ def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedMod
             another model's.
         SettingsError: When a preprocess setting is out of its range.
     """
+    loaded = _loaded(spec, reader)
+    if spec.explainer is None:
+        return loaded
+    stored = explainer_for(spec.explainer, loaded.digest, spec.spec, reader)
+    return replace(loaded, explainer=stored)
+
+
+def _loaded(spec: ModelSpec, reader: SampleReader | None) -> LoadedModel:
     if spec.bank is not None:
         return _with_bank(load_feature_model(spec, reader), spec.spec, spec.bank, reader)
     built, preprocess = _settled(spec, reader)

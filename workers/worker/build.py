@@ -62,6 +62,7 @@ class ModelEngine:
         self._spec = spec
         self._stored = stored
         self._preprocess = loaded.preprocess
+        self._trained = None if loaded.explainer is None else loaded.explainer.trained()
         self._torch_device = device
         self._model = loaded.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_classes: int | None = loaded.num_classes
@@ -119,6 +120,8 @@ class ModelEngine:
         )  # fmt: skip
         settings = settings_class(spec.method)(**spec.method_settings)
         explainer = make_explainer(spec.method, self._model, settings, scoring)
+        if self._trained is not None:
+            explainer = replace(explainer, trained=self._trained)  # pyright: ignore[reportCallIssue]
         return ExplainSession(
             explainer, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below
         )

@@ -1,0 +1,74 @@
+"""T-TAME: an attention head, trained once for a frozen classifier, gives the map of any class in one forward pass.
+
+Ntrougkas, Gkalelis, Mezaris, IEEE Access 2024 (and TAME, ICIP 2022). What differs from the release: the variation is a mean over maps, so
+that its weight does not change with the batch size; branches are upsampled in one step, to at most 56 cells; images are those of the
+model's own preprocessing, without random crops or flips. A student (`heatlas train ttame --teacher STORE`) and the row of weights that
+classes share where there are few images of each are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+
+from ...errors import ModelError
+from ..explainer import Explainer
+from ..explanation import Explanation
+from ..lazy_torch import torch
+from ..requests import Steps
+from .normalise import spread, upsampled
+from .protocol import Cost, method
+
+if TYPE_CHECKING:
+    from ..training.feature_reader import FeatureReader
+    from ..training.trained_head import TrainedHead
+
+
+@method(
+    name="ttame",
+    summary="a trained attention head: one forward pass, for any class; needs heatlas train",
+    source="Ntrougkas et al., IEEE Access 2024",
+    architecture="any",
+    cost=lambda settings: Cost(1),
+    trained=True,
+    images=32,
+)
+class TTAME(Explainer):
+    """T-TAME (Ntrougkas et al., IEEE Access 2024)."""
+
+    trained: TrainedHead | None = field(default=None)
+    """From `heatlas train`; nothing can be explained without."""
+
+    @cached_property
+    def _reader(self) -> dict[torch.Size, FeatureReader]:
+        return {}
+
+    def explain_image(
+        self, image: Float[torch.Tensor, "channel height width"], target: int | None, seed: int
+    ) -> Steps[Explanation]:
+        """One forward pass gives logits, features, and with them the map of the class."""
+        return (yield self.rows_of(self._explained, image, target, seed))
+
+    def _explained(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
+        from ..explanation import Logits
+        from ..layers.eval_mode import untouched
+        from ..training.feature_reader import FeatureReader
+
+        if self.trained is None:
+            raise ModelError(
+                "method ttame needs a trained explainer: make one with `heatlas train ttame`, name it with --explainer"
+            )
+        with untouched(self.model), torch.inference_mode(False), torch.no_grad():
+            if images.shape[1:] not in self._reader:
+                self._reader[images.shape[1:]] = FeatureReader(self.model, images[0], self.trained.layers)
+            with self.autocast(images):
+                logits, features = self._reader[images.shape[1:]](images)
+            rows = [Logits.of(row, target, self.confidence) for row, target in zip(logits, targets, strict=True)]
+            chosen = torch.tensor([row.target or 0 for row in rows], device=images.device)
+            values = self.trained.values(features, chosen)
+            maps = values if self.trained.activation == "sigmoid" else spread(values)
+            maps = upsampled(maps, (images.shape[2], images.shape[3]))
+        return [row.explanation(maps[place], n_forwards=1, n_backwards=0, extras={}) for place, row in enumerate(rows)]

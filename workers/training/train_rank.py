@@ -1,0 +1,200 @@
+"""The training loop of one rank. With several ranks torch.distributed averages their gradients; then every rank holds the same head."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ...engine.training.attention_head import AttentionHead
+from ...engine.training.feature_reader import FeatureReader
+from ...engine.training.head_step import HeadStep, frozen, head_optimiser
+from ...errors import DataError, RunError
+from ..models.load import LoadedModel, load_model
+from ..protocols import SampleReader
+from ..samples import Sample
+from .agreement import Agreement, MeanMaps, resized
+from .checkpoint import TrainingState, checkpoint_bytes, restore
+from .image_batches import TrainingBatch, decoded_batches, epoch_batches, share_of
+from .training_spec import CheckpointMade, EpochDone, TrainingDone, TrainingEvent, TrainingSpec
+
+
+class RankTraining:
+    """One rank's model, head and optimiser.
+
+    Args:
+        spec: What is trained.
+        reader: Bytes of images.
+        rank: Of this process, from 0.
+        world: Number of ranks; above 1 a process group must be there.
+    """
+
+    def __init__(self, spec: TrainingSpec, reader: SampleReader, rank: int = 0, world: int = 1):
+        torch.set_num_threads(spec.threads)
+        self.spec, self.reader, self.rank, self.world = spec, reader, rank, world
+        self.device = torch.device("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
+        loaded = load_model(spec.model, reader)
+        self.preprocess = loaded.preprocess
+        self.step, self.features = self._built(loaded)
+        self.head: AttentionHead = self.step.head
+        settings = spec.settings
+        self.steps = len(epoch_batches(spec.training, settings.batch_size, spec.seed, 0))
+        self.optimiser, self.schedule = head_optimiser(self.head, settings, settings.epochs * self.steps)
+        self.parallel: nn.Module = DistributedDataParallel(self.step) if world > 1 else self.step
+        self.state = TrainingState()
+        self.best: dict[str, Tensor] = {}
+
+    def _built(self, loaded: LoadedModel) -> tuple[HeadStep, FeatureReader]:
+        spec, preprocess = self.spec, loaded.preprocess
+        model = frozen(loaded.module.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+        example = torch.zeros(preprocess.channels, *preprocess.size, device=self.device)
+        features = FeatureReader(model, example, spec.settings.layers)
+        torch.manual_seed(spec.seed)  # every rank begins with the same head
+        head = AttentionHead(features.channels, loaded.num_classes, shared_row=spec.shared_row).to(self.device)
+        black = -torch.tensor(preprocess.mean) / torch.tensor(preprocess.std)
+        return HeadStep(head, features, spec.settings, black.to(self.device)), features
+
+    def run(self, checkpoint: bytes | None = None) -> Iterator[TrainingEvent]:
+        """Train to the end, or from where a checkpoint stands.
+
+        Raises:
+            DataError: When no image of a step can be read.
+            RunError: When the loss is not finite, or the checkpoint is of another training.
+        """
+        spec = self.spec
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        stopped = False
+        while self.state.epoch < spec.settings.epochs and not stopped:
+            yield from self._epoch()
+            patience = spec.settings.patience
+            stopped = bool(patience) and self.state.epoch - self.state.best_epoch >= patience
+        self.head.load_state_dict(self.best)
+        state = save({name: value.detach().cpu().contiguous() for name, value in self.best.items()})
+        yield TrainingDone(
+            state, self.state.best_epoch, stopped and self.state.epoch < spec.settings.epochs, self.state.skipped, self.features.names,
+            self.state.curve, self._agreement(),
+        )  # fmt: skip
+
+    def _restore(self, checkpoint: bytes) -> None:
+        self.state, self.best = restore(checkpoint, self.head, self.optimiser)
+        self.best = {name: value.to(self.device) for name, value in self.best.items()}
+        done = self.state.epoch * self.steps + self.state.step
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns of steps before the optimiser's first: those were in another process
+            for _ in range(min(done, self.spec.settings.epochs * self.steps - 1)):
+                self.schedule.step()
+
+    def _epoch(self) -> Iterator[TrainingEvent]:
+        spec, state = self.spec, self.state
+        batches = epoch_batches(spec.training, spec.settings.batch_size, spec.seed, state.epoch)
+        own = [share_of(batch, self.rank, self.world) for batch in batches[state.step :]]
+        begun, seen = time.perf_counter(), 0
+        self.head.train()
+        for batch in decoded_batches(own, self.reader, self.preprocess, dict(spec.teacher)):
+            self._train_on(batch)
+            seen += len(batch.samples)
+            state.step += 1
+            if state.step % spec.checkpoint_steps == 0 and state.step < self.steps and self.rank == 0:
+                yield self._checkpoint()
+        seconds = time.perf_counter() - begun
+        yield self._close_epoch(self.world * seen / max(seconds, 1e-9))
+        if self.rank == 0:
+            yield self._checkpoint()
+
+    def _train_on(self, batch: TrainingBatch) -> None:
+        state = self.state
+        if state.epoch == 0:
+            state.skipped += batch.skipped
+        if len(batch.samples) < 2:
+            raise DataError(
+                f"of {len(batch.samples) + batch.skipped} images of a training step {batch.skipped} cannot be read; a step needs at "
+                "least 2: check the images, or raise batch_size"
+            )
+        loss, terms = self.parallel(*batch.to(self.device))
+        if not bool(loss.isfinite()):
+            raise RunError(
+                f"the loss of epoch {state.epoch + 1}, step {state.step + 1} is not finite; lower learning_rate"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        if state.epoch * self.steps + state.step + 1 < self.spec.settings.epochs * self.steps:
+            self.schedule.step()
+        for name, value in {"loss": loss.detach(), **terms}.items():
+            state.sums[name] = state.sums.get(name, 0.0) + float(value)
+
+    def _close_epoch(self, rate: float) -> EpochDone:
+        state = self.state
+        names = sorted(state.sums)
+        sums = self._mean_over_ranks([state.sums[name] for name in names])
+        means = {name: value / self.steps for name, value in zip(names, sums, strict=True)}
+        holdout = self._holdout_loss()
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        best = holdout < state.best_loss or not self.best
+        if best:
+            state.best_loss, state.best_epoch = holdout, state.epoch
+            self.best = {name: value.detach().clone() for name, value in self.head.state_dict().items()}
+        training = means.pop("loss")
+        state.curve.append({"epoch": state.epoch, "training_loss": training, "holdout_loss": holdout, **means})
+        return EpochDone(state.epoch, training, holdout, means, rate, best)
+
+    def _holdout_loss(self) -> float:
+        """Mean loss over the images that are not trained on, whole batches of this rank's share."""
+        total, count = 0.0, 0
+        self.head.eval()
+        with torch.no_grad():
+            for batch in self._holdout_batches():
+                if batch.samples:
+                    loss, _ = self.step(*batch.to(self.device))
+                    total, count = total + float(loss) * len(batch.samples), count + len(batch.samples)
+        self.head.train()
+        total, images = (self.world * value for value in self._mean_over_ranks([total, float(count)]))
+        if not images:
+            raise DataError("no image that was held out can be read; check the images, or raise holdout")
+        return total / images
+
+    def _holdout_batches(self, every: bool = False) -> Iterator[TrainingBatch]:
+        """This rank's share of the held-out images, or all of them."""
+        size = self.spec.settings.batch_size
+        own = self.spec.holdout if every else self.spec.holdout[self.rank :: self.world]
+        few: Sequence[Sequence[Sample]] = [own[start : start + size] for start in range(0, len(own), size)]
+        return decoded_batches(few, self.reader, self.preprocess, dict(self.spec.teacher))
+
+    def _mean_over_ranks(self, values: list[float]) -> list[float]:
+        if self.world == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return (tensor / self.world).tolist()
+
+    def _checkpoint(self) -> CheckpointMade:
+        data = checkpoint_bytes(self.state, self.head, self.best, self.optimiser, self.spec.identity)
+        return CheckpointMade(data, self.state.epoch, self.state.step)
+
+    def _agreement(self) -> dict[str, float]:
+        """Of the best head with its teacher on all held-out images; the first rank finds it out."""
+        if not self.spec.teacher or self.rank > 0:
+            return {}
+        means = MeanMaps(self.spec.teacher[sample.id] for sample in self.spec.training)
+        found = Agreement()
+        self.head.eval()
+        with torch.no_grad():
+            for batch in self._holdout_batches(every=True):
+                images, targets, teacher = batch.to(self.device)
+                if targets is None or teacher is None or not batch.samples:
+                    continue
+                _, features = self.features(images)
+                student = resized(self.head.rows(features, targets).sigmoid(), (teacher.shape[1], teacher.shape[2]))
+                of_class = np.stack([means.of(int(target)) for target in targets])
+                found.add(student.cpu(), torch.from_numpy(of_class), teacher.cpu())
+        return dict(found.summary())
