@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .html.notebook import Shown
     from .report.build import Report
     from .store.compact import Compacted
+    from .view.serve import ViewServer
 
 
 def open_atlas(uri: str | os.PathLike[str]) -> Atlas:
@@ -124,6 +125,15 @@ class Atlas(StoreReader):
         from .html.notebook import show_row  # here, because it draws with what opens stores
 
         return show_row(self, identity)
+
+    def view(self, **options: Any) -> ViewServer:
+        """Serve the store to a browser on this machine; shows as a link in a notebook. Options and errors as `start_view`.
+
+        Needs the extra `view`. The server runs until `.stop()` or the end of the process.
+        """
+        from .view.serve import start_view  # here, because it loads every row without its map
+
+        return start_view(self, **options)
 
     def report(self, to: str | os.PathLike[str] | None = None, **options: Any) -> Report:
         """The run as one HTML page, by default `report.html` in the store; options and errors as `write_report`, which this is."""

@@ -14,7 +14,8 @@ from ..sources.reading.reader import FsspecReader
 from ..storage.atomic_write import put
 from ..storage.location import child, locate
 from ..store.reader import open_store
-from ..text import class_name, shown
+from ..text import class_name, harmless, shown
+from .captioned import captioned
 from .overlay import beside, file_name
 from .stored_images import reader_of, rows_of, stored_preprocess
 
@@ -75,7 +76,7 @@ def show_overlays(
         several = len(rows.get(identity, ())) > 1
         for row in rows.get(identity, ()):
             try:
-                picture = draw(row, preprocess, reader)
+                picture = draw(row, preprocess, reader, atlas.class_names)
             except SampleError as error:
                 yield False, f"{shown(identity)}: no picture, {error.status}: {error}"
                 continue
@@ -85,8 +86,10 @@ def show_overlays(
             yield True, f"{uri}  {caption(row, atlas.class_names)}"
 
 
-def draw(row: Mapping[str, Any], preprocess: Preprocess, reader: FsspecReader) -> bytes:
-    """The picture as PNG.
+def draw(
+    row: Mapping[str, Any], preprocess: Preprocess, reader: FsspecReader, names: Sequence[str] | None = None
+) -> bytes:
+    """The picture as PNG: image and overlay; with `names` of the classes also outline, scale, explained class and id.
 
     Raises:
         SampleError: If the row has no map, or its image cannot be read any more.
@@ -95,12 +98,17 @@ def draw(row: Mapping[str, Any], preprocess: Preprocess, reader: FsspecReader) -
         raise SampleError(row["status"], row["error"] or "the row has no map")
     view = preprocess.view(decode_image(reader.read(row["uri"])))
     buffer = io.BytesIO()
-    beside(view, row["heat"]).save(buffer, "PNG")
+    if names is None:
+        picture = beside(view, row["heat"])
+    else:
+        text = harmless(f"{caption(row, names)}. {row['id']}", lines=False)
+        picture = captioned(view, row["heat"], text)
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def caption(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """`tabby (0.93), label lynx`: the explained class with its probability, and prediction and label where they differ."""
+    """`tabby (0.93), label lynx`: the explained class with its confidence, and prediction and label where they differ."""
 
     target = row["target"]
     parts = [f"{class_name(names, target)} ({row['score']:.2f})"]

@@ -24,6 +24,7 @@ from .guard import BodyTooLarge
 from .images import MOST_MAPS, MapPixels, RowImages
 from .manifest_download import download_manifest
 from .selection import MOST_ROWS, Selections
+from .similar import SimilarMaps
 from .view_rows import ViewRows
 
 ASSETS = Path(__file__).parent / "assets"
@@ -45,6 +46,7 @@ class ViewApp:
         self.images = images
         self.book = book
         self.selections = Selections(table)
+        self.similar = SimilarMaps(table, images)
 
     def starlette(self) -> Starlette:
         """The ASGI application; wrap it in `LoopbackGuard`."""
@@ -55,6 +57,7 @@ class ViewApp:
         gets: dict[str, Callable[[int], Response]] = {
             "thumbnail": self.thumbnail, "view": self.view, "map": self.map, "detail": self.detail,
             "source": self.source, "changes": self.changes,
+            "nearest": self.nearest, "class_mean": self.class_mean,
         }  # fmt: skip
         routes = [Route("/" + name, _file(name), methods=["GET"]) for name in FILES]
         routes.append(Route("/api/store", _answer(lambda request: self.store()), methods=["GET"]))
@@ -123,6 +126,16 @@ class ViewApp:
         """The whole source image, reduced."""
         data, _ = self.images.source(n)
         return Response(data, media_type="image/webp")
+
+    def nearest(self, n: int) -> Response:
+        """Rows whose maps are most similar."""
+        return JSONResponse(self.similar.nearest(n))
+
+    def class_mean(self, label: int) -> Response:
+        """Mean map of a class, a byte a pixel."""
+        mean, _ = self.similar.class_mean(label)
+        pixels = (mean * 255).round().astype("uint8")
+        return _pixels(MapPixels(pixels.tobytes(), mean.shape[0], mean.shape[1], (True,)))
 
     def decide(self, asked: Asked) -> Response:
         """Record one decision about rows, or about all that match a filter."""

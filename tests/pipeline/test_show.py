@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.pictures.captioned import captioned
 from heatlas.pipeline.pictures.overlay import GAP, beside, colour, draw_overlay, file_name
 from heatlas.pipeline.pictures.show import show_overlays
 from heatlas.pipeline.pictures.stored_images import stored_preprocess
@@ -112,7 +113,9 @@ def test_show_draws_every_row_with_a_map(store: pathlib.Path, capsys: pytest.Cap
     found = pictures(store / "_show")
     assert len(found) == 4
     for path in found:
-        assert pixels(path).shape == (16, 2 * 24 + GAP, 3)
+        height, width, _ = pixels(path).shape
+        assert width == 2 * 224 + GAP
+        assert height > round(224 * 16 / 24) + 30, "caption and scale have room below"
     assert sorted(path.name for path in store.parent.glob("*evil*")) == []
 
 
@@ -222,3 +225,28 @@ def test_status_before_the_first_shard(store: pathlib.Path, capsys: pytest.Captu
     shutil.rmtree(store / "maps")
     assert main(["status", str(store)]) == 0
     assert "  rows      0 of 6 samples\n" in capsys.readouterr().out
+
+
+def test_a_picture_explains_itself() -> None:
+    """Outline on the border of the strongest region, scale from dark to bright, and a caption that changes the picture."""
+    heat = np.zeros((10, 10), np.float32)
+    heat[:, 8:] = 1.0
+    image = Image.new("RGB", (300, 300), (90, 90, 90))
+    picture = np.asarray(captioned(image, heat, "ant (0.75), label bee")).astype(int)
+    overlay = picture[:300, 300 + GAP :]
+    white = (overlay == 255).all(axis=2)
+    columns = np.flatnonzero(white[150])
+    assert columns.size, "an outline is drawn"
+    assert abs(columns.min() - 240) < 20, "where the strongest fifth begins"
+    assert not white[:, :200].any()
+    bar = picture[300 + 6 + 17 + 4 + 3, 18 : 18 + 90]
+    assert bar[:3].sum() < bar[-3:].sum()
+    other = np.asarray(captioned(image, heat, "bee (0.75), label ant")).astype(int)
+    assert (picture[:300] == other[:300]).all()
+    assert (picture[300:] != other[300:]).any()
+
+
+def test_a_long_caption_is_wrapped_and_a_small_image_enlarged() -> None:
+    picture = captioned(Image.new("RGB", (24, 16)), np.ones((8, 12), np.float32), "word " * 200)
+    assert picture.width == 2 * 224 + GAP
+    assert picture.height < 149 + 12 + 17 * 5 + 2

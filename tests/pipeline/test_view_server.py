@@ -527,3 +527,39 @@ def test_decisions_survive_the_server(decided: tuple[Client, Path]) -> None:
         assert holding(out) == {}
     finally:
         again.stop()
+
+
+def test_similar_explanations_put_their_mass_in_the_same_place(client: Client) -> None:
+    table, _ = client.arrow("rows", {"filter": {"status": ["ok"]}, "count": 60})
+    place_of = dict(zip(table["n"].to_pylist(), table["border_share"].to_pylist(), strict=True))
+    first = next(n for n, share in place_of.items() if share == 0.9)
+    found = json.loads(client.send("GET", f"api/nearest/{first}")[2])
+    assert len(found) == 12
+    assert first not in [row["n"] for row in found]
+    assert {place_of[row["n"]] for row in found} == {0.9}
+    assert all(row["similarity"] == pytest.approx(1, abs=0.01) for row in found)
+    failed, _ = client.arrow("rows", {"filter": {"status": ["decode_error"]}})
+    assert client.send("GET", f"api/nearest/{failed['n'][0].as_py()}")[0] == 400
+
+
+def test_the_mean_map_of_a_class_is_that_of_its_maps(client: Client, store: Path) -> None:
+    status, headers, content = client.send("GET", "api/class_mean/1")
+    assert status == 200
+    shape = (int(headers["x-heatlas-height"]), int(headers["x-heatlas-width"]))
+    atlas = heatlas.open(str(store))
+    rows = atlas.sql(
+        "SELECT id, target FROM atlas WHERE status = 'ok' AND label = 1 AND target = prediction"
+    ).fetchall()
+    mean = np.mean([atlas.maps([identity], target=target)[0] for identity, target in rows], axis=0)
+    assert np.abs(np.frombuffer(content, np.uint8).reshape(shape) / 255 - mean / mean.max()).max() < 0.01
+    assert client.send("GET", "api/class_mean/77")[0] == 400
+
+
+def test_a_store_opened_in_python_is_viewed_and_linked(store: Path) -> None:
+    server = heatlas.open(str(store)).view()
+    try:
+        assert Client(server).send("GET", "api/store")[0] == 200
+        assert f'href="{server.url}"' in server._repr_html_()
+        assert server.url not in repr(server)
+    finally:
+        server.stop()

@@ -69,3 +69,7 @@ export async function maps(rows: number[], signal?: AbortSignal): Promise<MapPix
 export async function fullMap(n: number): Promise<MapPixels> {
   return pixels(await checked(await fetch(`api/map/${n}`)));
 }
+
+export async function classMean(label: number): Promise<MapPixels> {
+  return pixels(await checked(await fetch(`api/class_mean/${label}`)));
+}

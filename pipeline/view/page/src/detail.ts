@@ -1,5 +1,5 @@
 // One image, large: its map over it, what the model said, the metrics, and why it stands in a queue.
-import { fullMap, get, type Detail, type MapPixels, type Store } from "./api";
+import { fullMap, get, maps, type Detail, type MapPixels, type Store } from "./api";
 import { clipped, el, figure, foreign, nodes } from "./dom";
 import { drawOutline, STRONGEST, type Colours } from "./colours";
 
@@ -14,7 +14,7 @@ export class DetailView {
   private version = 0;
   detail: Detail | null = null;
 
-  constructor(private root: HTMLElement, private store: Store, private colours: Colours, private options: { opacity: () => number; outline: () => boolean }, private actions: { close: () => void; step: (by: number) => void; extra: (detail: Detail) => HTMLElement[] }) {}
+  constructor(private root: HTMLElement, private store: Store, private colours: Colours, private options: { opacity: () => number; outline: () => boolean }, private actions: { close: () => void; step: (by: number) => void; extra: (detail: Detail) => HTMLElement[]; go: (n: number) => void }) {}
 
   close(): void {
     this.n = null;
@@ -68,11 +68,35 @@ export class DetailView {
         ...detail.clusters.flatMap((cluster) => said("cluster", this.store.clusters.find(({ name }) => name === cluster)?.title ?? cluster))),
       ...this.actions.extra(detail),
       ...detail.queues.map(({ queue, rank, reason }) => el("p", { className: "reason" }, el("b", {}, `${clipped(queue, 40)} #${rank}: `), clipped(reason, 400))),
+      this.map ? this.similar(detail.n) : null,
       el("table", { className: "metrics" }, el("tbody", {}, ...detail.metrics.filter(({ value }) => value !== null).map(({ name, title, text }) =>
         el("tr", { title: name }, el("td", {}, title), el("td", { className: "n" }, text)))))));
     this.root.hidden = false;
     this.root.scrollTop = kept;
     this.draw();
+  }
+
+  // Asked for only when it is opened, because the first answer reads the maps of all rows.
+  private similar(n: number): HTMLElement {
+    const place = el("div", { className: "similar" });
+    const details = el("details", {}, el("summary", {}, "Similar explanations"), place);
+    details.addEventListener("toggle", () => {
+      if (!details.open || place.childElementCount) return;
+      place.textContent = "…";
+      get<{ n: number; similarity: number }[]>(`nearest/${n}`).then(async (found) => {
+        const { height, width, maps: pixels } = await maps(found.map((one) => one.n));
+        place.replaceChildren(...found.map((one, at) => {
+          const canvas = el("canvas", { "aria-hidden": "true" });
+          const map = pixels[at];
+          if (map) this.colours.draw(canvas, map, height, width);
+          const image = el("img", { src: `api/thumbnail/${one.n}`, alt: "" });
+          image.addEventListener("error", () => image.remove());
+          return el("button", { type: "button", title: `similarity ${one.similarity.toFixed(2)}`, "aria-label": `Row ${one.n}, similarity ${one.similarity.toFixed(2)}`, onclick: () => this.actions.go(one.n) },
+            el("span", { className: "picture" }, image, canvas), el("span", {}, one.similarity.toFixed(2)));
+        }));
+      }).catch((error: Error) => { place.textContent = error.message; });
+    });
+    return details;
   }
 
   // The picture again, after the opacity or the outline has changed.

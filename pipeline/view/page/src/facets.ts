@@ -1,5 +1,6 @@
 // The filters: outcome, histograms, classes, queues, clusters, status, decisions and a condition in SQL.
-import type { ClassRow, Selected, Store } from "./api";
+import { classMean, type ClassRow, type MapPixels, type Selected, type Store } from "./api";
+import type { Colours } from "./colours";
 import { clipped, counted, el, foreign, nodes, percent } from "./dom";
 import { Histogram } from "./histogram";
 import { emptyFilter, isEmpty, type Filter, type State } from "./state";
@@ -14,11 +15,15 @@ export class Facets {
   private classBody = el("tbody");
   private classSearch = el("input", { type: "search", placeholder: "find a class", "aria-label": "Find a class", oninput: () => this.drawClasses() });
   private classes: ClassRow[] = [];
+  private means = new Map<number, Promise<MapPixels | null>>();
+  private watcher = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) { this.watcher.unobserve(target); void this.mean(target as HTMLCanvasElement); }
+  });
   private selects: [keyof Filter, HTMLSelectElement][] = [];
   private sql: HTMLTextAreaElement;
   private error = el("p", { className: "error", role: "alert", hidden: true });
 
-  constructor(root: HTMLElement, private store: Store, private state: State, private whole: Record<string, number[]>, private refresh: () => void) {
+  constructor(root: HTMLElement, private store: Store, private state: State, private whole: Record<string, number[]>, private refresh: () => void, private colours: Colours) {
     this.more = el("select", { "aria-label": "Add a histogram", onchange: () => { this.open(this.more.value); this.more.value = ""; this.refresh(); } });
     this.sql = el("textarea", { rows: 2, spellcheck: false, placeholder: "ebpg < 0.2 AND score > 0.9", "aria-label": "Condition in SQL over the columns", onchange: () => this.state.filter({ sql: this.sql.value.trim() }) });
     const count = (named: { name: string; rows: number; title?: string }) => [named.name, `${clipped(named.title ?? named.name, 48)} (${named.rows.toLocaleString("en")})`] as [string, string];
@@ -34,7 +39,7 @@ export class Facets {
       this.place, el("p", {}, this.more),
       el("section", { className: "facet" }, el("h3", {}, "Classes (by label)"), this.classSearch,
         el("div", { className: "scroll", tabIndex: 0 }, el("table", { className: "classes" },
-          el("thead", {}, el("tr", {}, ...["Class", "Rows", "Correct", "Off-object"].map((name, at) => el("th", { scope: "col", className: at ? "n" : "" }, name)))), this.classBody))),
+          el("thead", {}, el("tr", {}, ...["Mean map", "Class", "Rows", "Correct", "Off-object"].map((name, at) => el("th", { scope: "col", className: at > 1 ? "n" : "" }, name)))), this.classBody))),
       el("section", { className: "facet" }, el("h3", {}, "Condition in SQL"), this.sql, this.error)));
     for (const column of store.columns) if (column.open || state.view.filter.ranges[column.name]) this.open(column.name);
     this.list();
@@ -112,12 +117,22 @@ export class Facets {
         this.state.filter({ label: chosen.has(row.label) ? labels.filter((label) => label !== row.label) : [...labels, row.label] });
       };
       const share = row.correct ? (100 * row.off_object) / row.correct : 0;
-      return el("tr", { className: chosen.has(row.label) ? "chosen" : "" },
+      const canvas = el("canvas", { className: "mean", width: 1, height: 1, role: "img", "aria-label": `Mean map of ${clipped(name(row.label), 40)}` });
+      canvas.dataset.label = String(row.label);
+      if (this.store.map) this.watcher.observe(canvas);
+      return el("tr", { className: chosen.has(row.label) ? "chosen" : "" }, el("td", {}, canvas),
         el("td", {}, el("button", { type: "button", className: "quiet", "aria-pressed": chosen.has(row.label), onclick: toggle }, foreign(name(row.label), 40))),
         el("td", { className: "n" }, row.rows.toLocaleString("en")),
         el("td", { className: "n" }, percent(row.correct, row.judged)),
         el("td", { className: `n${share >= 50 ? " alarm" : ""}` }, percent(row.off_object, row.correct)));
     }));
+  }
+
+  private async mean(canvas: HTMLCanvasElement): Promise<void> {
+    const label = Number(canvas.dataset.label);
+    if (!this.means.has(label)) this.means.set(label, classMean(label).catch(() => null));
+    const pixels = await this.means.get(label);
+    if (pixels?.maps[0]) this.colours.draw(canvas, pixels.maps[0], pixels.height, pixels.width);
   }
 }
 

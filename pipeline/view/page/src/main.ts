@@ -58,7 +58,7 @@ async function start(): Promise<void> {
   }, () => bulk());
   const close = () => { detail.close(); gridOf().focus({ preventScroll: true }); grid.draw(); };
   const detail = new DetailView(byId("detail"), store, colours, { opacity: strength, outline: () => outline.checked },
-    { close, step: (by) => void grid.go(grid.current + by, true), extra: (shown) => decisions?.panel(shown) ?? [] });
+    { close, step: (by) => void grid.go(grid.current + by, true), extra: (shown) => decisions?.panel(shown) ?? [], go: (n) => void detail.show(n).catch(failed) });
   const decisions: Decisions | null = store.decisions ? new Decisions(store, state, grid, toast, () => {
     if (detail.n !== null) void detail.show(detail.n).catch(failed);
     if (state.view.filter.decision) void refresh();
@@ -99,7 +99,7 @@ async function start(): Promise<void> {
       if (again) { again = false; void refresh(); }
     }
   };
-  const facets = new Facets(byId("filters"), store, state, first.histograms, () => void refresh());
+  const facets = new Facets(byId("filters"), store, state, first.histograms, () => void refresh(), colours);
 
   const sort = byId<HTMLSelectElement>("sort"), direction = byId("direction"), search = byId<HTMLInputElement>("search");
   sort.append(el("option", { value: "" }, "stored order"), el("option", { value: "id" }, "id"), el("option", { value: "draw" }, "random"), el("option", { value: "label" }, "label"), el("option", { value: "prediction" }, "prediction"),
