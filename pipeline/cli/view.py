@@ -17,6 +17,9 @@ def view_command(
     method: Annotated[
         str | None, Parameter(help="Method of the rows, where there are several; default: the most frequent.")
     ] = None,
+    compare: Annotated[
+        str | None, Parameter(help="Another store over the same images, shown beside each image.")
+    ] = None,
     who: Annotated[str | None, Parameter(help="Name of decisions made in the page; default: the user's.")] = None,
     trust_code: Annotated[
         bool,
@@ -29,7 +32,7 @@ def view_command(
     """
     from ..view.serve import start_view
 
-    server = start_view(store, port=port, method=method, who=who, trust_code=trust_code)
+    server = start_view(store, port=port, method=method, compare=compare, who=who, trust_code=trust_code)
     print(f"heatlas view: {server.url}", flush=True)
     try:
         server.wait()

@@ -23,6 +23,7 @@ from .filters import RowFilter, parse_filter
 from .guard import BodyTooLarge
 from .images import MOST_MAPS, MapPixels, RowImages
 from .manifest_download import download_manifest
+from .second_store import SecondStore
 from .selection import MOST_ROWS, Selections
 from .similar import SimilarMaps
 from .view_rows import ViewRows
@@ -41,10 +42,11 @@ Asked = Mapping[str, Any]
 class ViewApp:
     """The endpoints over one store."""
 
-    def __init__(self, table: ViewRows, images: RowImages, book: DecisionBook):
+    def __init__(self, table: ViewRows, images: RowImages, book: DecisionBook, second: SecondStore | None = None):
         self.table = table
         self.images = images
         self.book = book
+        self.second = second
         self.selections = Selections(table)
         self.similar = SimilarMaps(table, images)
 
@@ -58,6 +60,7 @@ class ViewApp:
             "thumbnail": self.thumbnail, "view": self.view, "map": self.map, "detail": self.detail,
             "source": self.source, "changes": self.changes,
             "nearest": self.nearest, "class_mean": self.class_mean,
+            "second": self.second_row, "second_map": self.second_map,
         }  # fmt: skip
         routes = [Route("/" + name, _file(name), methods=["GET"]) for name in FILES]
         routes.append(Route("/api/store", _answer(lambda request: self.store()), methods=["GET"]))
@@ -74,7 +77,9 @@ class ViewApp:
         return Starlette(routes=routes, exception_handlers=handlers)  # pyright: ignore[reportArgumentType]
 
     def store(self) -> Response:
-        return JSONResponse(describe_store(self.table, self.selections, decisions=True))
+        return JSONResponse(
+            describe_store(self.table, self.selections, decisions=True, other=self.second.uri if self.second else "")
+        )
 
     def select(self, asked: Asked) -> Response:
         """Counts of what matches: totals, histograms of the columns named, classes."""
@@ -136,6 +141,19 @@ class ViewApp:
         mean, _ = self.similar.class_mean(label)
         pixels = (mean * 255).round().astype("uint8")
         return _pixels(MapPixels(pixels.tobytes(), mean.shape[0], mean.shape[1], (True,)))
+
+    def second_row(self, n: int) -> Response:
+        """The same image in the second store; null where it is not there."""
+        rows = self.table.ask("SELECT id, target FROM items WHERE n = ?", [n])
+        if self.second is None or not rows:
+            return JSONResponse(None)
+        return JSONResponse(self.second.row_of(rows[0]["id"], self.table.rows.class_name(rows[0]["target"])))
+
+    def second_map(self, n: int) -> Response:
+        """The map of a row of the second store."""
+        if self.second is None:
+            raise UsageError("there is no second store; start with --compare")
+        return _pixels(self.second.images.map(n))
 
     def decide(self, asked: Asked) -> Response:
         """Record one decision about rows, or about all that match a filter."""

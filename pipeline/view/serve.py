@@ -47,6 +47,7 @@ def start_view(
     *,
     port: int = 0,
     method: str | None = None,
+    compare: str | os.PathLike[str] | StoreReader | None = None,
     who: str | None = None,
     trust_code: bool = False,
 ) -> ViewServer:
@@ -56,6 +57,7 @@ def start_view(
         out: Directory or URI of a run's store, or the store opened.
         port: 1 to 65535; 0 for a free one.
         method: Whose rows, where the store has several; None for the method with the most.
+        compare: Another store over the same images, shown beside it; None for none.
         who: Name of the decisions made in the page; None for the user of this process.
         trust_code: Whether a source written in Python, which the store names, may be run to read its images.
 
@@ -72,6 +74,7 @@ def start_view(
     from .decision_book import DecisionBook
     from .guard import LoopbackGuard, new_token
     from .images import RowImages
+    from .second_store import SecondStore
     from .view_rows import ViewRows
 
     listening = _listen(port)
@@ -80,7 +83,12 @@ def start_view(
         table = ViewRows(atlas, method)
         token = new_token()
         images, book = RowImages(atlas, table, trust_code=trust_code), DecisionBook(atlas, table, who=who)
-        app = LoopbackGuard(ViewApp(table, images, book).starlette(), token)
+        second = None
+        if compare is not None:
+            other = compare if isinstance(compare, StoreReader) else open_store(compare)
+            other_table = ViewRows(other)
+            second = SecondStore(other_table, RowImages(other, other_table))
+        app = LoopbackGuard(ViewApp(table, images, book, second).starlette(), token)
     except BaseException:
         listening.close()
         raise

@@ -26,7 +26,7 @@ from heatlas.pipeline.view.serve import ViewServer, start_view
 from heatlas.pipeline.view.view_rows import ViewRows
 from PIL import Image
 
-from ..support.reported_store import HOSTILE_IDS, write_reported
+from ..support.reported_store import HOSTILE_CLASS, HOSTILE_IDS, write_reported
 
 
 class Client:
@@ -563,3 +563,28 @@ def test_a_store_opened_in_python_is_viewed_and_linked(store: Path) -> None:
         assert server.url not in repr(server)
     finally:
         server.stop()
+
+
+def test_a_second_store_is_shown_beside_the_first(store: Path, tmp_path: Path) -> None:
+    other = write_reported(tmp_path / "other", tmp_path / "images", 30)
+    server = start_view(str(store), compare=str(other))
+    try:
+        client = Client(server)
+        assert json.loads(client.send("GET", "api/store")[2])["other"] == str(other)
+        table, _ = client.arrow("rows", {"filter": {}, "sort": "id", "count": 60})
+        shared = set(heatlas.open(str(other)).table(["id"])["id"].to_pylist())
+        for row in table.to_pylist()[::7]:
+            found = json.loads(client.send("GET", f"api/second/{row['n']}")[2])
+            assert (found is not None) == (row["id"] in shared)
+            if found and found["status"] == "ok":
+                status, headers, content = client.send("GET", f"api/second_map/{found['n']}")
+                assert status == 200
+                assert len(content) == int(headers["x-heatlas-height"]) * int(headers["x-heatlas-width"])
+                assert found["prediction"] == ["ant", HOSTILE_CLASS, "cat\u202etac"][row["prediction"]]
+    finally:
+        server.stop()
+
+
+def test_without_a_second_store_none_is_answered(client: Client) -> None:
+    assert json.loads(client.send("GET", "api/second/0")[2]) is None
+    assert client.send("GET", "api/second_map/0")[0] == 400

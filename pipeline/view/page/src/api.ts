@@ -70,6 +70,12 @@ export async function fullMap(n: number): Promise<MapPixels> {
   return pixels(await checked(await fetch(`api/map/${n}`)));
 }
 
+export interface SecondRow { n: number; method: string; explained: string; prediction: string; confidence: number | null; status: string }
+
+export async function secondMap(n: number): Promise<MapPixels> {
+  return pixels(await checked(await fetch(`api/second_map/${n}`)));
+}
+
 export async function classMean(label: number): Promise<MapPixels> {
   return pixels(await checked(await fetch(`api/class_mean/${label}`)));
 }

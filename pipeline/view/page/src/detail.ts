@@ -1,5 +1,5 @@
 // One image, large: its map over it, what the model said, the metrics, and why it stands in a queue.
-import { fullMap, get, maps, type Detail, type MapPixels, type Store } from "./api";
+import { fullMap, get, maps, secondMap, type Detail, type MapPixels, type SecondRow, type Store } from "./api";
 import { clipped, el, figure, foreign, nodes } from "./dom";
 import { drawOutline, STRONGEST, type Colours } from "./colours";
 
@@ -68,12 +68,28 @@ export class DetailView {
         ...detail.clusters.flatMap((cluster) => said("cluster", this.store.clusters.find(({ name }) => name === cluster)?.title ?? cluster))),
       ...this.actions.extra(detail),
       ...detail.queues.map(({ queue, rank, reason }) => el("p", { className: "reason" }, el("b", {}, `${clipped(queue, 40)} #${rank}: `), clipped(reason, 400))),
+      this.store.other ? this.second(detail.n) : null,
       this.map ? this.similar(detail.n) : null,
       el("table", { className: "metrics" }, el("tbody", {}, ...detail.metrics.filter(({ value }) => value !== null).map(({ name, title, text }) =>
         el("tr", { title: name }, el("td", {}, title), el("td", { className: "n" }, text)))))));
     this.root.hidden = false;
     this.root.scrollTop = kept;
     this.draw();
+  }
+
+  // The same image in the second store: its map over the same image, and what that run said.
+  private second(n: number): HTMLElement {
+    const place = el("section", { className: "second" }, el("h3", {}, "Second store"), el("p", { className: "small" }, foreign(this.store.other, 80)));
+    get<SecondRow | null>(`second/${n}`).then(async (row) => {
+      if (!row) { place.append(el("p", {}, "The image is not in it.")); return; }
+      const canvas = el("canvas", { className: "overlay", role: "img", "aria-label": "The second store's map over the image" });
+      const found = row.status === "ok" ? await secondMap(row.n) : null;
+      if (found?.maps[0]) this.compose(canvas, found);
+      place.append(...nodes(found?.maps[0] ? el("div", { className: "panes" }, canvas) : el("p", {}, `No map: ${row.status}`),
+        el("dl", { className: "facts" }, el("dt", {}, "explained class"), el("dd", {}, foreign(row.explained, 40), row.confidence === null ? "" : `, confidence ${figure(row.confidence)}`),
+          el("dt", {}, "prediction"), el("dd", {}, foreign(row.prediction, 40)))));
+    }).catch((error: Error) => place.append(el("p", {}, error.message)));
+    return place;
   }
 
   // Asked for only when it is opened, because the first answer reads the maps of all rows.
@@ -106,25 +122,38 @@ export class DetailView {
     const width = ratio >= 1 ? SIDE : Math.round(SIDE * ratio), height = ratio >= 1 ? Math.round(SIDE / ratio) : SIDE;
     for (const canvas of [this.plain, this.canvas]) { canvas.width = width; canvas.height = height; }
     const plain = this.plain.getContext("2d")!, context = this.canvas.getContext("2d")!;
-    if (this.image) {
-      plain.drawImage(this.image, 0, 0, width, height);
-      context.filter = this.options.opacity() > 0 ? "grayscale(1)" : "none";
-      context.drawImage(this.image, 0, 0, width, height);
-      context.filter = "none";
-    }
+    if (this.image) plain.drawImage(this.image, 0, 0, width, height);
+    this.grey(context);
+    if (this.map) this.overlay(context, this.map);
     const pixels = this.map?.maps[0];
-    if (this.map && pixels) {
-      const heat = document.createElement("canvas");
-      this.colours.draw(heat, pixels, this.map.height, this.map.width, Math.max(1, SIDE / Math.max(this.map.height, this.map.width)));
-      context.globalAlpha = this.image ? this.options.opacity() : 1;
-      context.drawImage(heat, 0, 0, width, height);
-      context.globalAlpha = 1;
-      if (this.options.outline()) {
-        drawOutline(context, pixels, this.map.height, this.map.width);
-        drawOutline(plain, pixels, this.map.height, this.map.width);
-      }
-    }
+    if (this.map && pixels && this.options.outline()) drawOutline(plain, pixels, this.map.height, this.map.width);
     this.canvas.setAttribute("aria-label", `The map for ${this.className(this.detail.targets.find(({ n }) => n === this.detail!.n)!.target)} over the image`);
     this.plain.setAttribute("aria-label", "The image as the model sees it");
+  }
+
+  private grey(context: CanvasRenderingContext2D): void {
+    if (!this.image) return;
+    context.filter = this.options.opacity() > 0 ? "grayscale(1)" : "none";
+    context.drawImage(this.image, 0, 0, context.canvas.width, context.canvas.height);
+    context.filter = "none";
+  }
+
+  private overlay(context: CanvasRenderingContext2D, map: MapPixels): void {
+    const pixels = map.maps[0];
+    if (!pixels) return;
+    const heat = document.createElement("canvas");
+    this.colours.draw(heat, pixels, map.height, map.width, Math.max(1, SIDE / Math.max(map.height, map.width)));
+    context.globalAlpha = this.image ? this.options.opacity() : 1;
+    context.drawImage(heat, 0, 0, context.canvas.width, context.canvas.height);
+    context.globalAlpha = 1;
+    if (this.options.outline()) drawOutline(context, pixels, map.height, map.width);
+  }
+
+  private compose(canvas: HTMLCanvasElement, map: MapPixels): void {
+    canvas.width = this.canvas.width;
+    canvas.height = this.canvas.height;
+    const context = canvas.getContext("2d")!;
+    this.grey(context);
+    this.overlay(context, map);
   }
 }

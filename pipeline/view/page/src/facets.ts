@@ -39,7 +39,7 @@ export class Facets {
       this.place, el("p", {}, this.more),
       el("section", { className: "facet" }, el("h3", {}, "Classes (by label)"), this.classSearch,
         el("div", { className: "scroll", tabIndex: 0 }, el("table", { className: "classes" },
-          el("thead", {}, el("tr", {}, ...["Mean map", "Class", "Rows", "Correct", "Off-object"].map((name, at) => el("th", { scope: "col", className: at > 1 ? "n" : "" }, name)))), this.classBody))),
+          el("thead", {}, el("tr", {}, ...["Map", "Class", "Rows", "Correct", "Off-object"].map((name, at) => el("th", { scope: "col", className: at > 1 ? "n" : "" }, name)))), this.classBody))),
       el("section", { className: "facet" }, el("h3", {}, "Condition in SQL"), this.sql, this.error)));
     for (const column of store.columns) if (column.open || state.view.filter.ranges[column.name]) this.open(column.name);
     this.list();
