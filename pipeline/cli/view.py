@@ -36,6 +36,8 @@ def view_command(
     print(f"heatlas view: {server.url}", flush=True)
     try:
         server.wait()
+    except KeyboardInterrupt:
+        print("heatlas view: ended")
     finally:
         server.stop()
     return 0

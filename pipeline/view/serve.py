@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...errors import UsageError
@@ -23,11 +24,13 @@ class ViewServer:
     """With the token; whoever has it may read the store and record decisions."""
     _server: object = field(repr=False)
     _thread: threading.Thread = field(repr=False)
+    _close: Callable[[], None] = field(repr=False)
 
     def stop(self) -> None:
         """Stop answering and free the port."""
         self._server.should_exit = True  # pyright: ignore[reportAttributeAccessIssue]
         self._thread.join(10)
+        self._close()
 
     def wait(self) -> None:
         """Serve until the process is interrupted."""
@@ -92,6 +95,12 @@ def start_view(
     except BaseException:
         listening.close()
         raise
+
+    def close() -> None:
+        table.close()
+        if second is not None:
+            second.table.close()
+
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True, name="heatlas view")
@@ -99,7 +108,7 @@ def start_view(
     end = time.monotonic() + START_SECONDS
     while not server.started and thread.is_alive() and time.monotonic() < end:
         time.sleep(0.01)
-    return ViewServer(f"http://{HOST}:{listening.getsockname()[1]}/{token}/", server, thread)
+    return ViewServer(f"http://{HOST}:{listening.getsockname()[1]}/{token}/", server, thread, close)
 
 
 def _listen(port: int) -> socket.socket:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -346,3 +349,18 @@ def test_a_painted_region_becomes_a_mask_in_source_pixels(tab: Page, fresh: Path
         assert columns.mean() == pytest.approx(7.5, abs=1.5)
     finally:
         server.stop()
+
+
+def test_the_command_prints_its_address_and_ends_quietly_on_ctrl_c(fresh: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "heatlas", "view", str(fresh), "--who", "ada"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    url = process.stdout.readline().split(": ", 1)[1].strip()
+    with urllib.request.urlopen(f"{url}api/store") as answer:
+        assert json.load(answer)["images"] == 60
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "ended" in out
+    assert "error" not in err
+    assert "Traceback" not in err
