@@ -20,7 +20,7 @@ BAR = (90, 8)
 INK, SOFT = (20, 20, 22), (100, 100, 106)
 
 
-def captioned(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
+def draw_captioned(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
     """The image, to its right the map over it with the outline of the strongest 20 %, below the scale from 0 to 1 and the caption.
 
     Args:

@@ -15,7 +15,7 @@ from ..storage.atomic_write import put
 from ..storage.location import child, locate
 from ..store.reader import open_store
 from ..text import class_name, harmless, shown
-from .captioned import captioned
+from .captioned import draw_captioned
 from .overlay import beside, file_name
 from .stored_images import reader_of, rows_of, stored_preprocess
 
@@ -102,7 +102,7 @@ def draw(
         picture = beside(view, row["heat"])
     else:
         text = harmless(f"{caption(row, names)}. {row['id']}", lines=False)
-        picture = captioned(view, row["heat"], text)
+        picture = draw_captioned(view, row["heat"], text)
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 

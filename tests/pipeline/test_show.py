@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.pictures.captioned import captioned
+from heatlas.pipeline.pictures.captioned import draw_captioned
 from heatlas.pipeline.pictures.overlay import GAP, beside, colour, draw_overlay, file_name
 from heatlas.pipeline.pictures.show import show_overlays
 from heatlas.pipeline.pictures.stored_images import stored_preprocess
@@ -232,7 +232,7 @@ def test_a_picture_explains_itself() -> None:
     heat = np.zeros((10, 10), np.float32)
     heat[:, 8:] = 1.0
     image = Image.new("RGB", (300, 300), (90, 90, 90))
-    picture = np.asarray(captioned(image, heat, "ant (0.75), label bee")).astype(int)
+    picture = np.asarray(draw_captioned(image, heat, "ant (0.75), label bee")).astype(int)
     overlay = picture[:300, 300 + GAP :]
     white = (overlay == 255).all(axis=2)
     columns = np.flatnonzero(white[150])
@@ -241,12 +241,12 @@ def test_a_picture_explains_itself() -> None:
     assert not white[:, :200].any()
     bar = picture[300 + 6 + 17 + 4 + 3, 18 : 18 + 90]
     assert bar[:3].sum() < bar[-3:].sum()
-    other = np.asarray(captioned(image, heat, "bee (0.75), label ant")).astype(int)
+    other = np.asarray(draw_captioned(image, heat, "bee (0.75), label ant")).astype(int)
     assert (picture[:300] == other[:300]).all()
     assert (picture[300:] != other[300:]).any()
 
 
 def test_a_long_caption_is_wrapped_and_a_small_image_enlarged() -> None:
-    picture = captioned(Image.new("RGB", (24, 16)), np.ones((8, 12), np.float32), "word " * 200)
+    picture = draw_captioned(Image.new("RGB", (24, 16)), np.ones((8, 12), np.float32), "word " * 200)
     assert picture.width == 2 * 224 + GAP
     assert picture.height < 149 + 12 + 17 * 5 + 2
