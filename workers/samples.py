@@ -53,7 +53,7 @@ class Row:
     prediction: int | None = None
     target: int | None = None
     score: float | None = None
-    """Softmax probability of the target, in [0, 1]."""
+    """Confidence in the target, in [0, 1]; what it means the run's settings say."""
     logit: float | None = None
     map: np.ndarray | None = None
     """`(height, width)` float32 in [0, 1] at network-input resolution."""
@@ -64,6 +64,17 @@ class Row:
     """Forward passes spent on this row, padding not counted."""
     seconds: float = 0.0
     device: str = ""
+    precision: str = ""
+    top: tuple[tuple[int, float], ...] = ()
+    """The classes that the model ranks highest, with its confidence in each."""
+    label_confidence: float | None = None
+    """Confidence in the labelled class, in [0, 1]."""
+    features: np.ndarray | None = None
+    """`(width,)` float32: the penultimate features of the whole image."""
+    source_size: int | None = None
+    """Bytes that were read of the image."""
+    source_hash: str | None = None
+    """Their sha256 (hex)."""
     surrogate_error: float | None = None
     """Expected RMS error of the map where the budget left masks out; None where all were scored."""
     floors: dict[str, dict[str, float | None]] | None = None

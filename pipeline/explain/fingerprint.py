@@ -74,6 +74,7 @@ def store_layout(
     score: str = "softmax",
     extra: tuple[tuple[str, str], ...] = (),
     labels: str = "",
+    feature_width: int | None = None,
 ) -> StoreLayout:
     """The files' columns, and metadata by which they can be understood without this program."""
     provenance = {
@@ -109,6 +110,7 @@ def store_layout(
         map_size=settings.store.map_size,
         with_map=settings.store.map,
         with_png=settings.store.map_png,
+        feature_width=feature_width,
         metadata={
             "metrics": {name: metric_facts(name) for name in columns},
             "class_names": list(class_names or ()),

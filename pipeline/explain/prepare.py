@@ -17,6 +17,7 @@ from ...engine.metrics import spelt_out
 from ...engine.metrics.evaluate import find_metric
 from ...engine.scoring.confidence import CONFIDENCES
 from ...engine.scoring.scoring_options import Scoring
+from ...engine.scoring.whole_image import class_overview
 from ...errors import DataError, UsageError
 from ...workers.models.load import LoadedModel, ModelSpec, load_model, remote_file
 from ...workers.protocols import ShardSink
@@ -35,7 +36,10 @@ from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
 from ..storage.location import locate
 from ..store.committed_shards import done_shards
+from ..store.footer_reader import part_summaries
 from ..store.parquet_sink import ParquetSink
+from ..store.part_origin import run_identity
+from ..store.run_file import stored_fingerprint
 from ..terminal_log import say
 from ..text import counted
 from .dispatch import work_through
@@ -63,7 +67,13 @@ class PreparedRun:
     """Without its module, which belongs to the workers."""
 
     def undone(self) -> list[Shard]:
+        """Shards that are not committed.
+
+        Raises:
+            StorageError: If a file that stands for one of the others is damaged, or belongs to another run or shard.
+        """
         done = done_shards(self.settings.out)
+        part_summaries(self.settings.out, done)
         return [shard for shard in self.shards if shard.index not in done]
 
     def headline(self, todo: Sequence[Shard]) -> str:
@@ -87,7 +97,7 @@ class PreparedRun:
 
     def again(self, retry: Retry) -> RunTotals:
         """Explain error rows once more. Most may fail again, so no share of failures is too large."""
-        sink = RetrySink(self.settings.out, self.sink.layout)
+        sink = RetrySink(self.settings.out, self.sink.layout, self.sink.run)
         return self._work(
             retry.shards, lambda shard: retry.samples[shard.index], sink, RunTotals(images=len(retry)), 1.0
         )
@@ -149,18 +159,29 @@ def prepare_run(settings: Settings) -> PreparedRun:
         if note:
             say(f"note: {note}")
     shards = shards_of(listed, settings.shard_size)
-    layout = store_layout(settings, metrics, model, fit, labels.class_names, score, stored_extra(listed), labels.how)
+    layout = store_layout(
+        settings,
+        metrics,
+        model,
+        fit,
+        labels.class_names,
+        score,
+        stored_extra(listed),
+        labels.how,
+        feature_width(settings, model, score),
+    )
+    fingerprint = run_fingerprint(settings, metrics, model, fit, labels.listing, shards, data_root, score)
     return PreparedRun(
         settings=settings,
         listing=labels.listing,
         shards=shards,
-        fingerprint=run_fingerprint(settings, metrics, model, fit, labels.listing, shards, data_root, score),
+        fingerprint=fingerprint,
         spec=replace(
             worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
             shard_size=max(map(len, shards)),
         ),
         reader=reader,
-        sink=ParquetSink(settings.out, layout),
+        sink=ParquetSink(settings.out, layout, run_identity(stored_fingerprint(fingerprint))),
         layer_count=len(fit.blocks or ()),
         labels=labels,
         model=replace(model, module=nn.Identity()),
@@ -189,6 +210,15 @@ def check_explainer(settings: Settings, model: LoadedModel) -> None:
         raise UsageError(
             f"the explainer {settings.explainer} was trained for method {stored.method}; use --method {stored.method}"
         )
+
+
+def feature_width(settings: Settings, model: LoadedModel, confidence: str) -> int | None:
+    """Numbers in the penultimate features; None where they are not wanted or the layer that gives the logits cannot be found."""
+    if not settings.store.features:
+        return None
+    empty = torch.zeros(model.preprocess.channels, *model.preprocess.size)
+    features = class_overview(model.module, CONFIDENCES[confidence], empty).features
+    return None if features is None else len(features)
 
 
 def named_by_user(settings: Settings) -> tuple[str, ...]:
@@ -249,6 +279,8 @@ def worker_spec(
         seed=settings.seed,
         floors_below=chosen_below(listing, settings.chance_maps),
         sanity_below=chosen_below(listing, settings.sanity),
+        top_k=settings.store.top_k,
+        features=settings.store.features,
         threads=settings.cpus_per_worker,
         device=settings.device,
     )

@@ -69,6 +69,8 @@ class RetrySink:
 
     out: str
     layout: StoreLayout
+    run: str | None = None
+    """Identity of the run that computes the rows; None: that of the directory."""
 
     def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
         """Replace the file of `shard`.
@@ -80,4 +82,4 @@ class RetrySink:
             StorageError: When storage fails, or the file is damaged; it is then as it was.
         """
         new = build_table(rows, self.layout)
-        return change_shard(self.out, shard.index, lambda stored: merge(stored, new))
+        return change_shard(self.out, shard.index, lambda stored: merge(stored, new), run=self.run)

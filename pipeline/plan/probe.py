@@ -127,7 +127,7 @@ def _look(run: PreparedRun, engine: ModelEngine, sample: Sample) -> tuple[Looked
     except SampleError as error:
         return Looked(sample, status=error.status, error=error.text), None
     seconds = time.perf_counter() - begun
-    ranking = engine.rank_classes(prepared.image)
+    ranking = engine.overview(prepared.image, sample.label).ranking
     facts = {"height": prepared.height, "width": prepared.width, "seconds": seconds}
     prediction = int(ranking.argmax()) if bool(ranking.isfinite().any()) else None
     try:

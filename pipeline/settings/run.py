@@ -79,6 +79,8 @@ class StoreSettings(SettingsGroup):
     map: bool = Field(True, description="Store the map as numbers (float16).")
     map_size: PositiveInt | Literal["input"] = Field(56, description="Height and width; input: the network's own.")
     map_png: bool = Field(True, description="Store the map as an 8-bit PNG, too.")
+    features: bool = Field(True, description="Store the model's penultimate features of each image (float16).")
+    top_k: PositiveInt = Field(5, description="Classes listed with their confidence; all where there are at most 100.")
 
 
 class Settings(MethodChoice):

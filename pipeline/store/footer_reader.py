@@ -15,7 +15,9 @@ from ..storage.backoff import with_retries
 from ..storage.location import bytes_of, is_local, locate
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS, written_by
+from .part_origin import expected_run, foreign
 from .part_summary import SUMMARY_COLUMNS, PartSummary, stored_summaries, stored_summary, summarise
+from .run_file import find_run
 from .schema import metric_columns
 
 TAIL = 32 * 2**10
@@ -28,20 +30,35 @@ def part_summaries(out: str, done: DoneShards, folder: str = MAPS) -> dict[int, 
     """The totals of the committed shards `done` of `folder`, by index.
 
     Raises:
-        StorageError: Naming the first file that cannot be read.
+        StorageError: Naming the first file that cannot be read, or that belongs to another run or shard.
     """
+    run = expected_run(find_run(out)) if folder == MAPS else None
     with ThreadPoolExecutor(READERS, thread_name_prefix="footer") as pool:
-        found = pool.map(lambda file: file_summaries(out, file), done.files)
-        return {index: one for file, parts in zip(done.files, found, strict=True)
-                for index, one in zip(file.shards, parts, strict=True)}  # fmt: skip
+        summaries = pool.map(lambda file: file_summaries(out, file, run), done.files)
+        return {index: summary for file, parts in zip(done.files, summaries, strict=True)
+                for index, summary in zip(file.shards, parts, strict=True)}  # fmt: skip
 
 
-def file_summaries(out: str, file: PartFile) -> list[PartSummary]:
+def file_summaries(out: str, file: PartFile, run: str | None = None) -> list[PartSummary]:
     """The totals of every shard in a file, in order.
 
+    Args:
+        out: The run's directory.
+        file: One of its files.
+        run: What the file must say of its origin, see `expected_run`.
+
     Raises:
-        StorageError: If the file cannot be read; from a FileNotFoundError where there is none.
+        StorageError: If the file cannot be read, from a FileNotFoundError where there is none; or belongs to another run or shard.
     """
+    summaries = _summaries(out, file)
+    for shard, summary in zip(file.shards, summaries, strict=True):
+        if wrong := foreign(summary.origin, run, shard):
+            raise StorageError(f"{file.uri(out)} {wrong}; `heatlas verify {out}` finds all such files; move it away and run the "
+                               f"same `{written_by(file.folder)}` command again, which computes its shard") from None  # fmt: skip
+    return summaries
+
+
+def _summaries(out: str, file: PartFile) -> list[PartSummary]:
     uri = file.uri(out)
     fs, path = locate(uri)
     try:

@@ -14,9 +14,12 @@ from ..storage.atomic_write import put_if_absent
 from ..storage.backoff import with_retries
 from ..storage.location import bytes_of, locate
 from .part_files import PartFile
+from .part_names import MAPS
+from .part_origin import expected_run, foreign
 from .part_reader import shard_tables
 from .part_summary import PartSummary, stored_summaries, stored_summary, summarise, without_summary
 from .rewrite_shard import merged_bytes
+from .run_file import find_run
 
 Shards = dict[int, tuple[pa.Table, PartSummary]]
 
@@ -84,12 +87,14 @@ def parsed_shards(out: str, file: PartFile, data: bytes) -> Shards:
         raise StorageError(f"cannot read {file.uri(out)}: {error}; `heatlas verify {out}` finds all damaged files and says how to "
                            "repair them; then call again") from error  # fmt: skip
     metadata = opened.schema_arrow.metadata
-    if file.first == file.last:
-        table = tables[file.first]
-        return {file.first: (table, stored_summary(metadata) or summarise(table))}
-    return {
-        shard: (tables[shard], one) for shard, one in zip(file.shards, stored_summaries(metadata) or (), strict=True)
-    }
+    one = stored_summary(metadata) if file.first == file.last else None
+    summaries = [one or summarise(tables[file.first])] if file.first == file.last else stored_summaries(metadata) or ()
+    run = expected_run(find_run(out)) if file.folder == MAPS else None
+    for shard, summary in zip(file.shards, summaries, strict=True):
+        if wrong := foreign(summary.origin, run, shard):
+            raise StorageError(f"{file.uri(out)} {wrong}; `heatlas verify {out}` finds all such files and says how to repair the "
+                               "store; then call again")  # fmt: skip
+    return {shard: (tables[shard], summary) for shard, summary in zip(file.shards, summaries, strict=True)}
 
 
 def refuse_mixed(out: str, files: Sequence[PartFile], shards: Shards) -> None:

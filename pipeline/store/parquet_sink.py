@@ -10,8 +10,10 @@ from ..storage.atomic_write import put_if_absent
 from ..storage.location import child
 from .parquet_bytes import table_to_parquet
 from .part_names import part_path
+from .part_origin import PartOrigin, expected_run
 from .part_summary import with_summary
 from .rows_to_table import build_table
+from .run_file import find_run
 from .schema import StoreLayout
 
 
@@ -21,8 +23,12 @@ class ParquetSink:
 
     out: str
     layout: StoreLayout
+    run: str | None = None
+    """Identity of the run that computes the rows; None: that of the directory."""
 
     def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
         """See `ShardSink.commit`."""
-        data = table_to_parquet(with_summary(build_table(rows, self.layout)))
+        run = self.run or expected_run(find_run(self.out))
+        origin = None if run is None else PartOrigin(run, shard.index, "")
+        data = table_to_parquet(with_summary(build_table(rows, self.layout), origin))
         return put_if_absent(child(self.out, part_path(shard.index)), data)

@@ -16,6 +16,7 @@ from ...statuses import OK, STATUSES
 from ..storage.backoff import with_retries
 from ..storage.location import bytes_of, locate
 from .part_files import PartFile
+from .part_origin import foreign
 from .part_reader import shard_tables
 from .part_summary import PartSummary, stored_summaries, stored_summary, summarise
 
@@ -38,8 +39,8 @@ class PartCheck:
     """The smallest and the largest."""
 
 
-def check_part(out: str, file: PartFile, planned: Mapping[int, int]) -> PartCheck:
-    """Read a file whose shards should hold `planned` samples each; problems are returned, not raised."""
+def check_part(out: str, file: PartFile, planned: Mapping[int, int], run: str | None = None) -> PartCheck:
+    """Read a file whose shards should hold `planned` samples each, of the run of that identity; problems are returned, not raised."""
     uri = file.uri(out)
     fs, path = locate(uri)
     try:
@@ -54,9 +55,13 @@ def check_part(out: str, file: PartFile, planned: Mapping[int, int]) -> PartChec
         says = _says(opened, file)
         for place, (shard, table) in enumerate(shard_tables(opened, file)):
             table.validate(full=True)
-            summaries.append(summarise(table))
+            said = says[place]
+            origin = None if said is None else said.origin
+            summaries.append(summarise(table, origin=origin))
             where = "" if file.first == file.last else f"shard {shard} "
-            problems += [f"{where}{one}" for one in _problems(table, summaries[-1], says[place], planned[shard])]
+            if wrong := foreign(origin, run, shard):
+                problems.append(f"{where}{wrong}")
+            problems += [f"{where}{text}" for text in _problems(table, summaries[-1], said, planned[shard])]
             ends = pc.min_max(table["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
             limits += [one for one in ends.values() if one is not None]
     except Exception as error:  # damaged bytes may fail anywhere in the decoders, with any error

@@ -6,13 +6,14 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from ...errors import shortened
 from ...statuses import OK
+from .part_origin import PartOrigin, ids_digest
 from .row_digest import NUMBERS, combined, row_digests
 from .schema import metric_columns
 
@@ -39,9 +40,11 @@ class PartSummary:
     seconds: float
     digest: str | None
     """Of the logical content; None where only some columns were read."""
+    origin: PartOrigin | None = None
+    """Run and shard; None in stores of version 2 and in evaluations."""
 
 
-def summarise(table: pa.Table, *, digest: bool = True) -> PartSummary:
+def summarise(table: pa.Table, *, digest: bool = True, origin: PartOrigin | None = None) -> PartSummary:
     """The totals of a part from its rows; without `digest` the columns without maps suffice."""
     rows = table.select([name for name in table.column_names if name in SUMMARY_COLUMNS]).to_pylist()
     values = {
@@ -56,12 +59,13 @@ def summarise(table: pa.Table, *, digest: bool = True) -> PartSummary:
         forwards=sum(row["n_forwards"] for row in rows),
         seconds=math.fsum(row["seconds"] for row in rows),
         digest=combined(row_digests(table)) if digest else None,
+        origin=None if origin is None else replace(origin, ids=ids_digest(row["id"] for row in rows)),
     )  # fmt: skip
 
 
-def with_summary(table: pa.Table) -> pa.Table:
-    """The table with its totals in the schema metadata, which end up in the Parquet footer."""
-    summary = json.dumps(asdict(summarise(table)), sort_keys=True).encode()
+def with_summary(table: pa.Table, origin: PartOrigin | None = None) -> pa.Table:
+    """The table with its totals and its origin in the schema metadata, which end up in the Parquet footer."""
+    summary = json.dumps(asdict(summarise(table, origin=origin)), sort_keys=True).encode()
     return table.replace_schema_metadata({**(table.schema.metadata or {}), SUMMARY_KEY: summary})
 
 
@@ -74,9 +78,9 @@ def stored_summary(metadata: Mapping[bytes, bytes] | None) -> PartSummary | None
 
 
 def _summary_of(facts: dict[str, Any]) -> PartSummary:
-    return PartSummary(
-        **{**facts, "metrics": {name: (total, count) for name, (total, count) in facts["metrics"].items()}}
-    )
+    origin = facts.get("origin")
+    metrics = {name: (total, count) for name, (total, count) in facts["metrics"].items()}
+    return PartSummary(**{**facts, "metrics": metrics, "origin": None if origin is None else PartOrigin(**origin)})
 
 
 def with_summaries(schema: pa.Schema, summaries: Iterable[PartSummary]) -> pa.Schema:

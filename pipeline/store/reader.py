@@ -15,6 +15,7 @@ from ...statuses import OK
 from .committed_shards import done_shards, read_file_schema
 from .evaluation_columns import AddedColumns
 from .evaluations import KEYS
+from .footer_reader import part_summaries
 from .part_files import DoneShards, PartFile
 from .part_reader import open_file, read_rows
 from .run_file import read_run
@@ -46,7 +47,7 @@ def open_store(uri: str | os.PathLike[str], kind: type[StoreReader] | None = Non
         kind: What to open it as.
 
     Raises:
-        StorageError: If there is no run, or none of its shards is finished yet.
+        StorageError: If there is no run, none of its shards is finished yet, or a file belongs to another run or shard.
     """
     out = os.fspath(uri)
     run = read_run(out)
@@ -54,6 +55,7 @@ def open_store(uri: str | os.PathLike[str], kind: type[StoreReader] | None = Non
     if not done:
         raise StorageError(f"{out} has no finished shard yet; wait for the run, or continue it with the same "
                            "`heatlas explain` command")  # fmt: skip
+    part_summaries(out, done)  # refuses parts of another run
     return (kind or StoreReader)(out, run, done)
 
 

@@ -17,15 +17,17 @@ from .evaluations import KEYS
 from .parquet_bytes import table_to_parquet, tables_to_parquet
 from .part_files import PartFile
 from .part_names import MAPS
+from .part_origin import expected_run, foreign
 from .part_reader import shard_tables
-from .part_summary import PartSummary, stored_summaries, summarise, with_summaries, with_summary
+from .part_summary import PartSummary, stored_summaries, stored_summary, summarise, with_summaries, with_summary
+from .run_file import find_run
 
 Change = Callable[[pa.Table], pa.Table | None]
 LOOKS = 5
 """Times that a file may go from under us, because it was merged into another one."""
 
 
-def change_shard(out: str, index: int, change: Change, folder: str = MAPS) -> bool:
+def change_shard(out: str, index: int, change: Change, folder: str = MAPS, run: str | None = None) -> bool:
     """Replace the rows of a shard by what `change` makes of them, in one atomic step.
 
     Args:
@@ -33,6 +35,7 @@ def change_shard(out: str, index: int, change: Change, folder: str = MAPS) -> bo
         index: A committed shard.
         change: Gets the rows, gives the new ones, or None to leave them. May be called again.
         folder: Where in `out` the parts lie.
+        run: Identity of the run that changes the rows; None: that of the directory.
 
     Returns:
         Whether something was written.
@@ -40,29 +43,37 @@ def change_shard(out: str, index: int, change: Change, folder: str = MAPS) -> bo
     Raises:
         StorageError: When storage fails, or the file is damaged; it is then as it was.
     """
+    run = run or (expected_run(find_run(out)) if folder == MAPS else None)
     for look in range(LOOKS):
         file = file_of(out, index, folder)
         try:
-            return exchange(file.uri(out), lambda data, file=file: _changed(out, file, index, change, data))
+            return exchange(file.uri(out), lambda data, file=file: _changed(out, file, index, change, data, run))
         except StorageError as error:
             if not isinstance(error.__cause__, FileNotFoundError) or look == LOOKS - 1:
                 raise
     raise AssertionError  # the last look returns or raises
 
 
-def _changed(out: str, file: PartFile, index: int, change: Change, data: bytes) -> bytes | None:
+def _changed(out: str, file: PartFile, index: int, change: Change, data: bytes, run: str | None) -> bytes | None:
     try:
         opened = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
         tables = dict(shard_tables(opened, file))
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {file.uri(out)}: {error}; see `heatlas verify {out}`") from error
+    metadata = opened.schema_arrow.metadata
+    one = stored_summary(metadata) if file.first == file.last else None
+    several = stored_summaries(metadata) or () if file.first != file.last else ()
+    summaries = dict(zip(file.shards, several, strict=True)) if several else {}
+    summary = one or summaries.get(index)
+    origin = summary.origin if summary else None
+    if wrong := foreign(origin, run, index):
+        raise StorageError(f"{file.uri(out)} {wrong}; see `heatlas verify {out}`")
     new = change(tables[index])
     if new is None:
         return None
     if file.first == file.last:
-        return table_to_parquet(with_summary(new))
-    summaries = dict(zip(file.shards, stored_summaries(opened.schema_arrow.metadata) or (), strict=True))
-    return merged_bytes({**tables, index: new}, {**summaries, index: summarise(new)})
+        return table_to_parquet(with_summary(new, origin))
+    return merged_bytes({**tables, index: new}, {**summaries, index: summarise(new, origin=origin)})
 
 
 def merged_bytes(tables: dict[int, pa.Table], summaries: dict[int, PartSummary]) -> bytes:

@@ -28,15 +28,18 @@ def combined(digests: Iterable[bytes]) -> str:
 
 
 def row_digests(table: pa.Table) -> Iterator[bytes]:
-    """Sha256 of every row: plain columns as JSON with exact floats, maps as float16, PNGs as the pixels they decode to."""
-    plain = [name for name in sorted(table.column_names) if name not in VOLATILE | {"map", "map_png"}]
+    """Sha256 of every row: plain columns as JSON with exact floats, maps and features as float16, PNGs as the pixels they decode to."""
+    plain = [name for name in sorted(table.column_names) if name not in VOLATILE | {"map", "map_png", "features"}]
     rows = table.select(plain).to_pylist()
     maps = _map_bytes(table["map"]) if "map" in table.column_names else [b""] * len(rows)
     pngs = table["map_png"].to_pylist() if "map_png" in table.column_names else [None] * len(rows)
+    features = _map_bytes(table["features"]) if "features" in table.column_names else None
     for row, map_bytes, png in zip(rows, maps, pngs, strict=True):
         if row.get("error") is not None:
             row["error"] = NUMBERS.sub("#", row["error"])
         fields = (json.dumps(row, sort_keys=True).encode(), map_bytes, _pixels(png))
+        if features is not None:
+            fields = (*fields, next(features))
         digest = hashlib.sha256()
         for one in fields:  # lengths first, so that no byte can move from one field to the next unseen
             digest.update(len(one).to_bytes(8, "little") + one)

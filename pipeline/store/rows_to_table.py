@@ -13,7 +13,7 @@ from PIL import Image
 
 from ...statuses import OK
 from ...workers.samples import Row
-from .schema import _AFTER_METRICS, _BEFORE_MAPS, _PNG_TYPE, EXTRA_TYPES, MethodColumn, StoreLayout
+from .schema import _AFTER_METRICS, _BEFORE_MAPS, _PNG_TYPE, _WHOLE_IMAGE, EXTRA_TYPES, MethodColumn, StoreLayout
 
 
 def build_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
@@ -27,7 +27,7 @@ def build_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
     """
     schema = layout.schema()
     maps = [_checked_map(row, layout) for row in rows]
-    columns = {name: _plain_column(name, rows, layout) for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)}
+    columns = {name: _plain_column(name, rows, layout) for name, _ in (*_BEFORE_MAPS, *_WHOLE_IMAGE, *_AFTER_METRICS)}
     for name in layout.metrics:
         columns[name] = [_finite(row.metrics.get(name)) if row.status == OK else None for row in rows]
     arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
@@ -37,6 +37,8 @@ def build_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
         arrays[name] = pa.array([_extra_value(row, place, name) for row in rows], EXTRA_TYPES[kind])
     if layout.floors:
         arrays["floors"] = pa.array([_floors_value(row, layout) for row in rows], layout.floors_type)
+    if layout.feature_width:
+        arrays["features"] = _features_column(rows, layout.feature_width)
     if layout.with_map:
         arrays["map"] = _map_column(maps, layout.map_shape)
     if layout.with_png:
@@ -56,10 +58,44 @@ def _plain_column(name: str, rows: Sequence[Row], layout: StoreLayout) -> list[A
             return [sum(row.mask_counts) for row in rows]
         case "error":  # texts of the operating system may hold file names that are not UTF-8
             return [None if row.error is None else row.error.encode("utf-8", "replace").decode() for row in rows]
-        case "score" | "logit" | "surrogate_error":
+        case "label_name":
+            return [_class_name(row.sample.label, layout) for row in rows]
+        case "prediction_name":
+            return [_class_name(row.prediction, layout) for row in rows]
+        case "top_k":
+            return [_top_value(row, layout) for row in rows]
+        case "score" | "logit" | "surrogate_error" | "label_confidence":
             return [_finite(getattr(row, name)) for row in rows]
         case _:
             return [getattr(row, name) for row in rows]
+
+
+def _class_name(index: int | None, layout: StoreLayout) -> str | None:
+    names = layout.metadata.get("class_names") or ()
+    return names[index] if index is not None and 0 <= index < len(names) else None
+
+
+def _top_value(row: Row, layout: StoreLayout) -> list[dict[str, Any]] | None:
+    """Null where the model was not asked, or gave nothing finite."""
+    listed = [
+        {"index": index, "name": _class_name(index, layout), "confidence": _finite(value)} for index, value in row.top
+    ]
+    return listed or None
+
+
+def _features_column(rows: Sequence[Row], width: int) -> pa.Array:
+    """Null where there are none, or one does not fit into float16."""
+    flat, missing = np.zeros((len(rows), width), dtype=np.float16), []
+    for place, row in enumerate(rows):
+        if row.features is not None and row.features.shape != (width,):
+            raise ValueError(f"the features of {row.sample.id!r} are {row.features.shape}, the layout says {(width,)}")
+        with np.errstate(over="ignore"):
+            values = None if row.features is None else row.features.astype(np.float16)
+        fits = values is not None and bool(np.isfinite(values).all())
+        missing.append(not fits)
+        if fits:
+            flat[place] = values
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), width, mask=pa.array(missing, pa.bool_()))
 
 
 def _method_column(column: MethodColumn, rows: Sequence[Row]) -> pa.Array:

@@ -52,8 +52,8 @@ def claim_run(out: str, fingerprint: Mapping[str, Any], settings: Mapping[str, A
         RunMismatchError: If the directory belongs to another run, naming what differs, or holds something else.
         StorageError: If storage fails.
     """
-    ours = _as_stored({**fingerprint, "versions": versions()})
-    stored = _read_if_there(out)
+    ours = stored_fingerprint(fingerprint)
+    stored = find_run(out)
     if stored is None:
         _refuse_foreign_content(out)
         run = {"schema_version": SCHEMA_VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,6 +65,11 @@ def claim_run(out: str, fingerprint: Mapping[str, Any], settings: Mapping[str, A
     return "resumed"
 
 
+def stored_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The fingerprint as `_run.json` holds it, library versions added."""
+    return _as_stored({**fingerprint, "versions": versions()})
+
+
 def read_run(out: str) -> dict[str, Any]:
     """The content of `_run.json`: `schema_version`, `created`, `fingerprint` (with `versions`) and `settings`.
 
@@ -72,14 +77,15 @@ def read_run(out: str) -> dict[str, Any]:
         NoRunError: If there is no such file.
         StorageError: If it is damaged.
     """
-    run = _read_if_there(out)
+    run = find_run(out)
     if run is None:
         raise NoRunError(f"{out} is not a heatlas store: it has no {RUN_FILE}; give the directory that `heatlas explain --out` "
                            "wrote, not a folder in it or above it")  # fmt: skip
     return run
 
 
-def _read_if_there(out: str) -> dict[str, Any] | None:
+def find_run(out: str) -> dict[str, Any] | None:
+    """As `read_run`, but None where there is no such file."""
     uri, remedy = child(out, RUN_FILE), "choose another --out, or delete the directory if nothing in it matters"
     try:
         run = read_object(uri, remedy)

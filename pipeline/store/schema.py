@@ -17,7 +17,8 @@ import pyarrow as pa
 from ...engine.chance_map_names import FLOOR_NAMES
 from ...errors import SettingsError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Of what is written. Stores of version 2 are read, too: they lack the columns of the whole image and the origin of parts."""
 METADATA_KEY = b"heatlas"
 _PNG_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _BEFORE_MAPS: tuple[tuple[str, pa.DataType], ...] = (
@@ -25,16 +26,27 @@ _BEFORE_MAPS: tuple[tuple[str, pa.DataType], ...] = (
     ("method", pa.string()), ("score", pa.float64()), ("logit", pa.float64()), ("status", pa.string()),
     ("error", pa.string()), ("height", pa.int32()), ("width", pa.int32()),
 )  # fmt: skip
+_TOP_TYPE = pa.list_(pa.struct([("index", pa.int32()), ("name", pa.string()), ("confidence", pa.float64())]))
+_WHOLE_IMAGE: tuple[tuple[str, pa.DataType], ...] = (
+    ("source_size", pa.int64()), ("source_hash", pa.string()), ("label_name", pa.string()), ("prediction_name", pa.string()),
+    ("label_confidence", pa.float64()), ("top_k", _TOP_TYPE),
+)  # fmt: skip
+"""What was read and what the model says of it as a whole, equal in all rows of an image."""
 _AFTER_METRICS: tuple[tuple[str, pa.DataType], ...] = (
     ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()),
     ("n_backwards", pa.int64()), ("surrogate_error", pa.float64()),
-    ("seconds", pa.float64()), ("device", pa.string()),
+    ("seconds", pa.float64()), ("device", pa.string()), ("precision", pa.string()),
 )  # fmt: skip
 EXTRA_TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 """What a column of the data set's own may be, by the name that the files' metadata gives it."""
 EXTRA_KEY = "extra_columns"
 METHOD_KEY = "method_columns"
-RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_AFTER_METRICS)) | {"map", "map_png", "floors"}
+RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_WHOLE_IMAGE, *_AFTER_METRICS)) | {
+    "map",
+    "map_png",
+    "floors",
+    "features",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,8 @@ class StoreLayout:
     """Longer side of the stored map in pixels; `input` keeps full resolution. Maps are never enlarged."""
     with_map: bool = True
     with_png: bool = True
+    feature_width: int | None = None
+    """Numbers in `features`, the penultimate features of the whole image; None: no such column."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able facts for the files' metadata: `metrics` (name -> definition id, unit ...), `class_names`, `provenance`."""
 
@@ -103,12 +117,24 @@ class StoreLayout:
         height, width = self.map_shape
         maps = [("map", pa.list_(pa.float16(), height * width))] if self.with_map else []
         pngs = [("map_png", _PNG_TYPE)] if self.with_png else []
+        features = [("features", pa.list_(pa.float16(), self.feature_width))] if self.feature_width else []
         metrics = [(name, pa.float64()) for name in self.metrics]
         floors = [("floors", self.floors_type)] if self.floors else []
         method = [(column.name, column.type) for column in self.method_columns]
         extra = [(name, EXTRA_TYPES[kind]) for name, kind in self.extra]
         return pa.schema(
-            [*_BEFORE_MAPS, *maps, *pngs, *metrics, *floors, *_AFTER_METRICS, *method, *extra],
+            [
+                *_BEFORE_MAPS,
+                *_WHOLE_IMAGE,
+                *features,
+                *maps,
+                *pngs,
+                *metrics,
+                *floors,
+                *_AFTER_METRICS,
+                *method,
+                *extra,
+            ],
             metadata=self._metadata(),
         )
 
@@ -126,6 +152,8 @@ class StoreLayout:
                             "reduction": "area average of the map at input resolution"}  # fmt: skip
         if self.with_png:
             facts["map_png"] = {"height": input_height, "width": input_width, "value_range": [0, 255]}
+        if self.feature_width:
+            facts["features"] = {"width": self.feature_width, "layer": "input of the layer that gives the logits"}
         if self.method_columns:
             facts[METHOD_KEY] = {
                 one.name: {"shape": list(one.shape), "meaning": one.meaning} for one in self.method_columns

@@ -21,6 +21,7 @@ from .completeness import repeated_ids
 from .part_check import PartCheck, check_part
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS, SUCCESS
+from .part_origin import expected_run
 from .part_summary import added_up, without_summary
 from .run_file import read_run
 from .success_file import read_success
@@ -67,7 +68,10 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
     done = done_shards(out)
     with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
         parts = list(
-            pool.map(lambda file: check_part(out, file, plan), (one for one in done.files if in_plan(one, plan)))
+            pool.map(
+                lambda file: check_part(out, file, plan, expected_run(run)),
+                (one for one in done.files if in_plan(one, plan)),
+            )
         )
     totals = {**added_up(one for part in parts for one in part.summaries), "bytes": sum(done.values())}
     problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts)]

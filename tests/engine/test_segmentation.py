@@ -11,7 +11,6 @@ from heatlas.engine.method_fit import check_fit
 from heatlas.engine.methods.registry import make_explainer, settings_class
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.requests import Job
-from heatlas.engine.scoring.class_ranking import rank_classes
 from heatlas.engine.scoring.confidence import (
     SEGMENTATION,
     SIGMOID,
@@ -23,6 +22,7 @@ from heatlas.engine.scoring.confidence import (
 )
 from heatlas.engine.scoring.masked_scorer import Scorer
 from heatlas.engine.scoring.scoring_options import Scoring
+from heatlas.engine.scoring.whole_image import class_overview
 from heatlas.engine.session import ExplainSession
 from heatlas.errors import ModelError
 from hypothesis import given
@@ -222,7 +222,7 @@ def test_methods_that_read_classifiers_refuse_dense_models() -> None:
 
 def test_rankings_and_logits_of_every_score() -> None:
     net = TinySegmenter().eval()
-    ranking = rank_classes(net, SEGMENTATION, scene_image())
+    ranking = class_overview(net, SEGMENTATION, scene_image()).ranking
     assert ranking.argsort(descending=True).tolist()[:3] == [1, 3, 0]
     assert ranking[2] == float("-inf")
     logits = torch.tensor([0.0, 2.0, -1.0])

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 from heatlas.errors import NoRunError, StorageError, UsageError
 from heatlas.pipeline.atlas import open_atlas
-from heatlas.pipeline.storage.atomic_write import put
-from heatlas.pipeline.store.parquet_bytes import table_to_parquet
 from heatlas.pipeline.store.part_names import part_path
 from heatlas.pipeline.store.rows_to_table import area_average, build_table
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
+
+from ..support.stored_parts import put_part
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_ids_that_are_no_strings_are_refused(atlas):
 def test_ids_with_several_rows_are_named(tmp_path, make_row, layout):
     claim_run(str(tmp_path), {}, {})
     rows = [make_row(1), dataclasses.replace(make_row(1), target=2), make_row(2)]
-    put(f"{tmp_path}/{part_path(0)}", table_to_parquet(build_table(rows, layout)))
+    put_part(tmp_path, 0, build_table(rows, layout))
     atlas = open_atlas(tmp_path)
     with pytest.raises(UsageError, match=r"1 of the ids have several rows.*choose one with target=CLASS.*: 'img-0001'"):
         atlas.maps(["img-0001", "img-0002"])
@@ -176,7 +176,7 @@ def test_without_class_names_classes_is_empty(tmp_path, make_store):
 def test_an_atlas_does_not_change_while_the_run_goes_on(tmp_path, make_store, make_row, layout):
     make_store(tmp_path, count=20, shard_size=6, order=[1, 3])
     atlas = open_atlas(tmp_path)
-    put(f"{tmp_path}/{part_path(0)}", table_to_parquet(build_table([make_row(0)], layout)))
+    put_part(tmp_path, 0, build_table([make_row(0)], layout))
     assert len(atlas) == 10
     assert atlas.table(["id"])["id"][0].as_py() == "img-0005"
 

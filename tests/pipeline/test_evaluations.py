@@ -272,7 +272,7 @@ def stored_sample(number: int, shard_size: int = 5) -> Sample:
 def test_explanations_come_back_as_stored(whole_maps, make_row):
     for number in (0, 1, 7, 3, 19, 2):
         [found], row = whole_maps.of(stored_sample(number)), make_row(number)
-        assert (found.status, found.prediction, found.target, found.score) == (
+        assert (found.status, found.prediction, found.target, found.confidence) == (
             "ok",
             row.prediction,
             row.target,

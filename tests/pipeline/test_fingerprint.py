@@ -28,7 +28,7 @@ def test_first_creates_then_resumes(place):
     assert before["settings"] == SETTINGS
     assert before["fingerprint"]["model"] == {"digest": "m1", "layers": ["a", "b"]}
     assert before["fingerprint"]["versions"] == versions()
-    assert before["schema_version"] == 2
+    assert before["schema_version"] == 3
     assert before["created"].endswith("+00:00")
 
 
@@ -111,7 +111,7 @@ def test_a_damaged_run_file_is_named(place, content):
 
 def test_another_store_version_is_refused(place):
     put(f"{place}/_run.json", json.dumps({"schema_version": 9, "fingerprint": {}, "settings": {}}).encode())
-    with pytest.raises(RunMismatchError, match="has store version 9, this heatlas writes 2; choose another --out"):
+    with pytest.raises(RunMismatchError, match="has store version 9, this heatlas writes 3; choose another --out"):
         claim_run(place, FACTS, SETTINGS)
 
 

@@ -161,7 +161,7 @@ def test_metadata_survives_the_file(layout, make_row):
     assert facts["metrics"]["ebpg"]["definition"] == "ebpg/v1"
     assert facts["class_names"] == ["ant", "bee", "cat"]
     assert facts["provenance"] == {"model": "sha256:abc"}
-    assert (facts["method"], facts["schema_version"]) == ("sise", 2)
+    assert (facts["method"], facts["schema_version"]) == ("sise", 3)
 
 
 def test_huggingface_metadata_is_what_datasets_itself_writes(layout):

@@ -20,9 +20,11 @@ from heatlas.pipeline.store.rows_to_table import build_table
 from heatlas.pipeline.store.success_file import read_success, write_success
 from heatlas.workers.samples import Shard
 
+from ..support.stored_parts import put_part
+
 
 def overwrite(out, index, rows, layout):
-    put(f"{out}/{part_path(index)}", table_to_parquet(build_table(rows, layout)))
+    put_part(out, index, build_table(rows, layout))
 
 
 # --- parts

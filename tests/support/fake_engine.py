@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from heatlas.engine.scoring.whole_image import ClassOverview
 from heatlas.engine.session import Explained
 from heatlas.errors import ModelError, SampleError
 from heatlas.workers.images.decode import Prepared
@@ -101,6 +102,7 @@ class FakeEngine:
     num_classes = 10
     batch_size = 8
     notes: tuple[str, ...] = ()
+    precision = "fp32"
 
     def __init__(self, spec: WorkerSpec, reader):
         self.spec = spec
@@ -112,12 +114,12 @@ class FakeEngine:
         image = torch.tensor(list(sample.uri.encode()), dtype=torch.float32).reshape(1, 1, -1)
         return Prepared(image, None, 4, 6)
 
-    def rank_classes(self, image: torch.Tensor) -> torch.Tensor:
+    def overview(self, image: torch.Tensor, label: int | None) -> ClassOverview:
         """Class 1 before class 4 before the others, which are below a sigmoid of 0.5."""
         act(bytes(image.to(torch.uint8).flatten().tolist()).decode(), "rank")
         ranking = torch.full((10,), -1.0)
         ranking[1], ranking[4] = 3.0, 2.0
-        return ranking
+        return ClassOverview(ranking, ((1, 0.75), (4, 0.25)), 0.25 if label == 4 else None, torch.arange(3.0))
 
     def shrink(self) -> bool:
         if self.batch_size == 1:

@@ -15,12 +15,11 @@ from heatlas import statuses
 from heatlas.errors import StorageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.explain.retry_errors import RetrySink
-from heatlas.pipeline.storage.atomic_write import put
 from heatlas.pipeline.store.committed_shards import read_part, row_totals
 from heatlas.pipeline.store.content_digest import logical_digest
-from heatlas.pipeline.store.parquet_bytes import table_to_parquet
 from heatlas.pipeline.store.part_names import part_path
 
+from ..support.stored_parts import put_part
 from ..support.tiny_run import command, draw, draw_all, environment, importable_factory, program
 
 COUNT = 12
@@ -152,7 +151,7 @@ def plant(out: pathlib.Path, failing: list[str]) -> dict[str, str]:
         schema = table.schema.remove_metadata().with_metadata(
             {key: value for key, value in table.schema.metadata.items() if key != b"heatlas_part"}
         )
-        put(f"{out}/{part_path(index)}", table_to_parquet(table.from_pylist(rows, schema=schema)))
+        put_part(out, index, table.from_pylist(rows, schema=schema))
     assert not left
     return planted
 

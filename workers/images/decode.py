@@ -7,6 +7,7 @@ the one thing of the whole process that is touched is that Pillow's remarks on d
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,10 @@ class Prepared:
     width: int
     given: Sequence[Explanation] | None = None
     """What is to be measured, one for each target; None where the sample is yet to be explained."""
+    source_size: int | None = None
+    """Bytes of the image as read."""
+    source_hash: str | None = None
+    """Their sha256 (hex)."""
 
 
 def prepare(sample: Sample, reader: SampleReader, preprocess: Preprocess) -> Prepared:
@@ -58,11 +63,15 @@ def prepare(sample: Sample, reader: SampleReader, preprocess: Preprocess) -> Pre
         SampleError: With `read_error` (image or mask cannot be read), `decode_error` (not a usable image) or
             `truth_error` (boxes or mask do not fit the image).
     """
-    image, orientation = decode_stored(reader.read(sample.uri))
+    data = reader.read(sample.uri)
+    image, orientation = decode_stored(data)
     geometry = preprocess.geometry(image.height, image.width)
     truth = _truth(sample, reader, orientation, geometry)
     tensor = None if truth is None else torch.from_numpy(np.ascontiguousarray(truth))
-    return Prepared(preprocess.tensor(image), tensor, image.height, image.width)
+    return Prepared(
+        preprocess.tensor(image), tensor, image.height, image.width,
+        source_size=len(data), source_hash=hashlib.sha256(data).hexdigest(),
+    )  # fmt: skip
 
 
 def decode_image(data: bytes) -> Image.Image:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ...engine.methods.registry import make_explainer, settings_class
-from ...engine.scoring.class_ranking import rank_classes
 from ...engine.scoring.confidence import CONFIDENCES
 from ...engine.scoring.fast_forward import StandInWarning
 from ...engine.scoring.scoring_options import Scoring
+from ...engine.scoring.whole_image import ClassOverview, class_overview
 from ...engine.session import ExplainSession
 from ..images.decode import Prepared, prepare
 from ..models.load import LoadedModel, load_model
@@ -67,6 +67,7 @@ class ModelEngine:
         self._model = loaded.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_classes: int | None = loaded.num_classes
         self.device = f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+        self.precision = spec.precision
         self._batch_size = spec.batch_size
         self.session = self._new_session()
         self.notes = self._warm_up() if spec.fold_bn or spec.compile else ()
@@ -81,8 +82,15 @@ class ModelEngine:
             prepared = replace(prepared, image=prepared.image.pin_memory())
         return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
 
-    def rank_classes(self, image: Tensor) -> Tensor:
-        return rank_classes(self._model, self.session.explainer.scorer.confidence, self.on_device(image)).cpu()
+    def overview(self, image: Tensor, label: int | None) -> ClassOverview:
+        return class_overview(
+            self._model,
+            CONFIDENCES[self._spec.score],
+            self.on_device(image),
+            label=label,
+            top_k=self._spec.top_k,
+            features=self._spec.features,
+        )
 
     def on_device(self, image: Tensor) -> Tensor:
         """The image where the model is."""

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ...engine.explanation import Explanation
+from ...engine.scoring.whole_image import ClassOverview
 from ...engine.session import Explained
 from ..images.decode import Prepared
 from ..protocols import SampleReader
@@ -73,8 +74,13 @@ class Engine(Protocol):
         """
         ...
 
-    def rank_classes(self, image: Tensor) -> Tensor:
-        """One forward pass: what the model sees in a prepared image, `(class,)` on the CPU; see `engine.scores`."""
+    @property
+    def precision(self) -> str:
+        """As stored in the rows."""
+        ...
+
+    def overview(self, image: Tensor, label: int | None) -> ClassOverview:
+        """One forward pass: what the model says of a prepared image."""
         ...
 
     def shrink(self) -> bool:

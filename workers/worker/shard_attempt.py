@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ... import statuses
 from ...engine.scoring.memory_errors import is_out_of_memory
+from ...engine.scoring.whole_image import ClassOverview
 from ...engine.session import Explained
 from ...errors import RunError, SampleError
 from ..events import ImagesAlive
@@ -47,6 +48,8 @@ class InWork:
     """The classes to explain; None until it is settled which."""
     asked: int = 0
     """Forward passes spent on settling that."""
+    overview: ClassOverview | None = None
+    """What the model says of the whole image; None until it was asked."""
     rows: dict[int, Row] = field(default_factory=dict)
     """By place among the targets."""
 
@@ -181,10 +184,10 @@ class ShardAttempt:
         if one.prepared.given is not None:
             one.targets = tuple(given.target for given in one.prepared.given)
             return True
+        one.overview = one.overview or self.engine.overview(one.prepared.image, sample.label)
         seen = None
         if self.target.asks_model:
-            seen = self.engine.rank_classes(one.prepared.image)
-            one.asked = 1
+            seen, one.asked = one.overview.ranking, 1
         try:
             one.targets = targets_of(self.target, sample, seen, self.engine.num_classes)
         except SampleError as error:
@@ -283,18 +286,15 @@ class ShardAttempt:
         self._in_flight.pop(position, None)
 
     def _failed(self, position: int, status: str, error: str) -> Row:
-        one = self._in_flight.get(position)
-        height, width = (one.prepared.height, one.prepared.width) if one else (None, None)
-        return Row(self.samples[position], status, error, height=height, width=width, device=self.engine.device)
+        row = Row(self.samples[position], status, error, device=self.engine.device, precision=self.engine.precision)
+        return row if (work := self._in_flight.get(position)) is None else _described(row, work)
 
     def _explained(self, position: int, one: Explained, place: int) -> Row:
         work = self._in_flight[position]
-        return Row(
+        row = Row(
             sample=self.samples[position],
             status=one.status,
             error=one.error,
-            height=work.prepared.height,
-            width=work.prepared.width,
             prediction=one.prediction,
             target=one.target,
             score=one.confidence,
@@ -308,8 +308,21 @@ class ShardAttempt:
             surrogate_error=one.surrogate_error,
             seconds=one.seconds,
             device=self.engine.device,
+            precision=self.engine.precision,
             floors=one.floors,
         )
+        return _described(row, work)
+
+
+def _described(row: Row, work: InWork) -> Row:
+    """The row with what is known of its image, whatever became of the explanation."""
+    prepared, overview = work.prepared, work.overview
+    row.height, row.width = prepared.height, prepared.width
+    row.source_size, row.source_hash = prepared.source_size, prepared.source_hash
+    if overview is not None:
+        row.top, row.label_confidence = overview.top, overview.label_confidence
+        row.features = None if overview.features is None else overview.features.numpy()
+    return row
 
 
 def seed_of(sample_id: str) -> int:

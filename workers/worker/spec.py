@@ -41,6 +41,10 @@ class WorkerSpec:
     """Samples whose `seed_of(id)` is less get the metrics of floors too; 0 for none."""
     sanity_below: int = 0
     """Samples whose `seed_of(id)` is less are explained once more with randomised weights; 0 for none."""
+    top_k: int = 5
+    """Classes listed of every image, at least 1; all where there are at most 100."""
+    features: bool = True
+    """Whether the penultimate features of every image are kept."""
     threads: int = 1
     """CPU threads of torch; they change the last bits of floats and so belong to the run's fingerprint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
