@@ -31,8 +31,9 @@ from heatlas.pipeline.storage.location import child
 from heatlas.pipeline.store.committed_shards import row_totals
 from heatlas.pipeline.store.parquet_bytes import table_to_parquet
 from heatlas.pipeline.store.part_names import part_path
+from heatlas.pipeline.store.part_origin import PartOrigin, run_identity
 from heatlas.pipeline.store.part_summary import with_summary
-from heatlas.pipeline.store.run_file import claim_run
+from heatlas.pipeline.store.run_file import claim_run, read_run
 from heatlas.pipeline.store.schema import StoreLayout
 from heatlas.pipeline.store.success_file import write_success
 from heatlas.workers.samples import Shard
@@ -97,11 +98,14 @@ def write_store(out: str | Path, rows: int, world: World | None = None, *, shard
     claim_run(place, {"plan": facts, "model": {"digest": "0" * 64}, "preprocess": {"size": size}, "method": "sise",
                       "target": world.target, "metrics": [METRICS[name].definition for name in NAMES],
                       "seed": world.seed, "classes": world.classes}, {**describe(settings), "target": world.target})  # fmt: skip
-    layout, planted = world.layout, io.BytesIO()
+    layout, planted, run = world.layout, io.BytesIO(), run_identity(read_run(place)["fingerprint"])
     with pq.ParquetWriter(planted, pa.schema([("id", pa.string()), ("kind", pa.string())])) as writer:
         for shard in shards:
             table, kinds = part(world, layout, shard)
-            put_if_absent(child(place, part_path(shard.index)), table_to_parquet(with_summary(table)))
+            put_if_absent(
+                child(place, part_path(shard.index)),
+                table_to_parquet(with_summary(table, PartOrigin(run, shard.index, ""))),
+            )
             writer.write_table(kinds)
             if shard.index % 200 == 199:
                 say(f"{shard.stop:,} of {rows:,} images")

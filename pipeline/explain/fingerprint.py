@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -32,6 +34,7 @@ def run_fingerprint(
     shards: Sequence[Shard],
     data_root: str | None = None,
     score: str = "softmax",
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Everything that changes a row. Not in it: how many workers there are and where they run, patience, and `out`."""
     samples = listing_digest(listing)
@@ -46,6 +49,7 @@ def run_fingerprint(
             **({"explainer": model.explainer.digest()} if model.explainer else {}),
             **({"layers": list(fit.blocks.names)} if fit.blocks else {}),
         },
+        "classes": {"number": model.num_classes, "names": names_digest(class_names)},
         "preprocess": asdict(model.preprocess),
         "method": settings.method,
         settings.method: method_identity(settings),
@@ -63,6 +67,11 @@ def run_fingerprint(
         **{name: True for name in ("fold_bn", "compile") if getattr(settings, name)},
         **({"score": score} if score != "softmax" else {}),
     }
+
+
+def names_digest(names: Sequence[str] | None) -> str | None:
+    """Sha256 (hex) of class names in their order; None where the classes have no names."""
+    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest() if names else None
 
 
 def store_layout(

@@ -170,7 +170,9 @@ def prepare_run(settings: Settings) -> PreparedRun:
         labels.how,
         feature_width(settings, model, score),
     )
-    fingerprint = run_fingerprint(settings, metrics, model, fit, labels.listing, shards, data_root, score)
+    fingerprint = run_fingerprint(
+        settings, metrics, model, fit, labels.listing, shards, data_root, score, labels.class_names
+    )
     return PreparedRun(
         settings=settings,
         listing=labels.listing,

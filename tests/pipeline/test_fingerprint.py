@@ -11,7 +11,7 @@ from heatlas.pipeline.explain.fingerprint import run_fingerprint
 from heatlas.pipeline.settings.run import Settings
 from heatlas.pipeline.storage.atomic_write import put
 from heatlas.pipeline.store import run_file as fingerprint
-from heatlas.pipeline.store.run_file import claim_run, read_run, versions
+from heatlas.pipeline.store.run_file import claim_run, differences, read_run, versions
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.models.load import LoadedModel
 from heatlas.workers.samples import Shard
@@ -141,6 +141,21 @@ def test_a_faster_forward_belongs_to_the_fingerprint_once_asked_for(name):
     assert name not in made()  # so that stores of before still resume
     assert {**made(**{name: True}), name: None} == {**made(), name: None}
     assert made(**{name: True})[name] is True
+
+
+def test_class_names_and_their_order_belong_to_the_fingerprint():
+    """Rows hold names beside indices, so half of a store must not mean other classes than the other half."""
+    model = LoadedModel(torch.nn.Identity(), Preprocess((8, 8), "squash"), None, 2, "digest")
+    listing = pa.table({"id": ["a"], "uri": ["a"], "label": pa.nulls(1), "boxes": pa.nulls(1), "mask_uri": pa.nulls(1)})
+    settings, fit = Settings(model="m:f", data="/d", out="/o"), Fit(BlockPlan((), how="named"), {})
+    made = [
+        run_fingerprint(settings, (), model, fit, listing, [Shard(0, 0, 1)], class_names=names)
+        for names in (["ant", "bee"], ["bee", "ant"], ["ant", "wasp"], ["ant, bee"], None, ["ant", "bee"])
+    ]
+    assert len({fingerprint["classes"]["names"] for fingerprint in made[:5]}) == 5
+    assert made[0] == made[5]
+    [line] = differences(json.loads(json.dumps(made[0])), made[1])
+    assert line.startswith("  classes.names: stored ")
 
 
 def test_a_plain_file_is_no_place_for_a_run(tmp_path):
