@@ -1,4 +1,4 @@
-"""What holds for the whole suite: Ctrl-C, files that lie beside the repository, the order of files, and memory.
+"""What holds for the whole suite: Ctrl-C, files that lie beside the repository, the order of files, memory, and no deadlines.
 
 Ctrl-C means here what it means in a terminal, also where the suite was started in the background, which ignores SIGINT: a child
 process gets the default back only if it is not ignored here.
@@ -13,11 +13,14 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from .support import shared_ray
 from .support.checkout import ROOT
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOMS = ("whole", "workers", "engine", "pipeline")
 """Folders of tests, the slowest files first: where files are shared out among processes, a long one must not begin last."""

@@ -508,7 +508,7 @@ from heatlas.pipeline.export.export import Format, export_store
 def killed(chosen, path):
     (path / "half").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
-export.FORMATS = {"hf": Format(killed, "folder", "row", "")}
+export.FORMATS = {"hf": Format(killed, "folder", "row")}
 export_store(sys.argv[1], "hf", sys.argv[2])
 """
     done = subprocess.run([sys.executable, "-c", program, str(store), str(tmp_path / "new")], timeout=120)
