@@ -176,7 +176,22 @@ def test_every_setting_has_help_and_a_group():
 
 
 APP = build_app()
-CANDIDATES = (True, False, 0.25, 0, 3, 32, 120, -1.0, "layer_cam", ("agnostic",), "some text", ("a", "b"), (3, 4), (0.5, 0.25, 0.125))
+CANDIDATES = (
+    True,
+    False,
+    0.25,
+    0,
+    3,
+    32,
+    120,
+    -1.0,
+    "layer_cam",
+    ("agnostic",),
+    "some text",
+    ("a", "b"),
+    (3, 4),
+    (0.5, 0.25, 0.125),
+)
 
 
 def other_value(name: str) -> object:
