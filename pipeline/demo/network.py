@@ -88,7 +88,7 @@ def load_network(path: str | Path = WEIGHTS) -> DemoNet:
         ModelError: If the file is missing, damaged or belongs to another network.
     """
     network = DemoNet()
-    fit(network, read_weights(str(path)), str(path))
+    fit(network, read_weights(str(path)).tensors, str(path))
     return network.eval()
 
 

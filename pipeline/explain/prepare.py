@@ -19,7 +19,7 @@ from ...engine.scoring.confidence import CONFIDENCES
 from ...engine.scoring.scoring_options import Scoring
 from ...engine.scoring.whole_image import class_overview
 from ...errors import DataError, UsageError
-from ...workers.models.load import LoadedModel, ModelSpec, load_model, remote_file
+from ...workers.models.load import LoadedModel, ModelSpec, load_model, refuse_random_weights, remote_file
 from ...workers.protocols import ShardSink
 from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard
@@ -130,6 +130,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     )
     model = load_model(model_spec, FsspecReader())
     check_explainer(settings, model)
+    refuse_random_weights(model_spec, model, FsspecReader())
     reader = FsspecReader(data_root, named_by_user(settings), item_source(settings.data))
     labels = resolve_labels(
         listed.listing,
@@ -155,7 +156,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     )
     if idle := without_effect(settings):
         say(f"note: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with method {settings.method}")
-    for note in (*listed.notes, labels.how, labels.warning()):
+    for note in (*model.notes, *listed.notes, labels.how, labels.warning()):
         if note:
             say(f"note: {note}")
     shards = shards_of(listed, settings.shard_size)

@@ -25,3 +25,5 @@ class FamilyModel:
     """Stands for what the module computes where its weights do not tell it; goes into the digest."""
     headless: bool = False
     """Whether it is known to give features instead of logits."""
+    notes: tuple[str, ...] = ()
+    """What was chosen or dropped on the way, for the user to read."""

@@ -54,10 +54,15 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> FamilyModel:
         raise ModelError(f"{spec}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec}() must return a torch.nn.Module, it returned {_kind(model)}")
+    notes: tuple[str, ...] = ()
     if weights:
-        fit(model, read_weights(weights, reader), weights)
+        file = read_weights(weights, reader)
+        if not file.tensors.keys() & model.state_dict().keys():
+            file = read_weights(weights, reader, outer=True)
+        fit(model, file.tensors, weights)
+        notes = file.notes
     origin = UNSTATED if getattr(model, "preprocess", None) is None else f"attribute `preprocess` of {spec}()"
-    return FamilyModel(model, _preprocess(model, spec), _class_names(model, spec), origin)
+    return FamilyModel(model, _preprocess(model, spec), _class_names(model, spec), origin, notes=notes)
 
 
 def import_user_module(name: str) -> ModuleType:

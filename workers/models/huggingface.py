@@ -63,9 +63,23 @@ def load_hf(name: str, reader: SampleReader | None = None) -> FamilyModel:
     auto = transformers.AutoModelForImageClassification
     if any("Segmentation" in kind for kind in kinds):
         auto = transformers.AutoModelForSemanticSegmentation
-    model = _asked(lambda: auto.from_pretrained(place, dtype=torch.float32, use_safetensors=True), name)
+    model, loaded = _asked(
+        lambda: auto.from_pretrained(place, dtype=torch.float32, use_safetensors=True, output_loading_info=True), name
+    )
+    _refuse_random(loaded, name)
     preprocess, origin = _preprocess(transformers, place, name, config)
     return FamilyModel(LogitsOnly(model), preprocess, _names(config), origin, _code(config))
+
+
+def _refuse_random(loaded: Mapping[str, Any], name: str) -> None:
+    """transformers fills what the file lacks with random numbers, such as the classifier of a backbone, and only warns."""
+    lacking = sorted(loaded.get("missing_keys") or ())
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise ModelError(
+            f"the weights of hf:{name} lack {', '.join(lacking[:3])}{more}, which would be random; give a folder with a trained "
+            "classifier, or load the model in a Python factory and make a feature bank (`heatlas bank`)"
+        )
 
 
 def _code(config: Any) -> str:

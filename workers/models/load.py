@@ -86,6 +86,8 @@ class LoadedModel:
     """What `heatlas train` made for this model, where one is named."""
     bank_digest: str = ""
     """Sha256 (hex) of the bank alone; empty without one."""
+    notes: tuple[str, ...] = ()
+    """What was chosen or dropped on the way, for the user to read."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,19 @@ def _loaded(spec: ModelSpec, reader: SampleReader | None) -> LoadedModel:
     return _classifier(built, preprocess, spec)
 
 
+def refuse_random_weights(spec: ModelSpec, model: LoadedModel, reader: SampleReader | None = None) -> None:
+    """Build the model of a Python factory a second time: weights that differ were never loaded, and workers would each have others.
+
+    Raises:
+        ModelError: If they differ.
+    """
+    if _FACTORY.fullmatch(spec.spec) and "@" not in spec.spec and load_model(spec, reader).digest != model.digest:
+        raise ModelError(
+            f"{spec.spec}() gives other weights each time it is called, so they are random: load trained ones in it, or name their file "
+            f"({spec.spec}@weights.safetensors)"
+        )
+
+
 def load_feature_model(spec: ModelSpec, reader: SampleReader | None = None) -> FeatureModel:
     """As `load_model`, of a model whose features are wanted; its bank is not looked at.
 
@@ -160,7 +175,9 @@ def _classifier(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> 
     if class_names is not None and len(class_names) != classes:
         raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
     digest = model_digest(module, preprocess, built.code)
-    return LoadedModel(module, preprocess, class_names, classes, digest, origins_of(built, preprocess, spec), dense)
+    return LoadedModel(
+        module, preprocess, class_names, classes, digest, origins_of(built, preprocess, spec), dense, notes=built.notes
+    )
 
 
 def _features(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> FeatureModel:

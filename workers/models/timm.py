@@ -40,14 +40,15 @@ def load_timm(name: str, reader: SampleReader | None = None) -> FamilyModel:
             f"the weights {weights!r} of timm:{architecture} must be a file that ends in {', '.join(WEIGHT_SUFFIXES)}; published "
             f"ones are named by a tag: timm:{architecture.partition('.')[0]}.TAG, see timm.list_pretrained()"
         )
-    module = _from_file(timm, architecture, weights, reader) if weights else _published(timm, architecture)
+    file = read_weights(weights, reader, outer=True) if weights else None
+    module = _published(timm, architecture) if file is None else _from_file(timm, architecture, file.tensors, weights)
     config = timm.data.resolve_model_data_config(module)
     _, *size = config["input_size"]
     config = {**config, "input_size": (first_conv_channels(module) or 3, *size)}  # timm says 3 whatever `in_chans` is
     classes = getattr(module, "num_classes", None)
     return FamilyModel(
         module, preprocess_from_timm(config), imagenet_names() if classes == 1000 else None, f"timm's data config of {architecture}",
-        f"timm:{architecture}", headless=classes == 0,
+        f"timm:{architecture}", headless=classes == 0, notes=() if file is None else file.notes,
     )  # fmt: skip
 
 
@@ -95,8 +96,7 @@ def _published(timm: Any, architecture: str) -> nn.Module:
         ) from error
 
 
-def _from_file(timm: Any, architecture: str, uri: str, reader: SampleReader | None) -> nn.Module:
-    weights = read_weights(uri, reader)
+def _from_file(timm: Any, architecture: str, weights: StateDict, uri: str) -> nn.Module:
     bare = timm.create_model(architecture, pretrained=False)
     module = timm.create_model(architecture, pretrained=False, **_options(bare, weights))
     fit(module, weights, uri)

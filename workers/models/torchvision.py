@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -68,7 +69,8 @@ def _published(architecture: str, entry: WeightsEnum) -> FamilyModel:
 
 
 def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> FamilyModel:
-    weights = read_weights(uri, reader)
+    file = read_weights(uri, reader, outer=architecture not in segmentation_names())
+    weights = _present_names(file.tensors)
     module, headless = _built(architecture, weights)
     fit(module, weights, uri)
     default = get_model_weights(architecture).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
@@ -79,7 +81,24 @@ def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> Fami
     categories = _categories(default)
     fits = categories is not None and not headless and len(categories) == _class_count(module, weights)
     origin = f"transforms of {default}, because a file does not say"
-    return FamilyModel(module, preprocess, categories if fits else None, origin, headless=headless)
+    return FamilyModel(module, preprocess, categories if fits else None, origin, headless=headless, notes=file.notes)
+
+
+_SPELLINGS = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
+)
+"""Names in files that torchvision publishes, and as its modules have them now: `norm.1` of DenseNet, `mlp.linear_1` of ViT."""
+
+
+def _present_names(weights: StateDict) -> StateDict:
+    renamed = {}
+    for name, tensor in weights.items():
+        for old, new in _SPELLINGS:
+            name = old.sub(new, name)
+        renamed[name] = tensor
+    return renamed
 
 
 def _built(architecture: str, weights: StateDict) -> tuple[nn.Module, bool]:
