@@ -156,7 +156,7 @@ def test_files_that_hold_no_weights(tmp_path: Path) -> None:
 def test_torchscript_is_not_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save(nn.Linear(2, 2), path)  # a whole pickled module
-    assert "holds Python objects" in refusal(f"torchvision:{SMALL}@{path}")
+    assert "is a whole pickled model" in refusal(f"torchvision:{SMALL}@{path}")
 
 
 def test_remote_weights_come_through_the_reader(tmp_path: Path) -> None:
