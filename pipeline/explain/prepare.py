@@ -19,6 +19,7 @@ from ...engine.scoring.confidence import CONFIDENCES
 from ...engine.scoring.scoring_options import Scoring
 from ...engine.scoring.whole_image import class_overview
 from ...errors import DataError, UsageError
+from ...workers.models.behaviour import refuse_blocked_gradients
 from ...workers.models.load import LoadedModel, ModelSpec, load_model, refuse_random_weights, remote_file
 from ...workers.protocols import ShardSink
 from ...workers.run_totals import RunTotals
@@ -145,7 +146,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     if not settings.allow_unlabelled:
         labels.require_labels()
     rule = target_rule(settings, labels, model.num_classes)
-    score = resolved_confidence(settings, rule, dense=model.dense)
+    score = resolved_confidence(settings, rule, dense=model.dense, multi_label=model.multi_label)
     chosen = chosen_settings(settings)
     fit = check_fit(
         settings.method,
@@ -154,6 +155,9 @@ def prepare_run(settings: Settings) -> PreparedRun:
         torch.zeros(model.preprocess.channels, *model.preprocess.size),
         Scoring(budget=settings.budget, confidence=CONFIDENCES[score]),
     )
+    if fit.blocks and find_method(settings.method).gradients:
+        layers = [layer.name for layer in fit.blocks]
+        refuse_blocked_gradients(model.module, layers, model.preprocess, settings.model)
     if idle := without_effect(settings):
         say(f"note: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with method {settings.method}")
     for note in (*model.notes, *listed.notes, labels.how, labels.warning()):

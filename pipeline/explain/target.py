@@ -29,7 +29,7 @@ def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) ->
     return rule
 
 
-def resolved_confidence(settings: Settings, rule: TargetRule, *, dense: bool) -> str:
+def resolved_confidence(settings: Settings, rule: TargetRule, *, dense: bool, multi_label: bool = False) -> str:
     """What confidence means in this run: `auto` asks the model's output, and the rule where several classes may be true at once.
 
     Raises:
@@ -52,7 +52,7 @@ def resolved_confidence(settings: Settings, rule: TargetRule, *, dense: bool) ->
         )
     if asked != "auto":
         return asked
-    return "sigmoid" if rule.kind == "above" else "softmax"
+    return "sigmoid" if rule.kind == "above" or multi_label else "softmax"
 
 
 def _check_column(rule: TargetRule, listing: pa.Table) -> None:

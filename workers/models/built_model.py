@@ -27,3 +27,5 @@ class FamilyModel:
     """Whether it is known to give features instead of logits."""
     notes: tuple[str, ...] = ()
     """What was chosen or dropped on the way, for the user to read."""
+    multi_label: bool = False
+    """Whether it says that several classes may be true at once."""

@@ -68,7 +68,8 @@ def load_hf(name: str, reader: SampleReader | None = None) -> FamilyModel:
     )
     _refuse_random(loaded, name)
     preprocess, origin = _preprocess(transformers, place, name, config)
-    return FamilyModel(LogitsOnly(model), preprocess, _names(config), origin, _code(config))
+    multi_label = getattr(config, "problem_type", None) == "multi_label_classification"
+    return FamilyModel(LogitsOnly(model), preprocess, _names(config), origin, _code(config), multi_label=multi_label)
 
 
 def _refuse_random(loaded: Mapping[str, Any], name: str) -> None:

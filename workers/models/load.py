@@ -14,6 +14,7 @@ from ...errors import ModelError, did_you_mean
 from ..images.preprocess import Preprocess, with_overrides
 from ..protocols import SampleReader
 from .bank_file import bank_for
+from .behaviour import adapt_classifier, plain_module
 from .built_model import FamilyModel
 from .checks import class_count, feature_width
 from .explainer_file import StoredExplainer, explainer_for
@@ -88,6 +89,8 @@ class LoadedModel:
     """Sha256 (hex) of the bank alone; empty without one."""
     notes: tuple[str, ...] = ()
     """What was chosen or dropped on the way, for the user to read."""
+    multi_label: bool = False
+    """Whether the model says that several classes may be true at once."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +173,16 @@ def load_either(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedMo
 
 
 def _classifier(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> LoadedModel:
-    module, class_names = built.module, built.class_names
-    classes, dense = class_count(module, preprocess, spec.spec)
+    class_names = built.class_names
+    module, notes, adapted = adapt_classifier(built.module, preprocess, spec.spec)
+    classes, dense = class_count(module.eval(), preprocess, spec.spec)
     if class_names is not None and len(class_names) != classes:
         raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
-    digest = model_digest(module, preprocess, built.code)
+    digest = model_digest(built.module, preprocess, "+".join((built.code, *adapted)))
     return LoadedModel(
-        module, preprocess, class_names, classes, digest, origins_of(built, preprocess, spec), dense, notes=built.notes
-    )
+        module, preprocess, class_names, classes, digest, origins_of(built, preprocess, spec), dense,
+        notes=(*built.notes, *notes), multi_label=built.multi_label,
+    )  # fmt: skip
 
 
 def _features(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> FeatureModel:
@@ -202,7 +207,8 @@ def _with_bank(model: FeatureModel, spec: str, uri: str, reader: SampleReader | 
 
 def _settled(spec: ModelSpec, reader: SampleReader | None) -> tuple[FamilyModel, Preprocess]:
     built = _load(spec, reader)
-    built.module.eval()
+    module, notes = plain_module(built.module.eval())
+    built = replace(built, module=module.eval(), notes=(*built.notes, *notes))
     preprocess = with_overrides(built.preprocess, spec.overrides())
     check_channels(built.module, preprocess, spec.spec)
     return built, preprocess

@@ -1,0 +1,197 @@
+"""What a model is, by running it: each kind of output is read rightly and said, each fault refused with its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from heatlas.errors import ModelError
+from heatlas.workers.images.preprocess import Preprocess
+from heatlas.workers.models.behaviour import adapt_classifier, plain_module, refuse_blocked_gradients
+from heatlas.workers.models.load import ModelSpec, load_model
+from torch import Tensor, nn
+from torch.nn import functional
+
+SIZE = Preprocess((16, 16), "squash")
+
+
+class Net(nn.Module):
+    """Two convolutions and a head; `end` makes of its logits what the model returns, `start` of its input what it sees."""
+
+    def __init__(
+        self,
+        end: Callable[[Tensor], Tensor] = lambda x: x,
+        classes: int = 4,
+        start: Callable[[Tensor], Tensor] = lambda x: x,
+    ):
+        super().__init__()
+        torch.manual_seed(1)
+        self.low, self.high = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1, stride=2)
+        self.head = nn.Linear(8, classes)
+        self.end, self.start = end, start
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.high(self.low(x).relu()).relu().mean((2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.logits(self.start(x)))
+
+
+def images(count: int = 5) -> Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(7))
+
+
+def adapted(net: nn.Module) -> tuple[nn.Module, str]:
+    module, notes, _ = adapt_classifier(net.eval(), SIZE, "net")
+    return module, " / ".join(notes)
+
+
+def test_logits_are_left_alone() -> None:
+    net = Net().eval()
+    module, notes = adapted(net)
+    assert module is net
+    assert notes == ""
+
+
+@pytest.mark.parametrize(
+    ("end", "note"),
+    [
+        (lambda x: x.softmax(1), "ends in a softmax"),
+        (lambda x: x.log_softmax(1), "ends in a log-softmax"),
+        (lambda x: x[..., None, None], "(batch, class, 1, 1)"),
+    ],
+    ids=["softmax", "log_softmax", "1x1"],
+)
+def test_the_same_confidence_whatever_the_last_layer_is(end: Callable[[Tensor], Tensor], note: str) -> None:
+    module, notes = adapted(Net(end))
+    expected = Net().logits(images()).softmax(1)
+    torch.testing.assert_close(module(images()).softmax(1), expected)
+    assert note in notes
+
+
+@pytest.mark.parametrize("end", [lambda x: x, lambda x: x[:, 0]], ids=["batch x 1", "batch"])
+def test_one_logit_becomes_two_classes(end: Callable[[Tensor], Tensor]) -> None:
+    module, notes = adapted(Net(end, classes=1))
+    expected = torch.sigmoid(Net(classes=1).logits(images())[:, 0])
+    torch.testing.assert_close(module(images()).softmax(1)[:, 1], expected)
+    assert "class 1 against class 0" in notes
+
+
+def test_probabilities_of_a_sigmoid_are_asked_about() -> None:
+    assert "probabilities of a sigmoid" in adapted(Net(torch.sigmoid))[1]
+
+
+class Neighbours(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(6, track_running_stats=False)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.high(self.norm(self.low(x)).relu()).relu().mean((2, 3)))
+
+
+class OneByOne(Net):
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.high(self.low(x).relu()).relu().mean((2, 3)).view(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("net", "text"),
+    [
+        (Net(start=lambda x: functional.dropout(x, 0.5)), "another output each time for the same image"),
+        (Neighbours(), "depends on its neighbours in the batch"),
+        (Net(start=lambda x: x - x.mean(0, keepdim=True)), "depends on its neighbours in the batch"),
+        (OneByOne(), "fails on 3 at once.*flatten"),
+    ],
+    ids=["dropout", "batch statistics", "batch mean", "view(1, ...)"],
+)
+def test_what_is_no_function_of_one_image_is_refused(net: nn.Module, text: str) -> None:
+    with pytest.raises(ModelError, match=text):
+        adapted(net)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda x: x.sub_(0.5), lambda x: x.mul_(2), lambda x: x.clamp_(0.2)], ids=["sub_", "mul_", "clamp_"]
+)
+def test_a_model_that_writes_into_its_input_gets_a_copy(write: Callable[[Tensor], Tensor]) -> None:
+    module, notes = adapted(Net(start=write))
+    given = images()
+    first = module(given)
+    assert torch.equal(given, images())
+    assert torch.equal(module(given), first)
+    torch.testing.assert_close(first, Net().logits(write(images())))
+    assert "handed a copy" in notes
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(kind: torch.dtype) -> None:
+    module, notes = plain_module(Net().to(kind).eval())
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    assert str(kind).removeprefix("torch.") in notes[0]
+    module(images())
+
+
+def test_a_compiled_model_is_taken_apart() -> None:
+    net = Net().eval()
+    module, notes = plain_module(torch.compile(net))
+    assert module is net
+    assert "compiled" in notes[0]
+
+
+class Frozen(Net):
+    """A trunk without gradients, as in transfer learning."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.low(x).relu()
+        return self.head(self.high(x).relu().mean((2, 3)))
+
+
+class Detached(Net):
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(self.high(self.low(x).relu().detach()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("net", [Frozen(), Detached()], ids=["no_grad", "detach"])
+def test_a_layer_that_no_gradient_reaches_is_named(net: nn.Module) -> None:
+    with pytest.raises(ModelError, match=r"reaches low: .*no_grad"):
+        refuse_blocked_gradients(net.eval(), ["low", "high"], SIZE, "net")
+    refuse_blocked_gradients(Net().eval(), ["low", "high"], SIZE, "net")
+
+
+def test_frozen_weights_alone_block_nothing() -> None:
+    refuse_blocked_gradients(Net().requires_grad_(False).eval(), ["low", "high"], SIZE, "net")
+
+
+MODULE = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.AdaptiveAvgPool2d(1))
+"""
+
+
+def test_a_loaded_model_is_adapted_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pooled_net.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    loaded = load_model(ModelSpec(spec="pooled_net:build", size=(16, 16)))
+    assert (loaded.num_classes, loaded.dense) == (5, False)
+    assert "5 classes of the whole image" in " ".join(loaded.notes)
+
+
+def test_a_multi_label_model_of_hugging_face_has_sigmoid_confidence(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 8],
+        depths=[1, 1],
+        num_labels=3,
+        layer_type="basic",
+        problem_type="multi_label_classification",
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path / "net")
+    assert load_model(ModelSpec(spec=f"hf:{tmp_path / 'net'}", size=(32, 32))).multi_label
