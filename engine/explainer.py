@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -11,15 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from jaxtyping import Float, Int
 
 from ..errors import ModelError, SettingsError
-from .explanation import Explanation, Explanations, Logits, check_target
+from .explanation import Explanation, Explanations, Logits, check_target, logit_facts
 from .layers.eval_mode import untouched
-from .layers.outputs import logits_of
+from .layers.outputs import logits_of, wide
 from .lazy_torch import nn, torch
 from .requests import Rows, Steps
 from .scoring.budget import EXACT
-from .scoring.precision import autocast_dtype
+from .scoring.precision import gradient_precision, pass_precision
 from .scoring.scoring_options import Scoring
 from .targets import target_list
+from .transfer import to_host
 
 if TYPE_CHECKING:
     from .methods.protocol import Method
@@ -128,7 +130,8 @@ class Explainer(Scoring):
         if len(own) != len(images):
             raise SettingsError(f"seeds must be one for each of the {len(images)} images, got {len(own)}")
         explainer, wanted = self.keeping(keep_layers), target_list(targets, len(images))
-        found = run_all(explainer.start(*each) for each in zip(images, wanted, own, strict=True))
+        with untouched(self.model):
+            found = run_all(explainer.start(*each) for each in zip(images, wanted, own, strict=True))
         return Explanations.of(found, images)
 
     def __call__(self, *arguments: Any, **named: Any) -> Explanations:
@@ -154,10 +157,11 @@ class Explainer(Scoring):
 
         return Scorer(self.model, self)
 
-    @property
-    def rows(self) -> int:
-        """Images that a batch takes."""
+    def rows_for(self, image: torch.Tensor) -> int:
+        """Images that a batch takes where this one lies: on an accelerator as many as the run's batch allows."""
         most = self.declared.images
+        if image.device.type != "cpu":  # methods that say how many are scaled alike
+            most = max(most, most * self.batch_size // 8)
         return max(1, min(most, self.batch_size, self.images or most))
 
     def class_count(self, image: Float[torch.Tensor, "channel height width"]) -> int:
@@ -173,21 +177,25 @@ class Explainer(Scoring):
     def logits(
         self, images: Float[torch.Tensor, "batch channel height width"]
     ) -> Float[torch.Tensor, "batch class *pixels"]:
-        """One forward pass without gradients, in the precision of the run; float32."""
-        with untouched(self.model), torch.inference_mode(False), torch.no_grad(), self.autocast(images):
-            return logits_of(self.model(images)).float()
+        """One forward pass without gradients; float32 at least."""
+        with untouched(self.model), torch.inference_mode(False), torch.no_grad(), self.own_precision(images.device):
+            return wide(logits_of(self.model(images)))
 
     def read_logits(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Logits]:
         """What the model says of each image of a batch: for `Rows`."""
-        return [
-            Logits.of(row, target, self.confidence) for row, target in zip(self.logits(images), targets, strict=True)
-        ]
+        output = self.logits(images)
+        facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence))
+        return [Logits.read(row, target) for row, target in zip(facts, targets, strict=True)]
 
-    def autocast(self, images: torch.Tensor) -> torch.autocast:
-        """The precision of the run, for passes of a method that scores no masks."""
-        dtype = autocast_dtype(self.precision, images.device)
-        return torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
+    def own_precision(self, device: torch.device) -> AbstractContextManager[None]:
+        """Of the method's own passes: float32 where it needs gradients, that of the run where it does not."""
+        return gradient_precision(device) if self.declared.gradients else pass_precision(self.precision, device)
 
     def rows_of(self, function: Any, image: torch.Tensor, target: int | None, seed: int) -> Rows:
         """A request for one row of a batch of as many images as the method takes."""
-        return Rows(function, image, target, seed, self.rows)
+        return Rows(function, image, target, seed, self.rows_for(image))
+
+
+def class_tensor(targets: Sequence[int | None], device: torch.device) -> Int[torch.Tensor, " batch"]:
+    """Targets on the device; -1 stands for the predicted class."""
+    return torch.tensor([-1 if target is None else target for target in targets], device=device)

@@ -11,9 +11,12 @@ from .. import statuses
 from ..errors import TargetError
 from .lazy_torch import torch
 from .scoring.confidence import Confidence
+from .transfer import to_host
 
 TOLERANCE = 1e-3
 """How far rounding may carry a map's value out of [0, 1]."""
+LOGIT_FACTS = 6
+"""Numbers in a row of `logit_facts`."""
 
 
 @dataclass(eq=False)
@@ -111,14 +114,21 @@ class Logits:
             TargetError: When `target` is no class of the model.
         """
         check_target(target, len(logits))
-        if not bool(logits.isfinite().all()):
+        chosen = torch.tensor([-1 if target is None else target], device=logits.device)
+        return cls.read(to_host(logit_facts(logits[None], chosen, confidence))[0], target)
+
+    @classmethod
+    def read(cls, facts: Sequence[float], target: int | None) -> Logits:
+        """A row of `logit_facts`, once it is on the host.
+
+        Args:
+            facts: The row; what comes after `LOGIT_FACTS` numbers is not looked at.
+            target: As it was asked for.
+        """
+        finite, prediction, chosen, confidence, logit, absent = facts[:LOGIT_FACTS]
+        if not finite:
             return cls(False, None, target, None, None)
-        prediction = int(confidence.ranking(logits[None]).argmax())
-        chosen = prediction if target is None else target
-        labels = torch.tensor([chosen], device=logits.device)
-        value, logit = confidence.value(logits[None], labels), confidence.logit(logits[None], labels)
-        absent = confidence.scene is not None and not bool((confidence.scene(logits[None]) == chosen).any())
-        return cls(True, prediction, chosen, float(value), float(logit), absent)
+        return cls(True, int(prediction), int(chosen), confidence, logit, bool(absent))
 
     @property
     def failure(self) -> tuple[str, str] | None:
@@ -138,6 +148,7 @@ class Logits:
         n_backwards: int = 0,
         extras: Mapping[str, torch.Tensor] | None = None,
         mask_counts: tuple[int, ...] = (),
+        facts: Sequence[float] | None = None,
     ) -> Explanation:
         """This image's explanation.
 
@@ -148,8 +159,11 @@ class Logits:
             n_backwards: Spent on it.
             extras: What else the method gives; kept with the map only.
             mask_counts: Masks of each layer.
+            facts: The map's row of `map_facts`, where it is on the host already.
         """
-        failure = self.failure or failure or (None if heat is None else unusable(heat))
+        failure = self.failure or failure
+        if failure is None and heat is not None:
+            failure = unusable(*(to_host(map_facts(heat[None]))[0] if facts is None else facts))
         found = Explanation(
             status=statuses.OK if failure is None else failure[0], error=None if failure is None else failure[1],
             prediction=self.prediction, target=self.target, confidence=self.confidence, logit=self.logit,
@@ -161,11 +175,44 @@ class Logits:
         return found
 
 
-def unusable(heat: Float[torch.Tensor, "height width"]) -> tuple[str, str] | None:
+def logit_facts(
+    output: Float[torch.Tensor, "batch class *pixels"], targets: Int[torch.Tensor, " batch"], confidence: Confidence
+) -> Float[torch.Tensor, "batch 6"]:
+    """What is to be known of a model's output for every image, on the device, float64; see `Logits.read`.
+
+    Args:
+        output: Of the unmasked images.
+        targets: Classes to explain; -1 for the predicted one.
+        confidence: What it means.
+    """
+    finite = output.isfinite().flatten(1).all(dim=1)
+    predictions = predicted(output, confidence)
+    chosen = torch.where(targets < 0, predictions, targets)
+    absent = torch.zeros_like(finite)
+    if confidence.scene is not None:
+        scenes = torch.stack([confidence.scene(row[None]) for row in output])
+        absent = ~(scenes == chosen[:, None, None]).flatten(1).any(dim=1)
+    facts = (finite, predictions, chosen, confidence.value(output, chosen), confidence.logit(output, chosen), absent)
+    return torch.stack([fact.double() for fact in facts], dim=1)
+
+
+def predicted(
+    output: Float[torch.Tensor, "batch class *pixels"], confidence: Confidence
+) -> Int[torch.Tensor, " batch"]:
+    """The class of which the model sees most in every image."""
+    return torch.stack([confidence.ranking(row[None]).argmax() for row in output])
+
+
+def map_facts(maps: Float[torch.Tensor, "batch height width"]) -> Float[torch.Tensor, "batch 3"]:
+    """Whether each map is finite, and its least and largest value: what `unusable` takes."""
+    flat = maps.float().flatten(1)
+    low, high = flat.aminmax(dim=1)
+    return torch.stack([flat.isfinite().all(dim=1).double(), low.double(), high.double()], dim=1)
+
+
+def unusable(finite: float, low: float, high: float) -> tuple[str, str] | None:
     """Status and text of what is no map in [0, 1] that ranks pixels; None for one."""
-    heat = heat.float()
-    low, high = (float(end) for end in heat.aminmax())
-    if not bool(heat.isfinite().all()):
+    if not finite:
         return statuses.NON_FINITE, "the map is not finite"
     if high <= low:
         return statuses.CONSTANT_MAP, "the map gives the same value to every pixel"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from .. import statuses
 from ..errors import SettingsError
 from .explainer import Explainer
 from .explanation import Explanation
+from .layers.eval_mode import untouched
 from .metrics import Subject, rank_pixels
 from .metrics.chance_maps import FLOORS, floored
 from .metrics.evaluate import Measurement, MetricSet, ProbeJob, measure, probe_jobs
@@ -88,6 +90,7 @@ class ExplainSession:
         self._scheduler = Scheduler()
         self._in_flight: deque[tuple[int, Conversation]] = deque()
         self._left = time.perf_counter()
+        self._eval_mode, self._holds = ExitStack(), False
 
     @property
     def alive(self) -> tuple[int, ...]:
@@ -125,23 +128,44 @@ class ExplainSession:
         image = image.to(device, non_blocking=True)
         own = key if sample_seed is None else sample_seed
         one = Pushed(key, image, None if truth is None else truth.to(device, non_blocking=True), label, own)
-        explaining = self._keeping.start(image, target, own) if given is None else stored(given, image)
-        self._in_flight.append((key, self._scheduler.start(self._work(one, explaining))))
-        self._scheduler.advance()
-        return self._finished()
+        with self._held():
+            explaining = self._keeping.start(image, target, own) if given is None else stored(given, image)
+            self._in_flight.append((key, self._scheduler.start(self._work(one, explaining))))
+            self._scheduler.advance()
+            return self._finished()
 
     def finish(self) -> list[Explained]:
         """Score what is queued and return every image still in flight."""
         finished: list[Explained] = []
-        while self._in_flight:
-            self._scheduler.flush()
-            finished += self._finished()
+        with self._held():
+            while self._in_flight:
+                self._scheduler.flush()
+                finished += self._finished()
         return finished
 
     def reset(self) -> None:
         """Forget everything in flight."""
         self._scheduler.reset()
         self._in_flight.clear()
+        self._let_go()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep the model in eval mode while images are in flight, and give it back as it came when the last has left or one breaks."""
+        if not self._holds:
+            self._eval_mode.enter_context(untouched(self.explainer.model))
+            self._holds = True
+        try:
+            yield
+        except BaseException:
+            self._let_go()
+            raise
+        if not self._in_flight:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._eval_mode.close()
+        self._holds = False
 
     def _finished(self) -> list[Explained]:
         finished: list[Explained] = []
@@ -199,11 +223,12 @@ class ExplainSession:
                 "n_forwards": found.n_forwards + measured.n_forwards,
                 "n_backwards": found.n_backwards + measured.n_backwards,
             }
-            chance = {name: each.values(one.truth) for name, each in measured.chance.items()}
-            if not measured.own.finite:
+            chance = {name: each.values(one.truth) or each.wanted.undefined for name, each in measured.chance.items()}
+            own = measured.own.values(one.truth, found.layer_maps)
+            if own is None:
                 facts |= {"status": statuses.NON_FINITE, "error": "a metric's score is not finite", "map": None}
             else:
-                values |= measured.own.values(one.truth, found.layer_maps)
+                values |= own
                 if measured.sanity is not None:
                     values[SANITY] = measured.sanity.value
         left = replace(

@@ -40,9 +40,8 @@ def capture_layers(
     with untouched(model), torch.inference_mode(False), torch.enable_grad():
         kept = _Kept(plan, is_cut=not images.requires_grad)
         images = images.clone() if images.is_inference() else images
-        modules = dict(model.named_modules())
-        if all(_call(name, modules) for name in plan.names):
-            with _hooked(modules, kept):
+        if all(_call(name, model) for name in plan.names):
+            with _hooked(model, kept):
                 output = model(images)
         else:
             output = _KeepingRun(model, _trace_with(plan, model), kept).run(images)
@@ -92,13 +91,13 @@ class _KeepingRun(TracedRun):
 
 
 @contextmanager
-def _hooked(modules: dict[str, nn.Module], kept: _Kept) -> Iterator[None]:
+def _hooked(model: nn.Module, kept: _Kept) -> Iterator[None]:
     """Hand the planned module calls' outputs to `kept` while the context is open."""
     handles = []
     try:
         for layer in kept.plan:
-            path, number = _call(layer.name, modules) or ("", None)
-            handles.append(modules[path].register_forward_hook(_keeping_hook(layer, number, kept)))
+            path, number = _call(layer.name, model) or ("", None)
+            handles.append(model.get_submodule(path).register_forward_hook(_keeping_hook(layer, number, kept)))
         yield
     finally:
         for handle in handles:
@@ -116,12 +115,21 @@ def _keeping_hook(layer: BlockLayer, number: int | None, kept: _Kept) -> Any:
     return hook
 
 
-def _call(name: str, modules: dict[str, nn.Module]) -> tuple[str, int | None] | None:
+def _call(name: str, model: nn.Module) -> tuple[str, int | None] | None:
     """The module and which of its calls a layer name means (None: its only one); None for a name of no module."""
-    if name in modules:
+    if _has(name, model):
         return name, None
     path, _, number = name.rpartition(":")
-    return (path, int(number)) if path in modules and number.isdecimal() else None
+    return (path, int(number)) if number.isdecimal() and _has(path, model) else None
+
+
+def _has(path: str, model: nn.Module) -> bool:
+    """Whether there is such a submodule, without a walk through all of them."""
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def _trace_with(plan: BlockPlan, model: nn.Module) -> Trace:

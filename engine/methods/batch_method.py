@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 
 from ... import statuses
-from ..explainer import Explainer
-from ..explanation import Explanation
+from ..explainer import Explainer, class_tensor
+from ..explanation import LOGIT_FACTS, Explanation, Logits, logit_facts, map_facts
 from ..layers.eval_mode import untouched
 from ..lazy_torch import torch
 from ..requests import Steps
+from ..transfer import to_host
 from .protocol import Cost
 
 
@@ -26,10 +28,16 @@ class MethodMaps:
     """Passes that were spent on each image."""
     extras: Mapping[str, Float[torch.Tensor, "batch ..."]] = field(default_factory=dict)
     """What else there is to keep, by column name, as the declaration promises it."""
+    logits: Float[torch.Tensor, "batch class"] | None = None
+    """The model's output for the images, of a method that `reads_logits`."""
 
 
 class BatchMethod(Explainer):
-    """A subclass implements `maps`. One forward pass beside the method's own finds the predicted class and the confidence."""
+    """A subclass implements `maps`. One forward pass beside the method's own finds the predicted class and the confidence, unless
+    the method's own shows them."""
+
+    reads_logits: ClassVar[bool] = False
+    """Whether `maps` hands out the logits, and takes -1 for the predicted class (see `predicted_where_negative`)."""
 
     def maps(
         self,
@@ -37,7 +45,7 @@ class BatchMethod(Explainer):
         targets: Int[torch.Tensor, " batch"],
         seeds: Sequence[int],
     ) -> MethodMaps:
-        """Maps of a batch, the model in eval mode and in the precision of the run.
+        """Maps of a batch, the model in eval mode.
 
         Args:
             images: In network-input space, on the model's device.
@@ -58,17 +66,17 @@ class BatchMethod(Explainer):
     def extra_shapes(self, image: Float[torch.Tensor, "channel height width"]) -> Mapping[str, tuple[int, ...]]:
         if not self.declared.extras:
             return {}
-        found = self.checked_maps(image[None], [0], [0])
+        found = self.checked_maps(image[None], torch.zeros(1, dtype=torch.long, device=image.device), [0])
         return {name: tuple(found.extras[name].shape[1:]) for name in self.declared.extras}
 
-    def checked_maps(self, images: torch.Tensor, targets: Sequence[int], seeds: Sequence[int]) -> MethodMaps:
+    def checked_maps(self, images: torch.Tensor, targets: torch.Tensor, seeds: Sequence[int]) -> MethodMaps:
         """What `maps` says.
 
         Raises:
             RuntimeError: When it is not what the method's declaration promises.
         """
-        with untouched(self.model), torch.inference_mode(False), self.autocast(images):
-            found = self.maps(images, torch.tensor(targets, device=images.device), seeds)
+        with untouched(self.model), torch.inference_mode(False), self.own_precision(images.device):
+            found = self.maps(images, targets, seeds)
         name, expected = self.declared.name, (len(images), *images.shape[2:])
         if tuple(found.maps.shape) != expected:
             raise RuntimeError(f"method {name} gave maps of shape {tuple(found.maps.shape)}, not {expected}")
@@ -77,21 +85,38 @@ class BatchMethod(Explainer):
         return found
 
     def _explained(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
-        logits = self.read_logits(images, targets, seeds)
-        found = self.checked_maps(images, [row.target or 0 for row in logits], seeds)
+        asked = class_tensor(targets, images.device)
+        if self.reads_logits:
+            found = self.checked_maps(images, asked, seeds)
+            output, forwards = found.logits, found.cost.forwards
+        else:
+            output = self.logits(images)
+            found = self.checked_maps(images, predicted_where_negative(asked, output), seeds)
+            forwards = 1 + found.cost.forwards
+        if output is None:
+            raise RuntimeError(f"method {self.declared.name} says that it reads logits and hands out none")
+        facts = to_host(torch.cat([logit_facts(output, asked, self.confidence), map_facts(found.maps)], dim=1))
         return [
-            row.explanation(
-                found.maps[place], n_forwards=1 + found.cost.forwards, n_backwards=found.cost.backwards,
+            Logits.read(row, target).explanation(
+                found.maps[place], n_forwards=forwards, n_backwards=found.cost.backwards, facts=row[LOGIT_FACTS:],
                 extras={name: values[place] for name, values in found.extras.items()},
             )
-            for place, row in enumerate(logits)
+            for place, (row, target) in enumerate(zip(facts, targets, strict=True))
         ]  # fmt: skip
 
     def _mapped(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
-        found = self.checked_maps(images, [target or 0 for target in targets], seeds)
+        found = self.checked_maps(images, class_tensor(targets, images.device), seeds)
         return [
             Explanation(
-                statuses.OK, None, None, target, None, None, map=found.maps[place], n_forwards=found.cost.forwards, n_backwards=found.cost.backwards,
+                statuses.OK, None, None, target, None, None, map=found.maps[place], n_forwards=found.cost.forwards,
+                n_backwards=found.cost.backwards,
             )
             for place, target in enumerate(targets)
         ]  # fmt: skip
+
+
+def predicted_where_negative(
+    targets: Int[torch.Tensor, " batch"], logits: Float[torch.Tensor, "batch class"]
+) -> Int[torch.Tensor, " batch"]:
+    """The targets, the class with the largest logit in the place of -1."""
+    return torch.where(targets < 0, logits.argmax(dim=1), targets)

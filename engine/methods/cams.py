@@ -33,6 +33,7 @@ class RawMaps:
 class Cam(BatchMethod):
     """A class activation map of one layer."""
 
+    reads_logits = True
     pixelwise = False
     """The raw map is coarser than the input."""
     raw_cost = COST
@@ -63,8 +64,8 @@ class Cam(BatchMethod):
         seeds: Sequence[int],
     ) -> MethodMaps:
         """Positive part, bilinear to the input's size, over its maximum; `seeds` are not used."""
-        size = (images.shape[2], images.shape[3])
-        return MethodMaps(positive_part(self.raw(images, targets).maps, size), COST)
+        size, raw = (images.shape[2], images.shape[3]), self.raw(images, targets)
+        return MethodMaps(positive_part(raw.maps, size), COST, logits=raw.logits)
 
 
 def last_layer(plan: BlockPlan) -> BlockPlan:

@@ -9,7 +9,7 @@ A self-supervised model is explained with a bank of labelled features (`heatlas 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ..layers.outputs import wide
 from ..lazy_torch import F, nn, torch
 from .attention_capture import NEEDS, AttentionRun, Block, check_transformer, run_attention
 from .attention_weights import check, class_attention_of, projection
-from .batch_method import BatchMethod, MethodMaps
+from .batch_method import BatchMethod, MethodMaps, predicted_where_negative
 from .layer_gradients import target_logits
 from .normalise import over_max, spread, upsampled
 from .passes import differentiable, plain
@@ -50,6 +50,8 @@ class DAAM(BatchMethod):
     the released code the weights apply to the feature before it is normalised, and C_b is not rectified. An image none of whose
     nearest entries is of its target has a constant map. The identity sum_n S_b = T_b is checked on the first batch.
     """
+
+    reads_logits = True
 
     norm_per_block: bool = setting(
         default=False, text="divide every block's map by its maximum before they are added up"
@@ -103,7 +105,7 @@ class DAAM(BatchMethod):
             maps = block_maps(read.run, slopes, is_checked=bool(self.is_checked))
             if not self.is_checked and bool(read.asked.any()):
                 self.is_checked.append(True)
-            return finished(maps, (images.shape[2], images.shape[3]), self)
+            return replace(finished(maps, (images.shape[2], images.shape[3]), self), logits=read.logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,7 @@ class Read:
     run: AttentionRun
     gradients: tuple[Float[torch.Tensor, "batch token channel"], ...]
     """At every block's output."""
+    logits: Float[torch.Tensor, "batch class"]
     asked: Bool[torch.Tensor, " batch"]
     """Rows whose gradient must reach the class token: finite ones of which something was asked."""
 
@@ -120,8 +123,9 @@ class Read:
 def read_logits(model: nn.Module, images: torch.Tensor, targets: Int[torch.Tensor, " batch"]) -> Read:
     """What the target's logit says, in a context that records gradients."""
     logits, run = run_attention(model, images)
+    targets = predicted_where_negative(targets, logits.detach())
     gradients = run.gradients(target_logits(logits, targets).sum())
-    return Read(run, gradients, logits.detach().isfinite().all(dim=1))
+    return Read(run, gradients, wide(logits.detach()), logits.detach().isfinite().all(dim=1))
 
 
 def read_features(
@@ -131,9 +135,11 @@ def read_features(
     from ..features.image_features import features_of
 
     feature, run = run_attention(model, images, lambda batch: features_of(model, batch))
-    weights = bank.weights(F.normalize(wide(feature.detach()), dim=1), targets)
+    unit = F.normalize(wide(feature.detach()), dim=1)
+    logits = bank(unit)
+    weights = bank.weights(unit, predicted_where_negative(targets, logits))
     gradients = run.gradients(feature, weights.to(feature))
-    return Read(run, gradients, feature.detach().isfinite().all(dim=1) & weights.any(dim=1))
+    return Read(run, gradients, logits, feature.detach().isfinite().all(dim=1) & weights.any(dim=1))
 
 
 def slopes_of(block: Block, gradient: Float[torch.Tensor, "batch token channel"]) -> Float[torch.Tensor, "batch width"]:

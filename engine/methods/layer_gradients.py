@@ -66,16 +66,18 @@ class LayerGradients:
     def __call__(
         self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
     ) -> tuple[Float[torch.Tensor, "batch class"], list[LayerMaps]]:
-        """The logits, and every layer's maps and gradients, low to high."""
+        """The logits, and every layer's maps and gradients, low to high; -1 stands for the predicted class."""
         from ..layers.capture import capture_layers
 
         with torch.inference_mode(False), torch.enable_grad():
             logits, activations = capture_layers(self.model, self.plan(images), images)
+            if logits.ndim == 2:
+                targets = torch.where(targets < 0, logits.detach().argmax(dim=1), targets)
             score = target_logits(logits, targets)
             gradients = torch.autograd.grad(
                 score.sum(), activations, allow_unused=True, materialize_grads=True
             )  # a row's gradient is its own: no image of a batch reaches another's logits
-        return logits.detach(), [
+        return wide(logits.detach()), [
             LayerMaps(wide(maps.detach()), wide(gradient))
             for maps, gradient in zip(activations, gradients, strict=True)
         ]

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 
 from ... import statuses
-from ..explainer import Explainer
-from ..explanation import Explanation, Logits
+from ..explainer import Explainer, class_tensor
+from ..explanation import Explanation, Logits, logit_facts, map_facts
 from ..layers.eval_mode import untouched
 from ..layers.outputs import logits_of
 from ..lazy_torch import torch
 from ..requests import Job, Rows, Score, Steps
+from ..scoring.precision import gradient_precision
 from ..sise.masks import extremes, min_max
+from ..transfer import to_host
 
 if TYPE_CHECKING:
     from ..scoring.masked_scorer import Scorer
@@ -53,7 +55,7 @@ class MaskMethod(Explainer):
 
     def read(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """The unmasked forward pass, in the model's own precision: its output, and activations if any are wanted."""
-        with untouched(self.model), torch.no_grad():
+        with untouched(self.model), torch.no_grad(), gradient_precision(images.device):
             return logits_of(self.model(images)), ()
 
     @property
@@ -74,19 +76,18 @@ class MaskMethod(Explainer):
             return logits.explanation(failure=error.args)  # pyright: ignore[reportArgumentType]
         yield Score(self.mask_scorer, image, [masks.job])
         total, count = masks.total()[None], masks.job.count
-        failure = None
-        if not bool(total.isfinite().all()):
-            failure = statuses.NON_FINITE, "the score of a mask is not finite"
-        return logits.explanation(
-            min_max(total, *extremes(total))[0], failure, n_forwards=1 + count, mask_counts=(count,)
-        )
+        heat = min_max(total, *extremes(total))[0]
+        [facts] = to_host(torch.cat([map_facts(heat[None]), total.isfinite().all().double().reshape(1, 1)], dim=1))
+        failure = None if facts.pop() else (statuses.NON_FINITE, "the score of a mask is not finite")
+        return logits.explanation(heat, failure, n_forwards=1 + count, mask_counts=(count,), facts=facts)
 
     def _read_rows(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Any]:
         output, layers = self.read(images)
         self.confidence.check(output, self.declared.name)
+        facts = to_host(logit_facts(output.detach(), class_tensor(targets, output.device), self.confidence))
         return [
             (
-                Logits.of(output.detach()[place], target, self.confidence),
+                Logits.read(facts[place], target),
                 output.detach()[place : place + 1],
                 tuple(layer.detach()[place] for layer in layers),
             )

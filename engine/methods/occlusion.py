@@ -11,7 +11,7 @@ from ..fill import baseline_of
 from ..fill_kinds import BASELINES
 from ..lazy_torch import torch
 from ..scoring.confidence import softmax_probability
-from .batch_method import BatchMethod, MethodMaps
+from .batch_method import BatchMethod, MethodMaps, predicted_where_negative
 from .cams import RawMaps
 from .integrated_gradients import BASELINE_TEXT
 from .layer_gradients import target_logits
@@ -45,6 +45,8 @@ def cost(settings: Any) -> Cost:
 class Occlusion(BatchMethod):
     """How much the target's probability falls when a square hides part of the image; a pixel has the mean over squares that hide it."""
 
+    reads_logits = True
+
     positions: int = setting(
         default=13, text="places of the occluder along each side, at least 2: its square is the number of forwards"
     )
@@ -67,6 +69,7 @@ class Occlusion(BatchMethod):
         score = softmax_probability if self.output == "probability" else target_logits
         with torch.no_grad():
             logits = logits_without_graph(self.model, images)
+            targets = predicted_where_negative(targets, logits)
             whole = score(logits, targets)
             hidden = baseline_of(images, self.baseline)
             falls = images.new_zeros(len(images), *images.shape[2:], dtype=torch.float64)
@@ -86,7 +89,8 @@ class Occlusion(BatchMethod):
         seeds: Sequence[int],
     ) -> MethodMaps:
         """Where the score falls, over the largest fall; `seeds` are not used."""
-        return MethodMaps(over_max(self.raw(images, targets).maps.relu()).float(), cost(self))
+        raw = self.raw(images, targets)
+        return MethodMaps(over_max(raw.maps.relu()).float(), cost(self), logits=raw.logits)
 
     def _windows(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
         down, across = (edges(side, self.positions, self.window) for side in (height, width))

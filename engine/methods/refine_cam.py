@@ -36,6 +36,8 @@ from .protocol import method, require, require_one_of, setting
 class RefineCAM(BatchMethod):
     """The product of several layers' CAMs, all of one forward and one backward pass."""
 
+    reads_logits = True
+
     layers: tuple[str, ...] | None = setting(
         default=None, text="layers to multiply; the last `depth` block layers unless named"
     )
@@ -63,9 +65,10 @@ class RefineCAM(BatchMethod):
         """The product in [0, 1]; constant where one layer's CAM is; `seeds` are not used."""
         size = (images.shape[2], images.shape[3])
         product = images.new_ones(len(images), *size).double()
-        for layer in self.gradients(images, targets)[1]:
+        logits, layers = self.gradients(images, targets)
+        for layer in layers:
             product = product * spread(upsampled(CAMS[self.base].weigh(layer).relu().double(), size))
-        return MethodMaps(spread(product).float(), COST)
+        return MethodMaps(spread(product).float(), COST, logits=logits)
 
 
 def last_layers(plan: BlockPlan, depth: int) -> BlockPlan:

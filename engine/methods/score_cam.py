@@ -16,6 +16,7 @@ from jaxtyping import Float
 from ... import statuses
 from ..lazy_torch import torch
 from ..scoring.confidence import LOGIT
+from ..scoring.precision import gradient_precision
 from ..sise.layer_masks import LayerMasks
 from ..sise.masks import upsample
 from .cams import LAYER_TEXT, last_layer
@@ -69,7 +70,8 @@ class ScoreCAM(MaskMethod):
     def read(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         from ..layers.capture import capture_layers
 
-        output, maps = capture_layers(self.model, self.gradients.plan(images), images)
+        with gradient_precision(images.device):
+            output, maps = capture_layers(self.model, self.gradients.plan(images), images)
         return output.detach(), tuple(maps)
 
     def draw(self, image: torch.Tensor, target: int, seed: int, layers: tuple[torch.Tensor, ...]) -> ChannelMasks:

@@ -8,28 +8,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from jaxtyping import Float
 
 from ... import statuses
 from ...errors import SettingsError
-from ..explainer import Explainer
-from ..explanation import Explanation, Logits
+from ..explainer import Explainer, class_tensor
+from ..explanation import Explanation, Logits, logit_facts, map_facts, predicted
 from ..fill import baseline_of
 from ..fill_kinds import BASELINES
 from ..layers.block_plan import BlockPlan
+from ..layers.eval_mode import untouched
 from ..lazy_torch import torch
 from ..requests import Job, Rows, Score, Steps
 from ..scoring.budget import EXACT, masks_allowed
+from ..scoring.precision import gradient_precision
 from ..sise.budgeted_scores import score_within
 from ..sise.fusion import fuse
-from ..sise.layer_masks import LayerMasks
+from ..sise.layer_masks import LayerMasks, layer_facts
 from ..sise.masks import average_gradients, extremes, min_max
+from ..transfer import to_host
 from .protocol import method, require, require_one_of, setting
 
 Failure = tuple[str, str]
 """Status and text, where there is no map."""
+GRADIENT_ROWS = 16
 MASK_NOT_FINITE: Failure = (statuses.NON_FINITE, "the score of a mask is not finite")
 
 
@@ -44,6 +49,8 @@ class BlockGradients:
     """Of every block's last layer; none where there is nothing to explain."""
     alphas: list[Float[torch.Tensor, " channel"]] = field(default_factory=list)
     """Average gradient of each map (eq. 6)."""
+    facts: list[list[float]] = field(default_factory=list)
+    """Of each layer, see `layer_facts`."""
 
 
 @dataclass(eq=False)
@@ -54,7 +61,7 @@ class ScoredBlocks:
     layers: list[LayerMasks]
     n_scored: int = 0
     """Masked inputs that were scored."""
-    shown: float = 0.0
+    shown: float | torch.Tensor = 0.0
     """Confidence with nothing visible, where it is taken from every mask's."""
     surrogate_error: float | None = None
     failure: Failure | None = None
@@ -80,6 +87,10 @@ class SISE(Explainer):
         ge=0,
         lt=1,
     )
+    beta: Literal["kept", "paper"] | None = setting(
+        default="kept",
+        text="what mu is a share of: kept, the largest gradient of maps that can be masks, or paper, that of all maps (eq. 8)",
+    )
     layers: tuple[str, ...] | None = setting(
         default=None,
         text="layers to use instead of the block ends found by themselves, low to high; see `heatlas layers`",
@@ -99,6 +110,8 @@ class SISE(Explainer):
     def check(self) -> None:
         mu = getattr(self, "mu", None)
         require(mu is None or 0 <= mu < 1, f"mu must be in [0, 1), got {mu}: at 1 no map exceeds the largest")
+        beta = getattr(self, "beta", None)
+        require_one_of("beta", beta or "kept", ("kept", "paper"))
         require_one_of("fill", self.fill, BASELINES)
         require_one_of("gate", self.gate, ("otsu", "soft"))
 
@@ -120,7 +133,7 @@ class SISE(Explainer):
         self, image: Float[torch.Tensor, "channel height width"], target: int | None
     ) -> Steps[ScoredBlocks]:
         """The masks of every block and their scores (eqs. 6-11)."""
-        read = yield Rows(self.gradients, image, target, 0, 1)
+        read = yield Rows(self.gradients, image, target, 0, self.gradient_rows(image))
         self.scorer.remember(image, read.output)
         layers = self.masks_of(image, read)
         found = ScoredBlocks(read.logits, layers, failure=failure_of(read.logits, layers))
@@ -136,22 +149,25 @@ class SISE(Explainer):
         jobs = [layer.job for layer in found.layers] + ([nothing_shown(found.layers[0])] if self.baseline else [])
         yield Score(self.scorer, image, jobs)
         found.n_scored = sum(job.count for job in jobs)
-        found.shown = float(jobs[-1].scores[0]) if self.baseline else 0.0
+        found.shown = jobs[-1].scores[0].double() if self.baseline else 0.0
         return found
 
     def explanation_of(self, found: ScoredBlocks) -> Explanation:
         """Every block's map (eq. 12), and their fusion (Fig. 5)."""
         counts = tuple(layer.job.count for layer in found.layers)
-        layer_maps, failure = (None, found.failure) if found.failure else self._block_maps(found)
-        heat = None if layer_maps is None else fuse(layer_maps, self.gate) / len(layer_maps)
-        if heat is not None and bool(heat.amax() <= heat.amin()):
-            heat, failure = None, (statuses.CONSTANT_MAP, "the fused map gives the same value to every pixel")
-        explanation = found.logits.explanation(
-            heat, failure, n_forwards=1 + found.n_scored, n_backwards=int(found.logits.finite), mask_counts=counts
-        )
-        if found.failure is None:
-            explanation.surrogate_error = found.surrogate_error
-        if layer_maps is not None and explanation.map is not None and self.keep_layers:
+        spent = {"n_forwards": 1 + found.n_scored, "n_backwards": 1, "mask_counts": counts}
+        if found.failure is not None:
+            return found.logits.explanation(None, found.failure, **spent)
+        raw = torch.stack([layer.weighted_sum(found.shown) for layer in found.layers])
+        low, high = extremes(raw)
+        layer_maps = min_max(raw, low, high)
+        heat = fuse(layer_maps, self.gate) / len(raw)
+        states = torch.cat([map_facts(heat[None])[0], raw.isfinite().all()[None].double(), (high <= low).double()])
+        facts = to_host(states)
+        failure = failure_of_maps(*facts[1:3], *facts[3:])
+        explanation = found.logits.explanation(heat, failure, facts=facts[:3], **spent)
+        explanation.surrogate_error = found.surrogate_error
+        if explanation.map is not None and self.keep_layers:
             explanation.layer_maps = layer_maps.float()
         return explanation
 
@@ -180,23 +196,34 @@ class SISE(Explainer):
         from ..layers.capture import capture_layers
 
         confidence = self.confidence
-        with torch.inference_mode(False), torch.enable_grad():
+        with (
+            untouched(self.model), torch.inference_mode(False), torch.enable_grad(), gradient_precision(images.device)
+        ):  # fmt: skip
             output, activations = capture_layers(self.model, self.plan(images[0]), images)
             confidence.check(output, "SISE")
-            logits = [Logits.of(row, target, confidence) for row, target in zip(output.detach(), targets, strict=True)]
-            if all(row.failure is not None for row in logits):
-                return [BlockGradients(row, output.detach()[place][None]) for place, row in enumerate(logits)]
-            labels = torch.tensor([row.target or 0 for row in logits], device=output.device)
+            asked = class_tensor(targets, output.device)
+            chosen = torch.where(asked < 0, predicted(output.detach(), confidence), asked)
             gradients = torch.autograd.grad(
-                confidence.margin(output, labels).sum(), activations, allow_unused=True, materialize_grads=True
+                confidence.margin(output, chosen).sum(), activations, allow_unused=True, materialize_grads=True
             )
+        output, activations = output.detach(), [maps.detach() for maps in activations]
+        alphas = [average_gradients(gradient) for gradient in gradients]
+        parts = [logit_facts(output, asked, confidence)]
+        parts += [layer_facts(maps, alpha) for maps, alpha in zip(activations, alphas, strict=True)]
+        edges = list(accumulate((part.shape[1] for part in parts), initial=0))
         return [
             BlockGradients(
-                row, output.detach()[place][None], [maps.detach()[place] for maps in activations],
-                [average_gradients(gradient[place]) for gradient in gradients],
+                Logits.read(facts, target), output[place][None], [maps[place] for maps in activations],
+                [alpha[place] for alpha in alphas], [facts[start:stop] for start, stop in pairwise(edges[1:])],
             )
-            for place, row in enumerate(logits)
+            for place, (facts, target) in enumerate(zip(to_host(torch.cat(parts, dim=1)), targets, strict=True))
         ]  # fmt: skip
+
+    def gradient_rows(self, image: torch.Tensor) -> int:
+        """Images whose gradients are computed in one batch: one on a CPU, where more gain nothing; on an accelerator one image
+        takes as long as many."""
+        most = 1 if image.device.type == "cpu" else GRADIENT_ROWS
+        return max(1, min(most, self.batch_size, self.images or most))
 
     def masks_of(self, image: Float[torch.Tensor, "channel height width"], read: BlockGradients) -> list[LayerMasks]:
         """The maps of every layer that are kept, to be scored as masks."""
@@ -205,23 +232,30 @@ class SISE(Explainer):
         behind = None if self.fill == "zero" else baseline_of(image[None], self.fill)[0]
         with torch.no_grad():
             return [
-                LayerMasks(image, maps, alphas, self.mu, read.logits.target, behind)
-                for maps, alphas in zip(read.maps, read.alphas, strict=True)
+                LayerMasks(
+                    image, maps, alphas, self.mu, read.logits.target, behind, beta=self.beta or "kept", facts=facts
+                )
+                for maps, alphas, facts in zip(read.maps, read.alphas, read.facts, strict=True)
             ]
 
-    def _block_maps(
-        self, found: ScoredBlocks
-    ) -> tuple[Float[torch.Tensor, "layer height width"] | None, Failure | None]:
-        """V_l of every block, or why there is none."""
-        raw = torch.stack([layer.weighted_sum(found.shown) for layer in found.layers])
-        if not bool(raw.isfinite().all()):
-            return None, MASK_NOT_FINITE
-        low, high = extremes(raw)
-        constant = (high <= low).nonzero().flatten().tolist()
-        if constant:
-            place = f"block layer {constant[0] + 1} of {len(raw)}"
-            return None, (statuses.CONSTANT_MAP, f"{place} gives the same value to every pixel")
-        return min_max(raw, low, high), None
+
+def failure_of_maps(low: float, high: float, finite: float, *constant: float) -> Failure | None:
+    """Why block maps make no map.
+
+    Args:
+        low: Least value of the fused map.
+        high: Its largest.
+        finite: Whether all block maps are.
+        constant: Of every block, whether it gives the same value to every pixel.
+    """
+    if not finite:
+        return MASK_NOT_FINITE
+    if any(constant):
+        place = f"block layer {constant.index(1.0) + 1} of {len(constant)}"
+        return statuses.CONSTANT_MAP, f"{place} gives the same value to every pixel"
+    if high <= low:
+        return statuses.CONSTANT_MAP, "the fused map gives the same value to every pixel"
+    return None
 
 
 def failure_of(logits: Logits, layers: list[LayerMasks]) -> Failure | None:
@@ -258,3 +292,4 @@ class AdaSISE(SISE):
     """SISE that finds its own threshold for each layer and image (Sudhakar et al., ICASSP 2021)."""
 
     mu: None = field(default=None, init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+    beta: None = field(default=None, init=False)  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 
 from ...errors import ModelError
-from ..explainer import Explainer
-from ..explanation import Explanation
+from ..explainer import Explainer, class_tensor
+from ..explanation import LOGIT_FACTS, Explanation, Logits, logit_facts, map_facts, predicted
+from ..layers.eval_mode import untouched
+from ..layers.outputs import wide
 from ..lazy_torch import torch
 from ..requests import Steps
+from ..transfer import to_host
 from .normalise import spread, upsampled
 from .protocol import Cost, method
 
@@ -53,8 +56,6 @@ class TTAME(Explainer):
         return (yield self.rows_of(self._explained, image, target, seed))
 
     def _explained(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
-        from ..explanation import Logits
-        from ..layers.eval_mode import untouched
         from ..training.feature_reader import FeatureReader
 
         if self.trained is None:
@@ -64,11 +65,15 @@ class TTAME(Explainer):
         with untouched(self.model), torch.inference_mode(False), torch.no_grad():
             if images.shape[1:] not in self._reader:
                 self._reader[images.shape[1:]] = FeatureReader(self.model, images[0], self.trained.layers)
-            with self.autocast(images):
+            with self.own_precision(images.device):
                 logits, features = self._reader[images.shape[1:]](images)
-            rows = [Logits.of(row, target, self.confidence) for row, target in zip(logits, targets, strict=True)]
-            chosen = torch.tensor([row.target or 0 for row in rows], device=images.device)
+            logits, asked = wide(logits), class_tensor(targets, images.device)
+            chosen = torch.where(asked < 0, predicted(logits, self.confidence), asked)
             values = self.trained.values(features, chosen)
             maps = values if self.trained.activation == "sigmoid" else spread(values)
             maps = upsampled(maps, (images.shape[2], images.shape[3]))
-        return [row.explanation(maps[place], n_forwards=1, n_backwards=0, extras={}) for place, row in enumerate(rows)]
+            facts = to_host(torch.cat([logit_facts(logits, asked, self.confidence), map_facts(maps)], dim=1))
+        return [
+            Logits.read(row, target).explanation(maps[place], facts=row[LOGIT_FACTS:])
+            for place, (row, target) in enumerate(zip(facts, targets, strict=True))
+        ]

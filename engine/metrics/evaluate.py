@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import SettingsError, did_you_mean
 from ..explainer import Explainer
 from ..requests import Job, Score, Steps, Together
+from ..transfer import to_host
 from . import METRIC_PRESETS, METRICS, Evidence, ExtraExplanations, Metric, Probe, Subject
 from .extra_explanations import ExtraMaps, explain_more
 
@@ -70,26 +71,28 @@ class Measurement:
     """Forwards spent on it; probes that it shares with another measurement apart."""
     n_backwards: int
 
-    @property
-    def finite(self) -> bool:
-        """Whether every score is a number."""
-        return all(bool(probe.job.scores.isfinite().all()) for probe in self.probed.values())
-
     def values(
         self,
         truth: Bool[Tensor, "height width"] | None = None,
         layer_maps: Float[Tensor, "layer height width"] | None = None,
-    ) -> dict[str, float | None]:
-        """Every metric; None where it is not defined for the map, or asks for ground truth or block maps that are not there."""
+    ) -> dict[str, float | None] | None:
+        """Every metric, read from the device in one piece; None where it is not defined for the map, or asks for ground truth or block
+        maps that are not there. None altogether where a score is not a number."""
         asked = [
             metric for metric in self.wanted.metrics
             if (metric.needs != "truth" or truth is not None) and (not metric.layers or layer_maps is not None)
         ]  # fmt: skip
-        if not asked or not self.finite:
-            return self.wanted.undefined
         evidence = self._evidence(truth, layer_maps)
-        found = torch.stack([metric.measure(evidence)[0].double() for metric in asked]).tolist()
-        measured = {metric.name: None if value != value else value for metric, value in zip(asked, found, strict=True)}
+        found = [metric.measure(evidence)[0].double() for metric in asked]
+        found += [probe.job.scores.isfinite().all().double() for probe in self.probed.values()]
+        if not found:
+            return self.wanted.undefined
+        values = to_host(torch.stack(found))
+        if not all(values[len(asked) :]):
+            return None
+        measured = {
+            metric.name: None if value != value else value for metric, value in zip(asked, values, strict=False)
+        }
         return {metric.name: measured.get(metric.name) for metric in self.wanted.metrics}
 
     def _evidence(self, truth: Tensor | None, layer_maps: Tensor | None) -> Evidence:

@@ -16,7 +16,7 @@ from ..layers.outputs import logits_of
 from ..requests import Job
 from .fast_forward import ScoringForward
 from .memory_errors import is_out_of_memory
-from .precision import autocast_dtype
+from .precision import pass_precision
 from .scoring_options import Scoring
 
 
@@ -122,12 +122,9 @@ class Scorer:
         return self._inputs, self._targets, self._scenes
 
     def _forward(self, inputs: Tensor, targets: Tensor, scenes: Tensor | None) -> Tensor:
-        dtype = autocast_dtype(self.precision, inputs.device)
         while True:
             try:
-                with untouched(self.model), torch.inference_mode(), torch.autocast(
-                    inputs.device.type, dtype=dtype, enabled=dtype is not None
-                ):  # fmt: skip
+                with untouched(self.model), torch.inference_mode(), pass_precision(self.precision, inputs.device):
                     return torch.cat([
                         self.confidence.value(
                             logits_of(self.forward(inputs[some])), targets[some], None if scenes is None else scenes[some]

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
 
 from ..lazy_torch import torch
 from ..requests import Fill, Job
-from .masks import coarse, extremes, min_max, on_grid, select_by_otsu, select_maps, upsample, upsampled_sums
+from ..transfer import to_host
+from .masks import (
+    Beta,
+    above_otsu_share,
+    above_share,
+    coarse,
+    extremes,
+    min_max,
+    on_grid,
+    upsample,
+    upsampled_sums,
+    varying,
+)
 
 CHUNK = 64
 """Masks upsampled at once where no batch says how many."""
@@ -22,6 +36,8 @@ class LayerMasks:
         mu: Share of the largest that an alpha must exceed; None for Ada-SISE's threshold.
         target: The class.
         behind: What is seen where a mask is 0; None for zeros.
+        beta: Which maps decide what `mu` is a share of.
+        facts: The layer's row of `layer_facts`, where it is on the host already.
     """
 
     def __init__(
@@ -32,14 +48,19 @@ class LayerMasks:
         mu: float | None,
         target: int | None,
         behind: torch.Tensor | None = None,
+        *,
+        beta: Beta = "kept",
+        facts: Sequence[float] | None = None,
     ):
         self.image = image
         self.behind = behind
         self.size = (image.shape[1], image.shape[2])
-        self.finite = bool(alphas.isfinite().all() and maps.isfinite().all())
-        kept = self._selected(maps, alphas, mu) if self.finite else slice(0)
-        self.maps = maps[kept].contiguous()
-        self.alphas = alphas[kept]
+        finite, *rest = to_host(layer_facts(maps, alphas)) if facts is None else facts
+        self.finite = bool(finite)
+        kept = selected(rest, mu, beta, alphas.dtype) if self.finite else torch.zeros(0, dtype=torch.long)
+        kept = kept.to(maps.device, non_blocking=True)
+        self.maps = maps.index_select(0, kept).contiguous()
+        self.alphas = alphas.index_select(0, kept)
         """Of the kept maps."""
         self.low = self.maps.new_empty(len(self.maps))
         self.job = Job(count=len(self.maps), target=-1 if target is None else target, fill=self.fill)
@@ -74,7 +95,7 @@ class LayerMasks:
         found = torch.einsum("k,khw->hw", self.alphas.double(), self.maps.double())
         return on_grid(found[None])[0].clamp(min=0)
 
-    def weighted_sum(self, baseline: float = 0.0) -> Float[torch.Tensor, "height width"]:
+    def weighted_sum(self, baseline: float | torch.Tensor = 0.0) -> Float[torch.Tensor, "height width"]:
         """V_l of eq. 12, the baseline taken from every score, up to a positive factor and a constant, both of which min-max removes; float64.
 
         With m = (U - low) / (high - low), U the upsampled map, m / sum(m) = (U - low) / (sum(U) - pixels * low); and as upsampling
@@ -91,9 +112,22 @@ class LayerMasks:
         else:
             torch.addcmul(self.behind, self.image - self.behind, masks, out=out)
 
-    @staticmethod
-    def _selected(maps: torch.Tensor, alphas: torch.Tensor, mu: float | None) -> torch.Tensor:
-        return select_by_otsu(maps, alphas) if mu is None else select_maps(maps, alphas, mu)
-
     def _mass(self) -> Float[torch.Tensor, " mask"]:
         return upsampled_sums(self.maps, self.size) - self.low.double() * (self.size[0] * self.size[1])
+
+
+def layer_facts(
+    maps: Float[torch.Tensor, "*batch channel h w"], alphas: Float[torch.Tensor, "*batch channel"]
+) -> Float[torch.Tensor, "*batch fact"]:
+    """What the selection of masks reads, on the device, float64: whether all is finite, which maps vary, and the alphas."""
+    finite = maps.flatten(-3).isfinite().all(dim=-1) & alphas.isfinite().all(dim=-1)
+    return torch.cat([finite[..., None].double(), varying(maps).double(), alphas.double()], dim=-1)
+
+
+def selected(facts: Sequence[float], mu: float | None, beta: Beta, dtype: torch.dtype) -> Int[torch.Tensor, " kept"]:
+    """Channels that become masks, ascending; `mu` None for Ada-SISE's threshold. On the host: the alphas are a few thousand numbers,
+    and their choice on a device would wait for it once per layer."""
+    varies, alphas = torch.tensor(facts, dtype=torch.float64).chunk(2)
+    alphas = alphas.to(dtype)
+    chosen = above_otsu_share(varies > 0, alphas) if mu is None else above_share(varies > 0, alphas, mu, beta)
+    return chosen.nonzero()[:, 0]

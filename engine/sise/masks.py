@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Literal
+
 from jaxtyping import Bool, Float
 
 from ..lazy_torch import F, torch
 from .fusion import otsu_thresholds
 
+Beta = Literal["kept", "paper"]
 GRID = 28
 """Side of the coarse grid on which masks are compared."""
 
 
-def average_gradients(gradient: Float[torch.Tensor, "channel height width"]) -> Float[torch.Tensor, " channel"]:
+def average_gradients(gradient: Float[torch.Tensor, "*batch height width"]) -> Float[torch.Tensor, "*batch"]:
     """alpha_k, eq. 6: the sum over positions of dPsi / dA_k."""
-    return gradient.sum(dim=(1, 2), dtype=torch.float64)
+    return gradient.sum(dim=(-2, -1), dtype=torch.float64)
 
 
 def select_maps(
-    maps: Float[torch.Tensor, "channel height width"], alphas: Float[torch.Tensor, " channel"], mu: float
+    maps: Float[torch.Tensor, "channel height width"],
+    alphas: Float[torch.Tensor, " channel"],
+    mu: float,
+    beta: Beta = "kept",
 ) -> Bool[torch.Tensor, " channel"]:
-    """Which feature maps become masks: alpha_k > mu * beta with beta = max alpha (eqs. 7, 8), strict.
+    """Which feature maps become masks: alpha_k > mu * beta (eqs. 7, 8), strict; see `above_share`."""
+    return above_share(varying(maps), alphas, mu, beta)
 
-    A map that is the same everywhere has no min-max and would mask everything: it contributes nothing and is left out,
-    after beta is taken.
+
+def above_share(
+    varies: Bool[torch.Tensor, " channel"], alphas: Float[torch.Tensor, " channel"], mu: float, beta: Beta
+) -> Bool[torch.Tensor, " channel"]:
+    """Channels whose alpha exceeds mu * beta, beta the largest alpha.
+
+    A map that is the same everywhere has no min-max and would mask everything: it contributes nothing and is left out. It sets no beta
+    either, unless `beta` is `paper`: what cannot be a mask does not decide which masks are kept.
     """
-    return (alphas > mu * alphas.max()) & varying(maps)
+    deciding = alphas if beta == "paper" else torch.where(varies, alphas, -torch.inf)
+    return (alphas > mu * deciding.max().clamp(min=torch.finfo(alphas.dtype).min)) & varies
 
 
 def select_by_otsu(
     maps: Float[torch.Tensor, "channel height width"], alphas: Float[torch.Tensor, " channel"]
 ) -> Bool[torch.Tensor, " channel"]:
-    """Which feature maps become masks in Ada-SISE: those whose alpha is above Otsu's threshold over the positive alphas, divided by
-    the largest; the largest alone where none is. Constant maps are left out before, since they cannot be masks."""
-    positive = (alphas > 0) & varying(maps)
+    """Which feature maps become masks in Ada-SISE; see `above_otsu_share`."""
+    return above_otsu_share(varying(maps), alphas)
+
+
+def above_otsu_share(
+    varies: Bool[torch.Tensor, " channel"], alphas: Float[torch.Tensor, " channel"]
+) -> Bool[torch.Tensor, " channel"]:
+    """Channels whose alpha is above Otsu's threshold over the positive alphas, divided by the largest; the largest alone where none
+    is. Constant maps are left out before, since they cannot be masks."""
+    positive = (alphas > 0) & varies
     if not bool(positive.any()):
         return positive
     shares = alphas / alphas[positive].max()
@@ -40,9 +62,9 @@ def select_by_otsu(
     return above if bool(above.any()) else positive & (shares == 1)
 
 
-def varying(maps: Float[torch.Tensor, "channel height width"]) -> Bool[torch.Tensor, " channel"]:
+def varying(maps: Float[torch.Tensor, "*batch height width"]) -> Bool[torch.Tensor, "*batch"]:
     """Which maps are not the same everywhere."""
-    return maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))
+    return maps.amax(dim=(-2, -1)) > maps.amin(dim=(-2, -1))
 
 
 def upsample(maps: Float[torch.Tensor, "mask h w"], size: tuple[int, int]) -> Float[torch.Tensor, "mask height width"]:
@@ -59,6 +81,7 @@ def upsampled_sums(maps: Float[torch.Tensor, "mask h w"], size: tuple[int, int])
     return torch.einsum("h,khw,w->k", rows, maps.double(), columns)
 
 
+@cache
 def axis_weights(native: int, full: int, device: torch.device) -> Float[torch.Tensor, " native"]:
     """How much every native position counts in the sum of the upsampled axis."""
     identity = torch.eye(native, dtype=torch.float64, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +18,16 @@ from .checkout import SHARED_DATA as DATA
 
 WEIGHTS = DATA / "weights" / "mobilenet_v2_imagenet.safetensors"
 IMAGES = DATA / "imagenet_boxes"
+TILES = DATA / "magnetic_tile"
+TILE_HEAD = DATA / "weights" / "magnetic_tile_head.safetensors"
 SIDE = 224
 COUNT = 8
 NEEDS_DATA = pytest.mark.outside_files(
     "shared/data/weights/mobilenet_v2_imagenet.safetensors", "shared/data/imagenet_boxes"
 )
+NEEDS_TILES = pytest.mark.outside_files(
+    "shared/data/weights/mobilenet_v2_imagenet.safetensors", "shared/data/weights/magnetic_tile_head.safetensors", "shared/data/magnetic_tile"
+)  # fmt: skip
 
 
 def trained() -> nn.Module:
@@ -38,9 +44,27 @@ def samples() -> list[dict[str, str]]:
     return rows[:: len(rows) // COUNT][:COUNT]
 
 
-def network_input(name: str) -> Tensor:
+def trained_on_tiles() -> nn.Module:
+    """The same network with the head for magnetic tiles, in eval mode."""
+    network = trained()
+    network.classifier[1] = nn.Linear(1280, 6)
+    network.load_state_dict(load_file(TILE_HEAD), strict=False)
+    return network.eval()
+
+
+def tiles() -> list[str]:
+    """File names of the magnetic tiles."""
+    return sorted(path.name for path in TILES.glob("*.jpg"))
+
+
+def tile_input(name: str) -> Tensor:
+    """As `network_input`, of a magnetic tile."""
+    return network_input(name, TILES)
+
+
+def network_input(name: str, folder: Path = IMAGES) -> Tensor:
     """(channel, height, width), as the data's README prescribes."""
-    pixels = np.array(Image.open(IMAGES / name).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    pixels = np.array(Image.open(folder / name).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (image - mean[:, None, None]) / std[:, None, None]
