@@ -36,8 +36,8 @@ runs, which `heatlas compare` compares. A model that a method cannot explain is 
     found = heatlas.method("score_cam", model).explain(images, targets=[207, 281])
     found.maps, found.statuses, found.extras, found.n_forwards
 
-Passes are forwards (F) and backwards (B) of the model per image and class with default settings, K the number of masks. A method that
-explains whole batches takes one more forward, which finds the predicted class. `n_forwards` and `n_backwards` in the store
+Passes are forwards (F) and backwards (B) of the model per image and class with default settings, K the number of masks. Methods
+whose own passes do not show the logits of the image (`integrated_gradients`, `ucag`, `fovex`, `consensus`) take one more forward, which finds the predicted class. `n_forwards` and `n_backwards` in the store
 count all passes of a row, its metrics included.
 """
 PASSES = {
@@ -63,10 +63,13 @@ CONTRACT = """What `maps` promises, and `tests/engine/test_methods_contract.py` 
 - A row does not depend on the other images of its batch. Batches always have the same size (`images` in the declaration, 8, or the run's
   `--batch-size` or its largest shard where that is smaller); the last is filled up with copies.
 - Whatever is random is drawn from `seeds`, which stand for the images, and from nothing else; a setting `seed` is the run's `--seed`.
-- The model is in eval mode and is left as it came. Under `--precision bf16` all passes run under autocast.
+- The model is in eval mode and is left as it came. Passes of a method that needs gradients are float32 whatever `--precision` says
+  (true float32, without TF32); those of others run under autocast.
 - `cost` is what is spent: the passes that a hook on the last layer counts.
 - `extras` are the columns that the declaration names, one number or numbers of a fixed shape for each image.
   `extra_shapes(image)` tells the shapes; without it a run explains one empty image to find them.
+- A method whose own passes show the logits sets `reads_logits = True`, hands them out in `MethodMaps` and takes -1 for the predicted class: one
+  forward then serves prediction and explanation.
 - `ModelError` from `bind` refuses a model; `SettingsError` from `check`, which sees the settings alone, a value.
 
 A method that is no function of a batch implements `explain_image`, a generator: it yields requests (`Rows` of a batch, `Score`s of masks,
