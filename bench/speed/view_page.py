@@ -96,10 +96,10 @@ def steps(repeat: int) -> dict[str, str]:
     }
 
 
-def peak_gb(process: subprocess.Popen[str]) -> float:
-    """Largest resident memory of the server so far, in GB."""
+def memory_gb(process: subprocess.Popen[str], field: str) -> float:
+    """Resident memory of the server in GB: `VmHWM` at its peak, `VmRSS` now."""
     status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
+    return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) * 1024 / 1e9
 
 
 def main() -> None:
@@ -113,13 +113,14 @@ def main() -> None:
             page.resize(1280, 800)
             found = measure(page, url, asked.repeats)
             images = page.run("(async () => (await (await fetch('api/store')).json()).images)()")
-        memory = peak_gb(process)
+        peak, now = memory_gb(process, "VmHWM"), memory_gb(process, "VmRSS")
     rows: list[list[Any]] = [["until the address is printed", f"{start:.1f} s", "", ""]]
     rows += [
         [name, f"{statistics.median(values):.2f} s", f"{min(values):.2f} to {max(values):.2f} s", WANTED.get(name, "")]
         for name, values in found.items()
     ]
-    rows.append(["server memory", f"{memory:.2f} GB", "", WANTED["server memory"]])
+    rows.append(["server memory, peak while loading", f"{peak:.2f} GB", "", WANTED["server memory"]])
+    rows.append(["server memory, at the end", f"{now:.2f} GB", "", WANTED["server memory"]])
     lines = [*table(["step", "median", "range", "wanted"], rows), "",
              f"{images:,} images, one row each, {asked.repeats} times. First paint: from opening the address to filters and images on the screen. The other steps: "
              "until counts and images have changed; every time with other values.", "", circumstances(("duckdb", "starlette"))]  # fmt: skip
