@@ -34,7 +34,11 @@ def write_csv(chosen: Chosen, path: Path) -> int:
         if nested := [name for name in columns if not is_plain(kinds[name])]:
             raise UsageError(f"--columns {nested[0]}: it is {kinds[nested[0]]}, which does not fit in a cell of a CSV file; "
                              "leave it out, or choose --format hf or --format lance")  # fmt: skip
-    named = [name for name in CLASSES if chosen.columns is None and chosen.names and name in columns]
+    named = [
+        name
+        for name in CLASSES
+        if chosen.columns is None and chosen.names and name in columns and f"{name}_name" not in columns
+    ]
     rows = 0
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

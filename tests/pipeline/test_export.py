@@ -109,8 +109,8 @@ def test_csv_opens_with_every_row_and_exact_numbers(store, tmp_path, capsys):
     table = heatlas.open(store).to_pandas()
     found = pd.read_csv(tmp_path / "m.csv", keep_default_na=False, na_values=[""])
     assert len(found) == len(table) == 17
-    plain = [one for one in table.columns if one not in ("map", "map_png", "mask_counts")]
-    assert list(found.columns) == [cell(one) for one in plain] + ["label_name", "prediction_name", "target_name"]
+    plain = [one for one in table.columns if one not in ("map", "map_png", "mask_counts", "top_k")]
+    assert list(found.columns) == [cell(one) for one in plain] + ["target_name"]
     for name in ("score", "logit", "drop_pct", "label", "n", "height"):
         assert found[name].to_list() == pytest.approx(table[name].astype(float).to_list(), abs=0, nan_ok=True)
     assert found["id"].to_list() == [cell(one) for one in table["id"]]
