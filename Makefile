@@ -30,7 +30,7 @@ test-shuffled: $(TEST_STAMP)
 
 # Types and shapes of every call of the engine and the workers, checked by beartype.
 test-shapes: $(TEST_STAMP)
-	$(PYTEST) $(PARALLEL) --jaxtyping-packages heatlas,beartype.beartype tests/engine tests/workers
+	$(PYTEST) $(PARALLEL) --jaxtyping-packages heatlas,beartype.beartype -m "not soak and not unchecked_types" tests/engine tests/workers
 
 NUMERIC := tests/engine/test_sise_oracle.py tests/engine/test_methods_contract.py tests/engine/test_budget.py tests/whole/test_budget_run.py
 # What computes, with the instructions of another CPU and another number of threads.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from jaxtyping import Float, Int
 
@@ -26,6 +26,9 @@ from .transfer import to_host
 if TYPE_CHECKING:
     from .methods.protocol import Method
     from .scoring.masked_scorer import Scorer
+
+Own = TypeVar("Own", bound="Explainer")
+"""The class of a method. Not `typing.Self`, which beartype takes in classes only that it decorates itself (`make test-shapes`)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -138,7 +141,7 @@ class Explainer(Scoring):
         """As `explain`."""
         return self.explain(*arguments, **named)
 
-    def keeping(self, keep_layers: bool | None) -> Self:
+    def keeping(self: Own, keep_layers: bool | None) -> Own:
         """The same explainer, which keeps block maps or does not."""
         if keep_layers is None or keep_layers == self.keep_layers:
             return self
@@ -146,7 +149,7 @@ class Explainer(Scoring):
         object.__setattr__(other, "keep_layers", keep_layers)
         return other
 
-    def over(self, model: nn.Module) -> Self:
+    def over(self: Own, model: nn.Module) -> Own:
         """The same settings over another model of the same architecture, which is scored as it is."""
         return replace(self, model=model, fold_bn=False, compile=False)
 

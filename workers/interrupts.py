@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPING = "interrupted: finishing the shards in work; interrupt again to stop at once. The same command resumes"
@@ -23,7 +23,7 @@ class Interrupts:
         self._patience = patience
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._press) for number in _SIGNALS}
         return self

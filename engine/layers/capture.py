@@ -19,7 +19,7 @@ from .outputs import logits_of
 
 def capture_layers(
     model: nn.Module, plan: BlockPlan, images: Float[Tensor, "batch channel height width"]
-) -> tuple[Float[Tensor, "batch class"], list[Float[Tensor, "batch _ _ _"]]]:
+) -> tuple[Float[Tensor, "batch class ..."], list[Float[Tensor, "batch _ _ _"]]]:
     """Run the model on images and keep the activations of every planned layer.
 
     The forward runs in eval mode and with gradients, also under `torch.no_grad` or `torch.inference_mode` and where no

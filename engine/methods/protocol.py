@@ -77,7 +77,7 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def setting(*, default: Any, text: str, **bounds: float) -> Any:
+def setting(*, default: Any, text: str, **bounds: float | int) -> Any:
     """A setting with its explanation, and bounds (`ge`, `gt`, `le`, `lt`) that a command line shows."""
     return field(default=default, metadata={HELP: text, **bounds})
 

@@ -45,9 +45,9 @@ class BlockGradients:
     logits: Logits
     output: torch.Tensor
     """The model's, of this image alone."""
-    maps: list[Float[torch.Tensor, "channel h w"]] = field(default_factory=list)
+    maps: list[Float[torch.Tensor, "_ _ _"]] = field(default_factory=list)
     """Of every block's last layer; none where there is nothing to explain."""
-    alphas: list[Float[torch.Tensor, " channel"]] = field(default_factory=list)
+    alphas: list[Float[torch.Tensor, " _"]] = field(default_factory=list)
     """Average gradient of each map (eq. 6)."""
     facts: list[list[float]] = field(default_factory=list)
     """Of each layer, see `layer_facts`."""

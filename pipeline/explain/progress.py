@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
@@ -55,7 +54,7 @@ class RunProgress:
         self._shown = clock()
         self._stopping = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunProgress:
         if self._bar:
             self._bar.start()
         return self

@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 
 def plain(value: Any) -> Any:
@@ -30,7 +30,7 @@ class ArrayFile:
         self._file.write(json.dumps(value, allow_nan=False))
         self.count += 1
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ArrayFile:
         return self
 
     def __exit__(

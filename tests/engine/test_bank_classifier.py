@@ -172,6 +172,7 @@ def test_logits_may_be_wrapped(wrap: Callable[[Tensor], object]) -> None:
     assert features_of(model, images_like(2, 3, SIZE, seed=1), refuse_scores=True).shape == (2, 24)
 
 
+@pytest.mark.unchecked_types
 @pytest.mark.parametrize("head", ["classifier.6", ""])
 def test_compiled_features_are_the_same(head: str) -> None:
     torch.manual_seed(0)
@@ -395,6 +396,7 @@ def test_images_without_usable_features_are_left_out() -> None:
         build_bank(Means(), [])
 
 
+@pytest.mark.unchecked_types
 @pytest.mark.parametrize(
     ("features", "labels", "count", "text"),
     [

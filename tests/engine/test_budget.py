@@ -42,6 +42,7 @@ def run(model: nn.Module, images: Tensor, budget: str | int | float, batch_size:
     return left + session.finish()
 
 
+@pytest.mark.unchecked_types
 @pytest.mark.parametrize("budget", [0, -3, 1, 8, True, 0.0, 1.5, -0.1, float("nan"), "fats", None])
 def test_what_is_no_budget_is_refused_with_the_range(budget: object):
     with pytest.raises(SettingsError, match="budget must be 'exact', 'balanced', 'fast', forwards per image") as caught:

@@ -140,7 +140,14 @@ def test_ada_sise_keeps_the_largest_alone_where_none_is_above_and_no_constant_ma
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"baseline": True}, {"fill": "mean"}, {"fill": "blur", "baseline": True}, {"gate": "soft"}, {"mu": None}],
+    [
+        {},
+        {"baseline": True},
+        {"fill": "mean"},
+        {"fill": "blur", "baseline": True},
+        {"gate": "soft"},
+        pytest.param({"mu": None}, marks=pytest.mark.unchecked_types),
+    ],
     ids=str,
 )
 def test_sise_with_options_is_its_equations(options: dict, net: nn.Module, image: Tensor) -> None:
@@ -196,6 +203,7 @@ def test_a_budget_that_would_predict_for_something_else_is_refused(options: dict
         SISE(net, budget="fast", **options)
 
 
+@pytest.mark.unchecked_types
 def test_a_budget_goes_with_ada_sise_and_a_fill(net: nn.Module, image: Tensor) -> None:
     for options in ({"mu": None}, {"fill": "blur"}):
         found = SISE(net, batch_size=8, budget=0.5, **options)(image[None], 1)

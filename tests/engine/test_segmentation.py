@@ -81,7 +81,9 @@ def test_soft_overlap_by_hand() -> None:
     other = torch.tensor([[[0, 1], [1, 1]]])
     shared = 0.75 + lower_left + lower_right
     assert soft_overlap(HAND, ONE, other).item() == pytest.approx(shared / (total + 3 - shared))
-    assert soft_overlap(HAND, ONE, torch.zeros(1, 2, 2)).item() == 0.0, "the scene has nothing of the class"
+    assert soft_overlap(HAND, ONE, torch.zeros(1, 2, 2, dtype=torch.int64)).item() == 0.0, (
+        "the scene has nothing of the class"
+    )
 
 
 def test_the_target_is_the_sum_of_its_logits_in_its_mask() -> None:

@@ -108,12 +108,13 @@ def handmade(tensors: dict[str, Tensor] | None = None, **facts: str) -> bytes:
     return save({**own, **(tensors or {})}, {"kind": KIND, "model_digest": "abc", **facts})
 
 
+@pytest.mark.unchecked_types
 @pytest.mark.parametrize(
     ("data", "text"),
     [
         (b"text", "is not a readable safetensors file"),
-        (save({"conv.weight": torch.ones(2)}), r"is a safetensors file but no feature bank \(it holds conv.weight\); `heatlas bank` makes one"),
-        (save({"features": bank().features, "labels": bank().labels}), r"but no feature bank \(it holds features, labels\)"),
+        (save({"conv.weight": torch.ones(2)}), r"is a safetensors file but not a feature bank \(it holds conv.weight\); `heatlas bank` makes one"),
+        (save({"features": bank().features, "labels": bank().labels}), r"but not a feature bank \(it holds features, labels\)"),
         (handmade({"features": bank().features.half()}), r"has features of torch.float16, they must be torch.float32"),
         (handmade({"labels": bank().labels.int()}), r"has labels of torch.int32, they must be torch.int64"),
         (handmade({"labels": torch.arange(5)}), r"made by hand: a feature bank needs .* got \(6, 8\) and \(5,\)"),
@@ -154,7 +155,7 @@ def test_a_bank_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^cannot read the feature bank .*/gone\.safetensors: No such file or directory; "
                        r"check the path; `heatlas bank` makes one from labelled images$"):  # fmt: skip
         read_bank(str(tmp_path / "gone.safetensors"))
-    with pytest.raises(ModelError, match=r"cannot read the feature bank s3://b/x: it is no local file"):
+    with pytest.raises(ModelError, match=r"cannot read the feature bank s3://b/x: it is not a local file"):
         read_bank("s3://b/x")
 
 

@@ -90,6 +90,6 @@ def test_images_for_a_gpu_are_pinned_where_they_are_decoded(loaded, monkeypatch)
     assert pinned[0] is prepared.image
 
 
-def test_a_note_travels_in_the_start_report():
-    worker = ShardWorker(fake_spec(), NoReader(), None, NotedEngine)  # type: ignore[arg-type]
+def test_a_note_travels_in_the_start_report(tmp_path):
+    worker = ShardWorker(fake_spec(), NoReader(), PickleSink(tmp_path), NotedEngine)
     assert worker.start().notes == ("slower than asked for",)

@@ -189,7 +189,7 @@ def test_failed_shard_is_retried_on_the_living_worker_after_a_wait():
 
 
 def test_silence_kills_and_blames_the_images_in_flight():
-    desk = Desk(image_timeout=30)
+    desk = Desk(image_timeout=30.0)
     desk.say(0, ImagesAlive((5,), 0))
     desk.wait(29)
     assert desk.of(Kill) == []
@@ -200,7 +200,7 @@ def test_silence_kills_and_blames_the_images_in_flight():
 
 
 def test_a_write_may_take_longer_than_an_image():
-    desk = Desk(image_timeout=30, write_timeout=100)
+    desk = Desk(image_timeout=30.0, write_timeout=100.0)
     desk.say(0, Writing())
     desk.wait(99)
     assert desk.of(Kill) == []
@@ -209,7 +209,7 @@ def test_a_write_may_take_longer_than_an_image():
 
 
 def test_late_words_of_a_killed_worker_change_nothing():
-    desk = Desk(image_timeout=30)
+    desk = Desk(image_timeout=30.0)
     desk.wait(31)
     assert desk.say(0, done(0, 10)) == []
     assert desk.say(0, WorkerDied("crash", "killed")) == []
@@ -228,7 +228,7 @@ def test_starts_that_fail_in_a_row_abort_with_the_cause():
 
 
 def test_a_start_that_hangs_is_killed_and_counts_as_failed():
-    desk = Desk(workers=0, start_timeout=50, failed_starts=2)
+    desk = Desk(workers=0, start_timeout=50.0, failed_starts=2)
     desk.offer(1)
     desk.say(0, WorkerPlaced(1, "host"))
     desk.wait(49)
@@ -243,7 +243,7 @@ def test_a_start_that_hangs_is_killed_and_counts_as_failed():
 
 
 def test_waiting_for_room_in_the_cluster_is_no_failed_start():
-    desk = Desk(workers=0, start_timeout=50)
+    desk = Desk(workers=0, start_timeout=50.0)
     desk.offer(1)
     desk.wait(10_000)
     assert desk.of(Kill) == []

@@ -155,6 +155,7 @@ def test_overrides_change_what_they_name_and_scale_what_belongs() -> None:
     assert with_overrides(found, {"size": None, "mean": None}) == found
 
 
+@pytest.mark.unchecked_types
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
