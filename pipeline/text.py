@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -46,3 +47,10 @@ def harmless(text: str, *, lines: bool = True) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def sql_refusal(error: Exception) -> str:
+    """What a database says against a query, on one line, without the statement and the tables that it was put into."""
+    said = re.split(r"\n\s*LINE \d+:|\n\s*Candidate functions:", str(error))[0]
+    said = re.sub(r"(Did you mean|Candidate tables:) \"?heatlas_[^\n]*", "", said)
+    return " ".join(re.sub(r"\"?\bheatlas_\w+\"?\.", "", said).split())

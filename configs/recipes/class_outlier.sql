@@ -1,8 +1,8 @@
 -- Outliers of a class: the map differs in place or shape from those of the other images explained for the same class.
 -- `maps.distance` is the share of mass to be moved to get the mean map of the class, on an 8x8 grid.
 -- uses: centroid_x, centroid_y, spread, top_area, entropy
--- param deviations = 5     Robust deviations from the median of the class, from which on an image counts as unlike it.
--- param members = 10       Fewest images that make a class.
+-- param deviations = 5 in [0, 1000]  Robust deviations from the median of the class, from which on an image counts as unlike it.
+-- param members = 10 in [2, 1000000]  Fewest images that make a class.
 WITH seen AS (
     SELECT * FROM atlas JOIN maps USING (id, target, method) WHERE status = 'ok' AND target = prediction
 ), usual AS (

@@ -1,6 +1,6 @@
 -- Near-duplicate maps: the same image twice, or one mark at the same place of many images.
 -- The view `twins` has for every map the one that it looks like most, found by hashing; see docs/curation.md.
--- param distance = 0.02    Largest difference of two maps that counts as none: the share of mass to be moved on an 8x8 grid, at most 0.03.
+-- param distance = 0.02 in [0, 0.03]  Largest difference of two maps that counts as none: the share of mass to be moved on an 8x8 grid, at most 0.03.
 WITH near AS (
     SELECT * FROM twins WHERE distance <= $distance AND twin <> id
 ), labels AS (

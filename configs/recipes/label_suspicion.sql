@@ -5,7 +5,7 @@
 -- confidence alone is measured in docs/demo.md.
 -- needs: label
 -- uses: gini, insertion_auc, drop_pct, label_overlap
--- param doubt = 0.3        Least 1 - confidence of the label.
+-- param doubt = 0.3 in [0, 1]  Least 1 - confidence of the label.
 WITH predicted AS (
     SELECT * FROM atlas WHERE status = 'ok' AND target = prediction AND label IS NOT NULL
 ), labelled AS (

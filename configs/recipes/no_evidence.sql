@@ -1,8 +1,8 @@
 -- Unfaithful explanations: there is no map, or the marked pixels do not carry the prediction.
 -- uses: drop_pct, insertion_auc
--- param drop = 90          Loss of confidence in percent, from which on the strongest 15 % of the map count as not carrying the prediction.
--- param insertion = 0.5    Area under the insertion curve below this share of the confidence counts as that; where both are known, both must.
--- param confidence = 0.5   Least confidence: a model that is not sure has no evidence to show.
+-- param drop = 90 in [-100, 100]  Loss of confidence in percent, from which on the strongest 15 % of the map count as not carrying the prediction.
+-- param insertion = 0.5 in [0, 1]  Area under the insertion curve below this share of the confidence counts as that; where both are known, both must.
+-- param confidence = 0.5 in [0, 1]  Least confidence: a model that is not sure has no evidence to show.
 WITH judged AS (
     SELECT *,
         status IN ('no_evidence', 'constant_map') AS without_map,

@@ -3,9 +3,9 @@
 -- EBPG depends on the size of the object; where `pointing_hit` is there, a map whose peak lies on the object or near it is not beside it.
 -- needs: ebpg or border_share
 -- uses: pointing_hit
--- param confidence = 0.5   Least confidence of the prediction.
--- param inside = 0.5       Attribution on the object below this share of the median over correct predictions counts as off-object.
--- param border = 0.6       Attribution in the outer tenth of the image at or above this share counts as border-bound (an even map has 0.36).
+-- param confidence = 0.5 in [0, 1]  Least confidence of the prediction.
+-- param inside = 0.5 in [0, 10]  Attribution on the object below this share of the median over correct predictions counts as off-object.
+-- param border = 0.6 in [0, 1]  Attribution in the outer tenth of the image at or above this share counts as border-bound (an even map has 0.36).
 WITH seen AS (
     SELECT * FROM atlas
     WHERE status = 'ok' AND target = prediction AND prediction = label AND score >= $confidence

@@ -1,7 +1,7 @@
 -- Unstable explanations: imperceptible noise on the image changes the map.
 -- needs: max_sensitivity
--- param deviations = 4     Robust deviations above the run's median, from which on a map counts as unstable.
--- param least = 0.2        Relative change of the map that is stable whatever the others do.
+-- param deviations = 4 in [0, 1000]  Robust deviations above the run's median, from which on a map counts as unstable.
+-- param least = 0.2 in [0, 1000]  Relative change of the map that is stable whatever the others do.
 WITH seen AS (
     SELECT * FROM atlas WHERE status = 'ok' AND max_sensitivity IS NOT NULL
 ), usual AS (

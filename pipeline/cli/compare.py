@@ -30,17 +30,26 @@ def compare_command(
     limit: Annotated[int, Parameter(help="Explanations that moved most to list, 1 to 200.")] = 12,
     resamples: Resamples = 1000,
     seed: ResampleSeed = 0,
+    fail_if: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Exit code 1 if this holds of the change from FIRST to SECOND of a metric's mean or of accuracy, or of changed or distance.",
+            metavar='"NAME < NUMBER"',
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Compare two models, methods or settings over the same images: paired metrics, predictions, explanations that moved.
 
-    Example: `heatlas compare before/ after/ --out comparison.html`
+    Example: `heatlas compare before/ after/ --fail-if 'ebpg < -0.02'`
     """
     from ..compare.compare import compare_runs
+    from ..compare.conditions import failed_conditions, parse_conditions
     from ..compare.page import write_page
     from ..compare.text import comparison_text
     from ..report.build import file_place
 
+    conditions = parse_conditions(fail_if or ())
     if out is not None:
         file_place(out)
     comparison = compare_runs(
@@ -53,8 +62,12 @@ def compare_command(
         resamples=resamples,
         seed=seed,
     )
+    failures = failed_conditions(comparison, conditions)
     size = write_page(comparison, out) if out is not None else 0
-    print(json.dumps(comparison.as_json(), indent=2) if as_json else harmless(comparison_text(comparison)))
+    if as_json:
+        print(json.dumps({**comparison.as_json(), "failures": failures}, indent=2))
+    else:
+        print(harmless("\n".join([comparison_text(comparison), *failures])))
     if out is not None and not as_json:
         print(harmless(f"\n{out}  ({size / 1e6:.1f} MB)"))
-    return 0
+    return 1 if failures else 0

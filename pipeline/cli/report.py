@@ -24,6 +24,9 @@ def report_command(
         Parameter(help="Load the run's model and show how SISE arrived at three maps; default: only models of "
                        "torchvision and heatlas, because others are code that the store names.", negative="--no-blocks"),
     ] = None,
+    no_images: Annotated[
+        bool, Parameter(help="Read and show no image, for private data: maps, ids and class names only.")
+    ] = False,
 ) -> int:  # fmt: skip
     """Write the run as one HTML page: metrics, classes, images worth a look, errors. It opens from disk and fetches nothing.
 
@@ -31,7 +34,7 @@ def report_command(
     """
     from ..report.build import write_report
 
-    page = write_report(store, out, gallery=gallery, method=method, blocks=blocks)
+    page = write_report(store, out, gallery=gallery, method=method, blocks=blocks, images=not no_images)
     print(harmless(f"{page.uri}  ({page.size / 1e6:.1f} MB, {counted(page.pictures, 'picture')})", lines=False))
     if page.unread:
         print(f"note: {counted(page.unread, 'image')} could not be read any more; their maps stand alone")

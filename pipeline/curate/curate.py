@@ -19,7 +19,7 @@ from ..storage.location import child, locate
 from ..store.reader import open_store
 from ..text import counted
 from .queue import LIMIT, Curation, run_recipes
-from .recipe import load_recipes
+from .recipe import Recipe, load_recipes
 
 FOLDER = "curation"
 Format = Literal["parquet", "csv", "jsonl"]
@@ -99,7 +99,7 @@ def recipe_list() -> str:
         if recipe.uses:
             lines.append(f"  uses, where there: {', '.join(recipe.uses)}")
         lines += [
-            f"  --param {recipe.name}.{name}={value:g}  {recipe.param_texts[name]}"
+            f"  --param {recipe.name}.{name}={value:g}  {recipe.param_texts[name]}{range_text(recipe, name)}"
             for name, value in recipe.params.items()
         ]
     return "\n".join(lines)
@@ -150,3 +150,11 @@ def _jsonl(table: pa.Table) -> bytes:
 
 
 _WRITERS: dict[str, Callable[[pa.Table], Any]] = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}
+
+
+def range_text(recipe: Recipe, param: str) -> str:
+    """The range of a parameter as a sentence; empty where it has none."""
+    if param not in recipe.param_ranges:
+        return ""
+    low, high = recipe.param_ranges[param]
+    return f" In [{low:g}, {high:g}]."

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ...errors import UsageError
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.sql import quoted
+from ..text import sql_refusal
 from .recipe import Recipe, load_recipes, split_params
 from .tables import recipe_tables
 
@@ -131,7 +132,7 @@ def _run(database: duckdb.DuckDBPyConnection, recipe: Recipe, limit: int) -> tup
             params=used,
         ).to_arrow_table()
     except duckdb.Error as error:
-        raise UsageError(f"DuckDB refuses the recipe {recipe.name}: {error}") from None
+        raise UsageError(f"DuckDB refuses the recipe {recipe.name}: {sql_refusal(error)}") from None
     total = rows["heatlas_all"][0].as_py() if len(rows) else 0
     rows = rows.drop_columns(["heatlas_all"])
     rows = rows.append_column("recipe", pa.array([recipe.name] * len(rows), pa.string()))

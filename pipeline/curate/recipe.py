@@ -3,7 +3,7 @@
 -- One line that says what is found.
 -- needs: ebpg or border_share, score      (columns without which it cannot run; `or` between alternatives)
 -- uses: insertion_auc                     (columns that are null where the store does not have them)
--- param border = 0.6   What it means.     (`$border` in the query)
+-- param border = 0.6 in [0, 1]   What it means.     (`$border` in the query)
 SELECT id, target, ..., reason, priority FROM atlas ...
 """
 
@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...configs import packaged_recipes
 from ...errors import UsageError, did_you_mean
 
 _DIRECTIVE = re.compile(r"(needs|uses):\s*(.+)")
-_PARAM = re.compile(r"param\s+([a-z_][a-z0-9_]*)\s*=\s*(\S+)\s*(.*)")
+_PARAM = re.compile(r"param\s+([a-z_][a-z0-9_]*)\s*=\s*(\S+)(?:\s+in\s+\[([^,\s]+),\s*([^\]\s]+)\])?\s*(.*)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 FIRST = ("shortcut", "label_suspicion")
 """Recipes listed first; the others follow by name."""
@@ -41,6 +41,8 @@ class Recipe:
     uses: tuple[str, ...] = ()
     params: Mapping[str, float] = field(default_factory=dict)
     param_texts: Mapping[str, str] = field(default_factory=dict)
+    param_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Least and largest value of the parameters that have such."""
 
     @property
     def words(self) -> frozenset[str]:
@@ -63,7 +65,7 @@ class Recipe:
     def with_params(self, values: Mapping[str, float]) -> Recipe:
         """The recipe with some parameters changed; names that it does not have are ignored."""
         own = {name: values.get(name, default) for name, default in self.params.items()}
-        return Recipe(self.name, self.query, self.purpose, self.needs, self.uses, own, self.param_texts)
+        return replace(self, params=own)
 
 
 def load_recipes(names: Iterable[str] | None = None) -> list[Recipe]:
@@ -90,7 +92,7 @@ def parse_recipe(name: str, text: str) -> Recipe:
     Raises:
         UsageError: Naming the line that cannot be parsed.
     """
-    purpose, needs, uses, params, texts = "", [], [], {}, {}
+    purpose, needs, uses, params, texts, ranges = "", [], [], {}, {}, {}
     for line in text.splitlines():
         if line.strip() and not line.startswith("--"):
             break
@@ -102,21 +104,25 @@ def parse_recipe(name: str, text: str) -> Recipe:
             else:
                 uses += [name for group in groups for name in group]
         elif said.startswith("param "):
-            key, value, meaning = _param(name, said)
+            key, value, limits, meaning = _param(name, said)
             params[key], texts[key] = value, meaning
+            ranges |= {key: limits} if limits else {}
         elif said and not purpose:
             purpose = said
-    return Recipe(name, text, purpose, tuple(needs), tuple(uses), params, texts)
+    return Recipe(name, text, purpose, tuple(needs), tuple(uses), params, texts, ranges)
 
 
-def _param(recipe: str, said: str) -> tuple[str, float, str]:
+def _param(recipe: str, said: str) -> tuple[str, float, tuple[float, float] | None, str]:
     match = _PARAM.fullmatch(said)
     value = number(match[2]) if match else None
-    if match is None or value is None:
+    low, high = (number(match[3]), number(match[4])) if match and match[3] else (None, None)
+    limits = None if low is None or high is None else (low, high)
+    outside = value is not None and limits is not None and not limits[0] <= value <= limits[1]
+    if match is None or value is None or outside or (match[3] and limits is None):
         raise UsageError(
-            f"the recipe {recipe} has the line {said!r}; a parameter is written `-- param NAME = NUMBER  meaning`"
+            f"the recipe {recipe} has the line {said!r}; a parameter is written `-- param NAME = NUMBER [in [LOW, HIGH]]  meaning`"
         )
-    return match[1], value, match[3]
+    return match[1], value, limits, match[5]
 
 
 def number(text: str) -> float | None:
@@ -166,5 +172,19 @@ def split_params(given: Iterable[str], recipes: Iterable[Recipe]) -> list[Recipe
             known = sorted({f"{recipe.name}.{param}" for recipe in changed for param in recipe.params})
             raise UsageError(f"no recipe has the parameter {name.strip()!r}{did_you_mean(name.strip(), known)}; "
                              f"there are {', '.join(known) or 'none'}")  # fmt: skip
+        for recipe in hit:
+            refuse_outside(recipe, key, parsed)
         changed = [recipe.with_params({key: parsed}) if recipe in hit else recipe for recipe in changed]
     return changed
+
+
+def refuse_outside(recipe: Recipe, param: str, value: float) -> None:
+    """Refuse a value that the recipe says makes no sense.
+
+    Raises:
+        UsageError: Naming the range.
+    """
+    low, high = recipe.param_ranges.get(param, (-math.inf, math.inf))
+    if not low <= value <= high:
+        raise UsageError(f"--param {recipe.name}.{param}={value:g} is not allowed: it must be in [{low:g}, {high:g}]; "
+                         f"{recipe.param_texts[param]}")  # fmt: skip

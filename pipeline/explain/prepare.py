@@ -43,6 +43,7 @@ from ..store.part_origin import run_identity
 from ..store.run_file import stored_fingerprint
 from ..terminal_log import say
 from ..text import counted
+from .device import refuse_missing_gpu
 from .dispatch import work_through
 from .fingerprint import run_fingerprint, store_layout
 from .label_evidence import label_rules, probe_predictions
@@ -124,6 +125,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     metrics = [find_metric(name).name for name in spelt_out(settings.metrics)]
     refuse_out_among_images(settings)
     refuse_private_memory(settings)
+    refuse_missing_gpu(settings)
     data_root = check_data_root(settings.data_root)
     listed = chosen_samples(settings, data_root)
     model_spec = ModelSpec(

@@ -14,6 +14,7 @@ import torch
 
 from ...engine.metrics import METRICS
 from ...engine.metrics.chance_maps import FLOORS, floored
+from ...engine.metrics.protocol import Probe
 from ..explain.prepare import PreparedRun, prepare_run
 from ..settings.run import Settings
 from ..store.parquet_bytes import table_to_parquet
@@ -40,7 +41,7 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
 
     Returns:
         `model`, `data`, `out`, `method`, `images`, `classes`, `class_names` (whether there are any), `shards`, `layers`, `preprocess`
-        (name, value, from), `probe` (what was looked at), `masks` and `forwards` (per image and in total), `rate`, `times` (per device
+        (name, value, from), `probe` (what was looked at), `masks` and `forwards` (per image, in total, and `parts` by what they are for), `rate`, `times` (per device
         and number of workers), `store` (bytes), `accuracy` and `findings` (code, text, remedy).
 
     Raises:
@@ -53,7 +54,8 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
     share = len(usable) / len(probe.looked) if probe.looked else 0.0
     total_images = len(run.listing)
     total_rows = total_images * share * rows
-    forwards = total_forwards(run, probe, total_images, total_rows)
+    parts = forward_counts(run, probe, total_images, total_rows)
+    forwards = None if parts is None else sum(parts.values())
     measured = accuracy(probe.looked)
     return {
         "model": settings.model,
@@ -77,7 +79,7 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
             "counted": len(probe.masks), "explained": len(probe.rows),
         },
         "masks": spread_of(probe.masks),
-        "forwards": {"per_image": None if forwards is None else forwards / total_images, "total": forwards},
+        "forwards": {"per_image": None if forwards is None else forwards / total_images, "total": forwards, "parts": parts},
         "rate": {"forwards_per_second": probe.rate, "batch_size": probe.batch_size, "device": probe.device},
         "seconds_per_row": seconds_per_row(probe) if probe.forwards else None,
         "times": times(run, probe, forwards, total_rows),
@@ -93,14 +95,14 @@ def spread_of(values: Sequence[float]) -> dict[str, float] | None:
     return {"mean": fmean(values), "low": min(values), "high": max(values), "images": len(values)}
 
 
-def total_forwards(run: PreparedRun, probe: RunProbe, images: int, rows: float) -> float | None:
-    """All forward passes of the run, a backward pass counted as two; None where the probe could not tell."""
+def forward_counts(run: PreparedRun, probe: RunProbe, images: int, rows: float) -> dict[str, float] | None:
+    """Forward passes of the run by what they are for, a backward pass counted as two; None where the probe could not tell."""
     if not probe.forwards:
         return None
     each = fmean(probe.forwards)
     settings = run.settings
     asked = images if run.spec.target.asks_model else 0
-    own = {probe.name: probe for name in run.spec.metrics for probe in METRICS[name].probes if probe.of_map}
+    own = {name: probed for name, probed in probes_of(run).items() if probed.of_map}
     of_floors = {
         probed.name: probed
         for metric in floored(METRICS[name] for name in run.spec.metrics)
@@ -114,7 +116,15 @@ def total_forwards(run: PreparedRun, probe: RunProbe, images: int, rows: float) 
         * (rows / images if images else 0)
         * max(0.0, each - sum(probed.count for probed in own.values()))
     )
-    return rows * each + asked + floors + sanity
+    metrics = min(each, sum(probed.count for probed in probes_of(run).values()))
+    return {
+        "maps": rows * (each - metrics), "metrics": rows * metrics, "target choice": asked, "chance maps": floors, "sanity check": sanity,
+    }  # fmt: skip
+
+
+def probes_of(run: PreparedRun) -> dict[str, Probe]:
+    """The masked inputs that the run's metrics score for each map, by name."""
+    return {probe.name: probe for name in run.spec.metrics for probe in METRICS[name].probes}
 
 
 def times(run: PreparedRun, probe: RunProbe, forwards: float | None, rows: float) -> list[dict[str, Any]]:

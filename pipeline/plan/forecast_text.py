@@ -49,16 +49,18 @@ def work_lines(forecast: Mapping[str, Any]) -> list[str]:
         lines.append(
             field(
                 "masks",
-                f"{masks['mean']:,.0f} per image ({masks['low']:,} to {masks['high']:,} on {counted(masks['images'], 'image')} here)",
+                f"{masks['mean']:,.0f} per image and target before any budget ({masks['low']:,} to {masks['high']:,} on {counted(masks['images'], 'image')} here)",
             )
         )
     if (total := forecast["forwards"]["total"]) is not None:
         lines.append(
             field(
                 "forwards",
-                f"{forecast['forwards']['per_image']:,.0f} per image, {total:,.0f} in all (a backward pass is two)",
+                f"{forecast['forwards']['per_image']:,.0f} per image, {total:,.0f} in all (a backward pass counts as two)",
             )
         )
+        parts = [f"{count:,.0f} for {name}" for name, count in forecast["forwards"]["parts"].items() if count]
+        lines.append(field("", f"of which {', '.join(parts)}"))
     rate = forecast["rate"]
     lines.append(
         field("rate", f"{rate['forwards_per_second']:,.1f} forwards a second measured on {rate['device']}, batch {rate['batch_size']}, "
@@ -72,9 +74,11 @@ def time_lines(forecast: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     by_how: dict[tuple[str, str], list[str]] = {}
     for item in forecast["times"]:
-        by_how.setdefault((item["device"], item["how"]), []).append(f"{item['workers']} x {duration(item['seconds'])}")
+        by_how.setdefault((item["device"], item["how"]), []).append(
+            f"{counted(item['workers'], 'worker')} {duration(item['seconds'])}"
+        )
     for (device, how), each in by_how.items():
-        lines.append(field("time" if not lines else "", f"{device}: {', '.join(each)} ({how})"))
+        lines.append(field("time" if not lines else "", f"{device}: {', '.join(each)} ({how}; without their start)"))
     return lines
 
 

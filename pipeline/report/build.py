@@ -63,6 +63,7 @@ def write_report(
     gallery: int = GALLERY,
     method: str | None = None,
     blocks: bool | None = None,
+    images: bool = True,
 ) -> Report:
     """Write the report of a run as one HTML file.
 
@@ -73,6 +74,8 @@ def write_report(
         method: Whose rows, where the store has several; by default the method with the most.
         blocks: Load the run's model and recompute three images, to show how SISE arrived at their maps. None: if no code has to be
             run for it that the store names, because it may be a stranger's.
+        images: Show the images beside their maps. Without, none is read and the page holds no pixel of them, for private data; ids,
+            class names and maps stay.
 
     Raises:
         UsageError: For a gallery out of range, a method that the store does not have, or a `to` that is no place for a file.
@@ -86,8 +89,12 @@ def write_report(
     uri = child(atlas.uri, REPORT_FILE) if to is None else file_place(to)
     rows = ReportRows.of(atlas, method)
     pictures = Pictures(PICTURE_BYTES)
-    cards = CardMaker(rows, pictures, code=blocks is True)
-    page = render(Path(__file__).parent, "report.html", **content(rows, cards, pictures, gallery, blocks=blocks))
+    cards = CardMaker(rows, pictures, code=blocks is True, images=images)
+    page = render(
+        Path(__file__).parent,
+        "report.html",
+        **content(rows, cards, pictures, gallery, blocks=blocks if images else False),
+    )
     put(uri, page)
     return Report(uri, len(page), len(pictures.stored), cards.unread)
 

@@ -54,9 +54,11 @@ class CardMaker:
         rows: The rows of the report.
         pictures: Where pictures are kept.
         code: Whether images of a source that is written in Python may be read, which runs its code.
+        images: Whether images are read at all; without, maps stand alone.
     """
 
-    def __init__(self, rows: ReportRows, pictures: Pictures, *, code: bool = False):
+    def __init__(self, rows: ReportRows, pictures: Pictures, *, code: bool = False, images: bool = True):
+        self._images = images
         self._rows = rows
         self._pictures = pictures
         self._shape = rows.atlas.metadata.get("map", {})
@@ -81,6 +83,8 @@ class CardMaker:
         self._views |= self._read_views(uris)
 
     def _read_views(self, uris: Mapping[str, str]) -> dict[str, Image.Image | str]:
+        if not self._images:
+            return dict.fromkeys(uris, "images are left out of this page")
         if self.preprocess is None:
             return dict.fromkeys(uris, "the run does not say how images were prepared")
         views: dict[str, Image.Image | str] = {}

@@ -17,6 +17,7 @@ from .types import (
     Size,
     Std,
     classes_as_text,
+    gpu_as_cuda,
     is_group,
     number_or_share,
     whole_number,
@@ -161,7 +162,9 @@ class Settings(MethodChoice):
         "auto",
         description="Worker processes; auto: one per GPU, else per CPU share; 0: this process, without Ray.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs; auto: GPUs if any.")
+    device: Annotated[Literal["auto", "cpu", "cuda"], BeforeValidator(gpu_as_cuda)] = Field(
+        "auto", description="Where the model runs; auto: GPUs if any."
+    )
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Share of a GPU for each GPU worker.")
     cpus_per_worker: PositiveInt = Field(1, description="CPUs and threads of each worker.")
     address: str | None = Field(None, description="Ray cluster, auto or HOST:6379; or a local one.")

@@ -54,6 +54,11 @@ def number_or_share(value: Any) -> Any:
     return whole
 
 
+def gpu_as_cuda(value: Any) -> Any:
+    """`gpu` is understood as what torch calls it."""
+    return "cuda" if value == "gpu" else value
+
+
 Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(height_and_width)]
 Mean = tuple[float, float, float] | tuple[float]
 Std = tuple[PositiveFloat, PositiveFloat, PositiveFloat] | tuple[PositiveFloat]

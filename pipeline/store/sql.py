@@ -11,6 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ...errors import StorageError, UsageError
 from ..storage.location import is_local, locate
+from ..text import sql_refusal
 
 if TYPE_CHECKING:
     import duckdb
@@ -107,7 +108,7 @@ def asking(query: str) -> Iterator[None]:
             f"cannot read the part files: {error}; check the storage and open the store again"
         ) from error
     except duckdb.Error as error:
-        raise UsageError(f"DuckDB refuses {query!r}: {error}") from None
+        raise UsageError(f"DuckDB refuses {query!r}: {sql_refusal(error)}") from None
 
 
 def literal(text: str) -> str:

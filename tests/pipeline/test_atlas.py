@@ -213,3 +213,27 @@ def test_a_part_that_vanishes_is_named(tmp_path, make_store):
         atlas.table(["id"])
     with pytest.raises(StorageError, match=r"part-000002.parquet"):
         atlas.statuses()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT nosuch FROM atlas",
+        "SELECT id FROM heatlas_storred",
+        "SELECT id FROM atlass",
+        "SELECT id + map FROM atlas WHERE (",
+        "SELECT (label + map) FROM atlas",
+        "SELECT atlas.idd FROM atlas",
+    ],
+)
+def test_refused_sql_names_no_table_of_ours(atlas, query):
+    with pytest.raises(UsageError) as caught:
+        atlas.sql(query)
+    said = str(caught.value).replace(repr(query), "")
+    assert "\n" not in said
+    assert "LINE 1" not in said
+    assert "heatlas_storred" in query or "heatlas_" not in said
+    with pytest.raises(UsageError) as caught:
+        atlas.table(["id"], where="nosuch > 1")
+    assert "heatlas_" not in str(caught.value)
+    assert "LINE 1" not in str(caught.value)

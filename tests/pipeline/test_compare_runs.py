@@ -313,6 +313,24 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(ten, tmp_path, monkeyp
     assert page.read_text() == "old"
 
 
+@pytest.mark.parametrize(("sign", "code"), [("<", 0), (">", 1), ("<=", 1), (">=", 1)])
+def test_fail_if_is_about_the_change_from_the_first_to_the_second(ten, capsys, sign, code):
+    metric = compare_runs(*ten).metrics[0]
+    change = metric["second_mean"] - metric["first_mean"]
+    limit = change - 0.001 if sign == ">" else change
+    limit = change - 0.001 if sign == "<" else limit
+    limit += {"<=": 1e-9, ">=": -1e-9}.get(sign, 0)
+    assert main(["compare", *map(str, ten), "--fail-if", f"{metric['metric']} {sign} {limit!r}"]) == code
+    assert ("failed: " in capsys.readouterr().out) == bool(code)
+
+
+def test_fail_if_in_json_and_with_other_numbers(ten, capsys):
+    assert main(["compare", *map(str, ten), "--fail-if", "changed >= 0", "distance < 0", "--json"]) == 1
+    failures = json.loads(capsys.readouterr().out)["failures"]
+    assert len(failures) == 1
+    assert failures[0].startswith("failed: changed >= 0 holds")
+
+
 @pytest.mark.parametrize(("arguments", "code", "said"), [
     (["A"], 2, "SECOND"),
     (["A", "A"], 2, "would be compared with itself"),
@@ -323,6 +341,9 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(ten, tmp_path, monkeyp
     (["A", "B", "--metrics", "ebgp"], 2, "cannot compare 'ebgp'; did you mean 'ebpg'?"),
     (["A", "B", "--method", "rise"], 2, "has no row of the method 'rise'"),
     (["A", "B", "--out", "."], 2, "is a folder"),
+    (["A", "B", "--fail-if", "ebpg"], 2, "is not NAME < NUMBER"),
+    (["A", "B", "--fail-if", "ebpg = 3"], 2, "is not NAME < NUMBER"),
+    (["A", "B", "--fail-if", "ebgp < 3"], 2, "has no number 'ebgp'; did you mean 'ebpg'?"),
     (["A", "B", "--out", "s4://bucket/x.html"], 2, "s4://bucket/x.html"),
     (["A", "C"], 2, "have no image in common"),
 ])  # fmt: skip

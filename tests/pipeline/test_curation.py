@@ -16,6 +16,7 @@ from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.curate.curate import curate_store, recipe_list
 from heatlas.pipeline.curate.queue import METADATA_KEY, run_recipes
+from heatlas.pipeline.curate.recipe import load_recipes, parse_recipe
 
 from ..support.planted_store import kinds, write_planted
 from ..support.scored_store import write_scores
@@ -207,7 +208,7 @@ def test_sql_sees_the_tables_given_and_nothing_else(scored, tmp_path, query):
         ("SELECT 1; DROP TABLE atlas", "the recipe sly must be one SELECT, it has 2 statements"),
         ("SELECT id FROM atlas", "the recipe sly gives id, but no target and no reason and no priority"),
         ("SELECT id, target, 'r' AS reason, $how AS priority FROM atlas", r"uses \$how, which its head does not set"),
-        ("-- param how = much\nSELECT 1", "a parameter is written `-- param NAME = NUMBER  meaning`"),
+        ("-- param how = much\nSELECT 1", "a parameter is written `-- param NAME = NUMBER"),
         ("-- param how = inf\nSELECT 1", "a parameter is written"),
     ],
 )
@@ -315,3 +316,26 @@ def test_an_empty_queue_has_its_columns(scored):
     assert len(queue) == 0
     assert {"id", "target", "reason", "priority", "looking_away"} <= set(queue.column_names)
     assert queue.schema.field("target").type == pa.int32()
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.5", "inf", "nan"])
+def test_a_parameter_outside_its_range_is_refused(scored, capsys, value):
+    assert main(["curate", str(scored), "--recipe", "shortcut", "--param", f"border={value}"]) == 2
+    said = capsys.readouterr().err
+    finite = value not in ("inf", "nan")
+    assert ("must be in [0, 1]" if finite else "is not NAME=NUMBER") in said
+
+
+def test_every_packaged_parameter_has_a_range_that_holds_its_default():
+    for recipe in load_recipes():
+        assert recipe.param_ranges.keys() == recipe.params.keys()
+        assert all(low <= recipe.params[name] <= high for name, (low, high) in recipe.param_ranges.items())
+
+
+@pytest.mark.parametrize("said", ["param x = 2 in [0, 1]", "param x = 1 in [a, 2]", "param x = 1 in [0; 2]"])
+def test_a_range_that_cannot_be_read_or_met_is_refused(said):
+    if ";" in said:
+        assert parse_recipe("own", f"-- {said}\nSELECT 1").param_ranges == {}
+        return
+    with pytest.raises(UsageError, match="a parameter is written"):
+        parse_recipe("own", f"-- {said}\nSELECT 1")

@@ -464,3 +464,15 @@ def test_show_of_an_error_row_says_why_and_of_nothing_is_refused(store: Path):
         atlas.show("nope")
     with pytest.raises(UsageError, match="ids are strings, got 3"):
         atlas.show(3)  # pyright: ignore[reportArgumentType]
+
+
+def test_without_images_none_is_read(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("heatlas.pipeline.report.cards.view", lambda *_: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        "heatlas.pipeline.report.arrival.load_model", lambda *_: pytest.fail("a model was loaded"), raising=False
+    )
+    page = tmp_path / "private.html"
+    assert main(["report", str(store), "--no-images", "--out", str(page)]) == 0
+    text = page.read_text()
+    assert "data:image/" in text
+    assert "could not be read" not in text

@@ -267,3 +267,10 @@ def test_none_empties_a_list_wherever_it_is_written(name: str, written: object, 
     assert value_of(python, name) == ()
     assert from_yaml({name: written}, tmp_path) == python
     assert from_words(as_flags(name, "none")) == python
+
+
+@pytest.mark.parametrize("written", ["gpu", "cuda"])
+def test_gpu_is_understood(written: str, tmp_path: pathlib.Path):
+    assert load_settings({**REQUIRED, "device": written}).device == "cuda"
+    assert from_words(["--device", written]).device == "cuda"
+    assert from_yaml({"device": written}, tmp_path).device == "cuda"

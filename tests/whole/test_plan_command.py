@@ -120,7 +120,9 @@ def test_nothing_is_written_and_nothing_looks_wrong(
     assert f"  images    {COUNT}; looked at {COUNT}, {COUNT} of them usable\n" in printed
     assert "attribute `preprocess` of tiny_net:said()" in printed
     assert "forwards a second measured on cpu, batch 8, 1 thread" in printed
-    assert "8 x " in printed
+    assert "8 workers " in printed
+    assert " for maps, " in printed
+    assert "a backward pass counts as two" in printed
 
 
 def test_settings_are_named_as_the_origin(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):

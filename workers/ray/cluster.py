@@ -72,3 +72,17 @@ class Cluster:
         self._resources = {name: float(amount) for name, amount in ray.cluster_resources().items()}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self._machines = sum(1 for resources in nodes if resources.get("CPU", 0) or resources.get("GPU", 0))
+
+
+def cluster_gpus(address: str) -> float:
+    """How many GPUs the nodes of a running cluster have together.
+
+    Raises:
+        UsageError: When it cannot be reached.
+    """
+    import ray
+
+    from .actors import ray_session
+
+    with ray_session(address):
+        return float(ray.cluster_resources().get("GPU", 0.0))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ....errors import DataError, UsageError, did_you_mean
 from ...shards import EXTRA
 from ...storage.location import locate
-from ...text import counted, shown
+from ...text import counted, shown, sql_refusal
 from .manifest_files import read_json_lines
 
 _NAMED = 5
@@ -57,8 +57,9 @@ def filter_by_condition(listing: pa.Table, condition: str) -> pa.Table:
             matching = connection.from_arrow(table).filter(duckdb.SQLExpression(condition)).project(row)
             rows = np.sort(matching.fetchnumpy()[row])
         except duckdb.Error as error:
-            text = " ".join(str(error).split())
-            raise DataError(f"--where {condition!r} is refused by DuckDB: {text}; the columns are {names}") from None
+            raise DataError(
+                f"--where {condition!r} is refused by DuckDB: {sql_refusal(error)}; the columns are {names}"
+            ) from None
     if not len(rows):
         raise DataError(
             f"--where {condition!r} is true of none of {counted(len(listing), 'sample')}; the columns are {names}"
