@@ -1,4 +1,4 @@
-"""heatlas: explains whole image datasets with SISE; maps and metrics as Parquet, on Ray.
+"""heatlas: explains image classifiers, one batch or a whole data set; maps and metrics as Parquet, on Ray.
 
 The public names load on first use, so that `heatlas --help` does not wait for torch.
 """
@@ -11,11 +11,26 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .engine.evaluate_maps import MapMetrics
+    from .engine.evaluate_maps import evaluate_maps as evaluate
+    from .engine.explainer import Explainer
+    from .engine.explainer_by_name import explainer
     from .engine.explanation import Explanations
     from .engine.layers.block_plan import BlockLayer, BlockPlan
     from .engine.layers.blocks import block_layers
-    from .engine.methods.registry import bind_method as method
-    from .engine.methods.sise import SISE
+    from .engine.methods.agf import AGF
+    from .engine.methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
+    from .engine.methods.consensus import Consensus
+    from .engine.methods.daam import DAAM
+    from .engine.methods.fovex import FovEx
+    from .engine.methods.integrated_gradients import IntegratedGradients
+    from .engine.methods.lafam import LaFAM
+    from .engine.methods.occlusion import Occlusion
+    from .engine.methods.refine_cam import RefineCAM
+    from .engine.methods.rise import RISE
+    from .engine.methods.score_cam import ScoreCAM
+    from .engine.methods.sise import SISE, AdaSISE
+    from .engine.methods.ucag import UCAG
     from .errors import HeatlasError
     from .pipeline.atlas import Atlas
     from .pipeline.atlas import open_atlas as open
@@ -24,34 +39,70 @@ if TYPE_CHECKING:
     from .pipeline.explain.feature_bank import make_bank
 
 __all__ = [
+    "AGF",
+    "DAAM",
+    "RISE",
     "SISE",
+    "UCAG",
+    "AdaSISE",
     "Atlas",
     "BlockLayer",
     "BlockPlan",
+    "Consensus",
+    "Explainer",
     "Explanations",
+    "FovEx",
+    "GradCAM",
+    "GradCAMPlusPlus",
     "HeatlasError",
+    "IntegratedGradients",
+    "LaFAM",
+    "LayerCAM",
+    "MapMetrics",
+    "Occlusion",
+    "RefineCAM",
+    "ScoreCAM",
     "__version__",
     "block_layers",
+    "evaluate",
     "evaluate_store",
     "explain_dataset",
+    "explainer",
     "make_bank",
-    "method",
     "open",
 ]
 
 _HOMES = {
-    "SISE": ("engine.methods.sise", "SISE"),
-    "Explanations": ("engine.explanation", "Explanations"),
+    "LaFAM": ("engine.methods.lafam", "LaFAM"),
+    "AGF": ("engine.methods.agf", "AGF"),
+    "AdaSISE": ("engine.methods.sise", "AdaSISE"),
+    "Atlas": ("pipeline.atlas", "Atlas"),
     "BlockLayer": ("engine.layers.block_plan", "BlockLayer"),
     "BlockPlan": ("engine.layers.block_plan", "BlockPlan"),
-    "block_layers": ("engine.layers.blocks", "block_layers"),
+    "Consensus": ("engine.methods.consensus", "Consensus"),
+    "DAAM": ("engine.methods.daam", "DAAM"),
+    "Explainer": ("engine.explainer", "Explainer"),
+    "Explanations": ("engine.explanation", "Explanations"),
+    "FovEx": ("engine.methods.fovex", "FovEx"),
+    "GradCAM": ("engine.methods.cams", "GradCAM"),
+    "GradCAMPlusPlus": ("engine.methods.cams", "GradCAMPlusPlus"),
     "HeatlasError": ("errors", "HeatlasError"),
-    "Atlas": ("pipeline.atlas", "Atlas"),
-    "method": ("engine.methods.registry", "bind_method"),
-    "open": ("pipeline.atlas", "open_atlas"),
+    "IntegratedGradients": ("engine.methods.integrated_gradients", "IntegratedGradients"),
+    "LayerCAM": ("engine.methods.cams", "LayerCAM"),
+    "MapMetrics": ("engine.evaluate_maps", "MapMetrics"),
+    "Occlusion": ("engine.methods.occlusion", "Occlusion"),
+    "RISE": ("engine.methods.rise", "RISE"),
+    "RefineCAM": ("engine.methods.refine_cam", "RefineCAM"),
+    "SISE": ("engine.methods.sise", "SISE"),
+    "ScoreCAM": ("engine.methods.score_cam", "ScoreCAM"),
+    "UCAG": ("engine.methods.ucag", "UCAG"),
+    "block_layers": ("engine.layers.blocks", "block_layers"),
+    "evaluate": ("engine.evaluate_maps", "evaluate_maps"),
     "evaluate_store": ("pipeline.evaluate.evaluate", "evaluate_store"),
-    "make_bank": ("pipeline.explain.feature_bank", "make_bank"),
     "explain_dataset": ("pipeline.explain.explain", "explain_dataset"),
+    "explainer": ("engine.explainer_by_name", "explainer"),
+    "make_bank": ("pipeline.explain.feature_bank", "make_bank"),
+    "open": ("pipeline.atlas", "open_atlas"),
 }
 
 

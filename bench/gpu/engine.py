@@ -158,7 +158,10 @@ class Measurement:
             precision = "bf16" if self.device == "cuda" and name not in GRADIENTS_IN_FP32 else "fp32"
             network = transformer(work.side, self.device) if name == "daam" else model
             scoring = Scoring(batch_size=max(work.batch_sizes[0], 2), images=4, precision=precision)
-            method, images = heatlas.method(name, network, scoring=scoring, **settings), self.images(min(4, work.many))
+            method, images = (
+                heatlas.explainer(name, network, scoring=scoring, **settings),
+                self.images(min(4, work.many)),
+            )
             method.explain(images[:1])
             results = []
             seconds = seconds_of(
@@ -167,7 +170,7 @@ class Measurement:
             )
             difference = ""
             if self.device == "cuda" and name in COMPARED_WITH_CPU:
-                reference = heatlas.method(name, on_cpu, scoring=Scoring(batch_size=16), **settings).explain(
+                reference = heatlas.explainer(name, on_cpu, scoring=Scoring(batch_size=16), **settings).explain(
                     self.inputs[:1]
                 )
                 difference = (
@@ -176,7 +179,7 @@ class Measurement:
             self.report(f"{name}: {1000 * seconds / len(images):.1f} ms/image, {results[0].statuses}{difference}")
         for name in ("grad_cam", "layer_cam"):
             many = self.images(work.many)
-            method = heatlas.method(name, model, scoring=Scoring(batch_size=work.many, images=work.many))
+            method = heatlas.explainer(name, model, scoring=Scoring(batch_size=work.many, images=work.many))
             method.explain(many[: max(1, work.many // 4)])
             seconds = seconds_of(lambda method=method, many=many: method.explain(many), self.device)
             self.report(f"{name}: {work.many / seconds:.0f} images/s on {work.many} images, engine alone")
@@ -195,7 +198,7 @@ class Measurement:
                     seconds = seconds_of(run, self.device)
                 self.report(f"{name} {peer}{' tuned' if tuned else ''} batch {size}: {masks / seconds:.0f} masks/s")
             size = self.work.batch_sizes[len(self.work.batch_sizes) // 2]
-            ours = heatlas.method(
+            ours = heatlas.explainer(
                 "score_cam",
                 model,
                 scoring=Scoring(batch_size=size, images=16, precision="bf16" if self.device == "cuda" else "fp32"),
@@ -241,7 +244,7 @@ class Measurement:
     def profile(self) -> None:
         """Where the time of Python goes."""
         model, work = on_device(self.work.accurate, self.device), self.work
-        grad_cam = heatlas.method("grad_cam", model, scoring=Scoring(batch_size=work.many, images=work.many))
+        grad_cam = heatlas.explainer("grad_cam", model, scoring=Scoring(batch_size=work.many, images=work.many))
         sise = heatlas.SISE(model, batch_size=work.batch_sizes[-1], mu=work.mu)
         many, few = self.images(work.many), self.images(min(12, work.many))
         runs: dict[str, Callable[[], object]] = {

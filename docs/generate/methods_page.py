@@ -33,7 +33,7 @@ runs, which `heatlas compare` compares. A model that a method cannot explain is 
 [evaluation.md](evaluation.md).
 
     import heatlas
-    found = heatlas.method("score_cam", model).explain(images, targets=[207, 281])
+    found = heatlas.explainer("score_cam", model).explain(images, targets=[207, 281])
     found.maps, found.statuses, found.extras, found.n_forwards
 
 Passes are forwards (F) and backwards (B) of the model per image and class with default settings, K the number of masks. Methods

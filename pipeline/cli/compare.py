@@ -44,7 +44,7 @@ def compare_command(
     Example: `heatlas compare before/ after/ --fail-if 'ebpg < -0.02'`
     """
     from ..compare.compare import compare_runs
-    from ..compare.conditions import failed_conditions, parse_conditions
+    from ..compare.fail_conditions import failed_conditions, parse_conditions
     from ..compare.page import write_page
     from ..compare.text import comparison_text
     from ..report.build import file_place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ...workers.given_objects import objects_named
 from ...workers.protocols import SampleReader, ShardSink
 from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard
@@ -67,4 +68,5 @@ def work_through(
             shared_fs=settings.shared_fs,
             on_event=progress,
             build=build,
+            objects=objects_named(settings.model, settings.data),
         )

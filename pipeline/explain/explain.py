@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
+
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from ...errors import ShardsUndoneError
 from ...statuses import OK
 from ...workers.run_totals import RunTotals
 from ..settings.load import load_settings
+from ..settings.options import RunOptions
 from ..settings.run import Settings, describe
 from ..storage.atomic_write import remove
 from ..storage.location import child
@@ -23,6 +27,7 @@ from ..store.status import run_status
 from ..store.success_file import write_success
 from ..terminal_log import say
 from ..text import counted
+from .given import named_objects
 from .prepare import PreparedRun, prepare_run
 from .result import RunResult
 from .retry_errors import plan_retry
@@ -32,21 +37,28 @@ UNDONE_SHOWN = 5
 
 def explain_dataset(
     *,
-    model: str,
-    data: str | os.PathLike[str],
+    model: str | nn.Module,
+    data: str | os.PathLike[str] | Dataset[Any] | DataLoader[Any],
     out: str | os.PathLike[str],
     config: str | os.PathLike[str] | None = None,
-    **settings: Any,
+    preprocess: Mapping[str, Any] | Callable[..., Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    **settings: Unpack[RunOptions],
 ) -> RunResult:
     """Explain a data set: maps and metrics of every image into a Parquet store at `out`, as `heatlas explain` does.
 
     The same call again resumes. Progress goes to the logger `heatlas`; nothing is printed.
 
     Args:
-        model: `torchvision:NAME[@WEIGHTS]` or `package.module:factory`.
-        data: Image folder or manifest; path or fsspec URI.
+        model: `torchvision:NAME[@WEIGHTS]` and the like (docs/models.md), or a classifier as an object: it stays as it is, workers get
+            copies, and the run is known by its weights and its `repr`.
+        data: Image folder, manifest or another source (docs/data.md), path or fsspec URI; or a map-style data set, or the `DataLoader`
+            of one, whose items are images or (image, label): unnormalised, in [0, 1] or uint8.
         out: Directory or URI of the store.
         config: YAML file with settings, or the name of a packaged one.
+        preprocess: Settings of the group `preprocess` (`{"size": 224, "mean": ..., "std": ...}`); with a model object also torchvision's
+            preset (`weights.transforms()`). ImageNet's usual values otherwise.
+        class_names: Of a model object, one per class.
         **settings: Any other setting of `heatlas explain --help`, nested ones as mappings: `sise={"mu": 0.3}`.
 
     Returns:
@@ -57,7 +69,8 @@ def explain_dataset(
         RunError: When the run failed; what is committed stays, and the same call resumes.
         KeyboardInterrupt: After Ctrl-C, when the workers are gone.
     """
-    return explain_settings(load_settings({"model": model, "data": data, "out": out, **settings}, config))
+    with named_objects(model, data, preprocess, class_names) as named:
+        return explain_settings(load_settings({**named, "out": out, **settings}, config))
 
 
 def explain_settings(settings: Settings) -> RunResult:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...engine.features.bank_classifier import BankClassifier
 from ...errors import ModelError, did_you_mean
+from ..given_objects import PREFIX
 from ..images.preprocess import Preprocess, with_overrides
 from ..protocols import SampleReader
 from .bank_file import bank_for
@@ -20,6 +21,7 @@ from .checks import class_count, feature_width
 from .explainer_file import StoredExplainer, explainer_for
 from .exported import SUFFIXES, load_program
 from .factory import load_factory
+from .given_model import load_given
 from .huggingface import load_hf
 from .input_channels import check_channels
 from .timm import load_timm
@@ -30,6 +32,7 @@ _FAMILIES: dict[str, Callable[[str, SampleReader | None], FamilyModel]] = {
     "torchvision": load_torchvision,
     "timm": load_timm,
     "hf": load_hf,
+    PREFIX: load_given,
 }
 """Loaders by prefix; each takes what follows the colon. Anything else with a colon is a Python factory, or the path of a program."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(@.+)?")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from ...errors import TooManyErrorsError, WorkerStartError
 from ..events import (
@@ -36,6 +36,7 @@ from ..worker.spec import WorkerSpec
 from .actor_pool import ActorPool
 from .actors import ray_session
 from .cluster import Cluster
+from .shared_objects import share_objects
 from .sink_metrics import MeteredSink
 
 POLL_SECONDS = 1.0
@@ -61,6 +62,7 @@ def supervise(
     shared_fs: bool = False,
     on_event: Listener = lambda event: None,
     build: Build | None = None,
+    objects: Mapping[str, Any] | None = None,
 ) -> RunTotals:
     """Explain the shards on Ray actors.
 
@@ -82,6 +84,7 @@ def supervise(
         shared_fs: The user says that `local_paths` are the same everywhere.
         on_event: Told how the run goes, from this thread.
         build: Makes the engine in the actor; None for the engine of the spec's method. Must be picklable.
+        objects: By name, what `object:NAME` means in model and data; sent to every worker.
 
     Returns:
         The totals; shards left undone are named in it. Ctrl-C once finishes the shards in work, twice stops at once; both return.
@@ -100,6 +103,8 @@ def supervise(
             cluster.refuse_several_nodes(local_paths)
         spec = replace(spec, device="auto" if cluster.gpus and spec.device == "auto" else cluster.device)
         spec = replace(spec, max_error_rate=max_error_rate)
+        if objects:
+            build = share_objects(objects, build)
         pool = ActorPool((spec, reader, MeteredSink(sink), build), gpus=cluster.gpus, cpus=cpus_per_worker)
         limits = Limits(
             image_timeout=image_timeout, start_timeout=start_timeout, shard_retries=shard_retries, max_error_rate=max_error_rate,

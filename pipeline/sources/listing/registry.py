@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ....workers.given_objects import PREFIX
 from .coco import list_coco
 from .folder import IMAGE_SUFFIXES, is_image, list_folder
+from .given_data import list_given
 from .hf_dataset import SPLITS, STATE, list_hf
 from .manifest import MANIFEST_SUFFIXES, list_manifest
 from .options import Listed, SourceOptions
@@ -79,5 +81,6 @@ SOURCES: dict[str, Source] = {
         Source("voc", "Pascal VOC folder", list_voc, in_folder=_looks_like_voc, annotated=True),
         Source("torchvision", "data set of torchvision", list_torchvision, annotated=True, is_place=False, canonical=with_absolute_root),
         Source("python", "Python factory", list_python, is_place=False),
+        Source(PREFIX, "data set handed over as an object", list_given, is_place=False),
     )
 }  # fmt: skip

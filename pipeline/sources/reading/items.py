@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ....errors import DataError, SampleError
+from ....errors import SampleError, UsageError
 from ....statuses import DECODE_ERROR, READ_ERROR
+from ....workers.given_objects import PREFIX, given_object
 
 FACTORIES: dict[str, Callable[[str], Any]] = {}
 """By the prefix of the source, what makes the data set from the rest of it; filled by the sources themselves."""
@@ -48,8 +49,10 @@ def item_bytes(source: str, index: int, allowed: str | None) -> bytes:
         )
     try:
         with _LOCK:  # data sets keep open files, which threads would move under each other
-            item = _data_set(source, os.getpid())[index]
-    except DataError as error:
+            kind, _, name = source.partition(":")
+            data_set = given_object(name) if kind == PREFIX else _data_set(source, os.getpid())
+            item = data_set[index]
+    except UsageError as error:
         raise SampleError(READ_ERROR, str(error)) from error
     except Exception as error:
         raise SampleError(READ_ERROR, f"item {index} raised {type(error).__name__}: {error}") from error

@@ -18,7 +18,7 @@ EXAMPLE = "ebpg < -0.02"
 
 
 @dataclass(frozen=True)
-class Condition:
+class FailCondition:
     """A limit on one number of a comparison."""
 
     name: str
@@ -32,7 +32,7 @@ class Condition:
         return f"{self.name} {self.sign} {self.limit:g}"
 
 
-def parse_conditions(texts: Iterable[str]) -> list[Condition]:
+def parse_conditions(texts: Iterable[str]) -> list[FailCondition]:
     """Conditions such as `ebpg < -0.02`.
 
     Raises:
@@ -43,7 +43,7 @@ def parse_conditions(texts: Iterable[str]) -> list[Condition]:
         match = CONDITION.fullmatch(text)
         if match is None:
             raise UsageError(f'--fail-if {text!r} is not NAME < NUMBER (or <=, >, >=), such as "{EXAMPLE}"')
-        conditions.append(Condition(match[1], match[2], float(match[3])))
+        conditions.append(FailCondition(match[1], match[2], float(match[3])))
     return conditions
 
 
@@ -63,7 +63,7 @@ def comparable_numbers(comparison: Comparison) -> dict[str, float | None]:
     }
 
 
-def failed_conditions(comparison: Comparison, conditions: Iterable[Condition]) -> list[str]:
+def failed_conditions(comparison: Comparison, conditions: Iterable[FailCondition]) -> list[str]:
     """The conditions that hold, each with the number that it is about.
 
     Raises:

@@ -1,0 +1,72 @@
+"""`heatlas.explainer("rise", model, masks=1000)`: a method by name, its class known to type checkers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+from torch import nn
+
+from .explainer import Explainer
+from .methods.agf import AGF
+from .methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
+from .methods.consensus import Consensus
+from .methods.daam import DAAM
+from .methods.fovex import FovEx
+from .methods.integrated_gradients import IntegratedGradients
+from .methods.lafam import LaFAM
+from .methods.occlusion import Occlusion
+from .methods.refine_cam import RefineCAM
+from .methods.registry import bind_method
+from .methods.rise import RISE
+from .methods.score_cam import ScoreCAM
+from .methods.sise import SISE, AdaSISE
+from .methods.ucag import UCAG
+
+
+@overload
+def explainer(name: Literal["sise"], model: nn.Module, **options: Any) -> SISE: ...
+@overload
+def explainer(name: Literal["ada_sise"], model: nn.Module, **options: Any) -> AdaSISE: ...
+@overload
+def explainer(name: Literal["rise"], model: nn.Module, **options: Any) -> RISE: ...
+@overload
+def explainer(name: Literal["score_cam"], model: nn.Module, **options: Any) -> ScoreCAM: ...
+@overload
+def explainer(name: Literal["grad_cam"], model: nn.Module, **options: Any) -> GradCAM: ...
+@overload
+def explainer(name: Literal["grad_cam_pp"], model: nn.Module, **options: Any) -> GradCAMPlusPlus: ...
+@overload
+def explainer(name: Literal["layer_cam"], model: nn.Module, **options: Any) -> LayerCAM: ...
+@overload
+def explainer(name: Literal["integrated_gradients"], model: nn.Module, **options: Any) -> IntegratedGradients: ...
+@overload
+def explainer(name: Literal["occlusion"], model: nn.Module, **options: Any) -> Occlusion: ...
+@overload
+def explainer(name: Literal["refine_cam"], model: nn.Module, **options: Any) -> RefineCAM: ...
+@overload
+def explainer(name: Literal["daam"], model: nn.Module, **options: Any) -> DAAM: ...
+@overload
+def explainer(name: Literal["ucag"], model: nn.Module, **options: Any) -> UCAG: ...
+@overload
+def explainer(name: Literal["fovex"], model: nn.Module, **options: Any) -> FovEx: ...
+@overload
+def explainer(name: Literal["consensus"], model: nn.Module, **options: Any) -> Consensus: ...
+@overload
+def explainer(name: Literal["agf"], model: nn.Module, **options: Any) -> AGF: ...
+@overload
+def explainer(name: Literal["lafam"], model: nn.Module, **options: Any) -> LaFAM: ...
+@overload
+def explainer(name: str, model: nn.Module, **options: Any) -> Explainer: ...
+def explainer(name: str, model: nn.Module, **options: Any) -> Explainer:
+    """A method over a model, by name.
+
+    Args:
+        name: One of `heatlas methods`.
+        model: A classifier; it is left as it came.
+        **options: Settings of the method (`heatlas methods NAME`), and how its passes run (`batch_size`, `precision`, `budget`, ...).
+
+    Raises:
+        SettingsError: When there is no such method or setting, or a value is out of its range.
+        ModelError: When the method cannot explain the model.
+    """
+    return bind_method(name, model, **options)

@@ -1,0 +1,95 @@
+"""The settings of a run as keyword arguments that an editor completes and a type checker knows; a test holds them to `Settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+
+class RunOptions(TypedDict, total=False):
+    """Settings of `heatlas.explain_dataset` beside model, data and out; groups of settings are mappings."""
+
+    method: str
+    """Explanation method (heatlas methods)."""
+    bank: str | None
+    """Feature bank (heatlas bank) for a k-NN classifier."""
+    data_root: str | None
+    """Confine an untrusted manifest to this folder or URI."""
+    rows: Literal["image", "annotation"]
+    """One row per image or annotated object."""
+    images: str | None
+    """Image folder of COCO or VOC, if elsewhere."""
+    target: str | int | Sequence[str | int]
+    """predicted, label, both, top:K, above:P, column:NAME, or classes (docs/targets.md)."""
+    confidence: Literal["auto", "softmax", "sigmoid", "segmentation"]
+    """Confidence in a class; auto: softmax, sigmoid with above:P, segmentation for dense models."""
+    metrics: str | Sequence[str] | None
+    """Presets (paper, standard, full), names, none."""
+    chance_maps: int
+    """Images on which a random and a centred Gaussian map are measured too, as chance baselines."""
+    sanity: int
+    """Images also explained with randomised weights."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"]
+    """Number format of masked passes."""
+    batch_size: int
+    """Masked images per forward pass."""
+    fold_bn: bool
+    """Fold batch norms into convolutions for the masked passes: faster; results differ in the last digits."""
+    compile: bool
+    """torch.compile the masked passes: faster after a minute; results differ in the last digits."""
+    budget: Literal["exact", "balanced", "fast"] | int | float
+    """exact, balanced (25 %), fast (10 %), a number or share of forward passes; the rest is predicted."""
+    seed: int
+    """Seed of all random numbers."""
+    where: str | None
+    """Only samples for which this SQL condition is true."""
+    ids: str | None
+    """Only samples whose ids this file lists."""
+    sample: int | None
+    """Only this many samples, drawn at random by --seed."""
+    limit: int | None
+    """Only the first samples of the listing."""
+    workers: Literal["auto"] | int
+    """Worker processes; auto: one per GPU, else per CPU share; 0: this process, without Ray."""
+    device: Literal["auto", "cpu", "cuda", "gpu"]
+    """Where the model runs; auto: GPUs if any."""
+    gpus_per_worker: float
+    """Share of a GPU for each GPU worker."""
+    cpus_per_worker: int
+    """CPUs and threads of each worker."""
+    address: str | None
+    """Ray cluster, auto or HOST:6379; or a local one."""
+    shard_size: Literal["auto"] | int
+    """Images per shard, the unit of resuming."""
+    image_timeout: float
+    """Restart a worker after this many seconds without progress."""
+    start_timeout: float
+    """Restart a worker that takes more seconds to start."""
+    shard_retries: int
+    """Retries of a shard after failures."""
+    retry_errors: bool
+    """Recompute error rows that may succeed this time."""
+    max_error_rate: float
+    """Stop when more of the recent images fail."""
+    shared_fs: bool
+    """Local paths name the same files on every node."""
+    columns: Mapping[str, Any]
+    """Column names of a manifest or table: `{"label": "class"}`."""
+    store: Mapping[str, Any]
+    """What the store keeps of each map: `{"map_size": "input"}`."""
+    sise: Mapping[str, Any]
+    ada_sise: Mapping[str, Any]
+    grad_cam: Mapping[str, Any]
+    grad_cam_pp: Mapping[str, Any]
+    layer_cam: Mapping[str, Any]
+    consensus: Mapping[str, Any]
+    daam: Mapping[str, Any]
+    fovex: Mapping[str, Any]
+    integrated_gradients: Mapping[str, Any]
+    occlusion: Mapping[str, Any]
+    refine_cam: Mapping[str, Any]
+    rise: Mapping[str, Any]
+    score_cam: Mapping[str, Any]
+    ucag: Mapping[str, Any]
+    agf: Mapping[str, Any]
+    lafam: Mapping[str, Any]
