@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .engine.evaluate_maps import MapMetrics
-    from .engine.evaluate_maps import evaluate_maps as evaluate
     from .engine.explainer import Explainer
     from .engine.explainer_by_name import explainer
     from .engine.explanation import Explanations
+    from .engine.given_maps import MapMetrics
+    from .engine.given_maps import evaluate_maps as evaluate
     from .engine.layers.block_plan import BlockLayer, BlockPlan
     from .engine.layers.blocks import block_layers
     from .engine.methods.agf import AGF
@@ -89,7 +89,7 @@ _HOMES = {
     "HeatlasError": ("errors", "HeatlasError"),
     "IntegratedGradients": ("engine.methods.integrated_gradients", "IntegratedGradients"),
     "LayerCAM": ("engine.methods.cams", "LayerCAM"),
-    "MapMetrics": ("engine.evaluate_maps", "MapMetrics"),
+    "MapMetrics": ("engine.given_maps", "MapMetrics"),
     "Occlusion": ("engine.methods.occlusion", "Occlusion"),
     "RISE": ("engine.methods.rise", "RISE"),
     "RefineCAM": ("engine.methods.refine_cam", "RefineCAM"),
@@ -97,7 +97,7 @@ _HOMES = {
     "ScoreCAM": ("engine.methods.score_cam", "ScoreCAM"),
     "UCAG": ("engine.methods.ucag", "UCAG"),
     "block_layers": ("engine.layers.blocks", "block_layers"),
-    "evaluate": ("engine.evaluate_maps", "evaluate_maps"),
+    "evaluate": ("engine.given_maps", "evaluate_maps"),
     "evaluate_store": ("pipeline.evaluate.evaluate", "evaluate_store"),
     "explain_dataset": ("pipeline.explain.explain", "explain_dataset"),
     "explainer": ("engine.explainer_by_name", "explainer"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...workers.given_objects import objects_named
+from ...workers.object_names import objects_named
 from ...workers.protocols import SampleReader, ShardSink
 from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard

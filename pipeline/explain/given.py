@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ...errors import SettingsError
-from ...workers.given_objects import PREFIX, given_objects, name_of
 from ...workers.images.preprocess import Preprocess, preprocess_from_preset
 from ...workers.models.given_model import GivenModel
+from ...workers.object_names import PREFIX, given_objects, name_of
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...errors import ModelError, UsageError
-from ..given_objects import PREFIX, given_object
 from ..images.preprocess import Preprocess
+from ..object_names import PREFIX, given_object
 from ..protocols import SampleReader
 from .built_model import FamilyModel
 

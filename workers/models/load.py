@@ -11,8 +11,8 @@ from torch import nn
 
 from ...engine.features.bank_classifier import BankClassifier
 from ...errors import ModelError, did_you_mean
-from ..given_objects import PREFIX
 from ..images.preprocess import Preprocess, with_overrides
+from ..object_names import PREFIX
 from ..protocols import SampleReader
 from .bank_file import bank_for
 from .behaviour import adapt_classifier, plain_module

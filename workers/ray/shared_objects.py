@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import UsageError
-from ..given_objects import keep_objects
+from ..object_names import keep_objects
 from ..protocols import SampleReader
 from ..worker.engine_protocol import Build, Engine
 from ..worker.spec import WorkerSpec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....errors import DataError
-from ....workers.given_objects import PREFIX, given_object
+from ....workers.object_names import PREFIX, given_object
 from .map_style import list_items
 from .options import Listed, SourceOptions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ....workers.given_objects import PREFIX
+from ....workers.object_names import PREFIX
 from .coco import list_coco
 from .folder import IMAGE_SUFFIXES, is_image, list_folder
 from .given_data import list_given

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ....errors import SampleError, UsageError
 from ....statuses import DECODE_ERROR, READ_ERROR
-from ....workers.given_objects import PREFIX, given_object
+from ....workers.object_names import PREFIX, given_object
 
 FACTORIES: dict[str, Callable[[str], Any]] = {}
 """By the prefix of the source, what makes the data set from the rest of it; filled by the sources themselves."""
