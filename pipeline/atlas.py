@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from .curate.queue import run_recipes
+from .statistics.atlas_html import atlas_html
 from .statistics.metric_summary import score_summary
 from .statistics.paired_tests import compare_scores
 from .store.reader import StoreReader, open_store
+from .text import class_name
+
+CLASS_COLUMNS = ("label", "prediction", "target")
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from .cluster.cluster import Clusters
     from .decisions.current import Decisions
@@ -45,6 +50,32 @@ class Atlas(StoreReader):
     One row is one explained (sample, target, method). Nothing is read before it is asked for; `table`, `to_pandas` and `maps`
     bring what they return into memory, so name the columns or ids you need when the data set is large.
     """
+
+    def to_pandas(
+        self, columns: Sequence[str] | None = None, where: str | None = None, *, names: bool = True
+    ) -> pd.DataFrame:
+        """Rows for pandas; `label_name`, `prediction_name` and `target_name` stand beside the class indices where the model has names.
+
+        Args:
+            columns: Their names; None for all, maps and PNGs included.
+            where: SQL condition over any columns, such as `"status = 'ok' AND ebpg < 0.2"`.
+            names: Whether class names are added.
+        """
+        frame = super().to_pandas(columns, where)
+        if not names or not self.class_names:
+            return frame
+        for column in reversed([column for column in CLASS_COLUMNS if column in frame]):
+            place = list(frame.columns).index(column) + 1
+            known = [
+                None if index != index or index is None else class_name(self.class_names, int(index))
+                for index in frame[column]
+            ]
+            frame.insert(place, f"{column}_name", known)
+        return frame
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: rows by status, and the mean of every metric per image."""
+        return atlas_html(self.uri, self.statuses(), self.summary(resamples=1).to_pylist())
 
     def summary(self, by: str | None = None, *, resamples: int = 1000, seed: int = 0) -> pa.Table:
         """Mean of every metric with its 95 % bootstrap interval, chance baselines beside them; see `score_summary`, which this is."""

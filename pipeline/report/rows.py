@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ...errors import UsageError, did_you_mean
 from ...statuses import OK
+from ..statistics.image_rows import ORDER
 from ..statistics.metric_summary import floored_columns
 from ..store.reader import StoreReader
 from ..store.schema import metric_columns
@@ -115,8 +116,7 @@ def _main_rows(connection: duckdb.DuckDBPyConnection) -> str:
     if not several:
         return "CREATE VIEW rows AS SELECT *, true AS main FROM stored"
     return (
-        "CREATE TABLE rows AS SELECT *, row_number() OVER (PARTITION BY id ORDER BY coalesce(target = prediction, false) DESC, "
-        "target NULLS LAST) = 1 AS main FROM stored"
+        f"CREATE TABLE rows AS SELECT *, row_number() OVER (PARTITION BY id ORDER BY {ORDER}) = 1 AS main FROM stored"
     )
 
 

@@ -13,6 +13,7 @@ from ...errors import UsageError, did_you_mean
 from ..store.schema import metric_columns
 from ..store.sql import quoted
 from .bootstrap import BUCKETS, RESAMPLES, BucketSums, check_bootstrap
+from .image_rows import image_rows
 
 if TYPE_CHECKING:
     from ..store.reader import StoreReader
@@ -39,6 +40,7 @@ def score_summary(atlas: StoreReader, by: str | None = None, *, resamples: int =
         seed: Of the bootstrap.
 
     Returns:
+        Of an image with several targets the row of the predicted class counts, or where there is none that of the lowest target.
         One row per group and metric: `group` (null for the whole run), `rows` (of the group, error rows included), `metric`,
         `definition`, `unit`, `better`; `n` images with a value, their `mean` and its interval `low` to `high`; `floor_n` images on
         which chance maps were measured, the metric's mean over these (`floor_own`), and that of a random map and of a centred Gaussian
@@ -103,7 +105,7 @@ def bucket_sums(atlas: StoreReader, by: str | None, columns: Mapping[str, str]) 
     group = "NULL" if by is None else GROUPS[by]
     values = ", ".join(f"coalesce(fsum({sql}), 0)::DOUBLE, count({sql})" for sql in columns.values())
     summed = atlas.sql(
-        f"SELECT {group} AS split, (md5_number_lower(id) % {BUCKETS})::BIGINT AS bucket, {values} FROM atlas GROUP BY ALL ORDER BY ALL"
+        f"SELECT {group} AS split, (md5_number_lower(id) % {BUCKETS})::BIGINT AS bucket, {values} FROM {image_rows(atlas)} GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     by_group: dict[Any, list[Sequence[float]]] = {}
     for row in summed:

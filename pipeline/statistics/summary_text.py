@@ -10,6 +10,7 @@ import pyarrow as pa
 from ...engine.metrics.chance_maps import FLOORS
 from ...engine.metrics.sanity import SANITY
 from ..text import counted, shown
+from .image_rows import RULE
 
 FLOOR_NAMES = {"random": "a random map", "gaussian": "a centred Gaussian"}
 OTHER_AVERAGES = {
@@ -37,7 +38,7 @@ def format_summary(out: str, statuses: Mapping[str, int], table: pa.Table, *, re
     if not any(record["n"] for record in records):
         return "\n".join([*lines, "no row has a metric"])
     lines += ["", f"Each mean is over the n images that have a value, in brackets its 95 % bootstrap interval ({resamples} resamples of "
-              f"images, seed {seed})."]  # fmt: skip
+              f"images, seed {seed}); {RULE}."]  # fmt: skip
     if any(record["floor_n"] for record in records):
         lines.append("own, random, gaussian: on the images on which chance maps were measured, the mean of the run's maps, of a random map "
                      "and of a centred Gaussian.")  # fmt: skip

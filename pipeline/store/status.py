@@ -92,8 +92,9 @@ def totals_lines(status: dict[str, Any]) -> list[str]:
             field("", f"and {len(status['causes']) - CAUSES_SHOWN} more causes: see the columns status and error")
         )
     measured = {name: value for name, value in status["metrics"].items() if value["count"]}
+    kind = "" if status["rows"] == status["samples_done"] else " rows, all targets; per image: `heatlas summary`"
     for name, value in measured.items():
-        lines.append(field(name, f"{value['mean']:.4g}  (mean of {value['count']})"))
+        lines.append(field(name, f"{value['mean']:.4g}  (mean of {value['count']}{kind})"))
     if status["rows"]:
         each = status["forwards"] / status["rows"]
         lines.append(field("forwards", f"{status['forwards']:,}  ({each:,.0f} per row)"))
