@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .engine.methods.rise import RISE
     from .engine.methods.score_cam import ScoreCAM
     from .engine.methods.sise import SISE, AdaSISE
+    from .engine.methods.ttame import TTAME
     from .engine.methods.ucag import UCAG
     from .errors import HeatlasError
     from .pipeline.atlas import Atlas
@@ -43,6 +44,7 @@ __all__ = [
     "DAAM",
     "RISE",
     "SISE",
+    "TTAME",
     "UCAG",
     "AdaSISE",
     "Atlas",
@@ -73,6 +75,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "TTAME": ("engine.methods.ttame", "TTAME"),
     "LaFAM": ("engine.methods.lafam", "LaFAM"),
     "AGF": ("engine.methods.agf", "AGF"),
     "AdaSISE": ("engine.methods.sise", "AdaSISE"),

@@ -20,6 +20,7 @@ from .methods.registry import bind_method
 from .methods.rise import RISE
 from .methods.score_cam import ScoreCAM
 from .methods.sise import SISE, AdaSISE
+from .methods.ttame import TTAME
 from .methods.ucag import UCAG
 
 
@@ -55,6 +56,8 @@ def explainer(name: Literal["consensus"], model: nn.Module, **options: Any) -> C
 def explainer(name: Literal["agf"], model: nn.Module, **options: Any) -> AGF: ...
 @overload
 def explainer(name: Literal["lafam"], model: nn.Module, **options: Any) -> LaFAM: ...
+@overload
+def explainer(name: Literal["ttame"], model: nn.Module, **options: Any) -> TTAME: ...
 @overload
 def explainer(name: str, model: nn.Module, **options: Any) -> Explainer: ...
 def explainer(name: str, model: nn.Module, **options: Any) -> Explainer:

@@ -132,7 +132,7 @@ def explained(error: ValidationError, written: WrittenSettings) -> list[str]:
             messages.append(
                 f"unknown setting {name!r}{place}{did_you_mean(name, leaves())} (`heatlas explain --help` lists all settings)"
             )
-        elif item["type"] == "missing":
+        elif item["type"] == "missing" and written.value(name) is None:
             messages.append(f"setting {name!r} is required: give --{name} or a line `{name}: ...` in the --config file")
         elif field is None:
             keys = ", ".join(known for known in leaves() if known.startswith(f"{name}."))

@@ -93,3 +93,10 @@ class RunOptions(TypedDict, total=False):
     ucag: Mapping[str, Any]
     agf: Mapping[str, Any]
     lafam: Mapping[str, Any]
+    labels: Mapping[str, Any]
+    """How labels are read."""
+    allow_unlabelled: bool
+    """Explain although more than 1 % of the labels name no class of the model."""
+    explainer: str | None
+    """Trained explainer (heatlas train) of the method."""
+    ttame: Mapping[str, Any]

@@ -1,0 +1,37 @@
+"""docs/bad-inputs.md: what wrong command lines are told is what the page says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..support.checkout import checkout_module
+
+PAGE = Path(__file__).parents[2] / "docs" / "bad-inputs.md"
+
+
+def test_the_page_says_what_the_commands_say():
+    made = checkout_module("docs.generate.bad_inputs_page")
+    commands = {command.split()[0] for command in made.INPUTS}
+    assert len(made.INPUTS) >= 60
+    assert {
+        "explain",
+        "plan",
+        "bank",
+        "evaluate",
+        "curate",
+        "cluster",
+        "report",
+        "compare",
+        "export",
+        "compact",
+    } <= commands
+    assert {"layers", "methods", "metrics", "show", "status", "summary", "verify", "demo"} <= commands
+    told = made.messages()
+    assert {code for _, code, _ in told} == {2}
+    assert all(message and "Traceback" not in message and "heatlas_" not in message for _, _, message in told)
+    text = PAGE.read_text()
+    for command, code, message in told:
+        line = f"| `heatlas {command}` | {code} | {made.cell(message)} |"
+        assert line in text, (
+            f"docs/bad-inputs.md is out of date for {command!r}: run python -m docs.generate bad_inputs"
+        )
