@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from .curate.queue import run_recipes
-from .statistics.atlas_html import atlas_html
 from .statistics.metric_summary import score_summary
+from .statistics.notebook_form import atlas_html
 from .statistics.paired_tests import compare_scores
 from .store.reader import StoreReader, open_store
 from .text import class_name

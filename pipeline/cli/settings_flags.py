@@ -46,6 +46,8 @@ METAVARS = {
     "address": "ADDRESS",
     "labels.order": "ORDER",
     "preprocess.size": "H W",
+    "preprocess.resize": "KIND",
+    "preprocess.interpolation": "FILTER",
     "preprocess.mean": "NUM...",
     "preprocess.std": "NUM...",
 }

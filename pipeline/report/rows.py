@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from ...errors import UsageError, did_you_mean
 from ...statuses import OK
-from ..statistics.image_rows import ORDER
 from ..statistics.metric_summary import floored_columns
+from ..statistics.one_row_per_image import ORDER
 from ..store.reader import StoreReader
 from ..store.schema import metric_columns
 from ..store.sql import PARTS, literal, quoted

@@ -96,7 +96,7 @@ class RunOptions(TypedDict, total=False):
     labels: Mapping[str, Any]
     """How labels are read."""
     allow_unlabelled: bool
-    """Explain although more than 1 % of the labels name no class of the model."""
+    """Accept many labels that name no class."""
     explainer: str | None
     """Trained explainer (heatlas train) of the method."""
     ttame: Mapping[str, Any]

@@ -29,11 +29,11 @@ class PreprocessSettings(SettingsGroup):
 
     size: Size | None = Field(None, description="Height and width of the network's input.")
     resize: Literal["shorter_side_crop", "squash", "pad"] | None = Field(
-        None, description="How the image gets that size."
+        None, description="shorter_side_crop, squash or pad."
     )
     resize_to: PositiveInt | None = Field(None, description="Shorter side before the centre crop, in pixels.")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
-        None, description="Resampling filter."
+        None, description="nearest, bilinear, bicubic or lanczos."
     )
     mean: Mean | None = Field(None, description="Mean per channel, of values in [0, 1].")
     std: Std | None = Field(None, description="Standard deviation per channel.")
@@ -66,11 +66,11 @@ class LabelSettings(SettingsGroup):
     order: Literal["imagefolder", "natural", "numeric", "model"] | Annotated[str, Field(pattern="^file:.+")] | None = (
         Field(
             None,
-            description="Order in which labels were numbered in training: imagefolder (alphabetical), natural (timm), numeric, model (class names only), or file:PATH (one class name a line).",
+            description="imagefolder, natural, numeric, model, file:PATH.",
         )
     )
     base: Annotated[Literal[0, 1], BeforeValidator(whole_number)] | None = Field(
-        None, description="Number of the first class where labels are whole numbers: 0 or 1."
+        None, description="First class where labels are numbers."
     )
 
 
@@ -107,9 +107,7 @@ class Settings(MethodChoice):
     rows: Literal["image", "annotation"] = Field("image", description="One row per image or annotated object.")
     images: str | None = Field(None, description="Image folder of COCO or VOC, if elsewhere.")
 
-    allow_unlabelled: bool = Field(
-        False, description="Explain although more than 1 % of the labels name no class of the model."
-    )
+    allow_unlabelled: bool = Field(False, description="Accept many labels that name no class.")
     target: Annotated[NaturalInt | str, BeforeValidator(classes_as_text)] = Field(
         "predicted",
         description="predicted, label, both, top:K, above:P, column:NAME, or classes (docs/targets.md).",
@@ -121,11 +119,11 @@ class Settings(MethodChoice):
     metrics: tuple[str, ...] = Field(("paper",), description="Presets (paper, standard, full), names, none.")
     chance_maps: NaturalInt = Field(
         32,
-        description="Images on which a random and a centred Gaussian map are measured too, as chance baselines.",
+        description="Images for chance baselines (random, Gaussian).",
     )
     sanity: NaturalInt = Field(
         0,
-        description="Images also explained with randomised weights.",
+        description="Images explained with random weights, too.",
     )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field("fp32", description="Number format of masked passes.")
     batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
@@ -144,7 +142,7 @@ class Settings(MethodChoice):
         BeforeValidator(number_or_share),
     ] = Field(
         "exact",
-        description="exact, balanced (25 %), fast (10 %), a number or share of forward passes; the rest is predicted.",
+        description="exact, balanced (25 %), fast (10 %), a number or share of forward passes; other scores predicted.",
     )
     seed: NaturalInt = Field(0, description="Seed of all random numbers.")
     where: str | None = Field(
@@ -172,7 +170,7 @@ class Settings(MethodChoice):
     image_timeout: PositiveFloat = Field(
         600.0, description="Restart a worker after this many seconds without progress."
     )
-    start_timeout: PositiveFloat = Field(900.0, description="Restart a worker that takes more seconds to start.")
+    start_timeout: PositiveFloat = Field(900.0, description="Restart a worker that starts slower (seconds).")
     shard_retries: NaturalInt = Field(10, description="Retries of a shard after failures.")
     retry_errors: bool = Field(False, description="Recompute error rows that may succeed this time.")
     max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(

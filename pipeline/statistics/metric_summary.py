@@ -13,7 +13,7 @@ from ...errors import UsageError, did_you_mean
 from ..store.schema import metric_columns
 from ..store.sql import quoted
 from .bootstrap import BUCKETS, RESAMPLES, BucketSums, check_bootstrap
-from .image_rows import image_rows
+from .one_row_per_image import image_rows
 
 if TYPE_CHECKING:
     from ..store.reader import StoreReader

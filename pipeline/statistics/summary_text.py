@@ -10,7 +10,7 @@ import pyarrow as pa
 from ...engine.metrics.chance_maps import FLOORS
 from ...engine.metrics.sanity import SANITY
 from ..text import counted, shown
-from .image_rows import RULE
+from .one_row_per_image import RULE
 
 FLOOR_NAMES = {"random": "a random map", "gaussian": "a centred Gaussian"}
 OTHER_AVERAGES = {
