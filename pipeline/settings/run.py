@@ -81,16 +81,14 @@ class StoreSettings(SettingsGroup):
     map_size: PositiveInt | Literal["input"] = Field(56, description="Height and width; input: the network's own.")
     map_png: bool = Field(True, description="Store the map as an 8-bit PNG, too.")
     features: bool = Field(True, description="Store the model's penultimate features of each image (float16).")
-    top_k: PositiveInt = Field(5, description="Classes listed with their confidence; all where there are at most 100.")
+    top_k: PositiveInt = Field(5, description="Classes stored with their confidence.")
 
 
 class Settings(MethodChoice):
     """All settings of one run: `method`, a group for each method, and these."""
 
-    model: str = Field(
-        description="torchvision:NAME[@WEIGHTS], timm:NAME, hf:NAME, .pt, .pt2, package.module:factory (docs/models.md)."
-    )
-    data: str = Field(description="Image folder, manifest, tars, COCO JSON, ...: path, URI or pattern (docs/data.md).")
+    model: str = Field(description="torchvision:NAME, timm:NAME, ... (docs/models.md).")
+    data: str = Field(description="Image folder, manifest, tars, ... (docs/data.md).")
     out: str = Field(description="Store to write: directory or URI.")
     bank: str | None = Field(
         None,
@@ -114,7 +112,7 @@ class Settings(MethodChoice):
     )
     confidence: Literal["auto", "softmax", "sigmoid", "segmentation"] = Field(
         "auto",
-        description="Confidence in a class; auto: softmax, sigmoid with above:P, segmentation for dense models.",
+        description="softmax, sigmoid, segmentation; auto by model.",
     )
     metrics: tuple[str, ...] = Field(("paper",), description="Presets (paper, standard, full), names, none.")
     chance_maps: NaturalInt = Field(
