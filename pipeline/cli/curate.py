@@ -31,6 +31,13 @@ def curate_command(
         Literal["parquet", "csv", "jsonl"] | None,
         Parameter(name="--format", help="Format of the queues; default: the suffix of --out, or Parquet."),
     ] = None,
+    probs: Annotated[
+        str | None,
+        Parameter(help="Your own confidences (.parquet, .csv: id and one column per class), to judge labels by."),
+    ] = None,
+    probe: Annotated[
+        bool, Parameter(help="First load the run's model and compute its images' features into STORE/features.")
+    ] = False,
     list_: Annotated[
         bool, Parameter(name="--list", help="List the packaged recipes and their parameters instead.")
     ] = False,
@@ -48,6 +55,15 @@ def curate_command(
         raise UsageError(
             "curate needs the directory or URI of a heatlas store; `heatlas curate --list` lists the recipes"
         )
-    written = curate_store(store, recipes=recipe, to=out, limit=limit, params=param or (), file_format=file_format)
+    written = curate_store(
+        store,
+        recipes=recipe,
+        to=out,
+        limit=limit,
+        params=param or (),
+        file_format=file_format,
+        probs=probs,
+        probe=probe,
+    )
     print(harmless(curation_text(written)))
     return 0

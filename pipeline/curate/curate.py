@@ -14,9 +14,10 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from ...errors import UsageError
+from ..features.image_table import write_features
 from ..storage.atomic_write import put, remove
 from ..storage.location import child, locate
-from ..store.reader import open_store
+from ..store.reader import StoreReader, open_store
 from ..text import counted
 from .queue import LIMIT, Curation, run_recipes
 from .recipe import Recipe, load_recipes
@@ -44,6 +45,8 @@ def curate_store(
     limit: int = LIMIT,
     params: Sequence[str] = (),
     file_format: Format | None = None,
+    probs: str | None = None,
+    probe: bool = False,
 ) -> WrittenQueues:
     """Run recipes over a store and write the queues.
 
@@ -53,6 +56,8 @@ def curate_store(
         to: File for all queues together; None for `OUT/curation/RECIPE.parquet`, one for each recipe.
         limit: Most rows of each queue.
         params: `NAME=NUMBER` or `RECIPE.NAME=NUMBER`.
+        probs: File with the user's own confidences, instead of the model's, to judge labels by.
+        probe: Load the run's model first (which runs its code) and compute the features of its images into OUT/features.
         file_format: `parquet`, `csv` or `jsonl`; None for what the name `to` ends in, or Parquet.
 
     Raises:
@@ -63,7 +68,9 @@ def curate_store(
     atlas = open_store(out)
     if to is not None:
         _refuse_inside(out, to)
-    curation = run_recipes(atlas, recipes, limit=limit, params=params)
+    if probe:
+        probe_store(atlas)
+    curation = run_recipes(atlas, recipes, limit=limit, params=params, probs=probs)
     if to is not None:
         put(to, _WRITERS[chosen](curation.table()))
         return WrittenQueues(curation, dict.fromkeys(curation.queues, to))
@@ -73,6 +80,13 @@ def curate_store(
     for name in curation.skipped:  # an earlier call's queue would pass for this one's
         remove(child(out, f"{FOLDER}/{name}.{chosen}"))
     return WrittenQueues(curation, uris)
+
+
+def probe_store(atlas: StoreReader) -> str:
+    """Compute the features of a store's images with its run's model and write them beside it; returns their URI."""
+    from ..features.compute import compute_features, load_stored_model  # here, because most queues need no torch
+
+    return write_features(atlas.uri, compute_features(load_stored_model(atlas)))
 
 
 def curation_text(written: WrittenQueues) -> str:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from ...errors import UsageError
+from ..features.image_table import features_of
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.sql import quoted
 from ..text import sql_refusal
+from .feature_tables import NEED_FEATURES, read_confidences
 from .recipe import Recipe, load_recipes, split_params
 from .tables import recipe_tables
 
@@ -57,7 +59,12 @@ class Curation:
 
 
 def run_recipes(
-    atlas: StoreReader, names: Sequence[str] | None = None, *, limit: int = LIMIT, params: Sequence[str] = ()
+    atlas: StoreReader,
+    names: Sequence[str] | None = None,
+    *,
+    limit: int = LIMIT,
+    params: Sequence[str] = (),
+    probs: str | None = None,
 ) -> Curation:
     """Run recipes over a store.
 
@@ -66,6 +73,7 @@ def run_recipes(
         names: Packaged recipes by name and own ones by path; None for all packaged ones.
         limit: Most rows of each queue.
         params: `NAME=NUMBER` or `RECIPE.NAME=NUMBER`.
+        probs: File with the user's own confidences, for the quality of labels; see `read_confidences`.
 
     Returns:
         The queues; equal for equal stores and recipes, whatever the machine, ties in order of id.
@@ -87,7 +95,8 @@ def run_recipes(
         raise UsageError(
             "none of the recipes can run here:\n" + "\n".join(f"  {name}: {why}" for name, why in skipped.items())
         )
-    with recipe_tables(atlas, able) as database:
+    confidences = None if probs is None else read_confidences(probs, atlas.class_names)
+    with recipe_tables(atlas, able, confidences) as database:
         findings = {recipe.name: _run(database, recipe, limit) for recipe in able}
     return Curation(
         {name: table for name, (table, _) in findings.items()},
@@ -100,9 +109,22 @@ def why_not(atlas: StoreReader, recipe: Recipe) -> str | None:
     """The columns that a store lacks for a recipe, with the command that adds them; None if it lacks none."""
     if missing := recipe.missing(atlas.schema.names):
         return f"needs {' and '.join(' or '.join(group) for group in missing)}; {_remedy(atlas, [group[0] for group in missing])}"
+    if empty := _without_values(atlas, recipe):
+        return f"cannot tell without {' or '.join(empty)}, which {'has' if len(empty) == 1 else 'have'} no value in any row"
+    if recipe.words & NEED_FEATURES and features_of(atlas) is None:
+        return f"cannot tell without features; compute them with `heatlas curate {atlas.uri} --probe`"
     if recipe.words & {"maps", "twins"} and "map" not in atlas.schema.names:
         return "needs the maps as numbers; explain the data anew with --store.map, into another --out"
     return None
+
+
+def _without_values(atlas: StoreReader, recipe: Recipe) -> tuple[str, ...]:
+    """A group of needed columns that are null in every row, so that an empty queue would be a false all-clear."""
+    for group in recipe.needs:
+        there = [name for name in group if name in atlas.schema.names]
+        if not any(atlas.count(f"{quoted(name)} IS NOT NULL") for name in there):
+            return group
+    return ()
 
 
 def _remedy(atlas: StoreReader, metrics: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..store.sql import quoted
+from .feature_tables import feature_tables
 from .low_resolution_maps import KEYS, LowMaps, low_maps
 from .near_duplicate_maps import find_twins
 from .recipe import Recipe
@@ -26,12 +27,15 @@ NEVER = frozenset({"map", "map_png", "floors"})
 LOCK = ("SET python_enable_replacements = false", "SET enable_external_access = false", "SET lock_configuration = true")
 
 
-def recipe_tables(atlas: StoreReader, recipes: Sequence[Recipe]) -> duckdb.DuckDBPyConnection:
+def recipe_tables(
+    atlas: StoreReader, recipes: Sequence[Recipe], confidences: tuple[list[str], np.ndarray] | None = None
+) -> duckdb.DuckDBPyConnection:
     """A database with the columns and tables that the recipes name, and nothing else.
 
     `atlas`: the rows with those columns that a recipe names (all plain ones where it says `*`), and `label_name`,
     `prediction_name`, `target_name`. `classes(index, name)`. `maps(id, target, method, distance)`: how far each map is from the mean
-    map of its target. `twins(id, target, method, twin, twin_target, distance, alike)`: a map that looks the same. The last two only where
+    map of its target. `twins(id, target, method, twin, twin_target, distance, alike)`: a map that looks the same.
+    `run(confidence)`: softmax, sigmoid or segmentation. The tables of `feature_tables.SCHEMAS`. Those of maps and features only where
     a recipe names them.
 
     Raises:
@@ -58,6 +62,11 @@ def recipe_tables(atlas: StoreReader, recipes: Sequence[Recipe]) -> duckdb.DuckD
     ]
     connection.execute(f"CREATE TABLE atlas AS SELECT {', '.join(['*', *extra, *named])} FROM heatlas_rows")
     connection.execute("DROP TABLE heatlas_rows")
+    stated = atlas.metadata.get("provenance", {}).get("settings", {})
+    meaning = stated.get("confidence", stated.get("score", "softmax"))
+    _copy(connection, "run", pa.table({"confidence": pa.array([meaning], pa.string())}))
+    for name, table in feature_tables(atlas, words, confidences).items():
+        _copy(connection, name, table)
     if words & {"maps", "twins"}:
         low = low_maps(atlas, SIDE)
         if "maps" in words:

@@ -1,0 +1,140 @@
+"""Make the tables that recipes read about features: the quality of labels, outliers and duplicate images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ...errors import UsageError
+from ..features.image_table import NO_LABEL, ImageFeatures, features_of
+from ..features.label_quality import label_quality, linear_probe
+from ..features.neighbours import find_duplicates, find_outliers
+from ..storage.location import bytes_of, locate
+
+if TYPE_CHECKING:
+    from ..store.reader import StoreReader
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "label_quality": pa.schema(
+        [
+            ("id", pa.string()), ("suspicion", pa.float64()), ("suggested", pa.int32()), ("accused", pa.bool_()),
+            ("model_confidence", pa.float64()), ("probe_confidence", pa.float64()), ("estimated_wrong", pa.float64()),
+        ]
+    ),
+    "outliers": pa.schema([("id", pa.string()), ("distance", pa.float64()), ("deviations", pa.float64()), ("nearest", pa.string())]),
+    "image_duplicates": pa.schema(
+        [("id", pa.string()), ("twin", pa.string()), ("bits", pa.int64()), ("cosine", pa.float64()), ("mirrored", pa.bool_())]
+    ),
+}  # fmt: skip
+"""Tables by name; without rows where the store has no features."""
+NEED_FEATURES = frozenset({"outliers", "image_duplicates"})
+"""Tables without which a recipe cannot run."""
+
+
+def feature_tables(
+    atlas: StoreReader, names: frozenset[str], confidences: tuple[list[str], np.ndarray] | None = None
+) -> dict[str, pa.Table]:
+    """Those of the tables that are named.
+
+    Args:
+        atlas: The store.
+        names: Out of `SCHEMAS`.
+        confidences: The user's own, ids and `(id, class)`; None for the model's.
+
+    Raises:
+        StorageError: If the features cannot be read.
+    """
+    tables = {name: SCHEMAS[name].empty_table() for name in names & SCHEMAS.keys()}
+    features = features_of(atlas) if tables else None
+    if "label_quality" in tables and (features is not None or confidences is not None):
+        tables["label_quality"] = _label_table(atlas, features, confidences)
+    if features is None:
+        return tables
+    if "outliers" in tables:
+        far = find_outliers(features.features)
+        tables["outliers"] = pa.table(
+            [
+                pa.array(features.ids, pa.string()),
+                pa.array(far.distance),
+                pa.array(far.deviations),
+                pa.array([features.ids[place] for place in far.nearest], pa.string()),
+            ],
+            schema=SCHEMAS["outliers"],
+        )
+    if "image_duplicates" in tables:
+        pairs = find_duplicates(features.features, features.hashes, features.mirrored)
+        columns = [
+            pa.array([features.ids[place] for place in pairs.row], pa.string()),
+            pa.array([features.ids[place] for place in pairs.other], pa.string()),
+            pa.array(pairs.bits, pa.int64()), pa.array(pairs.cosine.astype(np.float64)), pa.array(pairs.mirrored.astype(bool)),
+        ]  # fmt: skip
+        tables["image_duplicates"] = pa.table(columns, schema=SCHEMAS["image_duplicates"])
+    return tables
+
+
+def read_confidences(uri: str, class_names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """The user's own confidences: a Parquet or CSV file with the column `id` and one column per class, by name or index.
+
+    Raises:
+        UsageError: For a file that cannot be read, lacks a column, or has a value outside [0, 1].
+    """
+    ending = os.path.splitext(uri)[1].lower()
+    if ending not in (".parquet", ".csv"):
+        raise UsageError(f"--probs {uri!r} must end in .parquet or .csv")
+    fs, path = locate(uri)
+    try:
+        data = pa.BufferReader(bytes_of(fs, path))
+        table = pq.read_table(data) if ending == ".parquet" else pyarrow.csv.read_csv(data)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"cannot read --probs {uri}: {error}") from error
+    names = list(class_names) or [name for name in table.column_names if name != "id"]
+    if not set(names) <= set(table.column_names):
+        names = [str(index) for index in range(len(names))]
+    if missing := [name for name in ("id", *names) if name not in table.column_names]:
+        raise UsageError(
+            f"--probs {uri} has no column {missing[0]!r}; it needs `id` and one column per class, by name or index"
+        )
+    values = np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])
+    if not ((values >= 0) & (values <= 1)).all():
+        raise UsageError(f"--probs {uri} must hold confidences from 0 to 1")
+    return [str(identity) for identity in table["id"].to_pylist()], values
+
+
+def _label_table(
+    atlas: StoreReader, features: ImageFeatures | None, own: tuple[list[str], np.ndarray] | None
+) -> pa.Table:
+    if own is not None:
+        stored = dict(zip(*atlas.table(["id", "label"]).to_pydict().values(), strict=True))
+        places = [place for place, identity in enumerate(own[0]) if stored.get(identity) is not None]
+        ids, values = [own[0][place] for place in places], own[1][places]
+        labels = np.array([stored[identity] for identity in ids], np.int64)
+    else:
+        assert features is not None
+        kept = features.labels != NO_LABEL
+        ids, values = (
+            [identity for identity, keep in zip(features.ids, kept, strict=True) if keep],
+            features.confidences[kept],
+        )
+        labels = features.labels[kept]
+    if not len(labels):
+        return SCHEMAS["label_quality"].empty_table()
+    several = features is not None and own is None and features.facts.get("confidence") == "sigmoid"
+    probe = np.full(values.shape, np.nan)
+    if features is not None and not several:
+        rows = {identity: place for place, identity in enumerate(features.ids)}
+        if all(identity in rows for identity in ids):
+            probe = linear_probe(features.features[[rows[identity] for identity in ids]], labels, values.shape[1])
+    quality = label_quality(values, probe, labels, several=several)
+    rows = np.arange(len(labels))
+    columns = [
+        pa.array(ids, pa.string()), pa.array(quality.suspicion), pa.array(quality.suggested.astype(np.int32), mask=quality.suggested < 0),
+        pa.array(quality.accused), pa.array(values[rows, labels].astype(np.float64)),
+        pa.array(probe[rows, labels], mask=np.isnan(probe[rows, labels])), pa.array(np.full(len(labels), quality.estimated_wrong)),
+    ]  # fmt: skip
+    return pa.table(columns, schema=SCHEMAS["label_quality"])

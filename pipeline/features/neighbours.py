@@ -1,0 +1,93 @@
+"""Find outliers and near-duplicates by nearest neighbours in the feature space, duplicates confirmed by perceptual hashes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from sklearn.neighbors import NearestNeighbors
+
+NEIGHBOURS = 10
+NEAR_BITS = 8
+"""Most of the 64 bits that differ between the hashes of near-duplicates."""
+NEAR_COSINE = 0.9
+"""Least cosine of the features of near-duplicates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outliers:
+    """How far each image lies from its neighbours."""
+
+    distance: Float[np.ndarray, " image"]
+    """Mean distance of the unit features to the nearest `NEIGHBOURS` others, in [0, 2]."""
+    deviations: Float[np.ndarray, " image"]
+    """Robust deviations of the distance's logarithm above the median; 0 where all are equal."""
+    nearest: Int[np.ndarray, " image"]
+
+
+@dataclass(frozen=True, eq=False)
+class Duplicates:
+    """Pairs of images that look the same, each image with the one it resembles most."""
+
+    row: Int[np.ndarray, " duplicate"]
+    other: Int[np.ndarray, " duplicate"]
+    bits: Int[np.ndarray, " duplicate"]
+    """How many of the 64 bits of the hashes differ."""
+    cosine: Float[np.ndarray, " duplicate"]
+    mirrored: np.ndarray
+    """Whether the other is the mirror image."""
+
+
+def find_outliers(features: Float[np.ndarray, "image feature"]) -> Outliers:
+    """The k-NN distance of every image."""
+    unit, count = unit_rows(features), min(NEIGHBOURS, len(features) - 1)
+    if count < 1:
+        return Outliers(np.zeros(len(features)), np.zeros(len(features)), np.zeros(len(features), np.int64))
+    distances, places = NearestNeighbors(n_neighbors=count + 1).fit(unit).kneighbors(unit)
+    own = places == np.arange(len(unit))[:, None]
+    own[~own.any(axis=1), -1] = True  # of several equal images the own one need not be among the nearest
+    others = np.where(own, np.inf, distances)
+    mean = distances[~own].reshape(len(unit), count).mean(axis=1)
+    logs = np.log(np.maximum(mean, 1e-6))
+    spread = 1.4826 * np.median(np.abs(logs - np.median(logs)))
+    deviations = (logs - np.median(logs)) / spread if spread > 0 else np.zeros(len(logs))
+    return Outliers(mean, deviations, places[np.arange(len(unit)), others.argmin(axis=1)])
+
+
+def find_duplicates(
+    features: Float[np.ndarray, "image feature"],
+    hashes: UInt8[np.ndarray, "image 8"],
+    mirrored: UInt8[np.ndarray, "image 8"],
+) -> Duplicates:
+    """Pairs whose hashes differ by at most `NEAR_BITS` bits and whose features point the same way.
+
+    Args:
+        features: Of the classifying layer.
+        hashes: Perceptual hashes.
+        mirrored: Those of the mirrored images.
+    """
+    unit = unit_rows(features)
+    pairs = [_near(hashes, hashes, unit, False), _near(mirrored, hashes, unit, True)]
+    row, other, bits, cosine, flipped = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    order = np.lexsort((other, -cosine, bits, row))
+    _, first = np.unique(row[order], return_index=True)
+    kept = order[first]
+    return Duplicates(row[kept], other[kept], bits[kept], cosine[kept], flipped[kept])
+
+
+def unit_rows(features: Float[np.ndarray, "image feature"]) -> Float[np.ndarray, "image feature"]:
+    """Features of length 1; those of length 0 stay."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def _near(asked: np.ndarray, known: np.ndarray, unit: np.ndarray, flipped: bool) -> tuple[np.ndarray, ...]:
+    left, right = (np.unpackbits(hashes, axis=1).astype(np.float32) for hashes in (asked, known))
+    count = min(4, len(right))
+    squares, places = NearestNeighbors(n_neighbors=count).fit(right).kneighbors(left)
+    bits = np.rint(squares**2).astype(np.int64)  # of zeros and ones the squared distance counts what differs
+    row = np.repeat(np.arange(len(left)), count)
+    other, bits = places.ravel(), bits.ravel()
+    cosine = (unit[row] * unit[other]).sum(axis=1)
+    near = (row != other) & (bits <= NEAR_BITS) & (cosine >= NEAR_COSINE)
+    return row[near], other[near], bits[near], cosine[near], np.full(int(near.sum()), flipped)

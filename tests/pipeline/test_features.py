@@ -1,0 +1,152 @@
+"""Labels, outliers and duplicates from features: by hand, against slow loops, and on planted blobs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from heatlas.errors import UsageError
+from heatlas.pipeline.curate.feature_tables import SCHEMAS, read_confidences
+from heatlas.pipeline.features import label_quality as quality_module
+from heatlas.pipeline.features.label_quality import estimate_wrong, label_quality, linear_probe
+from heatlas.pipeline.features.neighbours import find_duplicates, find_outliers
+from heatlas.pipeline.features.perceptual_hash import perceptual_hash
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """300 points of three classes, 5 % of the labels wrong: features, stated labels, which are wrong."""
+    random = np.random.default_rng(0)
+    truth = np.repeat(np.arange(3), 100)
+    features = random.normal(0, 1, (300, 16)) + 6 * np.eye(3, 16)[truth]
+    labels, wrong = truth.copy(), np.zeros(300, bool)
+    wrong[random.permutation(300)[:15]] = True
+    labels[wrong] = (truth[wrong] + 1) % 3
+    return features.astype(np.float32), labels, wrong
+
+
+def test_wrong_labels_are_accused_and_counted(blobs):
+    features, labels, wrong = blobs
+    probe = linear_probe(features, labels, 3)
+    found = label_quality(probe, probe, labels)
+    assert roc_auc_score(wrong, found.suspicion) > 0.999
+    assert found.accused[wrong].mean() > 0.6
+    assert found.accused[~wrong].mean() < 0.01
+    assert (found.suggested[wrong] == (labels[wrong] - 1) % 3).all()
+    assert found.estimated_wrong == pytest.approx(15, abs=20)
+
+
+def test_a_probe_is_never_trained_on_what_it_judges(blobs):
+    features, labels, _ = blobs
+    memorising = np.eye(3)[labels]  # a model that knows its labels by heart accuses nobody alone
+    probe = linear_probe(features, labels, 3)
+    assert probe.sum(axis=1) == pytest.approx(np.ones(300))
+    assert roc_auc_score(blobs[2], label_quality(memorising, probe, labels).suspicion) > 0.99
+
+
+def test_classes_of_fewer_images_than_folds_are_not_probed():
+    features = np.random.default_rng(0).normal(size=(64, 4))
+    labels = np.array([0] * 30 + [1] * 30 + [2] * 4)
+    probe = linear_probe(features, labels, 4)
+    assert np.isnan(probe[60:]).all()
+    assert np.isfinite(probe[:60]).all()
+    assert (probe[:60, 2:] == 0).all()
+    found = label_quality(np.full((64, 4), 0.25), probe, labels)
+    assert np.isfinite(found.suspicion).all()
+
+
+def test_many_images_and_classes_are_judged_by_their_neighbours(blobs, monkeypatch):
+    monkeypatch.setattr(quality_module, "MOST_WEIGHTS", 1)
+    features, labels, wrong = blobs
+    probe = linear_probe(features, labels, 3)
+    assert probe.sum(axis=1) == pytest.approx(np.ones(300))
+    assert roc_auc_score(wrong, label_quality(probe, probe, labels).suspicion) > 0.95
+
+
+def test_an_image_with_several_classes_accuses_no_label_that_it_has():
+    confidences = np.array([[0.9, 0.95, 0.1], [0.02, 0.9, 0.9], [0.6, 0.99, 0.99]])
+    found = label_quality(confidences, np.full((3, 3), np.nan), np.zeros(3, int), several=True)
+    assert found.accused.tolist() == [False, True, False]
+    assert found.suggested.tolist() == [-1, -1, -1]
+
+
+def test_the_number_of_wrong_labels_by_hand():
+    values = np.tile([[0.99, 0.01]], (40, 1))
+    values[20:] = [0.6, 0.4]  # the less sure half does not count
+    labels = np.array([0] * 18 + [1] * 2 + [1] * 20)
+    assert estimate_wrong(values, labels) == pytest.approx(40 * 2 / 20)
+    assert estimate_wrong(values, np.zeros(40, int)) == 0
+
+
+def test_outliers_are_the_mean_distance_of_the_slow_loop():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(60, 8))
+    features[7] = -3 * features.mean(axis=0) + 20 * random.normal(size=8)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    found = find_outliers(features)
+    for row in range(60):
+        others = sorted(np.linalg.norm(unit[row] - unit[other]) for other in range(60) if other != row)
+        assert found.distance[row] == pytest.approx(np.mean(others[:10]), abs=1e-6)
+        assert np.linalg.norm(unit[row] - unit[found.nearest[row]]) == pytest.approx(others[0], abs=1e-6)
+    equal = find_outliers(np.ones((5, 3)))
+    assert equal.distance.max() == pytest.approx(0, abs=1e-6)
+    assert (equal.deviations == 0).all()
+    assert find_outliers(np.ones((1, 3))).distance.tolist() == [0.0]
+
+
+def pictures(count, seed=0):
+    """Smooth random pictures `(count, 48, 40)` in [0, 1]."""
+    random = np.random.default_rng(seed)
+    coarse = random.random((count, 6, 5))
+    return np.stack([np.kron(picture, np.ones((8, 8))) for picture in coarse])
+
+
+def test_copies_and_mirror_images_are_found_and_strangers_are_not():
+    images = pictures(80)
+    random = np.random.default_rng(1)
+    images[40] = 0.8 * images[3] + 0.1 + random.normal(0, 0.01, images[3].shape)
+    images[41] = images[5][:, ::-1]
+    hashes = np.stack([perceptual_hash(image) for image in images])
+    mirrored = np.stack([perceptual_hash(image[:, ::-1]) for image in images])
+    features = random.normal(size=(80, 32))
+    features[40], features[41] = features[3] + 0.01, features[5] - 0.01
+    found = find_duplicates(features, hashes, mirrored)
+    pairs = {
+        int(row): (int(other), bool(flipped))
+        for row, other, flipped in zip(found.row, found.other, found.mirrored, strict=True)
+    }
+    assert pairs == {3: (40, False), 40: (3, False), 5: (41, True), 41: (5, True)}
+    features[40] = -features[3]
+    assert 40 not in find_duplicates(features, hashes, mirrored).row, "the features must agree, too"
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 3), st.floats(-1, 1), st.integers(9, 70), st.integers(9, 70))
+def test_hashes_do_not_see_brightness_and_contrast(seed, contrast, brightness, height, width):
+    image = np.random.default_rng(seed).random((height, width))
+    first, second = perceptual_hash(image), perceptual_hash(contrast * image + brightness)
+    assert np.unpackbits(first ^ second).sum() <= 2
+    assert perceptual_hash(image[:, ::-1]).shape == (8,)
+
+
+def test_confidences_of_ones_own_are_read_and_checked(tmp_path):
+    file = tmp_path / "probs.csv"
+    file.write_text("id,bee,ant\na,0.25,0.75\nb,1,0\n")
+    ids, values = read_confidences(str(file), ("ant", "bee"))
+    assert ids == ["a", "b"]
+    assert values.tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    for text, message in (
+        ("id,bee\na,0.2\n", "has no column '0'; it needs `id` and one column per class"),
+        ("id,bee,ant\na,0.2,1.2\n", "must hold confidences from 0 to 1"),
+        ("id,bee,ant\na,0.2,\n", "must hold confidences from 0 to 1"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            read_confidences(str(file), ("ant", "bee"))
+    with pytest.raises(UsageError, match=r"must end in .parquet or .csv"):
+        read_confidences("probs.npz", ())
+
+
+def test_every_table_of_features_has_the_id_first():
+    assert all(schema.names[0] == "id" for schema in SCHEMAS.values())
