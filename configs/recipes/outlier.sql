@@ -1,5 +1,5 @@
 -- Outliers: images whose features lie far from those of all others, such as another subject or a broken image.
--- param deviations = 5 in [0, inf)     Least distance to the 10 nearest neighbours, in robust deviations above the median of its logarithm.
+-- param deviations = 5 in [0, 1000]     Least distance to the 10 nearest neighbours, in robust deviations above the median of its logarithm.
 -- param all = 0 in [0, 1]            1 ranks every image instead of listing the outliers.
 WITH explained AS (
     SELECT * FROM atlas WHERE status = 'ok' AND coalesce(target = prediction, true)

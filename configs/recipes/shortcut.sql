@@ -1,11 +1,13 @@
--- Shortcuts: confident, correct predictions with the attribution off the object or in the border of the image.
--- Counted by class, because a shortcut is a habit: one image that looks away is chance, nine of ten are not.
--- EBPG depends on the size of the object; where `pointing_hit` is there, a map whose peak lies on the object or near it is not beside it.
+-- Shortcuts: correct predictions that something decides which does not belong to the class.
+-- With `--probe`: images that share a cue which, given to images of other classes, makes the model see the class there. Without it: confident,
+-- correct predictions with the attribution off the object (against the chance baseline of their class) or in the border of the image,
+-- of classes in which that is significantly more frequent than in the other classes.
 -- needs: ebpg or border_share
 -- uses: pointing_hit
 -- param confidence = 0.5 in [0, 1]  Least confidence of the prediction.
--- param inside = 0.5 in [0, 10]  Attribution on the object below this share of the median over correct predictions counts as off-object.
--- param border = 0.6 in [0, 1]  Attribution in the outer tenth of the image at or above this share counts as border-bound (an even map has 0.36).
+-- param inside = 0.5 in [0, 10]      Attribution on the object below this share of the median over correct predictions counts as off-object.
+-- param border = 0.6 in [0, 1]      Attribution in the outer tenth of the image at or above this share counts as border-bound (an even map has 0.36).
+-- param errors = 2 in [0, 100]        Standard errors by which a class's share of such predictions must exceed that of the other classes.
 WITH seen AS (
     SELECT * FROM atlas
     WHERE status = 'ok' AND target = prediction AND prediction = label AND score >= $confidence
@@ -17,19 +19,36 @@ WITH seen AS (
         coalesce(border_share >= $border, false) AS at_border,
         greatest(coalesce(1 - ebpg / nullif(usual_ebpg, 0), 0), coalesce(border_share, 0)) AS strength
     FROM seen JOIN usual USING (method)
-), habit AS (
+), counted AS (
     SELECT method, target, count(*) AS right_answers, count(*) FILTER (beside OR at_border) AS looking_away
     FROM judged GROUP BY method, target
+), habit AS (
+    SELECT *, sum(looking_away) OVER all_classes - looking_away AS others_away,
+        sum(right_answers) OVER all_classes - right_answers AS others
+    FROM counted WINDOW all_classes AS (PARTITION BY method)
+), suspected AS (
+    -- one pseudo-count on either side keeps a class of one image, and a share of 0, from being certain
+    SELECT *, (looking_away + 1) / (right_answers + 2) AS own_share, (others_away + 1) / (others + 2) AS other_share,
+        own_share - other_share > $errors * sqrt(other_share * (1 - other_share) / right_answers
+            + own_share * (1 - own_share) / (right_answers + 2)) AND others > 0 AS beyond_chance
+    FROM habit
+), known AS (
+    SELECT count(*) > 0 AS probed FROM cues
 )
-SELECT id, target, method, label_name AS label, prediction_name AS prediction, score,
-    ebpg, usual_ebpg, pointing_hit, border_share, looking_away, right_answers,
-    format('correct with confidence {:.2f}, but ', score)
-        || concat_ws(' and ',
-            CASE WHEN beside THEN format('only {:.0f} % of the attribution lies on the object, where correct predictions usually have {:.0f} %',
-                                         100 * ebpg, 100 * usual_ebpg) END,
-            CASE WHEN at_border THEN format('{:.0f} % of the attribution lies in the border of the image', 100 * border_share) END)
-        || format('; so do {:d} of {:d} correct predictions for {}', looking_away, right_answers, label_name) AS reason,
-    -- the added 5 keeps a class of one image from coming first
-    0.7 * looking_away / (right_answers + 5) + 0.3 * strength AS priority
-FROM judged JOIN habit USING (method, target)
-WHERE beside OR at_border
+SELECT judged.id, judged.target, judged.method, label_name AS label, prediction_name AS prediction, score,
+    ebpg, usual_ebpg, pointing_hit, border_share, looking_away, right_answers, kind AS cue, transfer, chance, carrying,
+    CASE WHEN coalesce(guilty, false)
+        THEN format('Correct with confidence {:.2f}, but it shares a cue with {:d} other images of {}.', score, carrying - 1, label_name)
+            || format(' Given to images of other classes, the cue raises their confidence in {} by {:.2f} (random halves: at most {:.2f}).',
+                      label_name, transfer, chance)
+        ELSE format('Correct with confidence {:.2f}, but ', score)
+            || concat_ws(' and ',
+                CASE WHEN beside THEN format('only {:.0f} % of the attribution lies on the object, where correct predictions usually have {:.0f} %',
+                                             100 * ebpg, 100 * usual_ebpg) END,
+                CASE WHEN at_border THEN format('{:.0f} % of the attribution lies in the border of the image', 100 * border_share) END)
+            || format('. So do {:d} of {:d} correct predictions for {}.', looking_away, right_answers, label_name) END AS reason,
+    CASE WHEN coalesce(guilty, false) THEN least(1, 0.5 + 0.4 * transfer + 0.1 * score)
+         ELSE 0.5 * looking_away / (right_answers + 5) + 0.3 * least(1, strength) END AS priority
+FROM judged JOIN suspected USING (method, target)
+    LEFT JOIN cues ON cues.id = judged.id AND cues.cue_class = judged.label
+WHERE CASE WHEN (SELECT probed FROM known) THEN coalesce(guilty, false) ELSE (beside OR at_border) AND beyond_chance END

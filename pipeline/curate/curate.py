@@ -14,6 +14,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from ...errors import UsageError
+from ..features.cue_table import cues_of, verdict, write_cues
 from ..features.image_table import write_features
 from ..storage.atomic_write import put, remove
 from ..storage.location import child, locate
@@ -23,6 +24,7 @@ from .queue import LIMIT, Curation, run_recipes
 from .recipe import Recipe, load_recipes
 
 FOLDER = "curation"
+CANNOT_TELL = "cannot tell by intervention without features (--probe); maps alone say:"
 Format = Literal["parquet", "csv", "jsonl"]
 FORMATS: tuple[str, ...] = get_args(Format)
 _SHOWN = 3
@@ -33,6 +35,8 @@ class WrittenQueues:
     """Queues and the files that hold them."""
 
     curation: Curation
+    verdict: str | None
+    """What was found about shortcuts by intervention, in words; None where nobody looked (`probe`)."""
     uris: Mapping[str, str]
     """The file of each recipe; one for all with `to`."""
 
@@ -71,22 +75,37 @@ def curate_store(
     if probe:
         probe_store(atlas)
     curation = run_recipes(atlas, recipes, limit=limit, params=params, probs=probs)
+    cues = cues_of(atlas)
+    said = None if cues is None else verdict(cues, atlas.class_names)
     if to is not None:
         put(to, _WRITERS[chosen](curation.table()))
-        return WrittenQueues(curation, dict.fromkeys(curation.queues, to))
+        return WrittenQueues(curation, said, dict.fromkeys(curation.queues, to))
     uris = {name: child(out, f"{FOLDER}/{name}.{chosen}") for name in curation.queues}
     for name, queue in curation.queues.items():
         put(uris[name], _WRITERS[chosen](queue))
     for name in curation.skipped:  # an earlier call's queue would pass for this one's
         remove(child(out, f"{FOLDER}/{name}.{chosen}"))
-    return WrittenQueues(curation, uris)
+    return WrittenQueues(curation, said, uris)
 
 
 def probe_store(atlas: StoreReader) -> str:
-    """Compute the features of a store's images with its run's model and write them beside it; returns their URI."""
+    """Compute the features of a store's images with its run's model, look for cues, and write both beside it; returns their URI."""
     from ..features.compute import compute_features, load_stored_model  # here, because most queues need no torch
+    from ..features.cues import CueSearch, find_cues
 
-    return write_features(atlas.uri, compute_features(load_stored_model(atlas)))
+    model = load_stored_model(atlas)
+    features = compute_features(model)
+    uri = write_features(atlas.uri, features)
+    by_id = {sample.id: sample for sample in model.samples}
+    if model.confidence == "sigmoid":  # an image of several classes belongs to no one class alone
+        write_cues(atlas.uri, CueSearch(()), features.ids)
+        return uri
+    search = find_cues(
+        features.features, features.labels, features.predictions,
+        lambda rows: model.images([by_id[features.ids[row]] for row in rows]), lambda images: model.confidences(images),
+    )  # fmt: skip
+    write_cues(atlas.uri, search, features.ids)
+    return uri
 
 
 def curation_text(written: WrittenQueues) -> str:
@@ -94,6 +113,8 @@ def curation_text(written: WrittenQueues) -> str:
     lines: list[str] = []
     for name, queue in written.curation.queues.items():
         total = written.curation.found[name]
+        if name == "shortcut":
+            lines.append(f"shortcut: {written.verdict or CANNOT_TELL}")
         kept = f", the first {len(queue):,} written" if len(queue) < total else ""
         lines.append(f"{name}: {counted(total, 'finding')}{kept}{_classes(queue)}")
         lines += [f"  {row['priority']:.2f}  {row['id']}: {row['reason']}" for row in queue.slice(0, _SHOWN).to_pylist()

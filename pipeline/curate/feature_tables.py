@@ -12,8 +12,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ...errors import UsageError
+from ..features.cue_table import SCHEMA as CUES
+from ..features.cue_table import cues_of
 from ..features.image_table import NO_LABEL, ImageFeatures, features_of
-from ..features.label_quality import label_quality, linear_probe
+from ..features.label_ranking import label_quality, linear_probe
 from ..features.neighbours import find_duplicates, find_outliers
 from ..storage.location import bytes_of, locate
 
@@ -27,6 +29,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("model_confidence", pa.float64()), ("probe_confidence", pa.float64()), ("estimated_wrong", pa.float64()),
         ]
     ),
+    "cues": CUES,
     "outliers": pa.schema([("id", pa.string()), ("distance", pa.float64()), ("deviations", pa.float64()), ("nearest", pa.string())]),
     "image_duplicates": pa.schema(
         [("id", pa.string()), ("twin", pa.string()), ("bits", pa.int64()), ("cosine", pa.float64()), ("mirrored", pa.bool_())]
@@ -37,7 +40,7 @@ NEED_FEATURES = frozenset({"outliers", "image_duplicates"})
 """Tables without which a recipe cannot run."""
 
 
-def feature_tables(
+def make_feature_tables(
     atlas: StoreReader, names: frozenset[str], confidences: tuple[list[str], np.ndarray] | None = None
 ) -> dict[str, pa.Table]:
     """Those of the tables that are named.
@@ -54,6 +57,8 @@ def feature_tables(
     features = features_of(atlas) if tables else None
     if "label_quality" in tables and (features is not None or confidences is not None):
         tables["label_quality"] = _label_table(atlas, features, confidences)
+    if "cues" in tables and (cues := cues_of(atlas)) is not None:
+        tables["cues"] = cues
     if features is None:
         return tables
     if "outliers" in tables:

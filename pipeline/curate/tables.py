@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..store.sql import quoted
-from .feature_tables import feature_tables
+from .feature_tables import make_feature_tables
 from .low_resolution_maps import KEYS, LowMaps, low_maps
 from .near_duplicate_maps import find_twins
 from .recipe import Recipe
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SIDE = 8
 """Longer side of the maps that `maps` and `twins` compare, in pixels."""
 ALWAYS = ("id", "target", "method", "label", "prediction", "score", "status", "error")
-NEVER = frozenset({"map", "map_png", "floors"})
+NEVER = frozenset({"map", "map_png", "floors", "features", "top_k", "label_name", "prediction_name"})
 """Columns that are not copied: too large, or not plain values."""
 LOCK = ("SET python_enable_replacements = false", "SET enable_external_access = false", "SET lock_configuration = true")
 
@@ -65,7 +65,7 @@ def recipe_tables(
     stated = atlas.metadata.get("provenance", {}).get("settings", {})
     meaning = stated.get("confidence", stated.get("score", "softmax"))
     _copy(connection, "run", pa.table({"confidence": pa.array([meaning], pa.string())}))
-    for name, table in feature_tables(atlas, words, confidences).items():
+    for name, table in make_feature_tables(atlas, words, confidences).items():
         _copy(connection, name, table)
     if words & {"maps", "twins"}:
         low = low_maps(atlas, SIDE)

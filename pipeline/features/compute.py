@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,8 @@ from ..run_samples import chosen_samples
 from ..settings.load import load_settings
 from ..settings.renamed import current_names
 from ..sources.reading.reader import FsspecReader
+from .image_hash import perceptual_hash
 from .image_table import NO_LABEL, ImageFeatures
-from .perceptual_hash import perceptual_hash
 
 if TYPE_CHECKING:
     from ..store.reader import StoreReader
@@ -57,6 +57,14 @@ class StoredModel:
                 ready = []
         if ready:
             yield [sample for sample, _ in ready], torch.stack([image for _, image in ready])
+
+    def images(self, samples: Sequence[Sample]) -> Tensor:
+        """Inputs of samples that could be read before, `(sample, channel, height, width)`."""
+        return torch.stack([prepare(sample, self.reader, self.preprocess).image for sample in samples])
+
+    def confidences(self, images: Tensor) -> np.ndarray:
+        """Confidences `(image, class)` of any number of inputs."""
+        return np.concatenate([self.forward(batch)[1] for batch in images.split(BATCH)])
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> tuple[np.ndarray, np.ndarray]:

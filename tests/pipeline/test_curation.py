@@ -58,7 +58,7 @@ def test_the_shortcut_class_is_named_first(curation, planted):
     assert {row["label"] for row in queue[:100]} == {"class-03"}
     assert planted_ones <= {row["id"] for row in queue}
     assert (
-        f"so do {queue[0]['looking_away']} of {queue[0]['right_answers']} correct predictions for class-03"
+        f"So do {queue[0]['looking_away']} of {queue[0]['right_answers']} correct predictions for class-03"
         in queue[0]["reason"]
     )
     assert "of the attribution lies on the object, where correct predictions usually have" in queue[0]["reason"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from heatlas.errors import UsageError
 from heatlas.pipeline.curate.feature_tables import SCHEMAS, read_confidences
-from heatlas.pipeline.features import label_quality as quality_module
-from heatlas.pipeline.features.label_quality import estimate_wrong, label_quality, linear_probe
+from heatlas.pipeline.features import label_ranking as quality_module
+from heatlas.pipeline.features.image_hash import perceptual_hash
+from heatlas.pipeline.features.label_ranking import estimate_wrong, label_quality, linear_probe
 from heatlas.pipeline.features.neighbours import find_duplicates, find_outliers
-from heatlas.pipeline.features.perceptual_hash import perceptual_hash
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score

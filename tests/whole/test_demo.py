@@ -84,7 +84,7 @@ def test_the_sticker_has_a_cluster_of_its_own(ran):
 def test_the_wrong_label_comes_first_in_its_queue(ran):
     queue = pq.read_table(ran[0] / demo.STORE / "curation" / "label_suspicion.parquet").to_pylist()
     assert queue[0]["id"] == "train-00017"
-    assert queue[0]["reason"].startswith("labelled square, but the model says octagon with 0.")
+    assert queue[0]["reason"].startswith("Labelled square, but the model sees octagon with confidence 0.")
     assert "Wrong labels: 1 of 32 images have a label that is not theirs (3 %)" in ran[2]
 
 

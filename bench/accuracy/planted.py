@@ -1,0 +1,162 @@
+"""Are planted faults found? Marks of six kinds, wrong labels, duplicates and outliers, on three networks; and nothing on clean data.
+
+    python -m bench planted [--kinds corner clean] [--networks strided] [--seeds 3] [--cache bench-out/planted]
+
+Thresholds were chosen on the marks `corner` and `translucent` and the clean set with the network `strided`; everything else is reported as it came out.
+Calls what `heatlas curate --probe` calls, on tensors in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from heatlas.pipeline.features.cues import find_cues
+from heatlas.pipeline.features.image_hash import perceptual_hash
+from heatlas.pipeline.features.label_ranking import label_quality, linear_probe
+from heatlas.pipeline.features.neighbours import find_duplicates, find_outliers
+
+from .planted_sets import CLASSES, DEVELOPED_ON, MARKS, NETWORKS, Subject, as_input, photographs, subject
+
+NOISES = ("symmetric", "asymmetric")
+KINDS = (*MARKS, *NOISES, "copies", "strangers", "clean")
+PLANTED = 40
+"""Near-duplicates, and outliers."""
+
+
+@torch.no_grad()
+def forward(made: Subject, inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Features and confidences."""
+    assert isinstance(made.model, torch.nn.Sequential)
+    features = torch.cat([made.model[:-1](batch) for batch in inputs.split(256)])
+    return features.numpy(), made.model[-1](features).softmax(dim=1).numpy()
+
+
+def marks_line(made: Subject) -> str:
+    """Guilty class first? Marked images ranked by the queue, AUROC over all images; share listed."""
+    inputs = as_input(made.images)
+    features, confidences = forward(made, inputs)
+    search = find_cues(
+        features, made.labels, confidences.argmax(axis=1), lambda rows: inputs[torch.from_numpy(rows)],
+        lambda images: forward(made, images)[1],
+    )  # fmt: skip
+    listed, ranking = np.zeros(len(made.labels), bool), np.zeros(len(made.labels))
+    for cue in search.cues:
+        ranking[cue.rows] = cue.transfer
+        listed[cue.rows] = cue.guilty
+    first = search.cues[0]
+    strongest = ", ".join(f"{CLASSES[cue.label]} {cue.transfer:.2f}" for cue in search.cues[:2])
+    text = f"strongest {strongest} (random halves {first.chance:.2f}); listed {listed.mean():.1%}"
+    if made.guilty is None:
+        return text
+    found = [CLASSES[cue.label] for cue in search.cues if cue.guilty]
+    right = (
+        "yes"
+        if first.label == made.guilty and first.guilty
+        else "below threshold"
+        if first.label == made.guilty
+        else "no"
+    )
+    return f"guilty class first: {right} ({', '.join(found) or 'none'} accused); AUROC {roc_auc_score(made.marked, ranking):.3f}; {text}"
+
+
+def labels_line(made: Subject) -> str:
+    """AUROC of the queue's ranking and of both baselines; how many are listed, and the number wrong."""
+    features, confidences = forward(made, as_input(made.images))
+    rows, wrong = np.arange(len(made.labels)), made.labels != made.truth
+    probe = linear_probe(features, made.labels, len(CLASSES))
+    quality = label_quality(confidences, probe, made.labels)
+    text = f"listed {quality.accused.mean():.1%}; estimated wrong {quality.estimated_wrong:.0f} of {int(wrong.sum())}"
+    if not wrong.any():
+        return text
+    ways = {
+        "queue": quality.suspicion,
+        "1 - p": 1 - confidences[rows, made.labels],
+        "1 - p, cross-validated": 1 - probe[rows, made.labels],
+    }
+    return ", ".join(f"{name} {roc_auc_score(wrong, values):.3f}" for name, values in ways.items()) + f"; {text}"
+
+
+def copies_line(made: Subject, seed: int) -> str:
+    """Near-duplicates: brighter, noisy, shifted and mirrored copies of other images."""
+    random, images = np.random.default_rng([seed, 11]), made.images.copy()
+    sources, places = np.split(random.permutation(len(images))[: 2 * PLANTED], 2)
+    for number, (source, place) in enumerate(zip(sources, places, strict=True)):
+        copy = images[source] * 0.9 + 0.05 + random.normal(0, 0.01, images[source].shape)
+        copy = (copy, copy[:, ::-1], np.roll(copy, 1, axis=1), np.roll(copy, 1, axis=0))[number % 4]
+        images[place] = np.clip(copy, 0, 1)
+    features, _ = forward(made, as_input(images))
+    hashes = np.stack([perceptual_hash(image.mean(axis=2)) for image in images])
+    mirrored = np.stack([perceptual_hash(image.mean(axis=2)[:, ::-1]) for image in images])
+    found = find_duplicates(features, hashes, mirrored)
+    pairs = {(int(row), int(other)) for row, other in zip(found.row, found.other, strict=True)}
+    hits = sum(
+        (int(place), int(source)) in pairs or (int(source), int(place)) in pairs
+        for source, place in zip(sources, places, strict=True)
+    )
+    planted = set(sources.tolist()) | set(places.tolist())
+    return f"{hits} of {PLANTED} pairs; {len(set(found.row.tolist()) - planted)} other images of {len(images) - 2 * PLANTED} listed"
+
+
+def strangers_line(made: Subject, seed: int) -> str:
+    """Outliers: noise, flat and inverted pictures among the photographs."""
+    random, images = np.random.default_rng([seed, 13]), made.images.copy()
+    places = random.permutation(len(images))[:PLANTED]
+    for number, place in enumerate(places):
+        odd = (
+            random.random((32, 32, 3)),
+            np.broadcast_to(random.random(3), (32, 32, 3)),
+            1 - images[place],
+            np.kron(random.random((8, 8, 3)), np.ones((4, 4, 1))),
+        )
+        images[place] = odd[number % 4]
+    features, _ = forward(made, as_input(images))
+    planted = np.zeros(len(images), bool)
+    planted[places] = True
+    far = find_outliers(features)
+    listed = far.deviations >= 5
+    return f"AUROC {roc_auc_score(planted, far.distance):.3f}; {int((listed & planted).sum())} of {PLANTED} listed, {int((listed & ~planted).sum())} others"
+
+
+def line(kind: str, network: str, seed: int, cache: Path) -> str:
+    """One measurement in words."""
+    made = subject(kind if kind in (*MARKS, *NOISES) else "clean", network, seed, cache)
+    if kind in NOISES:
+        return labels_line(made)
+    if kind == "copies":
+        return copies_line(made, seed)
+    if kind == "strangers":
+        return strangers_line(made, seed)
+    return marks_line(made) + (f"; labels {labels_line(made)}" if kind == "clean" else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cache", type=Path, default=Path("bench-out/planted"))
+    parser.add_argument("--only-trained", action="store_true", help="Leave out what would have to be trained first.")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    photographs("test")
+    for network in asked.networks:
+        for kind in asked.kinds:
+            for seed in range(asked.seeds):
+                made = kind if kind in (*MARKS, *NOISES) else "clean"
+                if asked.only_trained and not (asked.cache / f"{made}-{network}-{seed}.pt").exists():
+                    continue
+                developed = network == "strided" and kind in (*DEVELOPED_ON, "clean")
+                print(
+                    f"{kind:12} {network:8} {seed} {'(developed on)' if developed else '(untouched)':14} {line(kind, network, seed, asked.cache)}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
