@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import nn
-from torchvision.models import get_model, mobilenet_v2
-
 from heatlas.pipeline.shards import plan_shards, samples_of
 from heatlas.pipeline.sources import list_source
 from heatlas.pipeline.sources.listing.labels import resolve_labels
@@ -21,6 +17,9 @@ from heatlas.workers.images.decode import Prepared, prepare
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.shard_attempt import seed_of
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import get_model, mobilenet_v2
 
 DATA = Path(os.environ.get("BENCH_DATA") or Path(__file__).parents[2] / "shared" / "data")
 """The folder of images and weights: beside the checkout, or where BENCH_DATA points."""

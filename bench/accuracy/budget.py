@@ -19,9 +19,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from scipy.stats import spearmanr
-from torch import Tensor, nn
-
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.scoring import budget
 from heatlas.engine.scoring.fast_forward import folded
@@ -31,6 +28,8 @@ from heatlas.engine.sise import mask_surrogate as surrogate
 from heatlas.engine.sise import otsu_sensitivity as gate_doubt
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.malloc import keep_freed_memory
+from scipy.stats import spearmanr
+from torch import Tensor, nn
 
 from ..data_sets import boxed_samples, network, prepared
 from ..page_part import DOCS, machine

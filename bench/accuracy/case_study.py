@@ -13,10 +13,9 @@ import hashlib
 from collections import defaultdict
 from pathlib import Path
 
+import heatlas
 import numpy as np
 from torch import nn
-
-import heatlas
 
 from ..data_sets import DATA, tile_network
 from .case_study_page import write_page

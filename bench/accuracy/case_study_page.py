@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import heatlas
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-
-import heatlas
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from heatlas.engine.metrics import METRICS, spelt_out
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import Explained, ExplainSession

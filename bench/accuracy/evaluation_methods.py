@@ -11,8 +11,6 @@ from typing import Any, Protocol
 
 import torch
 import yaml
-from torch import Tensor, nn
-
 from heatlas.engine.explainer import Explainer
 from heatlas.engine.explanation import Explanation, Logits
 from heatlas.engine.method_fit import fitting_methods
@@ -24,6 +22,7 @@ from heatlas.engine.scheduler import run_all
 from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.errors import SettingsError
+from torch import Tensor, nn
 
 from .known_scores import KnownScores, full_sise, played
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 from heatlas.engine.metrics import METRICS
 from heatlas.pipeline.statistics.bootstrap import LEVEL, RESAMPLES, BucketSums
 from heatlas.pipeline.statistics.paired_tests import SIGNIFICANT, favoured, holm, row_of

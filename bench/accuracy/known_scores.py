@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-
 from heatlas.engine.explanation import Explanation
 from heatlas.engine.methods.sise import SISE, ScoredBlocks, failure_of
 from heatlas.engine.scoring.budget import masks_allowed
 from heatlas.engine.sise.mask_rounds import rounds_over
+from torch import Tensor, nn
 
 
 def full_sise(model: nn.Module, precision: str) -> SISE:

@@ -13,13 +13,12 @@ import argparse
 import csv
 from pathlib import Path
 
+import heatlas
 import numpy as np
 import torch
-from PIL import Image
-
-import heatlas
 from heatlas.pipeline.demo import dataset, network, train
 from heatlas.pipeline.demo.suspicion import auroc, precision_at
+from PIL import Image
 
 DOUBT = 0.25
 """A little less than the recipe asks for, so that none of its images is missing."""

@@ -13,8 +13,6 @@ import argparse
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from heatlas.engine.explainer import Explainer
 from heatlas.engine.methods.registry import make_explainer
 from heatlas.engine.scheduler import run_all
@@ -22,6 +20,7 @@ from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.workers.worker.malloc import keep_freed_memory
 from heatlas.workers.worker.shard_attempt import seed_of
+from torch import Tensor
 
 from ..data_sets import boxed_samples, network, prepared
 from ..page_part import DOCS, machine, table, write_part

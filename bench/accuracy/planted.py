@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
-from torch import Tensor
-
 from heatlas.pipeline.features.cues import find_cues
 from heatlas.pipeline.features.image_hash import perceptual_hash
 from heatlas.pipeline.features.label_ranking import label_quality, linear_probe
 from heatlas.pipeline.features.neighbours import find_duplicates, find_outliers
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from .planted_sets import CLASSES, DEVELOPED_ON, MARKS, NETWORKS, Subject, as_input, photographs, subject
 

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.session import Explained, ExplainSession
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.malloc import keep_freed_memory
+from torch import Tensor, nn
 
 from ..data_sets import boxed_samples, network, prepared
 from ..page_part import table, write_section

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from heatlas.engine.explanation import Explanation
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics import METRICS, rank_pixels, spelt_out, top_share
@@ -23,6 +21,7 @@ from heatlas.statuses import OK
 from heatlas.workers.images.decode import Prepared
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.shard_attempt import seed_of
+from torch import Tensor
 
 from ..data_sets import DATA_SETS, prepared
 

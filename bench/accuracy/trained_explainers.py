@@ -12,10 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import heatlas
 import numpy as np
 import torch
-
-import heatlas
 from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.training.head_settings import HeadSettings
 from heatlas.pipeline.cli.train import STUDENT

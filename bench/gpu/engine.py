@@ -22,10 +22,13 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import heatlas
 import torch
+from heatlas.engine.methods.registry import entries, find_method
+from heatlas.engine.scoring.fast_forward import folded
+from heatlas.engine.scoring.scoring_options import Scoring
 from torch import Tensor, nn
 
-import heatlas
 from bench.gpu.workload import (
     FULL,
     SMALLEST,
@@ -36,9 +39,6 @@ from bench.gpu.workload import (
     synchronise,
     transformer,
 )
-from heatlas.engine.methods.registry import entries, find_method
-from heatlas.engine.scoring.fast_forward import folded
-from heatlas.engine.scoring.scoring_options import Scoring
 
 GRADIENTS_IN_FP32 = ("integrated_gradients",)
 COMPARED_WITH_CPU = (

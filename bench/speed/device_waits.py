@@ -14,12 +14,11 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from heatlas.engine.methods.registry import bind_method
 from heatlas.engine.metrics import spelt_out
 from heatlas.engine.session import ExplainSession
 from heatlas.pipeline.demo.network import demo_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..page_part import table, write_section
 

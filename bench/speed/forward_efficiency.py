@@ -18,12 +18,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.scoring.precision import autocast_dtype
 from heatlas.engine.session import ExplainSession
 from heatlas.workers.worker.malloc import keep_freed_memory
+from torch import Tensor, nn
 
 from ..data_sets import boxed_samples, network, prepared
 from ..page_part import table, write_section

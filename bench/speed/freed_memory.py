@@ -15,9 +15,8 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
-
 from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
+from torch import nn
 
 from ..data_sets import network
 from ..page_part import table, write_section

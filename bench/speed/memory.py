@@ -15,7 +15,6 @@ import sys
 from typing import Any
 
 import torch
-
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.session import ExplainSession
 from heatlas.workers.worker.malloc import keep_freed_memory

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-
 from heatlas.engine.session import Explained
 from heatlas.pipeline.shards import plan_digest, plan_shards, samples_of
 from heatlas.pipeline.sources.listing.check import check_unique_ids, listing_digest

@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from heatlas.engine.explainer import Explainer
 from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.methods.registry import bind_method
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
+from torch import Tensor, nn
 
 from ..data_sets import boxed_samples, network, prepared
 from ..page_part import table

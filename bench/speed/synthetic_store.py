@@ -21,7 +21,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from heatlas.engine.metrics import METRICS
 from heatlas.pipeline.explain.fingerprint import metric_facts
 from heatlas.pipeline.settings.run import Settings, describe

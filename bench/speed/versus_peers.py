@@ -22,14 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from heatlas.engine.explanation import Explanation
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.session import ExplainSession
 from heatlas.statuses import CONSTANT_MAP, OK
 from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
 from heatlas.workers.worker.shard_attempt import seed_of
+from torch import Tensor, nn
 
 from ..data_sets import boxed_samples, network, prepared
 from ..page_part import table, write_section

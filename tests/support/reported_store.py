@@ -82,6 +82,7 @@ def write_reported(
     *,
     both: bool = False,
     layout: StoreLayout = LAYOUT,
+    data_root: Path | None = None,
     shards: int | None = None,
 ) -> Path:
     """A store at `out` whose images lie in `folder`.
@@ -103,6 +104,7 @@ def write_reported(
             "plan": {"samples": count, "shards": len(plan), "digest": "d"},
             "preprocess": asdict(PREPROCESS),
             "method": "sise",
+            **({} if data_root is None else {"data_root": str(data_root)}),
         },
         {"model": "nowhere_at_all:model", "data": str(folder), "sise": {"mu": 0.0}, "seed": 0},
     )
