@@ -64,7 +64,9 @@ class Atlas(StoreReader):
         frame = super().to_pandas(columns, where)
         if not names or not self.class_names:
             return frame
-        for column in reversed([column for column in CLASS_COLUMNS if column in frame]):
+        for column in reversed(
+            [column for column in CLASS_COLUMNS if column in frame and f"{column}_name" not in frame]
+        ):
             place = list(frame.columns).index(column) + 1
             known = [
                 None if index != index or index is None else class_name(self.class_names, int(index))

@@ -35,7 +35,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def explain(corpus: Path, out: Path, workers: int) -> str:
     result = heatlas.explain_dataset(
         model="corpus_net:quarters", data=corpus / "manifest.jsonl", out=out, workers=workers, target="label", max_error_rate=1.0,
-        batch_size=16, shard_size=16,
+        batch_size=16, shard_size=16, allow_unlabelled=True,
     )  # fmt: skip
     return result.out
 

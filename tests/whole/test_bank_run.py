@@ -111,9 +111,8 @@ def test_by_python_with_numbers_for_labels(
     assert (made.entries, made.classes, made.represented, made.class_names, made.width) == (4, 4, 2, None, 16)
     assert made.skipped == {"without a label": 1, "whose label names no single class": 1}
     said = caplog.text
-    assert (
-        "1 of 6 samples have a label that names no single class of the model ('-1'); write class indices from 0" in said
-    )
+    assert "1 of 6 samples have a label that names no single class of the model: 1 " in said
+    assert "('-1'); write class indices from 0" in said
     assert "2 of 6 images left out: 1 without a label, 1 whose label names no single class" in said
     assert sorted(read_bank(made.out).bank.labels.tolist()) == [0, 0, 3, 3]
 

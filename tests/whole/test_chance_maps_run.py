@@ -111,7 +111,7 @@ def test_none_wanted_none_stored(folder: Path, tmp_path: Path, capsys: pytest.Ca
 def test_a_negative_number_is_refused(option: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(command(folder / "images", tmp_path / "out", option, "-1")) == 2
     assert (
-        f"setting {option[2:]} = '-1' is not allowed: it must be a whole number of at least 0"
+        f"setting {option[2:].replace('-', '_')} = '-1' is not allowed: it must be a whole number of at least 0"
         in capsys.readouterr().err
     )
 

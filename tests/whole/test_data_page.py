@@ -56,7 +56,7 @@ def settings_of(command: str) -> Settings:
 def test_there_is_a_block_for_every_source():
     kinds = {one.split("--data ")[1].split()[0].strip("'").partition(":")[0] for one in COMMANDS}
     assert len(COMMANDS) >= 15
-    assert set(SOURCES) - kinds <= {"folder", "manifest"}, "which need no prefix"
+    assert set(SOURCES) - kinds <= {"folder", "manifest", "object"}, "which need no prefix"
     for name in SOURCES:
         assert f"| `{name}:` |" in PAGE
 

@@ -16,7 +16,17 @@ from heatlas.pipeline.cli.app import main
 from ..support.corpus import CLASSES, FACTORY
 from ..support.corpus_files import mask, png
 
-MODEL = ["--model", "hostile_net:quarters", "--workers", "0", "--max-error-rate", "1", "--metrics", "none"]
+MODEL = [
+    "--model",
+    "hostile_net:quarters",
+    "--workers",
+    "0",
+    "--max-error-rate",
+    "1",
+    "--metrics",
+    "none",
+    "--allow-unlabelled",
+]
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def test_other_settings_of_the_method_are_another_run(
         ("sise", ("--sise.baseline", "--budget", "fast"), "so budget must be exact with a baseline"),
         ("grad_cam", ("--grad-cam.layer", "nowhere"), "unknown layer 'nowhere'"),
         ("daam", ("--model", "tiny_net:model"), "methods that fit it: sise, "),
-        ("sise", ("--model", "tiny_net:transformer"), "methods that fit it: rise, integrated_gradients, occlusion, daam, fovex"),
+        ("sise", ("--model", "tiny_net:transformer"), "methods that fit it: daam, fovex, integrated_gradients, occlusion, rise"),
     ],
 )  # fmt: skip
 def test_what_does_not_work_is_said_before_anything_is_written(
@@ -176,7 +176,7 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
     assert main(["methods", "--names"]) == 0
     assert capsys.readouterr().out.split() == [
         "sise", "ada_sise", "agf", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "fovex", "integrated_gradients",
-        "lafam", "occlusion", "refine_cam", "rise", "score_cam", "ucag",
+        "lafam", "occlusion", "refine_cam", "rise", "score_cam", "ttame", "ucag",
     ]  # fmt: skip
     assert main(["methods", "--json"]) == 0
     told = {one["name"]: one for one in json.loads(capsys.readouterr().out)}

@@ -95,7 +95,7 @@ def test_a_program_that_shows_no_layers_is_explained_by_a_method_that_needs_none
     assert main([*argv, "--workers", "0"]) == 2
     told = capsys.readouterr().err
     assert "a TorchScript model shows no layers" in told
-    assert "methods that fit it: rise" in told
+    assert "methods that fit it: fovex, integrated_gradients, occlusion, rise" in told
     run(folder, tmp_path / "rise", str(tmp_path / "net.pt"), *size, "--method", "rise", "--rise.masks", "40")
 
 
