@@ -106,7 +106,7 @@ def export(store, to, place, *more) -> int:
 def test_csv_opens_with_every_row_and_exact_numbers(store, tmp_path, capsys):
     assert export(store, "csv", tmp_path / "m.csv") == 0
     assert capsys.readouterr().out == f"{tmp_path}/m.csv: 17 rows\n"
-    table = heatlas.open(store).to_pandas()
+    table = heatlas.open(store).to_pandas(names=False)
     found = pd.read_csv(tmp_path / "m.csv", keep_default_na=False, na_values=[""])
     assert len(found) == len(table) == 17
     plain = [one for one in table.columns if one not in ("map", "map_png", "mask_counts", "top_k")]

@@ -57,7 +57,7 @@ def test_there_is_a_block_for_every_source():
     kinds = {one.split("--data ")[1].split()[0].strip("'").partition(":")[0] for one in COMMANDS}
     assert len(COMMANDS) >= 15
     assert set(SOURCES) - kinds <= {"folder", "manifest", "object"}, "which need no prefix"
-    for name in SOURCES:
+    for name in SOURCES.keys() - {"object"}:  # which only Python callers have
         assert f"| `{name}:` |" in PAGE
 
 
