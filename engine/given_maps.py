@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import statuses
 from ..errors import SettingsError
 from .explainer import Explainer
-from .explanation import Explanation
+from .explanation import Explanation, check_target
 from .methods.rise import RISE
 from .metrics import METRICS, spelt_out
 from .metrics.evaluate import find_metric
@@ -101,7 +101,11 @@ def evaluate_maps(
     classes = one_for_each("labels", labels if labels is not None else [None] * count, count)
     session = ExplainSession(maker, names, seed=seed)
     explained = []
-    said = maker.read_logits(images, target_list(targets, count), list(own))
+    wanted = target_list(targets, count)
+    for target in wanted:
+        if target is not None:
+            check_target(target, maker.class_count(images[0]))
+    said = maker.read_logits(images, wanted, list(own))
     for place, (image, heat, output) in enumerate(zip(images, maps, said, strict=True)):
         failure = output.failure
         given = Explanation(

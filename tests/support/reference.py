@@ -112,10 +112,11 @@ def alphas_of(
     return alphas
 
 
-def selected(alphas: np.ndarray, mu: float) -> list[int]:
-    """Eqs. 7 and 8: the channels with alpha_k > mu * beta, beta the largest alpha of the layer."""
-    beta = max(alphas)
-    return [k for k, alpha in enumerate(alphas) if alpha > mu * beta]
+def selected(alphas: np.ndarray, mu: float, maps: np.ndarray | None = None) -> list[int]:
+    """Eqs. 7 and 8: the channels with alpha_k > mu * beta, beta the largest alpha of the layer's maps that are not the same everywhere."""
+    varying = [maps is None or maps[k].min() < maps[k].max() for k in range(len(alphas))]
+    beta = max((alpha for alpha, varies in zip(alphas, varying, strict=True) if varies), default=math.inf)
+    return [k for k, alpha in enumerate(alphas) if varying[k] and alpha > mu * beta]
 
 
 # ------------------------------------------------------------------------------------------------------------------ masks
@@ -213,7 +214,8 @@ def sise(
 
     masks_of_layer: list[list[np.ndarray]] = []
     for name, alphas in zip(layers, result.alphas, strict=True):
-        masks = {k: mask_of(found[name][0, k].double().numpy(), height, width) for k in selected(alphas, mu)}
+        maps = found[name][0].double().numpy()
+        masks = {k: mask_of(maps[k], height, width) for k in selected(alphas, mu, maps)}
         result.kept.append([k for k, mask in masks.items() if mask is not None])
         masks_of_layer.append([mask for mask in masks.values() if mask is not None])
     if not all(masks_of_layer):
