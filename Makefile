@@ -59,7 +59,8 @@ view-page:
 
 # The documentation as a site, in site/. A broken link, or a public name without documentation, fails.
 docs-site: $(TEST_STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	mkdir -p $(VENV)/package && ln -sfn $(CURDIR) $(VENV)/package/heatlas  # found by this name, whatever the checkout is called
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(VENV)/package $(BIN)/mkdocs build --strict
 
 # sdist and wheel in bare environments of Python 3.11, 3.12 and 3.13, as far as they are on this machine.
 release-check:
