@@ -210,3 +210,26 @@ def test_an_unused_category_0_of_coco_is_no_class_where_the_model_has_one_less(t
     for classes, expected in ((2, 1), (3, 2)):
         resolved = resolve_labels(found.listing, None, classes, found.orders)
         assert resolved.listing["label"].to_pylist() == [expected]
+
+
+def test_sides_of_coco_images_written_as_floats_keep_their_polygons(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(PIXELS)
+    described = {
+        "images": [{"id": 1, "file_name": "0.png", "width": 9.0, "height": 8.0}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "segmentation": [[0, 0, 4, 0, 4, 4]]}
+        ],
+        "categories": [{"id": 1, "name": "ant"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(described))
+    [row] = listed(f"coco:{tmp_path}/a.json").listing.to_pylist()
+    assert row["mask_uri"].startswith("coco-mask://9x8/")
+
+
+def test_images_of_voc_lie_where_the_user_says(tmp_path: Path) -> None:
+    for folder in ("voc/Annotations", "voc/JPEGImages", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "voc" / "Annotations" / "0.xml").write_text("<annotation><filename>0.png</filename></annotation>")
+    (tmp_path / "elsewhere" / "0.png").write_bytes(PIXELS)
+    found = listed(f"voc:{tmp_path}/voc", images=str(tmp_path / "elsewhere"))
+    assert found.listing["uri"].to_pylist() == [f"{tmp_path}/elsewhere/0.png"]

@@ -109,6 +109,9 @@ def _add_image(coco: CocoFile, image: Mapping[str, Any], origin: str, facts: boo
 
 
 def _pixels(value: Any) -> int:
+    """A side of an image; some programs write whole numbers as floats (`640.0`)."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and 0 < value < 2**31 else 0
 
 

@@ -37,7 +37,10 @@ def list_voc(data: str, options: SourceOptions) -> Listed:
         raise DataError(f"{data} is not a folder; give the one that contains {ANNOTATIONS} and {IMAGES}")
     names = place.names()
     annotations = place.inner(ANNOTATIONS) if ANNOTATIONS in names else place
-    images = place.inner(IMAGES) if IMAGES in names else place.inner(options.images) if options.images else place
+    if options.images is not None:  # as for COCO: what the user says goes first
+        images = find_place(options.images)
+    else:
+        images = place.inner(IMAGES) if IMAGES in names else place
     stems = sorted(name[:-4] for name in annotations.names() if name.lower().endswith(".xml"))
     if not stems:
         raise DataError(
