@@ -19,7 +19,7 @@ from ..support.reference import ReferenceMap
 MAP_TOLERANCE = 1e-3
 EXACT_TOLERANCE = 1e-6
 """For engines that compute in float64: then only the order of sums differs."""
-SCORE_TOLERANCE = 1e-5
+SCORE_TOLERANCE = 1e-4
 GATE_TOLERANCE = 1e-6
 """Pixels whose V_l is nearer than this to its Otsu threshold are not compared: the gate is a step, so that the last float
 bit decides between S + V_l and 0 there."""
