@@ -161,7 +161,7 @@ def test_torchvision_image_folder_is_read_as_files(
 def test_torchvision_cifar10_from_disk(place: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     write_cifar10(tmp_path / "root", monkeypatch)
     data = f"torchvision:CIFAR10@{tmp_path}/root?train=false"
-    atlas = run(data, tmp_path / "out", "--where", "label = 'cat'")
+    atlas = run(data, tmp_path / "out", "--where", "label = 'cat'", "--allow-unlabelled")
     assert atlas.table(["id", "label", "height", "status"]).to_pylist() == [
         {
             "id": "000000001",
@@ -202,7 +202,7 @@ def test_torchvision_voc_is_read_as_voc(place: pathlib.Path, plain: dict[int, tu
     for path in list((root / "JPEGImages").iterdir()):
         path.rename(path.with_suffix(".jpg"))
     data = f"torchvision:VOCDetection@{tmp_path}/root?year=2012&image_set=val"
-    found = run(data, tmp_path / "out").table(["id", "score", "status", "ebpg"]).to_pylist()
+    found = run(data, tmp_path / "out", "--allow-unlabelled").table(["id", "score", "status", "ebpg"]).to_pylist()
     assert [(row["id"], row["score"], row["status"]) for row in found] == [
         (f"2007_{number:03d}", plain[number][1], "ok") for number in (1, 2)
     ]
