@@ -11,6 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ...errors import StorageError, UsageError
 from ..storage.location import is_local, locate
+from ..storage.retried_reads import RetriedFileSystem
 from ..text import sql_refusal
 
 if TYPE_CHECKING:
@@ -48,20 +49,24 @@ def connect_parts(
     """
     import duckdb  # here, because `heatlas --help` should not wait for it
 
-    connection = duckdb.connect()
-    fs, _ = locate(uris[0])
-    if not is_local(fs):
-        connection.register_filesystem(fs)
-    if isinstance(fs, MemoryFileSystem):  # its open files share one position, which threads would move under each other
-        connection.execute("SET threads TO 1")
-    with reading_parts(uris[0]):
-        # a file name with * or ? in it is taken literally by DuckDB where such a file exists
-        connection.read_parquet(_paths(uris), filename=True, file_row_number=True).create_view(STORED)
-        for number, one in enumerate(joined):
-            if one.uris:
-                connection.read_parquet(_paths(one.uris)).create_view(f"heatlas_joined_{number}")
-        connection.execute(f"CREATE VIEW {PARTS} AS {_join(columns, joined, keys)}")
-        connection.execute(f"CREATE VIEW atlas AS SELECT * EXCLUDE (filename, file_row_number) FROM {PARTS}")
+    with contextlib.ExitStack() as on_failure:
+        connection = on_failure.enter_context(contextlib.closing(duckdb.connect()))
+        fs, _ = locate(uris[0])
+        if not is_local(fs):
+            connection.register_filesystem(RetriedFileSystem(fs))
+        if isinstance(
+            fs, MemoryFileSystem
+        ):  # its open files share one position, which threads would move under each other
+            connection.execute("SET threads TO 1")
+        with reading_parts(uris[0]):
+            # a file name with * or ? in it is taken literally by DuckDB where such a file exists
+            connection.read_parquet(_paths(uris), filename=True, file_row_number=True).create_view(STORED)
+            for number, one in enumerate(joined):
+                if one.uris:
+                    connection.read_parquet(_paths(one.uris)).create_view(f"heatlas_joined_{number}")
+            connection.execute(f"CREATE VIEW {PARTS} AS {_join(columns, joined, keys)}")
+            connection.execute(f"CREATE VIEW atlas AS SELECT * EXCLUDE (filename, file_row_number) FROM {PARTS}")
+        on_failure.pop_all()
     return connection
 
 
@@ -92,8 +97,14 @@ def reading_parts(uri: str) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, OSError) as error:
-        raise StorageError(f"cannot read the part files of {uri}: {error}; delete the file named there, if any, and run the "
+        raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; delete the file named there, if any, and run the "
                            "same `heatlas explain` command again, which recomputes only its shard") from error  # fmt: skip
+
+
+def _cause(error: Exception) -> str:
+    """What happened; where DuckDB hands on an exception of Python with its traceback, only the exception."""
+    text = str(error)
+    return text.strip().splitlines()[-1] if "Traceback (most recent call last)" in text else text
 
 
 @contextlib.contextmanager
@@ -105,7 +116,7 @@ def asking(query: str) -> Iterator[None]:
         yield
     except (duckdb.IOException, OSError) as error:
         raise StorageError(
-            f"cannot read the part files: {error}; check the storage and open the store again"
+            f"cannot read the part files: {_cause(error)}; check the storage and open the store again"
         ) from error
     except duckdb.Error as error:
         raise UsageError(f"DuckDB refuses {query!r}: {sql_refusal(error)}") from None
