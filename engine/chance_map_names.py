@@ -1,4 +1,4 @@
-"""The floors' names, apart from what draws them, so that reading a store does not wait for torch."""
+"""The chance maps' names, apart from what draws them, so that reading a store does not wait for torch."""
 
-FLOOR_NAMES = ("random", "gaussian")
-"""A random map and a centred Gaussian, see `metrics.floors`."""
+CHANCE_MAP_NAMES = ("random", "gaussian")
+"""A random map and a centred Gaussian, see `metrics.chance_maps`."""

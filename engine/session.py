@@ -21,7 +21,7 @@ from .explainer import Explainer
 from .explanation import Explanation
 from .layers.eval_mode import untouched
 from .metrics import Subject, rank_pixels
-from .metrics.chance_maps import FLOORS, floored
+from .metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from .metrics.evaluate import Measurement, MetricSet, ProbeJob, measure, probe_jobs
 from .metrics.sanity import SANITY
 from .metrics.sanity_check import RandomModel, SanityCheck
@@ -38,7 +38,7 @@ class Explained(Explanation):
     """Every metric of the session; None where it is not defined for the image."""
     seconds: float = 0.0
     """Wall time since the image before left, so that the sum over images is the session's time."""
-    floors: dict[str, dict[str, float | None]] | None = None
+    chance: dict[str, dict[str, float | None]] | None = None
     """The metrics of each chance map; None for an image that is not in the sample."""
 
 
@@ -61,7 +61,7 @@ class ExplainSession:
         explainer: Its scorer also scores the metrics' probes.
         metrics: Names from `METRICS`; a metric that needs ground truth is None for images without.
         seed: Of the metrics' random draws, at least 0; with each image's own seed it fixes them.
-        floors_below: Images whose own seed is less get the metrics of a random map and of a centred Gaussian beside their own.
+        chance_below: Images whose own seed is less get the metrics of a random map and of a centred Gaussian beside their own.
         sanity_below: Images whose own seed is less are explained once more with randomised weights (`random_model_spearman`).
 
     Raises:
@@ -74,7 +74,7 @@ class ExplainSession:
         metrics: Sequence[str] = (),
         *,
         seed: int = 0,
-        floors_below: int = 0,
+        chance_below: int = 0,
         sanity_below: int = 0,
     ):
         if seed < 0:
@@ -83,8 +83,8 @@ class ExplainSession:
         self.metrics = MetricSet.of(metrics)
         self.explainer = explainer
         self._keeping = explainer.keeping(explainer.keep_layers or self.metrics.layers)
-        self._floored = MetricSet(floored(self.metrics.metrics))
-        self._floors_below = floors_below
+        self._chance_metrics = MetricSet(chance_metrics(self.metrics.metrics))
+        self._chance_below = chance_below
         self._sanity_below = sanity_below
         self._random = RandomModel(explainer, seed)
         self._scheduler = Scheduler()
@@ -191,7 +191,7 @@ class ExplainSession:
         """The metrics of the image's own map, of chance maps and of a random model's, all in flight together."""
         own = probe_jobs(self.metrics, subject)
         shared = {name: probe for name, probe in own.items() if not probe.of_map}
-        names = list(FLOORS) if subject.sample < self._floors_below else []
+        names = list(CHANCE_MAPS) if subject.sample < self._chance_below else []
         checks = []
         if subject.sample < self._sanity_below:
             checks = [self._random.compare(subject.image, subject.map, subject.target, subject.sample)]
@@ -207,10 +207,10 @@ class ExplainSession:
 
     def _measure_chance(self, name: str, subject: Subject, shared: dict[str, ProbeJob]) -> Steps[Measurement]:
         size = (subject.map.shape[0], subject.map.shape[1])
-        heat = FLOORS[name](size, seed=self.seed, sample=subject.sample).to(subject.map)
+        heat = CHANCE_MAPS[name](size, seed=self.seed, sample=subject.sample).to(subject.map)
         chance = replace(subject, map=heat, order=rank_pixels(heat[None])[0])
-        jobs = {name: probe for name, probe in probe_jobs(self._floored, chance).items() if name not in shared}
-        return measure(self.explainer, self._floored, chance, jobs, shared)
+        jobs = {name: probe for name, probe in probe_jobs(self._chance_metrics, chance).items() if name not in shared}
+        return measure(self.explainer, self._chance_metrics, chance, jobs, shared)
 
     def _leaving(self, one: Pushed, found: Explanation, measured: ImageMetrics | None) -> Explained:
         values = dict[str, float | None](self.metrics.undefined)
@@ -235,7 +235,7 @@ class ExplainSession:
             found, layer_maps=None, extras={name: extra.cpu() for name, extra in found.extras.items()}, **facts
         )
         left.map = None if left.map is None else left.map.cpu()
-        return Explained(**vars(left), key=one.key, metrics=values, floors=chance or None)
+        return Explained(**vars(left), key=one.key, metrics=values, chance=chance or None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,8 +77,8 @@ class Row:
     """Their sha256 (hex)."""
     surrogate_error: float | None = None
     """Expected RMS error of the map where the budget left masks out; None where all were scored."""
-    floors: dict[str, dict[str, float | None]] | None = None
-    """Metrics of maps that know nothing of the model, by floor; None for a row that is not in the sample."""
+    chance: dict[str, dict[str, float | None]] | None = None
+    """Chance baselines: the metrics of each chance map; None for a row that is not in the sample."""
     n_backwards: int = 0
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     """What else the method gives, by column."""

@@ -16,7 +16,7 @@ from heatlas.engine.explanation import Explanation, Logits
 from heatlas.engine.method_fit import fitting_methods
 from heatlas.engine.methods.registry import make_explainer, settings_class
 from heatlas.engine.methods.sise import SISE
-from heatlas.engine.metrics.chance_maps import FLOORS, floored
+from heatlas.engine.metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from heatlas.engine.metrics.evaluate import MetricSet
 from heatlas.engine.scheduler import run_all
 from heatlas.engine.scoring.fast_forward import folded
@@ -114,8 +114,8 @@ class ChanceContender:
         self.name = {"random": "random map", "gaussian": "centred Gaussian"}.get(chance, chance)
         self.facts = chance
         self.explainer = make_explainer("grad_cam", model, None, scoring)
-        self.metrics = tuple(metric.name for metric in floored(MetricSet.of(metrics).metrics))
-        self._draw = FLOORS[chance]
+        self.metrics = tuple(metric.name for metric in chance_metrics(MetricSet.of(metrics).metrics))
+        self._draw = CHANCE_MAPS[chance]
 
     def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]:
         return self.anew(images, seeds)
@@ -152,7 +152,7 @@ def contenders(
             SiseContender(method, model, sise_scoring, metrics, scores) if of_known_scores(method)
             else MethodContender(method, fast, scoring, metrics) for method in wanted
         ),
-        *(ChanceContender(name, fast, scoring, metrics) for name in FLOORS),
+        *(ChanceContender(name, fast, scoring, metrics) for name in CHANCE_MAPS),
     ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.pipeline.sources.reading.reader import FsspecReader
 from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.schema import StoreLayout
@@ -44,7 +45,11 @@ NAMES = ("drop_pct", "increase", "ebpg")
 def worker_spec(mu: float, precision: str) -> WorkerSpec:
     model = ModelSpec(spec=f"torchvision:mobilenet_v2@{weights_of('mobilenet_v2')}", size=(224, 224), resize="squash")
     return WorkerSpec(
-        model=model, method_settings={"mu": mu}, precision=precision, batch_size=32, metrics=NAMES, device="auto"
+        model=model,
+        method_settings={"mu": mu},
+        scoring=Scoring(batch_size=32, precision=precision),
+        metrics=NAMES,
+        device="auto",
     )
 
 
@@ -115,7 +120,7 @@ def through_ray(workers: int, shards: int, images: int, spec: WorkerSpec) -> dic
             seen["last"] = time.time()
 
     with tempfile.TemporaryDirectory() as notes, tempfile.TemporaryDirectory() as out:
-        layout = StoreLayout(input_size=(224, 224), method="sise", metrics=NAMES, floors=(), map_size=56, with_map=True, with_png=True, metadata={})  # fmt: skip
+        layout = StoreLayout(input_size=(224, 224), method="sise", metrics=NAMES, chance_metrics=(), map_size=56, with_map=True, with_png=True, metadata={})  # fmt: skip
         begun = time.time()
         outcome = supervise(plan, lambda shard: samples, spec, FsspecReader(), ParquetSink(out, layout), workers=workers,
                   build=partial(build_timed, notes), local_paths=(), on_event=hear)  # fmt: skip

@@ -47,8 +47,8 @@ SHARES = {
 SHORTCUT_SHARE = 0.9
 FAILED = ("decode_error", "no_evidence")
 NAMES = tuple(name for name in METRICS if name not in ("layer_agreement", "coherency", "adcc", "road", "infidelity"))
-FLOORED = ("drop_pct", "increase", "ebpg", "bbox")
-FLOOR_ROWS = 32
+CHANCE_METRICS = ("drop_pct", "increase", "ebpg", "bbox")
+CHANCE_ROWS = 32
 Columns = dict[str, np.ndarray]
 
 
@@ -72,7 +72,7 @@ class World:
         names = [f"class-{index:02d}" for index in range(self.classes)]
         facts = {name: metric_facts(name) for name in NAMES}
         return StoreLayout(
-            (self.map_size, self.map_size), metrics=NAMES, floors=FLOORED, map_size=self.map_size, with_png=False,
+            (self.map_size, self.map_size), metrics=NAMES, chance_metrics=CHANCE_METRICS, map_size=self.map_size, with_png=False,
             metadata={"metrics": facts, "class_names": names, "provenance": {"model": "synthetic", "model_digest": "0" * 64}},
         )  # fmt: skip
 
@@ -117,7 +117,7 @@ def part(world: World, layout: StoreLayout, shard: Shard) -> tuple[pa.Table, pa.
     random = np.random.default_rng([world.seed, 1, shard.index])
     images = _images(world, random, shard)
     first = _rows(world, random, images, images["prediction"])
-    tables = [_table(layout, first, world, floors=shard.index == 0)]
+    tables = [_table(layout, first, world, with_chance=shard.index == 0)]
     second = images["prediction"] != images["label"]
     if world.target == "both" and second.any():
         chosen = {name: values[second] for name, values in images.items()}
@@ -219,7 +219,7 @@ def _descriptors(maps: np.ndarray, objects: np.ndarray) -> Columns:
     }  # fmt: skip
 
 
-def _table(layout: StoreLayout, rows: Columns, world: World, *, floors: bool = False) -> pa.Table:
+def _table(layout: StoreLayout, rows: Columns, world: World, *, with_chance: bool = False) -> pa.Table:
     """The rows under the store's schema; columns that nothing is known of are null."""
     failed, count = np.isin(rows["kind"].astype(str), FAILED), len(rows["target"])
     undecoded = rows["kind"] == "decode_error"
@@ -235,7 +235,7 @@ def _table(layout: StoreLayout, rows: Columns, world: World, *, floors: bool = F
     }  # fmt: skip
     known |= {name: _blank(rows[name], failed | np.isnan(rows[name])) for name in layout.metrics}
     known["map"] = _map_column(rows["map"], failed, world.map_size)
-    known["floors"] = _floors(layout, count, FLOOR_ROWS if floors else 0)
+    known["floors"] = _chance(layout, count, CHANCE_ROWS if with_chance else 0)
     known["mask_counts"] = pa.array([[100, 60, 40]] * count)
     arrays = [_column(known.get(field.name), field.type, count) for field in layout.schema()]
     return pa.table(arrays, schema=layout.schema())
@@ -258,10 +258,10 @@ def _map_column(maps: np.ndarray, failed: np.ndarray, size: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, size * size, mask=pa.array(failed))
 
 
-def _floors(layout: StoreLayout, count: int, wanted: int) -> pa.Array:
+def _chance(layout: StoreLayout, count: int, wanted: int) -> pa.Array:
     values = {"drop_pct": 60.0, "increase": 0.05, "ebpg": 0.2, "bbox": 0.2}
-    values_of_row = {field.name: values for field in layout.floors_type}
-    return pa.array([values_of_row if place < wanted else None for place in range(count)], layout.floors_type)
+    values_of_row = {field.name: values for field in layout.chance_type}
+    return pa.array([values_of_row if place < wanted else None for place in range(count)], layout.chance_type)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from heatlas.engine.metrics import METRIC_PRESETS, METRICS
-from heatlas.engine.metrics.chance_maps import FLOORS, floored
+from heatlas.engine.metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from heatlas.engine.metrics.protocol import Metric
 from heatlas.engine.metrics.sanity import RANDOM_MODEL_SPEARMAN
 
@@ -107,8 +107,8 @@ def page() -> str:
 
 
 def chance_section() -> str:
-    names = [metric.name for metric in floored(METRICS.values())]
-    lines = "\n".join(f"- `{name}`: {(draw.__doc__ or '').split(chr(10))[0]}" for name, draw in FLOORS.items())
+    names = [metric.name for metric in chance_metrics(METRICS.values())]
+    lines = "\n".join(f"- `{name}`: {(draw.__doc__ or '').split(chr(10))[0]}" for name, draw in CHANCE_MAPS.items())
     return (
         "## Chance baselines\n\nWhat maps get that know nothing of the model, measured by the same forwards on the same images: on 32 of a run "
         "(`--chance-maps N`), the same ones in every run over the same ids, whatever the order or the workers. They stand in the column "

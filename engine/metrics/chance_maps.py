@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..chance_map_names import FLOOR_NAMES
+from ..chance_map_names import CHANCE_MAP_NAMES
 from ..random import sample_generator
 from .protocol import Metric
 
@@ -42,12 +42,12 @@ def gaussian_map(size: tuple[int, int], *, seed: int = 0, sample: int = 0) -> Fl
     return torch.exp(-(down[:, None] ** 2 + across[None, :] ** 2) / 2)
 
 
-FLOORS: dict[str, Callable[..., Float[Tensor, "height width"]]] = dict(
-    zip(FLOOR_NAMES, (random_map, gaussian_map), strict=True)
+CHANCE_MAPS: dict[str, Callable[..., Float[Tensor, "height width"]]] = dict(
+    zip(CHANCE_MAP_NAMES, (random_map, gaussian_map), strict=True)
 )
-"""The floors by name: `(size, seed=, sample=)` -> map in [0, 1]."""
+"""The chance maps by name: `(size, seed=, sample=)` -> map in [0, 1]."""
 
 
-def floored(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+def chance_metrics(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
     """The metrics that a map without a method can have: not those that ask the method for further maps or for its block maps."""
     return tuple(metric for metric in metrics if not metric.explains and not metric.layers)

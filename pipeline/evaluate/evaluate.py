@@ -164,7 +164,7 @@ def evaluate_with(prepared: PreparedRun, evaluation: Evaluation) -> RunTotals:
         say(standing.headline(out, list(evaluation.metrics)))
         outcome = work_through(
             settings, todo, lambda shard: samples_to_measure(prepared, shard),
-            replace(prepared.spec, metrics=tuple(evaluation.metrics), target=PREDICTED, floors_below=0, sanity_below=0),
+            replace(prepared.spec, metrics=tuple(evaluation.metrics), target=PREDICTED, chance_below=0, sanity_below=0),
             prepared.reader, sink_of(prepared, evaluation, standing), standing.totals,
             max_error_rate=settings.max_error_rate, build=partial(build_engine, stored=StoredMaps(out)),
         )  # fmt: skip
@@ -186,7 +186,7 @@ def samples_to_measure(prepared: PreparedRun, shard: Shard) -> list[Sample]:
 
 def sink_of(prepared: PreparedRun, evaluation: Evaluation, standing: Standing) -> MetricsSink:
     layout = replace(
-        prepared.sink.layout, metrics=tuple(evaluation.metrics), extra=(), method_columns=(), floors=(), with_map=False, with_png=False,
+        prepared.sink.layout, metrics=tuple(evaluation.metrics), extra=(), method_columns=(), chance_metrics=(), with_map=False, with_png=False,
         metadata={"metrics": dict(evaluation.metrics), "evaluation": {"created": evaluation.created, **evaluation.fingerprint}},
     )  # fmt: skip
     return MetricsSink(prepared.settings.out, evaluation.folder, layout, standing.renewed)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ...engine.method_fit import Fit
 from ...engine.methods.registry import find_method
 from ...engine.metrics import METRICS
-from ...engine.metrics.chance_maps import floored
+from ...engine.metrics.chance_maps import chance_metrics
 from ...engine.metrics.sanity import SANITY, SANITY_METRIC
 from ...workers.models.load import LoadedModel
 from ...workers.samples import Shard
@@ -113,7 +113,7 @@ def store_layout(
             MethodColumn(name, fit.extra_shapes[name], meaning)
             for name, meaning in find_method(settings.method).extras.items()
         ),
-        floors=tuple(metric.name for metric in floored(METRICS[name] for name in metrics))
+        chance_metrics=tuple(metric.name for metric in chance_metrics(METRICS[name] for name in metrics))
         if settings.chance_maps
         else (),
         map_size=settings.store.map_size,

@@ -150,12 +150,14 @@ def prepare_run(settings: Settings) -> PreparedRun:
     rule = target_rule(settings, labels, model.num_classes)
     score = resolved_confidence(settings, rule, dense=model.dense, multi_label=model.multi_label)
     chosen = chosen_settings(settings)
+    shards = shards_of(listed, settings.shard_size)
+    scoring = scoring_of(settings, score, images=max(map(len, shards)))
     fit = check_fit(
         settings.method,
         model.module,
         chosen,
         torch.zeros(model.preprocess.channels, *model.preprocess.size),
-        Scoring(budget=settings.budget, confidence=CONFIDENCES[score]),
+        scoring,
     )
     if fit.blocks and find_method(settings.method).gradients:
         layers = [layer.name for layer in fit.blocks]
@@ -165,7 +167,6 @@ def prepare_run(settings: Settings) -> PreparedRun:
     for note in (*model.notes, *listed.notes, labels.how, labels.warning()):
         if note:
             say(f"note: {note}")
-    shards = shards_of(listed, settings.shard_size)
     layout = store_layout(
         settings,
         metrics,
@@ -185,10 +186,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
         listing=labels.listing,
         shards=shards,
         fingerprint=fingerprint,
-        spec=replace(
-            worker_spec(settings, model_spec, metrics, labels.listing, rule, score),
-            shard_size=max(map(len, shards)),
-        ),
+        spec=worker_spec(settings, model_spec, metrics, labels.listing, rule, scoring),
         reader=reader,
         sink=ParquetSink(settings.out, layout, run_identity(stored_fingerprint(fingerprint))),
         layer_count=len(fit.blocks or ()),
@@ -270,23 +268,37 @@ def refuse_private_memory(settings: Settings) -> None:
                              "use --workers 0, or another place")  # fmt: skip
 
 
+def scoring_of(settings: Settings, confidence: str, *, images: int) -> Scoring:
+    """How passes run and what confidence means, as the settings say.
+
+    Args:
+        settings: Of the run.
+        confidence: Of `CONFIDENCES`.
+        images: Of the run's largest shard, at least 1.
+    """
+    return Scoring(
+        batch_size=settings.batch_size, images=images, precision=settings.precision, confidence=CONFIDENCES[confidence],
+        fold_bn=settings.fold_bn, compile=settings.compile, budget=settings.budget,
+    )  # fmt: skip
+
+
 def worker_spec(
-    settings: Settings, model: ModelSpec, metrics: Sequence[str], listing: pa.Table, rule: TargetRule, score: str
+    settings: Settings,
+    model: ModelSpec,
+    metrics: Sequence[str],
+    listing: pa.Table,
+    rule: TargetRule,
+    scoring: Scoring,
 ) -> WorkerSpec:
     return WorkerSpec(
         model=model,
         target=rule,
-        score=score,
         method=settings.method,
         method_settings=asdict(chosen_settings(settings)),
-        budget=settings.budget,
-        batch_size=settings.batch_size,
-        precision=settings.precision,
-        fold_bn=settings.fold_bn,
-        compile=settings.compile,
+        scoring=scoring,
         metrics=tuple(metrics),
         seed=settings.seed,
-        floors_below=chosen_below(listing, settings.chance_maps),
+        chance_below=chosen_below(listing, settings.chance_maps),
         sanity_below=chosen_below(listing, settings.sanity),
         top_k=settings.store.top_k,
         features=settings.store.features,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from ...engine.metrics import METRICS
-from ...engine.metrics.chance_maps import FLOORS, floored
+from ...engine.metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from ...engine.metrics.protocol import Probe
 from ..explain.prepare import PreparedRun, prepare_run
 from ..settings.run import Settings
@@ -103,14 +103,14 @@ def forward_counts(run: PreparedRun, probe: RunProbe, images: int, rows: float) 
     settings = run.settings
     asked = images if run.spec.target.asks_model else 0
     own = {name: probed for name, probed in probes_of(run).items() if probed.of_map}
-    of_floors = {
+    of_chance_maps = {
         probed.name: probed
-        for metric in floored(METRICS[name] for name in run.spec.metrics)
+        for metric in chance_metrics(METRICS[name] for name in run.spec.metrics)
         for probed in metric.probes
         if probed.of_map
     }
-    floor_rows = min(settings.chance_maps, images) * (rows / images if images else 0)
-    floors = floor_rows * len(FLOORS) * sum(probed.count for probed in of_floors.values())
+    chance_rows = min(settings.chance_maps, images) * (rows / images if images else 0)
+    of_chance = chance_rows * len(CHANCE_MAPS) * sum(probed.count for probed in of_chance_maps.values())
     sanity = (
         min(settings.sanity, images)
         * (rows / images if images else 0)
@@ -118,7 +118,7 @@ def forward_counts(run: PreparedRun, probe: RunProbe, images: int, rows: float) 
     )
     metrics = min(each, sum(probed.count for probed in probes_of(run).values()))
     return {
-        "maps": rows * (each - metrics), "metrics": rows * metrics, "target choice": asked, "chance maps": floors, "sanity check": sanity,
+        "maps": rows * (each - metrics), "metrics": rows * metrics, "target choice": asked, "chance maps": of_chance, "sanity check": sanity,
     }  # fmt: skip
 
 

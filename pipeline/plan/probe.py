@@ -84,9 +84,10 @@ def probe_run(run: PreparedRun, images: int = LOOKED_AT) -> RunProbe:
     Raises:
         UsageError: If the model does not fit its own settings.
     """
-    spec = replace(run.spec, floors_below=0, sanity_below=0)
+    spec = replace(run.spec, chance_below=0, sanity_below=0)
     if not torch.cuda.is_available() or spec.device == "cpu":
-        spec = replace(spec, batch_size=min(spec.batch_size, BATCH_ON_CPU))
+        scoring = replace(spec.scoring, batch_size=min(spec.scoring.batch_size, BATCH_ON_CPU))
+        spec = replace(spec, scoring=scoring)
     with restore_process_state():
         engine = cast(ModelEngine, build_engine(spec, run.reader))
         return _probed(run, engine, spread(run, images))

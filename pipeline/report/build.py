@@ -144,7 +144,7 @@ def content(
         "galleries": [(group, gallery_cards(group, cards)) for group in galleries], "gallery": gallery,
         "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,
         "table": row_table(rows, [*shown, *failed, *beside.wanted]), "totals": totals(rows), "cards": cards, "sentences": sentences(scores),
-        "floors_any": any(record["floor_n"] for record in scores.values()), "settings_text": harmless(provenance_.settings),
+        "chance_any": any(record["chance_n"] for record in scores.values()), "settings_text": harmless(provenance_.settings),
         "ok_rows": rows.single(f"SELECT count(*) AS n FROM rows WHERE status = '{OK}'")["n"],
     }  # fmt: skip
 
@@ -179,5 +179,5 @@ def totals(rows: ReportRows) -> dict[str, Any]:
 
 
 def sentences(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What the floors and the sanity check say, in the words of `heatlas summary`."""
+    """What the chance baselines and the sanity check say, in the words of `heatlas summary`."""
     return verdicts(scores.values())

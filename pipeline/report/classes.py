@@ -17,7 +17,7 @@ from .scores import wilson
 
 EVEN_BORDER = 0.36
 """Share of the image that lies in the frame of `border_share`, and so of an even map's mass."""
-FALLBACK_FLOOR = 0.1
+FALLBACK_CHANCE = 0.1
 SHOWN = 500
 FEWEST = 5
 """Correct predictions from which a class can be called suspicious."""
@@ -64,9 +64,9 @@ class ClassFacts:
 def suspicion_rule(rows: ReportRows, scores: dict[str, dict[str, Any]]) -> Suspicion | None:
     """The rule for this store; None where it has neither a marked object nor `border_share`."""
     if "ebpg" in rows.metrics:
-        floor = scores.get("ebpg", {}).get("random")
-        chance = FALLBACK_FLOOR if floor is None else floor
-        beside = "a tenth" if floor is None else f"{chance:.2f}, the share of a random map"
+        of_random_map = scores.get("ebpg", {}).get("random")
+        chance = FALLBACK_CHANCE if of_random_map is None else of_random_map
+        beside = "a tenth" if of_random_map is None else f"{chance:.2f}, the share of a random map"
         return Suspicion(
             "ebpg", f"ebpg < {chance!r}", f"with less of the map's mass on the object than {beside}", chance
         )

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ...errors import UsageError, did_you_mean
 from ...statuses import OK
-from ..statistics.metric_summary import floored_columns
+from ..statistics.metric_summary import chance_columns
 from ..statistics.one_row_per_image import ORDER
 from ..store.reader import StoreReader
 from ..store.schema import metric_columns
@@ -39,7 +39,7 @@ class ReportRows:
     """Rows of the store's other methods."""
     metrics: tuple[str, ...]
     """Those that at least one row has, in stored order."""
-    floored: tuple[str, ...]
+    chance_metrics: tuple[str, ...]
     total: int
     images: int
 
@@ -60,14 +60,14 @@ class ReportRows:
                              f"{', '.join(map(str, counts))}")  # fmt: skip
         chosen = next(iter(counts)) if method is None else method
         metrics = [name for name in metric_columns(atlas.schema) if atlas.schema.field(name).type == pa.float64()]
-        floored = floored_columns(atlas.schema)
+        chance_metrics = chance_columns(atlas.schema)
         connection = duckdb.connect()
-        connection.register("stored", _read(atlas, chosen, metrics, with_floors=bool(floored)))
+        connection.register("stored", _read(atlas, chosen, metrics, with_chance=bool(chance_metrics)))
         connection.execute(_main_rows(connection))
         present = _present(connection, metrics)
         [(total, images)] = connection.execute("SELECT count(*), count(*) FILTER (main) FROM rows").fetchall()
         others = {str(name): count for name, count in counts.items() if name != chosen}
-        return cls(connection, atlas, str(chosen), others, tuple(present), tuple(floored), total, images)
+        return cls(connection, atlas, str(chosen), others, tuple(present), tuple(chance_metrics), total, images)
 
     def ask(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Rows of the answer, by column name. The table is called `rows`."""
@@ -101,8 +101,8 @@ class ReportRows:
         return {key: row for row in records if (key := (row["id"], row["target"])) in wanted}
 
 
-def _read(atlas: StoreReader, method: str, metrics: Sequence[str], *, with_floors: bool) -> pa.Table:
-    columns = [*PLAIN, *metrics, *(["floors"] if with_floors else [])]
+def _read(atlas: StoreReader, method: str, metrics: Sequence[str], *, with_chance: bool) -> pa.Table:
+    columns = [*PLAIN, *metrics, *(["floors"] if with_chance else [])]
     return atlas.sql(
         f"SELECT {', '.join(map(quoted, columns))}, md5_number_lower(id) AS draw, "
         f"md5_number_lower(parse_filename(filename)) AS file, file_row_number // {BLOCK} AS block, file_row_number AS place "

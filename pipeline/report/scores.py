@@ -1,4 +1,4 @@
-"""Means of the metrics with their intervals, floors beside them, over the rows of a report."""
+"""Means of the metrics with their intervals, chance baselines beside them, over the rows of a report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .rows import ReportRows
 
 def run_scores(rows: ReportRows, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, dict[str, Any]]:
     """One record per metric, as `score_summary` gives them for a whole run; an image with several rows counts once."""
-    floored = [name for name in rows.floored if name in rows.metrics]
-    columns = columns_of(rows.metrics, floored)
+    chance_metrics = [name for name in rows.chance_metrics if name in rows.metrics]
+    columns = columns_of(rows.metrics, chance_metrics)
     if not columns:
         return {}
     sums = ", ".join(f"coalesce(fsum({sql}), 0)::DOUBLE, count({sql})" for sql in columns.values())
@@ -25,7 +25,7 @@ def run_scores(rows: ReportRows, *, resamples: int = RESAMPLES, seed: int = 0) -
     facts = rows.atlas.metadata.get("metrics", {})
     return {
         record["metric"]: {key: record.get(key) for key in SCHEMA.names}
-        for record in records(None, rows.images, made, rows.metrics, floored, facts, resamples, seed)
+        for record in records(None, rows.images, made, rows.metrics, chance_metrics, facts, resamples, seed)
         if record["n"]
     }
 

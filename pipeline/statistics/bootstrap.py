@@ -2,7 +2,7 @@
 
 Images are put into buckets by a digest of their ids, and a bucket keeps sums and counts only. Resampling buckets is resampling images
 as long as there are fewer of them than buckets, and a fair approximation beyond, where an image more or less does not matter; it
-costs the same for a thousand images and for ten million. What belongs to one image (scores, floors, another method's) is in one
+costs the same for a thousand images and for ten million. What belongs to one image (metrics, chance baselines, another method's) is in one
 bucket, so that everything is resampled together.
 """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ...engine.chance_map_names import FLOOR_NAMES
+from ...engine.chance_map_names import CHANCE_MAP_NAMES
 from ...errors import UsageError, did_you_mean
 from ..store.schema import metric_columns
 from ..store.sql import quoted
@@ -24,8 +24,8 @@ SCHEMA = pa.schema(
     [
         ("group", pa.string()), ("rows", pa.int64()), ("metric", pa.string()), ("definition", pa.string()),
         ("unit", pa.string()), ("better", pa.string()), ("n", pa.int64()), ("mean", pa.float64()), ("low", pa.float64()),
-        ("high", pa.float64()), ("floor_n", pa.int64()), ("floor_own", pa.float64()),
-        *((f"{floor}{part}", pa.float64()) for floor in FLOOR_NAMES for part in ("", "_low", "_high")),
+        ("high", pa.float64()), ("chance_n", pa.int64()), ("chance_own", pa.float64()),
+        *((f"{chance_map}{part}", pa.float64()) for chance_map in CHANCE_MAP_NAMES for part in ("", "_low", "_high")),
     ]
 )  # fmt: skip
 
@@ -42,8 +42,8 @@ def score_summary(atlas: StoreReader, by: str | None = None, *, resamples: int =
     Returns:
         Of an image with several targets the row of the predicted class counts, or where there is none that of the lowest target.
         One row per group and metric: `group` (null for the whole run), `rows` (of the group, error rows included), `metric`,
-        `definition`, `unit`, `better`; `n` images with a value, their `mean` and its interval `low` to `high`; `floor_n` images on
-        which chance maps were measured, the metric's mean over these (`floor_own`), and that of a random map and of a centred Gaussian
+        `definition`, `unit`, `better`; `n` images with a value, their `mean` and its interval `low` to `high`; `chance_n` images on
+        which chance maps were measured, the metric's mean over these (`chance_own`), and that of a random map and of a centred Gaussian
         (`random`, `gaussian`, each with `_low` and `_high`). Null where there is no value.
 
     Raises:
@@ -52,19 +52,19 @@ def score_summary(atlas: StoreReader, by: str | None = None, *, resamples: int =
     if by is not None and by not in GROUPS:
         raise UsageError(f"cannot split by {by!r}{did_you_mean(by, GROUPS)}; choose {', '.join(GROUPS)}")
     check_bootstrap(resamples, seed)
-    metrics, floored = metric_columns(atlas.schema), floored_columns(atlas.schema)
+    metrics, chance_metrics = metric_columns(atlas.schema), chance_columns(atlas.schema)
     rows = group_rows(atlas, by)
-    sums = bucket_sums(atlas, by, columns_of(metrics, floored))
+    sums = bucket_sums(atlas, by, columns_of(metrics, chance_metrics))
     facts = atlas.metadata.get("metrics", {})
     summaries = []
     for group in rows:
-        summaries += records(group, rows[group], sums.get(group), metrics, floored, facts, resamples, seed)
+        summaries += records(group, rows[group], sums.get(group), metrics, chance_metrics, facts, resamples, seed)
     for record in summaries:
         record["group"] = None if by is None else group_name(record["group"], by, atlas.class_names)
     return pa.Table.from_pylist(summaries, schema=SCHEMA)
 
 
-def floored_columns(schema: pa.Schema) -> list[str]:
+def chance_columns(schema: pa.Schema) -> list[str]:
     """The metrics that the store has of chance maps."""
     if "floors" not in schema.names:
         return []
@@ -72,14 +72,16 @@ def floored_columns(schema: pa.Schema) -> list[str]:
     return [field.name for field in kind.field(0).type]
 
 
-def columns_of(metrics: Sequence[str], floored: Sequence[str]) -> dict[str, str]:
+def columns_of(metrics: Sequence[str], chance_metrics: Sequence[str]) -> dict[str, str]:
     """SQL of every number that is averaged, by a name for it: each metric, and for the images with chance maps each map's."""
     own = {name: quoted(name) for name in metrics}
-    same = {f"own:{name}": f"CASE WHEN floors IS NOT NULL THEN {quoted(name)} END" for name in floored}
-    of_floors = {
-        f"{floor}:{name}": f"floors.{quoted(floor)}.{quoted(name)}" for floor in FLOOR_NAMES for name in floored
+    same = {f"own:{name}": f"CASE WHEN floors IS NOT NULL THEN {quoted(name)} END" for name in chance_metrics}
+    of_chance_maps = {
+        f"{chance_map}:{name}": f"floors.{quoted(chance_map)}.{quoted(name)}"
+        for chance_map in CHANCE_MAP_NAMES
+        for name in chance_metrics
     }
-    return {**own, **same, **of_floors}
+    return {**own, **same, **of_chance_maps}
 
 
 def group_rows(atlas: StoreReader, by: str | None) -> dict[Any, int]:
@@ -123,7 +125,7 @@ def records(
     rows: int,
     sums: BucketSums | None,
     metrics: Sequence[str],
-    floored: Sequence[str],
+    chance_metrics: Sequence[str],
     facts: Mapping[str, Any],
     resamples: int,
     seed: int,
@@ -132,7 +134,7 @@ def records(
     if sums is None:
         return []
     low, high = sums.intervals(resamples=resamples, seed=seed)
-    columns = list(columns_of(metrics, floored))
+    columns = list(columns_of(metrics, chance_metrics))
     numbers = {
         name: {"n": int(n), "mean": real(mean), "low": real(below), "high": real(above)}
         for name, n, mean, below, above in zip(columns, sums.number, sums.means, low, high, strict=True)
@@ -147,11 +149,15 @@ def records(
             **{key: fact.get(key) for key in ("definition", "unit", "better")},
         }
         record |= numbers[name]
-        if name in floored:
-            record |= {"floor_n": numbers[f"own:{name}"]["n"], "floor_own": numbers[f"own:{name}"]["mean"]}
-            for floor in FLOOR_NAMES:
-                of_floor = numbers[f"{floor}:{name}"]
-                record |= {floor: of_floor["mean"], f"{floor}_low": of_floor["low"], f"{floor}_high": of_floor["high"]}
+        if name in chance_metrics:
+            record |= {"chance_n": numbers[f"own:{name}"]["n"], "chance_own": numbers[f"own:{name}"]["mean"]}
+            for chance_map in CHANCE_MAP_NAMES:
+                of_map = numbers[f"{chance_map}:{name}"]
+                record |= {
+                    chance_map: of_map["mean"],
+                    f"{chance_map}_low": of_map["low"],
+                    f"{chance_map}_high": of_map["high"],
+                }
         summaries.append(record)
     return summaries
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ...engine.chance_map_names import FLOOR_NAMES
+from ...engine.chance_map_names import CHANCE_MAP_NAMES
 from ...errors import UsageError, did_you_mean
 from ..store.schema import metric_columns
 from ..store.sql import quoted
 from .bootstrap import RESAMPLES, BucketSums, buckets_of, check_bootstrap
-from .metric_summary import floored_columns, real
+from .metric_summary import chance_columns, real
 
 if TYPE_CHECKING:
     from ..store.reader import StoreReader
@@ -126,11 +126,11 @@ def common_metrics(first: StoreReader, second: StoreReader | str, wanted: Sequen
     """
     ours = metric_columns(first.schema)
     if isinstance(second, str):
-        if second not in FLOOR_NAMES:
+        if second not in CHANCE_MAP_NAMES:
             raise UsageError(
-                f"unknown chance map {second!r}{did_you_mean(second, FLOOR_NAMES)}; give {', '.join(FLOOR_NAMES)} or a run"
+                f"unknown chance map {second!r}{did_you_mean(second, CHANCE_MAP_NAMES)}; give {', '.join(CHANCE_MAP_NAMES)} or a run"
             )
-        both = floored_columns(first.schema)
+        both = chance_columns(first.schema)
         lacking = "has no chance maps of that kind; run with --chance-maps above 0"
     else:
         definitions = [

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...engine.metrics.chance_maps import FLOORS
+from ...engine.metrics.chance_maps import CHANCE_MAPS
 from ...engine.metrics.sanity import SANITY
 from ..text import counted, shown
 from .one_row_per_image import RULE
 
-FLOOR_NAMES = {"random": "a random map", "gaussian": "a centred Gaussian"}
+CHANCE_MAP_TEXTS = {"random": "a random map", "gaussian": "a centred Gaussian"}
 OTHER_AVERAGES = {
     "adcc": "the mean of per-image values; Poppi et al. print the harmonic mean of the three means",
     "pointing_hit": "the share of images; TorchRay prints the mean of the classes' shares",
@@ -39,7 +39,7 @@ def format_summary(out: str, statuses: Mapping[str, int], table: pa.Table, *, re
         return "\n".join([*lines, "no row has a metric"])
     lines += ["", f"Each mean is over the n images that have a value, in brackets its 95 % bootstrap interval ({resamples} resamples of "
               f"images, seed {seed}); {RULE}."]  # fmt: skip
-    if any(record["floor_n"] for record in records):
+    if any(record["chance_n"] for record in records):
         lines.append("own, random, gaussian: on the images on which chance maps were measured, the mean of the run's maps, of a random map "
                      "and of a centred Gaussian.")  # fmt: skip
     present = {record["metric"] for record in records if record["n"]}
@@ -52,8 +52,8 @@ def format_summary(out: str, statuses: Mapping[str, int], table: pa.Table, *, re
 def score_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """One metric a line, with headings; nothing for a group without values."""
     there = [record for record in records if record["n"]]
-    with_floors = any(record["floor_n"] for record in there)
-    rows = [("metric", "better", "n", "mean", "", *(("images", "own", *FLOORS) if with_floors else ()))]
+    with_chance = any(record["chance_n"] for record in there)
+    rows = [("metric", "better", "n", "mean", "", *(("images", "own", *CHANCE_MAPS) if with_chance else ()))]
     for record in there:
         row = (
             record["metric"],
@@ -62,7 +62,7 @@ def score_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
             number(record["mean"]),
             interval(record["low"], record["high"]),
         )
-        rows.append((*row, *(floor_cells(record) if with_floors else ())))
+        rows.append((*row, *(chance_cells(record) if with_chance else ())))
     wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     left = (0, 1, 4)
     return [
@@ -71,33 +71,39 @@ def score_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     ] if there else []  # fmt: skip
 
 
-def floor_cells(record: Mapping[str, Any]) -> tuple[str, ...]:
-    if not record["floor_n"]:
-        return ("",) * (2 + len(FLOORS))
-    return (str(record["floor_n"]), number(record["floor_own"]), *(number(record[floor]) for floor in FLOORS))
+def chance_cells(record: Mapping[str, Any]) -> tuple[str, ...]:
+    if not record["chance_n"]:
+        return ("",) * (2 + len(CHANCE_MAPS))
+    return (
+        str(record["chance_n"]),
+        number(record["chance_own"]),
+        *(number(record[chance_map]) for chance_map in CHANCE_MAPS),
+    )
 
 
 def verdicts(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """Verdicts of the chance baselines and the sanity check, a sentence each; for one group."""
     summaries = list(records)
     sane = [record for record in summaries if record["metric"] == SANITY and record["n"]]
-    return [*floor_sentences(summaries), *(sanity_sentence(record["mean"], record["n"]) for record in sane)]
+    return [*chance_sentences(summaries), *(sanity_sentence(record["mean"], record["n"]) for record in sane)]
 
 
-def floor_sentences(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def chance_sentences(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """For each chance baseline, the metrics in which the run's maps are no better on the same images."""
-    judged = [record for record in records if record["floor_n"] and record["better"] in ("higher", "lower")]
+    judged = [record for record in records if record["chance_n"] and record["better"] in ("higher", "lower")]
     lines = []
-    for floor in FLOORS if judged else ():
-        there = [record for record in judged if record[floor] is not None]
+    for chance_map in CHANCE_MAPS if judged else ():
+        there = [record for record in judged if record[chance_map] is not None]
         worse = [
-            record["metric"] for record in there if not is_better(record["floor_own"], record[floor], record["better"])
+            record["metric"]
+            for record in there
+            if not is_better(record["chance_own"], record[chance_map], record["better"])
         ]
-        images = counted(max(record["floor_n"] for record in judged), "image")
+        images = counted(max(record["chance_n"] for record in judged), "image")
         verdict = (
             f"no better in {', '.join(worse)}" if worse else f"better in all {len(there)} metrics that have a direction"
         )
-        lines.append(f"Against {FLOOR_NAMES[floor]} on {images}: {verdict}.")
+        lines.append(f"Against {CHANCE_MAP_TEXTS[chance_map]} on {images}: {verdict}.")
     return lines
 
 

@@ -35,8 +35,8 @@ def build_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
         arrays[column.name] = _method_column(column, rows)
     for place, (name, kind) in enumerate(layout.extra):
         arrays[name] = pa.array([_extra_value(row, place, name) for row in rows], EXTRA_TYPES[kind])
-    if layout.floors:
-        arrays["floors"] = pa.array([_floors_value(row, layout) for row in rows], layout.floors_type)
+    if layout.chance_metrics:
+        arrays["floors"] = pa.array([_chance_value(row, layout) for row in rows], layout.chance_type)
     if layout.feature_width:
         arrays["features"] = _features_column(rows, layout.feature_width)
     if layout.with_map:
@@ -122,10 +122,13 @@ def _extra_value(row: Row, place: int, name: str) -> Any:
     return value
 
 
-def _floors_value(row: Row, layout: StoreLayout) -> dict[str, dict[str, float | None]] | None:
-    if row.floors is None or row.status != OK:
+def _chance_value(row: Row, layout: StoreLayout) -> dict[str, dict[str, float | None]] | None:
+    if row.chance is None or row.status != OK:
         return None
-    return {floor: {name: _finite(values.get(name)) for name in layout.floors} for floor, values in row.floors.items()}
+    return {
+        chance_map: {name: _finite(values.get(name)) for name in layout.chance_metrics}
+        for chance_map, values in row.chance.items()
+    }
 
 
 def _finite(value: float | None) -> float | None:

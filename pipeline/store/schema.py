@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ...engine.chance_map_names import FLOOR_NAMES
+from ...engine.chance_map_names import CHANCE_MAP_NAMES
 from ...errors import SettingsError
 
 SCHEMA_VERSION = 3
@@ -76,8 +76,8 @@ class StoreLayout:
     """Columns of the data set's own, behind all others: name and type, one of `EXTRA_TYPES`."""
     method_columns: tuple[MethodColumn, ...] = ()
     """What else the method gives, in this order, behind the costs."""
-    floors: tuple[str, ...] = ()
-    """Metrics that the column `floors` holds of maps that know nothing; none: no such column."""
+    chance_metrics: tuple[str, ...] = ()
+    """Metrics of chance maps that the column `floors` holds; none: no such column."""
     map_size: int | Literal["input"] = 56
     """Longer side of the stored map in pixels; `input` keeps full resolution. Maps are never enlarged."""
     with_map: bool = True
@@ -119,7 +119,7 @@ class StoreLayout:
         pngs = [("map_png", _PNG_TYPE)] if self.with_png else []
         features = [("features", pa.list_(pa.float16(), self.feature_width))] if self.feature_width else []
         metrics = [(name, pa.float64()) for name in self.metrics]
-        floors = [("floors", self.floors_type)] if self.floors else []
+        chance = [("floors", self.chance_type)] if self.chance_metrics else []
         method = [(column.name, column.type) for column in self.method_columns]
         extra = [(name, EXTRA_TYPES[kind]) for name, kind in self.extra]
         return pa.schema(
@@ -130,7 +130,7 @@ class StoreLayout:
                 *maps,
                 *pngs,
                 *metrics,
-                *floors,
+                *chance,
                 *_AFTER_METRICS,
                 *method,
                 *extra,
@@ -139,10 +139,10 @@ class StoreLayout:
         )
 
     @property
-    def floors_type(self) -> pa.DataType:
-        """Struct of floors, each a struct of metrics: beside the scores in the same row, and in no mean over a metric's column."""
-        values = pa.struct([(name, pa.float64()) for name in self.floors])
-        return pa.struct([(name, values) for name in FLOOR_NAMES])
+    def chance_type(self) -> pa.DataType:
+        """Struct of chance maps, each a struct of metrics: beside the scores in the same row, and in no mean over a metric's column."""
+        values = pa.struct([(name, pa.float64()) for name in self.chance_metrics])
+        return pa.struct([(name, values) for name in CHANCE_MAP_NAMES])
 
     def _metadata(self) -> dict[bytes, bytes]:
         (height, width), (input_height, input_width) = self.map_shape, self.input_size

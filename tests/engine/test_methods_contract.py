@@ -346,7 +346,7 @@ def test_only_methods_that_can_leave_masks_out_take_a_budget(name: str) -> None:
 def test_every_metric_can_be_measured(name: str, images: Tensor) -> None:
     settings = settings_class(name)(**{**SHORT.get(name, {}), **({"masks": 10} if name == "rise" else {})})
     explainer = trained(make_explainer(name, model_for(name), settings, Scoring(batch_size=16)))
-    session = ExplainSession(explainer, spelt_out(["full"]), floors_below=100, sanity_below=100)
+    session = ExplainSession(explainer, spelt_out(["full"]), chance_below=100, sanity_below=100)
     truth = torch.zeros(SIZE, dtype=torch.bool)
     truth[4:12, 6:15] = True
     found = [*session.push(0, images[0], truth=truth, label=1, sample_seed=3), *session.finish()]
@@ -354,7 +354,7 @@ def test_every_metric_can_be_measured(name: str, images: Tensor) -> None:
     absent = {metric for metric, value in found[0].metrics.items() if value is None}
     assert absent <= {"layer_agreement", "max_sensitivity", "label_overlap", "random_model_spearman"}
     assert ("layer_agreement" in absent) == (name not in ("sise", "ada_sise"))
-    assert found[0].floors is not None
+    assert found[0].chance is not None
 
 
 def test_small_shards_are_not_filled_up():

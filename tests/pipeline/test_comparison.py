@@ -112,13 +112,13 @@ def test_rounding_is_no_difference(tmp_path: Path):
     assert first.compare(second).to_pylist()[0]["p"] == 1
 
 
-def test_against_its_floor(tmp_path: Path):
+def test_against_its_chance_baseline(tmp_path: Path):
     drops = 50 + noise(1)
-    floors = {
+    chance = {
         place: {"random": {"drop_pct": float(drops[place]) + 40}, "gaussian": {"drop_pct": float(drops[place]) - 9}}
         for place in range(20)
     }
-    atlas = open_atlas(write_scores(tmp_path / "a", {"drop_pct": drops.tolist()}, floors=floors))
+    atlas = open_atlas(write_scores(tmp_path / "a", {"drop_pct": drops.tolist()}, chance=chance))
     [one] = atlas.compare("random").to_pylist()
     assert (one["n"], one["difference"], one["favours"]) == (20, pytest.approx(-40), "first")
     assert atlas.compare("gaussian").to_pylist()[0]["favours"] == "second"

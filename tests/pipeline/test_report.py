@@ -228,8 +228,8 @@ def test_an_unfinished_run_is_called_one(tmp_path: Path):
 
 @pytest.mark.parametrize("with_map", [True, False])
 def test_a_store_with_nothing_but_rows(tmp_path: Path, with_map: bool):
-    """No metrics, no truth, no floors, no PNGs, and perhaps no maps."""
-    layout = replace(LAYOUT, metrics=(), floors=(), with_map=with_map, with_png=False, metadata={})
+    """No metrics, no truth, no chance baselines, no PNGs, and perhaps no maps."""
+    layout = replace(LAYOUT, metrics=(), chance_metrics=(), with_map=with_map, with_png=False, metadata={})
     out = write_reported(tmp_path / "out", tmp_path / "images", 12, layout=layout)
     words = Reader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
     assert "nothing here says whether the network predicts correctly because of the object" in words
@@ -341,7 +341,7 @@ def test_the_most_suspicious_class_and_its_mean_map(store: Path):
 
 
 def test_a_class_is_judged_by_its_border_where_nothing_is_marked(tmp_path: Path):
-    layout = replace(LAYOUT, metrics=("border_share",), floors=())
+    layout = replace(LAYOUT, metrics=("border_share",), chance_metrics=())
     rows = ReportRows.of(heatlas.open(str(write_reported(tmp_path / "out", tmp_path / "images", layout=layout))))
     rule = suspicion_rule(rows, run_scores(rows))
     assert rule is not None

@@ -1,4 +1,4 @@
-"""`atlas.summary()` and `heatlas summary`: which numbers, which average, what is said of floors and of the sanity check."""
+"""`atlas.summary()` and `heatlas summary`: which numbers, which average, what is said of chance baselines and of the sanity check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..support.scored_store import write_scores
 
 DROPS = [10.0, 20.0, None, 40.0, 50.0, 60.0]
 EBPG = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-FLOORS = {
+CHANCE_MAPS = {
     0: {"random": {"drop_pct": 90.0, "ebpg": 0.05}, "gaussian": {"drop_pct": 5.0, "ebpg": None}},
     4: {"random": {"drop_pct": 70.0, "ebpg": 0.15}, "gaussian": {"drop_pct": 15.0, "ebpg": 0.9}},
 }
@@ -24,7 +24,7 @@ FLOORS = {
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    return write_scores(tmp_path / "out", {"drop_pct": DROPS, "ebpg": EBPG}, floors=FLOORS, failed=[5])
+    return write_scores(tmp_path / "out", {"drop_pct": DROPS, "ebpg": EBPG}, chance=CHANCE_MAPS, failed=[5])
 
 
 def rows(out: Path, by: str | None = None) -> dict[tuple[str | None, str], dict]:
@@ -40,10 +40,10 @@ def test_means_over_images_that_have_a_value(out: Path):
     assert 10 <= drop["low"] < 30 < drop["high"] <= 50
 
 
-def test_floors_stand_beside_the_score_on_the_same_images(out: Path):
+def test_chance_maps_stand_beside_the_score_on_the_same_images(out: Path):
     drop, ebpg = rows(out)[None, "drop_pct"], rows(out)[None, "ebpg"]
-    assert (drop["floor_n"], drop["floor_own"], drop["random"], drop["gaussian"]) == (2, 30.0, 80.0, 10.0)
-    assert ebpg["floor_own"] == pytest.approx(0.3)
+    assert (drop["chance_n"], drop["chance_own"], drop["random"], drop["gaussian"]) == (2, 30.0, 80.0, 10.0)
+    assert ebpg["chance_own"] == pytest.approx(0.3)
     assert (ebpg["random"], ebpg["gaussian"]) == (pytest.approx(0.1), 0.9)
     assert 70 <= drop["random_low"] <= drop["random_high"] <= 90
     assert ebpg["gaussian_low"] is None, "one image has no interval"
@@ -79,9 +79,9 @@ def test_summary_does_not_depend_on_shards(tmp_path: Path):
             )
 
 
-def test_a_store_without_floors_or_metrics(tmp_path: Path):
+def test_a_store_without_chance_baselines_or_metrics(tmp_path: Path):
     plain = rows(write_scores(tmp_path / "plain", {"drop_pct": DROPS}))
-    assert plain[None, "drop_pct"]["floor_n"] is None
+    assert plain[None, "drop_pct"]["chance_n"] is None
     failed = rows(write_scores(tmp_path / "failed", {"drop_pct": DROPS}, failed=range(6)))
     assert (failed[None, "drop_pct"]["n"], failed[None, "drop_pct"]["mean"]) == (0, None)
 
@@ -158,14 +158,14 @@ def test_the_sanity_check_is_a_plain_sentence(tmp_path: Path, capsys: pytest.Cap
     )
 
 
-def test_every_reader_opens_floors_as_nested_values(out: Path, tmp_path: Path):
+def test_every_reader_opens_chance_baselines_as_nested_values(out: Path, tmp_path: Path):
     import duckdb
     import pandas as pd
     import polars as pl
     from datasets import load_dataset
 
     parts = str(out / "maps" / "part-*.parquet")
-    wanted = FLOORS[0]["random"]
+    wanted = CHANCE_MAPS[0]["random"]
     frame = pd.read_parquet(out / "maps").set_index("id")
     assert frame.loc["img-0000", "floors"]["random"] == wanted
     assert frame.loc["img-0001", "floors"] is None

@@ -1,4 +1,4 @@
-"""Writes a small store as `heatlas report` meets them: labels, truth, floors, errors, images that are there or gone, hostile names."""
+"""Writes a small store as `heatlas report` meets them: labels, truth, chance baselines, errors, images that are there or gone, hostile names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE_IDS = (
 )
 METRICS = {"ebpg": "higher", "drop_pct": "lower", "border_share": "neither", "n_components": "neither"}
 LAYOUT = StoreLayout(
-    (SIDE, SIDE), metrics=tuple(METRICS), floors=("ebpg", "drop_pct"), map_size=8,
+    (SIDE, SIDE), metrics=tuple(METRICS), chance_metrics=("ebpg", "drop_pct"), map_size=8,
     metadata={
         "class_names": list(CLASSES),
         "metrics": {
@@ -64,14 +64,14 @@ def row(folder: Path, number: int, identity: str) -> Row:
     aside = label == 1
     values = {"ebpg": 0.02 if aside else 0.6, "drop_pct": float(number), "border_share": 0.9 if aside else 0.1,
               "n_components": float(1 + number % 3)}  # fmt: skip
-    floors = (
+    chance = (
         {"random": {"ebpg": 0.1, "drop_pct": 90.0}, "gaussian": {"ebpg": 0.2, "drop_pct": 80.0}}
         if number < 12
         else None
     )
     return Row(
         sample, "ok", height=20, width=30, prediction=prediction, target=prediction, score=0.5 + number / 1000, logit=2.0,
-        map=looking(not aside), metrics=values, mask_counts=(3,), n_forwards=5, seconds=0.1, device="cpu", floors=floors,
+        map=looking(not aside), metrics=values, mask_counts=(3,), n_forwards=5, seconds=0.1, device="cpu", chance=chance,
     )  # fmt: skip
 
 
@@ -121,4 +121,4 @@ def write_reported(
 def label_rows(rows: Sequence[Row]) -> list[Row]:
     """Rows that explain the label where the prediction is another class."""
     wrong = [one for one in rows if one.status == "ok" and one.prediction != one.sample.label]
-    return [replace(one, target=one.sample.label, score=0.1, floors=None) for one in wrong]
+    return [replace(one, target=one.sample.label, score=0.1, chance=None) for one in wrong]

@@ -1,4 +1,4 @@
-"""Writes a store whose scores and floors are given, without maps."""
+"""Writes a store whose scores and chance baselines are given, without maps."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def write_scores(
     out: Path,
     scores: Mapping[str, Sequence[float | None]],
     *,
-    floors: Mapping[int, Mapping[str, Mapping[str, float | None]]] | None = None,
+    chance: Mapping[int, Mapping[str, Mapping[str, float | None]]] | None = None,
     failed: Sequence[int] = (),
     labels: Sequence[int | None] | None = None,
     shard_size: int = 4,
     definitions: Mapping[str, str] | None = None,
 ) -> Path:
-    """A run of as many images `img-0000 ...` as there are scores; `floors` by place; `failed` places have no map."""
+    """A run of as many images `img-0000 ...` as there are scores; `chance` by place; `failed` places have no map."""
     metrics = tuple(scores)
     count = len(next(iter(scores.values())))
     facts = {name: {"definition": f"{name}/v1", "unit": "1", "better": BETTER[name]} for name in metrics}
     for name, definition in (definitions or {}).items():
         facts[name]["definition"] = definition
-    floored = tuple(next(iter(next(iter(floors.values())).values()))) if floors else ()
+    chance_metrics = tuple(next(iter(next(iter(chance.values())).values()))) if chance else ()
     layout = StoreLayout(
-        (4, 4), metrics=metrics, floors=floored, with_map=False, with_png=False,
+        (4, 4), metrics=metrics, chance_metrics=chance_metrics, with_map=False, with_png=False,
         metadata={"metrics": facts, "class_names": ["ant", "bee"]},
     )  # fmt: skip
     claim_run(str(out), {"plan_digest": "p"}, {"seed": 0})
@@ -44,6 +44,6 @@ def write_scores(
                 rows.append(Row(sample, "decode_error", "no image"))
                 continue
             values = {name: scores[name][place] for name in metrics}
-            rows.append(Row(sample, "ok", prediction=1, target=1, metrics=values, floors=(floors or {}).get(place)))
+            rows.append(Row(sample, "ok", prediction=1, target=1, metrics=values, chance=(chance or {}).get(place)))
         assert ParquetSink(str(out), layout).commit(shard, rows)
     return out

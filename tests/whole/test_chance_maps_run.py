@@ -1,4 +1,4 @@
-"""Floors and the sanity check through the command: which images, what is stored, what is said; and resuming changes nothing."""
+"""Chance baselines and the sanity check through the command: which images, what is stored, what is said; and resuming changes nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SAMPLED = ("--chance-maps", "4", "--sanity", "2", "--metrics", "drop_pct,deletio
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with importable_factory(tmp_path_factory.mktemp("floors")) as folder:
+    with importable_factory(tmp_path_factory.mktemp("chance_maps")) as folder:
         draw_all(folder / "images", IMAGES)
         yield folder
 
@@ -43,7 +43,7 @@ def chosen(ids: list[str], count: int) -> set[str]:
     return set(sorted(ids, key=seed_of)[:count])
 
 
-def test_floors_of_the_chosen_images_only(calm: Path):
+def test_chance_maps_of_the_chosen_images_only(calm: Path):
     rows = heatlas.open(calm).table(["id", "floors", "random_model_spearman"]).to_pylist()
     ids = [row["id"] for row in rows]
     assert len(ids) == IMAGES
@@ -59,7 +59,7 @@ def test_floors_of_the_chosen_images_only(calm: Path):
                 assert all(value is not None for value in values.values())
 
 
-def test_floors_are_in_no_mean_and_no_count(calm: Path):
+def test_chance_maps_are_in_no_mean_and_no_count(calm: Path):
     atlas = heatlas.open(calm)
     assert len(atlas) == IMAGES
     assert "floors" not in metric_columns(atlas.schema)
@@ -67,8 +67,8 @@ def test_floors_are_in_no_mean_and_no_count(calm: Path):
         "SELECT avg(drop_pct), avg(floors.random.drop_pct) FROM atlas WHERE floors IS NOT NULL"
     ).fetchall()
     summary = {one["metric"]: one for one in atlas.summary().to_pylist()}
-    assert (summary["drop_pct"]["n"], summary["drop_pct"]["floor_n"]) == (IMAGES, 4)
-    assert (summary["drop_pct"]["floor_own"], summary["drop_pct"]["random"]) == pytest.approx((own, random))
+    assert (summary["drop_pct"]["n"], summary["drop_pct"]["chance_n"]) == (IMAGES, 4)
+    assert (summary["drop_pct"]["chance_own"], summary["drop_pct"]["random"]) == pytest.approx((own, random))
     assert atlas.metadata["metrics"]["random_model_spearman"]["definition"] == "random_model_spearman/v1"
 
 

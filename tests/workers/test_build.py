@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.workers.events import ShardDone, WorkerNote
 from heatlas.workers.images.decode import Prepared
 from heatlas.workers.images.preprocess import Preprocess
@@ -53,7 +54,7 @@ def test_what_could_not_be_built_is_told_once_at_the_start(loaded, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the note must come as an event and not on the worker's stderr
         outcome = explain_in_process(
-            shards, lambda shard: samples[shard.index], fake_spec(fold_bn=True, batch_size=4), NoReader(),
+            shards, lambda shard: samples[shard.index], fake_spec(scoring=Scoring(fold_bn=True, batch_size=4)), NoReader(),
             PickleSink(tmp_path), on_event=events.append,
         )  # fmt: skip
     assert outcome.statuses == {"ok": 3}
@@ -63,13 +64,13 @@ def test_what_could_not_be_built_is_told_once_at_the_start(loaded, tmp_path):
 
 def test_nothing_is_warmed_up_when_nobody_asks(loaded):
     loaded(Plain(fits=0))
-    assert build.build_engine(fake_spec(batch_size=4), NoReader()).notes == ()
+    assert build.build_engine(fake_spec(scoring=Scoring(batch_size=4)), NoReader()).notes == ()
 
 
 def test_the_micro_batch_that_fitted_is_recorded(loaded, tmp_path):
     loaded(Plain(fits=3))
     shards, samples = make_shards(["", ""], 2)
-    worker = ShardWorker(fake_spec(batch_size=8), NoReader(), PickleSink(tmp_path))
+    worker = ShardWorker(fake_spec(scoring=Scoring(batch_size=8)), NoReader(), PickleSink(tmp_path))
     done = list(worker.run(shards[0], samples[0]))[-1]
     assert isinstance(done, ShardDone)
     assert done.statuses == {"ok": 2}
@@ -80,7 +81,7 @@ def test_images_for_a_gpu_are_pinned_where_they_are_decoded(loaded, monkeypatch)
     loaded(Plain())
     pinned: list[Tensor] = []
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: pinned.append(self) or self)
-    engine = build.build_engine(fake_spec(batch_size=4), NoReader())
+    engine = build.build_engine(fake_spec(scoring=Scoring(batch_size=4)), NoReader())
     [sample] = make_shards([""], 1)[1][0]
     engine.prepare(sample, NoReader())
     assert pinned == []

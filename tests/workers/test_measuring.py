@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from heatlas.engine.explanation import Explanation
+from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.errors import StorageError
 from heatlas.workers.events import ShardDone, ShardFailed
 from heatlas.workers.images.decode import Prepared
@@ -49,7 +50,7 @@ def worker_of(tmp_path, monkeypatch):
     loaded = LoadedModel(two_layers(), Preprocess((8, 8), "squash"), None, 3, "digest")
     monkeypatch.setattr(build, "load_model", lambda spec, reader: loaded)
     monkeypatch.setattr(build, "prepare", lambda sample, reader, preprocess: Prepared(torch.rand(3, 8, 8), None, 8, 8))
-    spec = fake_spec(metrics=("drop_pct", "centroid_y"), batch_size=4)
+    spec = fake_spec(metrics=("drop_pct", "centroid_y"), scoring=Scoring(batch_size=4))
 
     def make(stored):
         sink = PickleSink(tmp_path)

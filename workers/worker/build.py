@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from ...engine.methods.registry import make_explainer, settings_class
-from ...engine.scoring.confidence import CONFIDENCES
 from ...engine.scoring.fast_forward import StandInWarning
-from ...engine.scoring.scoring_options import Scoring
 from ...engine.scoring.whole_image import ClassOverview, class_overview
 from ...engine.session import ExplainSession
 from ..images.decode import Prepared, prepare
@@ -67,10 +65,10 @@ class ModelEngine:
         self._model = loaded.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_classes: int | None = loaded.num_classes
         self.device = f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
-        self.precision = spec.precision
-        self._batch_size = spec.batch_size
+        self.precision = spec.scoring.precision
+        self._batch_size = spec.scoring.batch_size
         self.session = self._new_session()
-        self.notes = self._warm_up() if spec.fold_bn or spec.compile else ()
+        self.notes = self._warm_up() if spec.scoring.fold_bn or spec.scoring.compile else ()
 
     @property
     def batch_size(self) -> int:
@@ -85,7 +83,7 @@ class ModelEngine:
     def overview(self, image: Tensor, label: int | None) -> ClassOverview:
         return class_overview(
             self._model,
-            CONFIDENCES[self._spec.score],
+            self._spec.scoring.confidence,
             self.on_device(image),
             label=label,
             top_k=self._spec.top_k,
@@ -118,18 +116,15 @@ class ModelEngine:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self.session.explainer.scorer.warm_up(empty)
-        return tuple(str(one.message) for one in caught if issubclass(one.category, StandInWarning))
+        return tuple(str(warning.message) for warning in caught if issubclass(warning.category, StandInWarning))
 
     def _new_session(self) -> ExplainSession:
         spec = self._spec
-        scoring = Scoring(
-            batch_size=self._batch_size, images=spec.shard_size, precision=spec.precision, confidence=CONFIDENCES[spec.score],
-            fold_bn=spec.fold_bn, compile=spec.compile, budget=spec.budget,
-        )  # fmt: skip
+        scoring = replace(spec.scoring, batch_size=self._batch_size)
         settings = settings_class(spec.method)(**spec.method_settings)
         explainer = make_explainer(spec.method, self._model, settings, scoring)
         if self._trained is not None:
             explainer = replace(explainer, trained=self._trained)  # pyright: ignore[reportCallIssue]
         return ExplainSession(
-            explainer, spec.metrics, seed=spec.seed, floors_below=spec.floors_below, sanity_below=spec.sanity_below
+            explainer, spec.metrics, seed=spec.seed, chance_below=spec.chance_below, sanity_below=spec.sanity_below
         )

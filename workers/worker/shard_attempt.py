@@ -309,7 +309,7 @@ class ShardAttempt:
             seconds=one.seconds,
             device=self.engine.device,
             precision=self.engine.precision,
-            floors=one.floors,
+            chance=one.chance,
         )
         return _described(row, work)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ...engine.scoring.scoring_options import Scoring
 from ..targets import PREDICTED, TargetRule
 
 if TYPE_CHECKING:
@@ -19,26 +20,16 @@ class WorkerSpec:
     model: ModelSpec
     target: TargetRule = PREDICTED
     """Which classes of each image are explained."""
-    score: str = "softmax"
-    """Of `engine.scoring.confidence.CONFIDENCES`: what confidence in a class means."""
     method: str = "sise"
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the method's settings class; what is missing is its default."""
-    budget: str | int | float = "exact"
-    """Forward passes per image, see `engine.budget`."""
-    batch_size: int = 64
-    """Masked images per forward pass, at least 1."""
-    shard_size: int | None = None
-    """Images of the run's largest shard: no method is given more at once, so that small shards are not padded. None: not known."""
-    precision: str = "fp32"
-    fold_bn: bool = False
-    """Score masks with batch norms folded into convolutions."""
-    compile: bool = False
-    """Score masks with the compiled model."""
+    scoring: Scoring = field(default_factory=Scoring)
+    """Batch, number format, budget and meaning of confidence. Its `images` are those of the run's largest shard: no method is given
+    more at once, so that small shards are not padded."""
     metrics: tuple[str, ...] = ()
     seed: int = 0
-    floors_below: int = 0
-    """Samples whose `seed_of(id)` is less get the metrics of floors too; 0 for none."""
+    chance_below: int = 0
+    """Samples whose `seed_of(id)` is less get the metrics of chance maps too; 0 for none."""
     sanity_below: int = 0
     """Samples whose `seed_of(id)` is less are explained once more with randomised weights; 0 for none."""
     top_k: int = 5

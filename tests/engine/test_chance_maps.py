@@ -1,4 +1,4 @@
-"""Floors: what the maps are, that they are measured as any map is, and that they change nothing else."""
+"""Chance maps: what the maps are, that they are measured as any map is, and that they change nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics import METRICS, Subject, rank_pixels
-from heatlas.engine.metrics.chance_maps import FLOORS, floored, gaussian_map, random_map
+from heatlas.engine.metrics.chance_maps import CHANCE_MAPS, chance_metrics, gaussian_map, random_map
 from heatlas.engine.metrics.evaluate import MetricSet, measure, probe_jobs
 from heatlas.engine.metrics.sanity_check import RandomModel, randomised
 from heatlas.engine.scheduler import run
@@ -51,23 +51,23 @@ def test_the_gaussian_lies_in_the_middle_and_is_a_quarter_wide():
     assert heat.argmax().item() in (3 * 16 + 7, 3 * 16 + 8, 4 * 16 + 7, 4 * 16 + 8)
 
 
-def test_floors_have_the_metrics_that_need_no_method():
-    names = {metric.name for metric in floored(METRICS.values())}
+def test_chance_maps_have_the_metrics_that_need_no_method():
+    names = {metric.name for metric in chance_metrics(METRICS.values())}
     assert names.isdisjoint({"coherency", "adcc", "max_sensitivity", "label_overlap", "layer_agreement"})
     assert {"drop_pct", "increase", "ebpg", "insertion_auc", "road", "infidelity", "entropy"} <= names
 
 
-def test_floors_of_the_sample_only_and_measured_like_any_map():
+def test_chance_maps_of_the_sample_only_and_measured_like_any_map():
     images = images_like(3, 3, SIZE, seed=1)
-    found = explain(images, floors_below=101)
-    assert [one.floors is not None for one in found] == [True, False, False]
+    found = explain(images, chance_below=101)
+    assert [one.chance is not None for one in found] == [True, False, False]
 
-    floors = found[0].floors
-    assert floors is not None
-    assert list(floors) == ["random", "gaussian"]
+    chance = found[0].chance
+    assert chance is not None
+    assert list(chance) == ["random", "gaussian"]
     sise = SISE(three_blocks(0), batch_size=16)
-    for name, values in floors.items():
-        heat = FLOORS[name](SIZE, seed=3, sample=100)
+    for name, values in chance.items():
+        heat = CHANCE_MAPS[name](SIZE, seed=3, sample=100)
         subject = Subject(images[0], heat, rank_pixels(heat[None])[0], found[0].target or 0, 0, None, 3, 100)
         wanted = MetricSet.of(("drop_pct", "increase", "ebpg", "bbox", "deletion_auc"))
         alone = run(measure(sise, wanted, subject, probe_jobs(wanted, subject)))
@@ -76,30 +76,30 @@ def test_floors_of_the_sample_only_and_measured_like_any_map():
         assert values == pytest.approx(alone.values(truth))
 
 
-def test_floors_change_no_score_and_cost_their_forwards_only():
+def test_chance_maps_change_no_score_and_cost_their_forwards_only():
     images = images_like(4, 3, SIZE, seed=1)
-    plain, with_floors = explain(images), explain(images, floors_below=102)
-    for one, two in zip(plain, with_floors, strict=True):
+    plain, with_chance = explain(images), explain(images, chance_below=102)
+    for one, two in zip(plain, with_chance, strict=True):
         assert one.metrics == pytest.approx(two.metrics, rel=1e-5, abs=1e-5)
-    extra = [b.n_forwards - a.n_forwards for a, b in zip(plain, with_floors, strict=True)]
+    extra = [b.n_forwards - a.n_forwards for a, b in zip(plain, with_chance, strict=True)]
     deleted = 20  # steps, of which the last is scored too
     assert extra == [2 * (1 + deleted)] * 2 + [0, 0], "the whole image is scored once for all three maps"
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_floors_do_not_depend_on_order_or_batch(batch_size: int):
+def test_chance_maps_do_not_depend_on_order_or_batch(batch_size: int):
     images = images_like(4, 3, SIZE, seed=1)
-    first = explain(images, floors_below=200)
-    again = explain(images, floors_below=200, order=[3, 1, 0, 2], batch_size=batch_size)
+    first = explain(images, chance_below=200)
+    again = explain(images, chance_below=200, order=[3, 1, 0, 2], batch_size=batch_size)
     for one, two in zip(first, again, strict=True):
-        for name in FLOORS:
-            assert (one.floors or {})[name] == pytest.approx((two.floors or {})[name], rel=1e-5, abs=1e-5)
+        for name in CHANCE_MAPS:
+            assert (one.chance or {})[name] == pytest.approx((two.chance or {})[name], rel=1e-5, abs=1e-5)
 
 
-def test_an_image_without_a_map_has_no_floors():
+def test_an_image_without_a_map_has_no_chance():
     image = torch.full((1, 3, *SIZE), torch.nan)
-    [found] = explain(image, floors_below=200, sanity_below=200)
-    assert found.floors is None
+    [found] = explain(image, chance_below=200, sanity_below=200)
+    assert found.chance is None
     assert found.metrics["random_model_spearman"] is None
 
 
