@@ -50,14 +50,14 @@ def compute_block_views(
     sise.start(image, target, 0).close()  # refuses a class that there is not
     blocks = run(sise.score_blocks(image, target))
     with torch.no_grad():
-        found = sise.keeping(True).explanation_of(blocks)
-        if found.layer_maps is None:
-            return found, []
+        explanation = sise.keeping(True).explanation_of(blocks)
+        if explanation.layer_maps is None:
+            return explanation, []
         views = []
-        for layer, masked, block_map in zip(sise.plan(image), blocks.layers, found.layer_maps, strict=True):
+        for layer, masked, block_map in zip(sise.plan(image), blocks.layers, explanation.layer_maps, strict=True):
             best = masked.job.scores.argsort(descending=True, stable=True)[:masks]
             full = upsample(masked.maps[best], masked.size)
             shown = min_max(full, *extremes(full)).float()
             scores = masked.job.scores[best].float()
             views.append(BlockView(layer.name, layer.channels, masked.job.count, block_map, shown, scores))
-    return found, views
+    return explanation, views

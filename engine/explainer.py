@@ -134,8 +134,8 @@ class Explainer(Scoring):
             raise SettingsError(f"seeds must be one for each of the {len(images)} images, got {len(own)}")
         explainer, wanted = self.keeping(keep_layers), target_list(targets, len(images))
         with untouched(self.model):
-            found = run_all(explainer.start(*each) for each in zip(images, wanted, own, strict=True))
-        return Explanations.of(found, images)
+            explanations = run_all(explainer.start(*each) for each in zip(images, wanted, own, strict=True))
+        return Explanations.of(explanations, images)
 
     def __call__(self, *arguments: Any, **named: Any) -> Explanations:
         """As `explain`."""

@@ -68,28 +68,28 @@ class Explanations:
 
     @classmethod
     def of(
-        cls, found: Sequence[Explanation], images: Float[torch.Tensor, "batch channel height width"]
+        cls, explanations: Sequence[Explanation], images: Float[torch.Tensor, "batch channel height width"]
     ) -> Explanations:
         """Explanations side by side."""
         device, blank = images.device, images.new_zeros(images.shape[2:], dtype=torch.float32)
-        names = list(dict.fromkeys(name for each in found for name in each.extras))
-        layers = max(len(each.mask_counts) for each in found)
-        kept = next((each.layer_maps for each in found if each.layer_maps is not None), None)
+        names = list(dict.fromkeys(name for each in explanations for name in each.extras))
+        layers = max(len(each.mask_counts) for each in explanations)
+        kept = next((each.layer_maps for each in explanations if each.layer_maps is not None), None)
         return cls(
-            maps=torch.stack([blank if each.map is None else each.map for each in found]),
-            targets=torch.tensor([-1 if each.target is None else each.target for each in found], device=device),
-            predictions=torch.tensor([-1 if each.prediction is None else each.prediction for each in found], device=device),
-            confidences=torch.tensor([each.confidence or 0.0 for each in found], device=device),
-            statuses=[each.status for each in found],
-            errors=[each.error for each in found],
+            maps=torch.stack([blank if each.map is None else each.map for each in explanations]),
+            targets=torch.tensor([-1 if each.target is None else each.target for each in explanations], device=device),
+            predictions=torch.tensor([-1 if each.prediction is None else each.prediction for each in explanations], device=device),
+            confidences=torch.tensor([each.confidence or 0.0 for each in explanations], device=device),
+            statuses=[each.status for each in explanations],
+            errors=[each.error for each in explanations],
             mask_counts=torch.tensor(
-                [each.mask_counts or [0] * layers for each in found], dtype=torch.long, device=device
-            ).reshape(len(found), layers),
-            extras={name: [each.extras.get(name) for each in found] for name in names},
-            n_forwards=[each.n_forwards for each in found],
-            n_backwards=[each.n_backwards for each in found],
+                [each.mask_counts or [0] * layers for each in explanations], dtype=torch.long, device=device
+            ).reshape(len(explanations), layers),
+            extras={name: [each.extras.get(name) for each in explanations] for name in names},
+            n_forwards=[each.n_forwards for each in explanations],
+            n_backwards=[each.n_backwards for each in explanations],
             layer_maps=None if kept is None else torch.stack(
-                [torch.zeros_like(kept) if each.layer_maps is None else each.layer_maps for each in found]
+                [torch.zeros_like(kept) if each.layer_maps is None else each.layer_maps for each in explanations]
             ),
         )  # fmt: skip
 
@@ -164,15 +164,15 @@ class Logits:
         failure = self.failure or failure
         if failure is None and heat is not None:
             failure = unusable(*(to_host(map_facts(heat[None]))[0] if facts is None else facts))
-        found = Explanation(
+        explanation = Explanation(
             status=statuses.OK if failure is None else failure[0], error=None if failure is None else failure[1],
             prediction=self.prediction, target=self.target, confidence=self.confidence, logit=self.logit,
             mask_counts=mask_counts, n_forwards=n_forwards, n_backwards=n_backwards,
         )  # fmt: skip
         if failure is None and heat is not None:
-            found.map = heat.detach().float().clamp(0, 1)
-            found.extras = {name: values.detach().float() for name, values in (extras or {}).items()}
-        return found
+            explanation.map = heat.detach().float().clamp(0, 1)
+            explanation.extras = {name: values.detach().float() for name, values in (extras or {}).items()}
+        return explanation
 
 
 def logit_facts(

@@ -46,7 +46,7 @@ def check_fit(
     try:
         return _tried(declared, model, settings, image, scoring)
     except ModelError as error:
-        others = [one for one in fitting_methods(model, image, scoring) if one != name]
+        others = [other for other in fitting_methods(model, image, scoring) if other != name]
         known = f"methods that fit it: {', '.join(others)}" if others else "no other method fits it either"
         raise type(error)(
             f"method {name} cannot explain this model: {error}\n{known} (`heatlas methods` describes them)"
@@ -58,7 +58,7 @@ def fitting_methods(
 ) -> list[str]:
     """Names of the methods that can explain a model with their defaults, scores meaning what `scoring` says."""
     plain = Scoring() if scoring is None else Scoring(confidence=scoring.confidence)
-    return [name for name, one in usable_methods().items() if _fits(one, model, image, plain)]
+    return [name for name, declared in usable_methods().items() if _fits(declared, model, image, plain)]
 
 
 def _fits(declared: Method, model: nn.Module, image: Tensor, scoring: Scoring) -> bool:
@@ -89,5 +89,5 @@ def _check_gradients(declared: Method, model: nn.Module, image: Tensor) -> None:
 
 def _check_architecture(declared: Method, model: nn.Module, settings: Any, image: Tensor) -> None:
     if declared.architecture == "cnn":
-        one, several = getattr(settings, "layer", None), getattr(settings, "layers", None)
-        block_layers(model, image[None], layers=[one] if one else several)
+        layer, layers = getattr(settings, "layer", None), getattr(settings, "layers", None)
+        block_layers(model, image[None], layers=[layer] if layer else layers)

@@ -127,10 +127,10 @@ class ExplainSession:
         device = next((parameter.device for parameter in self.explainer.model.parameters()), image.device)
         image = image.to(device, non_blocking=True)
         own = key if sample_seed is None else sample_seed
-        one = Pushed(key, image, None if truth is None else truth.to(device, non_blocking=True), label, own)
+        pushed = Pushed(key, image, None if truth is None else truth.to(device, non_blocking=True), label, own)
         with self._held():
             explaining = self._keeping.start(image, target, own) if given is None else stored(given, image)
-            self._in_flight.append((key, self._scheduler.start(self._work(one, explaining))))
+            self._in_flight.append((key, self._scheduler.start(self._work(pushed, explaining))))
             self._scheduler.advance()
             return self._finished()
 
@@ -175,17 +175,24 @@ class ExplainSession:
             self._left, finished[-1].seconds = now, now - before
         return finished
 
-    def _work(self, one: Pushed, explaining: Steps[Explanation]) -> Steps[Explained]:
+    def _work(self, pushed: Pushed, explaining: Steps[Explanation]) -> Steps[Explained]:
         """An image's way through the session: explained, measured, and off to the host."""
-        found = yield from explaining
+        explanation = yield from explaining
         measured = None
-        if found.map is not None and found.target is not None and found.prediction is not None:
-            order = rank_pixels(found.map[None])[0]
+        if explanation.map is not None and explanation.target is not None and explanation.prediction is not None:
+            order = rank_pixels(explanation.map[None])[0]
             subject = Subject(
-                one.image, found.map, order, found.target, found.prediction, one.label, self.seed, one.sample
+                pushed.image,
+                explanation.map,
+                order,
+                explanation.target,
+                explanation.prediction,
+                pushed.label,
+                self.seed,
+                pushed.sample,
             )
             measured = yield from self._measure(subject)
-        return self._leaving(one, found, measured)
+        return self._leaving(pushed, explanation, measured)
 
     def _measure(self, subject: Subject) -> Steps[ImageMetrics]:
         """The metrics of the image's own map, of chance maps and of a random model's, all in flight together."""
@@ -195,15 +202,15 @@ class ExplainSession:
         checks = []
         if subject.sample < self._sanity_below:
             checks = [self._random.compare(subject.image, subject.map, subject.target, subject.sample)]
-        found = yield Together(
+        measured = yield Together(
             [
                 measure(self.explainer, self.metrics, subject, own),
                 *(self._measure_chance(name, subject, shared) for name in names),
                 *checks,
             ]
         )
-        chance = dict(zip(names, found[1 : 1 + len(names)], strict=True))
-        return ImageMetrics(found[0], chance, found[-1] if checks else None)
+        chance = dict(zip(names, measured[1 : 1 + len(names)], strict=True))
+        return ImageMetrics(measured[0], chance, measured[-1] if checks else None)
 
     def _measure_chance(self, name: str, subject: Subject, shared: dict[str, ProbeJob]) -> Steps[Measurement]:
         size = (subject.map.shape[0], subject.map.shape[1])
@@ -212,7 +219,7 @@ class ExplainSession:
         jobs = {name: probe for name, probe in probe_jobs(self._chance_metrics, chance).items() if name not in shared}
         return measure(self.explainer, self._chance_metrics, chance, jobs, shared)
 
-    def _leaving(self, one: Pushed, found: Explanation, measured: ImageMetrics | None) -> Explained:
+    def _leaving(self, pushed: Pushed, explanation: Explanation, measured: ImageMetrics | None) -> Explained:
         values = dict[str, float | None](self.metrics.undefined)
         if self._sanity_below:
             values[SANITY] = None
@@ -220,11 +227,13 @@ class ExplainSession:
         facts: dict[str, Any] = {}
         if measured is not None:
             facts = {
-                "n_forwards": found.n_forwards + measured.n_forwards,
-                "n_backwards": found.n_backwards + measured.n_backwards,
+                "n_forwards": explanation.n_forwards + measured.n_forwards,
+                "n_backwards": explanation.n_backwards + measured.n_backwards,
             }
-            chance = {name: each.values(one.truth) or each.wanted.undefined for name, each in measured.chance.items()}
-            own = measured.own.values(one.truth, found.layer_maps)
+            chance = {
+                name: each.values(pushed.truth) or each.wanted.undefined for name, each in measured.chance.items()
+            }
+            own = measured.own.values(pushed.truth, explanation.layer_maps)
             if own is None:
                 facts |= {"status": statuses.NON_FINITE, "error": "a metric's score is not finite", "map": None}
             else:
@@ -232,10 +241,13 @@ class ExplainSession:
                 if measured.sanity is not None:
                     values[SANITY] = measured.sanity.value
         left = replace(
-            found, layer_maps=None, extras={name: extra.cpu() for name, extra in found.extras.items()}, **facts
+            explanation,
+            layer_maps=None,
+            extras={name: extra.cpu() for name, extra in explanation.extras.items()},
+            **facts,
         )
         left.map = None if left.map is None else left.map.cpu()
-        return Explained(**vars(left), key=one.key, metrics=values, chance=chance or None)
+        return Explained(**vars(left), key=pushed.key, metrics=values, chance=chance or None)
 
 
 @dataclass(frozen=True, eq=False)

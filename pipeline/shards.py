@@ -64,7 +64,7 @@ def cut_containers(containers: pa.ChunkedArray) -> list[Shard]:
     shards: list[Shard] = []
     for first, last in itertools.pairwise((0, *map(int, lengths))):
         pieces = cut(last - first, -(-(last - first) // LARGEST_SHARD))
-        shards += [Shard(len(shards) + one.index, first + one.start, first + one.stop) for one in pieces]
+        shards += [Shard(len(shards) + piece.index, first + piece.start, first + piece.stop) for piece in pieces]
     return shards
 
 

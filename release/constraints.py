@@ -49,7 +49,9 @@ def closure(requirements: Iterable[str], installed: dict[str, metadata.Distribut
 
 def pins() -> dict[str, list[str]]:
     """Lines of each file, by its name."""
-    installed = {str(canonicalize_name(found.metadata["Name"])): found for found in metadata.distributions()}
+    installed = {
+        str(canonicalize_name(distribution.metadata["Name"])): distribution for distribution in metadata.distributions()
+    }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     run = closure(project["dependencies"], installed)
     extras = [text for texts in project["optional-dependencies"].values() for text in texts]

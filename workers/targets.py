@@ -74,7 +74,7 @@ def parse_target(
     names = tuple(class_names or ())
     if not isinstance(written, str):
         listed = [written] if isinstance(written, int) else list(written)
-        return _classes([str(one) for one in listed], names, num_classes)
+        return _classes([str(name) for name in listed], names, num_classes)
     if written in WORDS and written not in names:
         return TargetRule(written)  # type: ignore[arg-type]
     if (match := _WITH_ARGUMENT.fullmatch(written)) and written not in names:
@@ -114,7 +114,7 @@ def targets_of(
             return (predicted,) if not there or sample.label == predicted else (predicted, sample.label)
         case "top":
             order = seen.sort(descending=True, stable=True).indices.tolist()
-            return tuple(one for one in order[: rule.count] if seen[one] > float("-inf"))
+            return tuple(class_ for class_ in order[: rule.count] if seen[class_] > float("-inf"))
         case "above":
             return _above(rule, seen)
 
@@ -122,13 +122,13 @@ def targets_of(
 def _above(rule: TargetRule, seen: Tensor) -> tuple[int, ...]:
     probabilities = torch.sigmoid(seen.double())
     order = probabilities.sort(descending=True, stable=True).indices.tolist()
-    found = tuple(one for one in order if probabilities[one] > rule.threshold)
-    if not found:
+    above = tuple(class_ for class_ in order if probabilities[class_] > rule.threshold)
+    if not above:
         raise SampleError(
             NO_TARGET,
             f"no class has a sigmoid above {rule.threshold:g}; the highest is class {order[0]} with {float(probabilities[order[0]]):.3g}",
         )
-    return found
+    return above
 
 
 def _label(sample: Sample, num_classes: int | None) -> int:
@@ -162,7 +162,7 @@ def classes_in(value: Any, class_names: Sequence[str], num_classes: int | None) 
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, list | tuple):
-        parts = [str(int(one) if isinstance(one, float) and one.is_integer() else one) for one in value]
+        parts = [str(int(item) if isinstance(item, float) and item.is_integer() else item) for item in value]
     else:
         text = str(value)
         parts = [text] if text in class_names else text.split(",")
@@ -191,10 +191,10 @@ def _with_argument(kind: str, argument: str, names: tuple[str, ...], num_classes
 
 
 def _classes(written: Sequence[str], names: tuple[str, ...], num_classes: int | None) -> TargetRule:
-    found = [_class(one.strip(), names, num_classes) for one in written]
-    if not found:
+    classes = [_class(text.strip(), names, num_classes) for text in written]
+    if not classes:
         raise TargetError(f"the target names no class; write {FORMS}")
-    return TargetRule("classes", classes=tuple(dict.fromkeys(found)))
+    return TargetRule("classes", classes=tuple(dict.fromkeys(classes)))
 
 
 def _class(written: str, names: tuple[str, ...], num_classes: int | None) -> int:

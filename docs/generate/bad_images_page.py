@@ -52,7 +52,7 @@ def page(cases: Iterable[Case]) -> str:
     cases = list(cases)
     ok = sum(case.status == OK for case in cases)
     head = HEADER.format(count=len(cases), ok=ok, bad=len(cases) - ok, pixels=Image.MAX_IMAGE_PIXELS)
-    return head + "".join(section(group, found) for group, found in groupby(cases, lambda case: case.group))
+    return head + "".join(section(group, members) for group, members in groupby(cases, lambda case: case.group))
 
 
 def section(group: str, cases: Iterable[Case]) -> str:

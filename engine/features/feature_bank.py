@@ -136,9 +136,9 @@ def build_bank(
     """
     features, labels = [], []
     for images, classes in batches:
-        found = unit_features(model, images, refuse_scores=True).cpu()
-        usable = found.isfinite().all(dim=1) & found.any(dim=1)
-        features.append(found[usable])
+        vectors = unit_features(model, images, refuse_scores=True).cpu()
+        usable = vectors.isfinite().all(dim=1) & vectors.any(dim=1)
+        features.append(vectors[usable])
         labels.append(classes.cpu().long()[usable])
     if not any(map(len, features)):
         raise SettingsError("a feature bank needs at least one image whose features are finite and not all 0")

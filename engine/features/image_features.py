@@ -62,17 +62,17 @@ def features_of(
             return features_of(model, images.clone(), refuse_scores=refuse_scores)
     with linear_layers(model, with_copies=refuse_scores) as passed:
         output = first_of(model(images), Tensor)
-    found = output
+    features = output
     if output is not None:
-        head = next((one for one in reversed(passed) if one.is_returned(output)), None)
-        found = output if head is None else head.given
-    if found is None or found.ndim != 2 or len(found) != len(images):
+        head = next((layer for layer in reversed(passed) if layer.is_returned(output)), None)
+        features = output if head is None else head.given
+    if features is None or features.ndim != 2 or len(features) != len(images):
         raise ModelError(
             "the model gives no feature vector per image; wrap it so that it returns the class token's features"
         )
-    if refuse_scores and found is output:
-        check_scores(found, [one.kept for one in passed if one.kept is not None])
-    return found
+    if refuse_scores and features is output:
+        check_scores(features, [layer.kept for layer in passed if layer.kept is not None])
+    return features
 
 
 def unit_features(
@@ -96,7 +96,7 @@ def linear_layers(model: nn.Module, *, with_copies: bool) -> Iterator[list[Passe
             copy = output.detach().clone() if with_copies else None
             passed.append(Passed(args[0], output, output._version, copy))
 
-    handles = [one.register_forward_hook(keep) for one in model.modules() if isinstance(one, nn.Linear)]
+    handles = [layer.register_forward_hook(keep) for layer in model.modules() if isinstance(layer, nn.Linear)]
     try:
         yield passed
     finally:
@@ -119,13 +119,13 @@ def check_scores(output: Float[Tensor, "batch feature"], said: Sequence[Tensor])
     values = output.detach().double()
     if values.shape[1] < FEWEST:
         return
-    logits = [one.double() for one in said if one.shape == output.shape][-2:]
+    logits = [candidate.double() for candidate in said if candidate.shape == output.shape][-2:]
     if len(logits) == 2:
         logits = [logits[1], logits[0] + logits[1]]
     forms = [values.log(), values.logit()]
     if not bool(((values.norm(dim=1) - 1).abs() < UNIT).all()):
         forms.append(values)
-    if any(on_a_line(form, one) for form in forms for one in logits):
+    if any(on_a_line(form, candidate) for form in forms for candidate in logits):
         raise ModelError(
             "the model returns not features but scores that it makes of its last linear layer's output (a softmax, a scale, a mean of "
             "two heads); make it return that output as it is, and features are what the layer is given, or take the layer off, "
@@ -136,6 +136,8 @@ def check_scores(output: Float[Tensor, "batch feature"], said: Sequence[Tensor])
 def on_a_line(values: Float[Tensor, "batch feature"], of: Float[Tensor, "batch feature"]) -> bool:
     """Whether each row is the other's but for scale and shift; rows that are not finite or nearly constant do not count."""
     usable = values.isfinite().all(dim=1) & (of.std(dim=1) > SPREAD) & (values.std(dim=1) > 0)
-    first, second = (F.normalize(one[usable] - one[usable].mean(dim=1, keepdim=True), dim=1) for one in (values, of))
+    first, second = (
+        F.normalize(points[usable] - points[usable].mean(dim=1, keepdim=True), dim=1) for points in (values, of)
+    )
     cosine = (first * second).sum(dim=1).abs()
     return len(cosine) > 0 and bool((cosine > 1 - ON_A_LINE).all())

@@ -58,7 +58,7 @@ def block_layers(model: nn.Module, example_input: Tensor, *, layers: Sequence[st
         survey, how = _survey(model, images)
         if layers is None:
             ends = _block_ends(survey)
-            return BlockPlan(tuple(_layer(found, own_name(found, ends)) for found in ends), how)
+            return BlockPlan(tuple(_layer(end, own_name(end, ends)) for end in ends), how)
         plan = BlockPlan(_named_layers(layers, survey, model), "named")
         _check_used(model, plan, images)
         return plan
@@ -91,7 +91,7 @@ def _block_ends(survey: Survey) -> list[FeatureMap]:
     Raises:
         NoBlocksError: If fewer than two resolutions are found.
     """
-    trunk = [found for found in survey.maps if found.crossed and found.feature]
+    trunk = [feature_map for feature_map in survey.maps if feature_map.crossed and feature_map.feature]
     ends: list[FeatureMap] = []
     front: tuple[int, int] | None = None
     for index in reversed(range(len(trunk))):
@@ -101,9 +101,9 @@ def _block_ends(survey: Survey) -> list[FeatureMap]:
         if front is None or (size[0] >= front[0] and size[1] >= front[1]):
             front = size
     if len(ends) < 2:
-        found = f"one, {_shape_text(ends[0])}" if ends else "none"
+        shown = f"one, {_shape_text(ends[0])}" if ends else "none"
         raise NoBlocksError(
-            f"the model has no spatial hierarchy (resolutions that every path crosses: {found}). {REMEDY}"
+            f"the model has no spatial hierarchy (resolutions that every path crosses: {shown}). {REMEDY}"
         )
     return ends
 
@@ -123,18 +123,20 @@ def _before_expansion(trunk: list[FeatureMap], index: int) -> FeatureMap:
     wide, rest = trunk[index], trunk[index + 1 :]
     if not rest or not rest[0].depthwise or rest[0].channels != wide.channels:
         return wide
-    after = next((found for found in rest if found.channels != wide.channels), wide)
-    before = next((found for found in reversed(trunk[:index]) if found.channels != wide.channels), wide)
+    after = next((feature_map for feature_map in rest if feature_map.channels != wide.channels), wide)
+    before = next(
+        (feature_map for feature_map in reversed(trunk[:index]) if feature_map.channels != wide.channels), wide
+    )
     is_expanded = before.channels < wide.channels and after.channels < wide.channels
     return before if is_expanded and not _shrinks(before.size, wide.size) else wide
 
 
-def _layer(found: FeatureMap, name: str) -> BlockLayer:
-    return BlockLayer(name, found.channels, found.size, found.channel_axis)
+def _layer(feature_map: FeatureMap, name: str) -> BlockLayer:
+    return BlockLayer(name, feature_map.channels, feature_map.size, feature_map.channel_axis)
 
 
-def _shape_text(found: FeatureMap) -> str:
-    return f"{found.names[0]!r} with {found.channels} maps of {found.size[0]} x {found.size[1]}"
+def _shape_text(feature_map: FeatureMap) -> str:
+    return f"{feature_map.names[0]!r} with {feature_map.channels} maps of {feature_map.size[0]} x {feature_map.size[1]}"
 
 
 def _named_layers(names: Sequence[str], survey: Survey, model: nn.Module) -> tuple[BlockLayer, ...]:
@@ -149,23 +151,23 @@ def _named_layers(names: Sequence[str], survey: Survey, model: nn.Module) -> tup
     for name in names:
         if name not in survey.names:
             raise ModelError(_unknown_layer(name, survey, model))
-        found = survey.names[name]
-        twin = next((other for other, map_of in chosen.items() if map_of is found), None)
+        feature_map = survey.names[name]
+        twin = next((other for other, map_of in chosen.items() if map_of is feature_map), None)
         if twin is not None:
             raise ModelError(f"layers {twin!r} and {name!r} are the same feature maps; keep one of them")
-        chosen[_exact(name, survey)] = found
+        chosen[_exact(name, survey)] = feature_map
     by_run = sorted(chosen.items(), key=lambda item: survey.maps.index(item[1]))
-    return tuple(_layer(found, name) for name, found in by_run)
+    return tuple(_layer(feature_map, name) for name, feature_map in by_run)
 
 
 def _exact(name: str, survey: Survey) -> str:
     """The name with its call's number (`relu:3`) where the module runs several times."""
-    found = survey.names[name]
-    return next((key for key in survey.names if key.startswith(f"{name}:") and survey.names[key] is found), name)
+    feature_map = survey.names[name]
+    return next((key for key in survey.names if key.startswith(f"{name}:") and survey.names[key] is feature_map), name)
 
 
 def _unknown_layer(name: str, survey: Survey, model: nn.Module) -> str:
-    examples = [found.names[-1] for found in survey.maps if found.crossed][:12]
+    examples = [feature_map.names[-1] for feature_map in survey.maps if feature_map.crossed][:12]
     valid = f"layers that every path crosses are, for example, {', '.join(examples)}" if examples else REMEDY
     if name in dict(model.named_modules()):
         return f"layer {name!r} is in the model but puts out no (batch, channel, height, width) maps; {valid}"

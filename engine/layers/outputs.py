@@ -23,8 +23,8 @@ def first_of(output: Any, kind: type[Kind]) -> Kind | None:
     if isinstance(output, Mapping):
         output = [output[key] for key in PREFERRED_KEYS if key in output] + list(output.values())
     if isinstance(output, tuple | list):
-        found = (first_of(part, kind) for part in output)
-        return next((part for part in found if part is not None), None)
+        parts = (first_of(part, kind) for part in output)
+        return next((part for part in parts if part is not None), None)
     return None
 
 
@@ -41,9 +41,9 @@ def logits_of(output: Any) -> torch.Tensor:
     """
     logits = first_of(output, torch.Tensor)
     if logits is None or logits.ndim < 2:
-        found = f"a {type(output).__name__}" if logits is None else f"a tensor of shape {tuple(logits.shape)}"
+        given = f"a {type(output).__name__}" if logits is None else f"a tensor of shape {tuple(logits.shape)}"
         raise ModelError(
-            f"the model returned {found}, but class scores of shape (batch, class) are needed; "
+            f"the model returned {given}, but class scores of shape (batch, class) are needed; "
             "wrap the model so that its forward returns the logits"
         )
     return logits

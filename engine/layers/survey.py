@@ -80,11 +80,11 @@ def enclosing(names: list[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name == names[0] or _path(names[0]).startswith(f"{_path(name)}."))
 
 
-def own_name(found: FeatureMap, others: Iterable[FeatureMap]) -> str:
+def own_name(feature_map: FeatureMap, others: Iterable[FeatureMap]) -> str:
     """The outermost module that puts out this map and holds none of the others, so that the name says which block it is."""
-    inside = [_path(other.names[0]) for other in others if other is not found]
-    alone = [name for name in found.names if not any(path.startswith(f"{_path(name)}.") for path in inside)]
-    return alone[-1] if alone else found.names[0]
+    inside = [_path(other.names[0]) for other in others if other is not feature_map]
+    alone = [name for name in feature_map.names if not any(path.startswith(f"{_path(name)}.") for path in inside)]
+    return alone[-1] if alone else feature_map.names[0]
 
 
 def _path(name: str) -> str:

@@ -67,10 +67,10 @@ def hooked_survey(model: nn.Module, images: Tensor) -> Survey:
     for call, name in named:
         returned_by.setdefault(call.step, []).append(name)
     for call, name in named:
-        found = map_shape(call.shape, 1)
-        if found is None or call.step is None or call.shape[0] != images.shape[0] or not _lies_like(found[1], images):
+        axes = map_shape(call.shape, 1)
+        if axes is None or call.step is None or call.shape[0] != images.shape[0] or not _lies_like(axes[1], images):
             continue
-        channels, size = found
+        channels, size = axes
         in_head = call.step not in weighed_later and channels == logits.shape[1]
         passes_on = PASSES_ON.search(type(call.module).__name__) is not None and call in own
         if call.step not in maps:

@@ -42,10 +42,10 @@ def traced_survey(model: nn.Module, trace: Trace, images: Tensor) -> Survey:
     maps: dict[fx.Node, FeatureMap] = {}
     for node in flow.inputs:
         shape = shapes[node]
-        found = map_shape(shape, axes[node]) if shape is not None and node in trace.names else None
-        if shape is None or found is None or shape[0] != images.shape[0]:
+        map_size = map_shape(shape, axes[node]) if shape is not None and node in trace.names else None
+        if shape is None or map_size is None or shape[0] != images.shape[0]:
             continue
-        channels, size = found
+        channels, size = map_size
         in_head = node not in weighed_later and channels == classes
         maps[node] = FeatureMap(
             names=trace.names[node],

@@ -55,7 +55,9 @@ def is_packed(module: nn.Module) -> bool:
 def is_fused(module: nn.Module) -> bool:
     """Whether it is built as timm's: one linear layer for queries, keys and values, and an output projection."""
     linear = (getattr(module, name, None) for name in ("qkv", "proj"))
-    return all(isinstance(one, nn.Linear) for one in linear) and isinstance(getattr(module, "num_heads", None), int)
+    return all(isinstance(projection, nn.Linear) for projection in linear) and isinstance(
+        getattr(module, "num_heads", None), int
+    )
 
 
 def projection(module: nn.Module) -> nn.Linear:
@@ -65,33 +67,33 @@ def projection(module: nn.Module) -> nn.Linear:
 
 def class_attention_of(module: nn.Module, tokens: Float[torch.Tensor, "batch token channel"]) -> ClassAttention:
     """Recompute the class token's attention from the module's input."""
-    one: Any = module
+    attention: Any = module
     if isinstance(module, nn.MultiheadAttention):
-        packed = F.linear(tokens.to(one.in_proj_weight.dtype), one.in_proj_weight, one.in_proj_bias)
+        packed = F.linear(tokens.to(attention.in_proj_weight.dtype), attention.in_proj_weight, attention.in_proj_bias)
     else:
-        packed = one.qkv(tokens.to(one.qkv.weight.dtype))
-    queries, keys, values = packed.unflatten(2, (3, one.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        packed = attention.qkv(tokens.to(attention.qkv.weight.dtype))
+    queries, keys, values = packed.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     queries = queries[:, :, :1]
     if not isinstance(module, nn.MultiheadAttention):
         queries, keys = (
-            norm(part) if isinstance(norm := getattr(one, name, None), nn.Module) else part
+            norm(part) if isinstance(norm := getattr(attention, name, None), nn.Module) else part
             for name, part in (("q_norm", queries), ("k_norm", keys))
         )
-    scale = getattr(one, "scale", None)
+    scale = getattr(attention, "scale", None)
     factor = scale if isinstance(scale, float) else queries.shape[-1] ** -0.5
     scores = wide(queries * factor) @ wide(keys).transpose(2, 3)
     return ClassAttention(scores.softmax(dim=3)[:, :, 0], wide(values))
 
 
 def check(
-    name: str, module: nn.Module, found: ClassAttention, output: Float[torch.Tensor, "batch token width"]
+    name: str, module: nn.Module, weights: ClassAttention, output: Float[torch.Tensor, "batch token width"]
 ) -> None:
     """The identity sum_n S_b = T_b, where it can be seen: behind the projection.
 
     Raises:
         ModelError: When the module puts out something else for the class token (a mask, a bias, a gate).
     """
-    total = found.total()
+    total = weights.total()
     again, there = wide(F.linear(total.to(projection(module).weight.dtype), projection(module).weight, projection(module).bias)), wide(output[:, 0])  # fmt: skip
     finite = there.isfinite().all(dim=1)
     if bool(((again - there).norm(dim=1) > TOLERANCE * there.norm(dim=1) + 1e-6)[finite].any()):

@@ -66,8 +66,8 @@ class BatchMethod(Explainer):
     def extra_shapes(self, image: Float[torch.Tensor, "channel height width"]) -> Mapping[str, tuple[int, ...]]:
         if not self.declared.extras:
             return {}
-        found = self.checked_maps(image[None], torch.zeros(1, dtype=torch.long, device=image.device), [0])
-        return {name: tuple(found.extras[name].shape[1:]) for name in self.declared.extras}
+        method_maps = self.checked_maps(image[None], torch.zeros(1, dtype=torch.long, device=image.device), [0])
+        return {name: tuple(method_maps.extras[name].shape[1:]) for name in self.declared.extras}
 
     def checked_maps(self, images: torch.Tensor, targets: torch.Tensor, seeds: Sequence[int]) -> MethodMaps:
         """What `maps` says.
@@ -76,40 +76,40 @@ class BatchMethod(Explainer):
             RuntimeError: When it is not what the method's declaration promises.
         """
         with untouched(self.model), torch.inference_mode(False), self.own_precision(images.device):
-            found = self.maps(images, targets, seeds)
+            method_maps = self.maps(images, targets, seeds)
         name, expected = self.declared.name, (len(images), *images.shape[2:])
-        if tuple(found.maps.shape) != expected:
-            raise RuntimeError(f"method {name} gave maps of shape {tuple(found.maps.shape)}, not {expected}")
-        if missing := self.declared.extras.keys() ^ found.extras.keys():
+        if tuple(method_maps.maps.shape) != expected:
+            raise RuntimeError(f"method {name} gave maps of shape {tuple(method_maps.maps.shape)}, not {expected}")
+        if missing := self.declared.extras.keys() ^ method_maps.extras.keys():
             raise RuntimeError(f"method {name} and its declaration differ in extras: {', '.join(sorted(missing))}")
-        return found
+        return method_maps
 
     def _explained(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
         asked = class_tensor(targets, images.device)
         if self.reads_logits:
-            found = self.checked_maps(images, asked, seeds)
-            output, forwards = found.logits, found.cost.forwards
+            method_maps = self.checked_maps(images, asked, seeds)
+            output, forwards = method_maps.logits, method_maps.cost.forwards
         else:
             output = self.logits(images)
-            found = self.checked_maps(images, predicted_where_negative(asked, output), seeds)
-            forwards = 1 + found.cost.forwards
+            method_maps = self.checked_maps(images, predicted_where_negative(asked, output), seeds)
+            forwards = 1 + method_maps.cost.forwards
         if output is None:
             raise RuntimeError(f"method {self.declared.name} says that it reads logits and hands out none")
-        facts = to_host(torch.cat([logit_facts(output, asked, self.confidence), map_facts(found.maps)], dim=1))
+        facts = to_host(torch.cat([logit_facts(output, asked, self.confidence), map_facts(method_maps.maps)], dim=1))
         return [
             Logits.read(row, target).explanation(
-                found.maps[place], n_forwards=forwards, n_backwards=found.cost.backwards, facts=row[LOGIT_FACTS:],
-                extras={name: values[place] for name, values in found.extras.items()},
+                method_maps.maps[place], n_forwards=forwards, n_backwards=method_maps.cost.backwards, facts=row[LOGIT_FACTS:],
+                extras={name: values[place] for name, values in method_maps.extras.items()},
             )
             for place, (row, target) in enumerate(zip(facts, targets, strict=True))
         ]  # fmt: skip
 
     def _mapped(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
-        found = self.checked_maps(images, class_tensor(targets, images.device), seeds)
+        method_maps = self.checked_maps(images, class_tensor(targets, images.device), seeds)
         return [
             Explanation(
-                statuses.OK, None, None, target, None, None, map=found.maps[place], n_forwards=found.cost.forwards,
-                n_backwards=found.cost.backwards,
+                statuses.OK, None, None, target, None, None, map=method_maps.maps[place], n_forwards=method_maps.cost.forwards,
+                n_backwards=method_maps.cost.backwards,
             )
             for place, target in enumerate(targets)
         ]  # fmt: skip

@@ -35,7 +35,9 @@ def disagreement(ranks: Float[torch.Tensor, "method batch pixel"]) -> Float[torc
     each other. A method whose map is constant agrees with none: its correlations are 0."""
     from ..metrics.ranking import correlation
 
-    pairs = torch.stack([correlation(ranks[one], ranks[two]) for one, two in combinations(range(len(ranks)), 2)])
+    pairs = torch.stack(
+        [correlation(ranks[first], ranks[second]) for first, second in combinations(range(len(ranks)), 2)]
+    )
     return 1 - pairs.nan_to_num(0).mean(dim=0)
 
 
@@ -97,12 +99,12 @@ class Consensus(Explainer):
         logits = yield self.rows_of(self.read_logits, image, target, seed)
         if logits.target is None or logits.failure is not None:
             return logits.explanation()
-        found = yield Together([known_class(member, image, logits.target, seed) for member in self.members])
-        ranks = torch.stack([pixel_ranks(shown(each, image)[None]) for each in found])
+        explanations = yield Together([known_class(member, image, logits.target, seed) for member in self.members])
+        ranks = torch.stack([pixel_ranks(shown(each, image)[None]) for each in explanations])
         return logits.explanation(
             ranks.mean(dim=0)[0].reshape(image.shape[1:]).float(),
-            n_forwards=1 + sum(each.n_forwards for each in found),
-            n_backwards=sum(each.n_backwards for each in found),
+            n_forwards=1 + sum(each.n_forwards for each in explanations),
+            n_backwards=sum(each.n_backwards for each in explanations),
             extras={"disagreement": disagreement(ranks)[0]},
         )
 
@@ -118,7 +120,7 @@ def known_class(member: Explainer, image: torch.Tensor, target: int, seed: int) 
     return member.start(image, target, seed)
 
 
-def shown(found: Explanation, image: torch.Tensor) -> Float[torch.Tensor, "height width"]:
+def shown(explanation: Explanation, image: torch.Tensor) -> Float[torch.Tensor, "height width"]:
     """Its map; zeros where it says nothing of the image, NaN where it breaks."""
-    blank = torch.nan if found.status == statuses.NON_FINITE else 0.0
-    return image.new_full(image.shape[1:], blank, dtype=torch.float32) if found.map is None else found.map
+    blank = torch.nan if explanation.status == statuses.NON_FINITE else 0.0
+    return image.new_full(image.shape[1:], blank, dtype=torch.float32) if explanation.map is None else explanation.map

@@ -99,9 +99,9 @@ class DAAM(BatchMethod):
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if not self.is_checked:
                 check_used(read.asked, read.gradients[-1], "logits" if self.bank is None else "features")
-            slopes = [slopes_of(block, one) for block, one in zip(read.run.blocks, read.gradients, strict=True)]
+            slopes = [slopes_of(block, slope) for block, slope in zip(read.run.blocks, read.gradients, strict=True)]
             if self.bank is None:
-                slopes = [one.relu() for one in slopes]
+                slopes = [slope.relu() for slope in slopes]
             maps = block_maps(read.run, slopes, is_checked=bool(self.is_checked))
             if not self.is_checked and bool(read.asked.any()):
                 self.is_checked.append(True)
@@ -156,11 +156,11 @@ def block_maps(
         ModelError: When attention is computed in an unknown way, which is looked for unless it was before.
     """
     maps = []
-    for block, one in zip(run.blocks, slopes, strict=True):
-        found = class_attention_of(block.module, block.tokens)
+    for block, slope in zip(run.blocks, slopes, strict=True):
+        attention = class_attention_of(block.module, block.tokens)
         if not is_checked:
-            check(block.name, block.module, found, block.output)
-        patches = found.weighed(one)[:, -run.grid[0] * run.grid[1] :]
+            check(block.name, block.module, attention, block.output)
+        patches = attention.weighed(slope)[:, -run.grid[0] * run.grid[1] :]
         maps.append(patches.relu().unflatten(1, run.grid))
     return torch.stack(maps, dim=1)
 

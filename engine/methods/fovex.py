@@ -94,10 +94,10 @@ class FovEx(BatchMethod):
                 seen, heat = self.memory * seen + look, heat + look
                 fixations.append(place)
                 losses.append(loss)
-        path, found = torch.stack(fixations, dim=1).float(), torch.stack(losses, dim=1)
-        broken = ~found.isfinite().all(dim=1)
+        path, loss_path = torch.stack(fixations, dim=1).float(), torch.stack(losses, dim=1)
+        broken = ~loss_path.isfinite().all(dim=1)
         maps = torch.where(broken[:, None, None], torch.nan, spread(heat.double())).float()
-        return MethodMaps(maps, cost(self), {"fixations": path, "fixation_losses": found})
+        return MethodMaps(maps, cost(self), {"fixations": path, "fixation_losses": loss_path})
 
     def extra_shapes(self, image: Float[torch.Tensor, "channel height width"]) -> dict[str, tuple[int, ...]]:
         """A place and a number per fixation."""

@@ -50,8 +50,8 @@ class LayerGradients:
 
         shape = images.shape[1:]
         if shape not in self._plans:
-            found = block_layers(self.model, images[:1], layers=self._layers)
-            self._plans[shape] = found if self._layers else self._choose(found)
+            plan = block_layers(self.model, images[:1], layers=self._layers)
+            self._plans[shape] = plan if self._layers else self._choose(plan)
         return self._plans[shape]
 
     def maps(

@@ -120,12 +120,16 @@ def settings_of(explainer: type[Explainer]) -> type:
     Raises:
         TypeError: When a setting bears the name of something that every method has.
     """
-    shared = {one.name for one in dataclasses.fields(Explainer)}
-    own = [one for one in dataclasses.fields(explainer) if HELP in one.metadata]
-    for one in own:
-        if one.name in shared:
-            raise TypeError(f"{explainer.__name__}: a setting must not be called {one.name}, as every method has it")
-    fields = [(one.name, one.type, field(default=one.default, metadata=one.metadata)) for one in own]
+    shared = {setting.name for setting in dataclasses.fields(Explainer)}
+    own = [setting for setting in dataclasses.fields(explainer) if HELP in setting.metadata]
+    for setting in own:
+        if setting.name in shared:
+            raise TypeError(
+                f"{explainer.__name__}: a setting must not be called {setting.name}, as every method has it"
+            )
+    fields = [
+        (setting.name, setting.type, field(default=setting.default, metadata=setting.metadata)) for setting in own
+    ]
     made = dataclasses.make_dataclass(
         f"{explainer.__name__}Settings", fields, frozen=True, namespace={"__post_init__": explainer.check}
     )

@@ -37,11 +37,11 @@ class Entry:
 @cache
 def entries() -> dict[str, Entry]:
     """Every method by name: those of heatlas, SISE's kind first, then those of other packages; names of heatlas's are taken."""
-    found = {name: Entry(name, METHODS[name].explainer.__module__, "heatlas") for name in built_in()}
-    for one in sorted(metadata.entry_points(group=GROUP), key=lambda one: one.name):
-        package = one.dist.name if one.dist else one.value
-        found.setdefault(one.name, Entry(one.name, one.value, package))
-    return found
+    known = {name: Entry(name, METHODS[name].explainer.__module__, "heatlas") for name in built_in()}
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
+        package = point.dist.name if point.dist else point.value
+        known.setdefault(point.name, Entry(point.name, point.value, package))
+    return known
 
 
 @cache
@@ -52,7 +52,7 @@ def built_in() -> tuple[str, ...]:
         (module.name for module in pkgutil.iter_modules(package.__path__)), key=lambda name: (name != FIRST, name)
     )
     homes = [import_module(f".{name}", package.__name__).__name__ for name in names]
-    return tuple(name for home in homes for name, one in METHODS.items() if one.explainer.__module__ == home)
+    return tuple(name for home in homes for name, declared in METHODS.items() if declared.explainer.__module__ == home)
 
 
 def find_entry(name: str) -> Entry:
@@ -98,13 +98,13 @@ def find_method(name: str) -> Method:
 
 def usable_methods(names: Iterable[str] | None = None) -> dict[str, Method]:
     """Every method that can be imported, in the order of `entries`."""
-    found = {}
+    usable = {}
     for name in entries() if names is None else names:
         try:
-            found[name] = find_method(name)
+            usable[name] = find_method(name)
         except SettingsError:
             continue
-    return found
+    return usable
 
 
 def make_explainer(name: str, model: nn.Module, settings: Any = None, scoring: Scoring | None = None) -> Explainer:
@@ -139,8 +139,8 @@ def bind_method(name: str, model: nn.Module, *, scoring: Scoring | None = None, 
         ModelError: When the method cannot explain the model.
     """
     declared = find_method(name)
-    own = [one.name for one in dataclasses.fields(declared.settings)]
-    shared = [one.name for one in dataclasses.fields(Explainer) if one.name != "model"]
+    own = [setting.name for setting in dataclasses.fields(declared.settings)]
+    shared = [setting.name for setting in dataclasses.fields(Explainer) if setting.name != "model"]
     for given in options:
         if given not in (*own, *shared):
             has = f"it has {', '.join(own)}" if own else "it has none"
@@ -150,4 +150,4 @@ def bind_method(name: str, model: nn.Module, *, scoring: Scoring | None = None, 
 
 def values_of(options: Any) -> dict[str, Any]:
     """The fields of a dataclass, as they are."""
-    return {one.name: getattr(options, one.name) for one in dataclasses.fields(options)}
+    return {setting.name: getattr(options, setting.name) for setting in dataclasses.fields(options)}

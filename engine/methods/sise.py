@@ -126,8 +126,8 @@ class SISE(Explainer):
         self, image: Float[torch.Tensor, "channel height width"], target: int | None, seed: int
     ) -> Steps[Explanation]:
         """Select maps by their gradients, score them as masks, fuse the blocks; draws nothing by `seed`."""
-        found = yield from self.score_blocks(image, target)
-        return self.explanation_of(found)
+        blocks = yield from self.score_blocks(image, target)
+        return self.explanation_of(blocks)
 
     def score_blocks(
         self, image: Float[torch.Tensor, "channel height width"], target: int | None
@@ -136,37 +136,37 @@ class SISE(Explainer):
         read = yield Rows(self.gradients, image, target, 0, self.gradient_rows(image))
         self.scorer.remember(image, read.output)
         layers = self.masks_of(image, read)
-        found = ScoredBlocks(read.logits, layers, failure=failure_of(read.logits, layers))
-        if found.failure is not None:
-            return found
-        masks = sum(layer.job.count for layer in found.layers)
+        blocks = ScoredBlocks(read.logits, layers, failure=failure_of(read.logits, layers))
+        if blocks.failure is not None:
+            return blocks
+        masks = sum(layer.job.count for layer in blocks.layers)
         allowed = masks_allowed(self.budget, masks)
         if allowed < masks:
-            spent = yield from score_within(found.layers, allowed, self.scorer)
-            found.n_scored, found.surrogate_error = spent.n_scored, spent.error
-            found.failure = MASK_NOT_FINITE if spent.error is None else None
-            return found
-        jobs = [layer.job for layer in found.layers] + ([nothing_shown(found.layers[0])] if self.baseline else [])
+            spent = yield from score_within(blocks.layers, allowed, self.scorer)
+            blocks.n_scored, blocks.surrogate_error = spent.n_scored, spent.error
+            blocks.failure = MASK_NOT_FINITE if spent.error is None else None
+            return blocks
+        jobs = [layer.job for layer in blocks.layers] + ([nothing_shown(blocks.layers[0])] if self.baseline else [])
         yield Score(self.scorer, image, jobs)
-        found.n_scored = sum(job.count for job in jobs)
-        found.shown = jobs[-1].scores[0].double() if self.baseline else 0.0
-        return found
+        blocks.n_scored = sum(job.count for job in jobs)
+        blocks.shown = jobs[-1].scores[0].double() if self.baseline else 0.0
+        return blocks
 
-    def explanation_of(self, found: ScoredBlocks) -> Explanation:
+    def explanation_of(self, blocks: ScoredBlocks) -> Explanation:
         """Every block's map (eq. 12), and their fusion (Fig. 5)."""
-        counts = tuple(layer.job.count for layer in found.layers)
-        spent = {"n_forwards": 1 + found.n_scored, "n_backwards": 1, "mask_counts": counts}
-        if found.failure is not None:
-            return found.logits.explanation(None, found.failure, **spent)
-        raw = torch.stack([layer.weighted_sum(found.shown) for layer in found.layers])
+        counts = tuple(layer.job.count for layer in blocks.layers)
+        spent = {"n_forwards": 1 + blocks.n_scored, "n_backwards": 1, "mask_counts": counts}
+        if blocks.failure is not None:
+            return blocks.logits.explanation(None, blocks.failure, **spent)
+        raw = torch.stack([layer.weighted_sum(blocks.shown) for layer in blocks.layers])
         low, high = extremes(raw)
         layer_maps = min_max(raw, low, high)
         heat = fuse(layer_maps, self.gate) / len(raw)
         states = torch.cat([map_facts(heat[None])[0], raw.isfinite().all()[None].double(), (high <= low).double()])
         facts = to_host(states)
         failure = failure_of_maps(*facts[1:3], *facts[3:])
-        explanation = found.logits.explanation(heat, failure, facts=facts[:3], **spent)
-        explanation.surrogate_error = found.surrogate_error
+        explanation = blocks.logits.explanation(heat, failure, facts=facts[:3], **spent)
+        explanation.surrogate_error = blocks.surrogate_error
         if explanation.map is not None and self.keep_layers:
             explanation.layer_maps = layer_maps.float()
         return explanation

@@ -73,9 +73,9 @@ def conquered(
     return gaussian_blur(spread(whole)[:, None], *SMOOTH)[:, 0].float()
 
 
-def passes(one: Cost) -> Cost:
+def passes(cost: Cost) -> Cost:
     """Of all crops."""
-    return Cost(GRID**2 * one.forwards, GRID**2 * one.backwards)
+    return Cost(GRID**2 * cost.forwards, GRID**2 * cost.backwards)
 
 
 def cost(settings: Any) -> Cost:
@@ -135,10 +135,10 @@ class UCAG(BatchMethod):
             for column in range(GRID):
                 crop = images[:, :, down.shown(row), across.shown(column)]
                 raw = self.source.raw(self._enlarged(crop, down, across), targets)
-                found = softmax_probability(raw.logits, targets)
-                confidence[:, row, column] = found
+                confidences = softmax_probability(raw.logits, targets)
+                confidence[:, row, column] = confidences
                 part = upsampled(raw.maps.double(), (down.crop, across.crop))
-                canvas[:, down.place(row), across.place(column)] += found.double().exp()[:, None, None] * part
+                canvas[:, down.place(row), across.place(column)] += confidences.double().exp()[:, None, None] * part
                 counts[down.place(row), across.place(column)] += 1
         maps = conquered(canvas / (counts + self.count_offset).clamp(min=1), images, self.source.pixelwise)
         return MethodMaps(maps, passes(self.source.raw_cost), {"crop_confidence": confidence})

@@ -63,7 +63,7 @@ def spread(evidence: Evidence) -> Float[Tensor, " batch"]:
 @metric(version=1, unit="regions", range=(0.0, float("inf")), better="neither", needs="map", source=OURS)
 def n_components(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Number of regions of the pixels above Otsu's threshold of S, joined over the 8 neighbours."""
-    counts = [count_regions(one) for one in above_otsu(evidence.maps).cpu().numpy()]
+    counts = [count_regions(region) for region in above_otsu(evidence.maps).cpu().numpy()]
     return only_where(varies(evidence.maps), torch.tensor(counts, dtype=torch.float64, device=evidence.maps.device))
 
 
@@ -83,7 +83,7 @@ def layer_agreement(evidence: Evidence) -> Float[Tensor, " batch"]:
     if evidence.layer_maps is None:
         raise ValueError("layer_agreement was asked for without the block maps")
     ranks = [average_ranks(layer.flatten(1)) for layer in evidence.layer_maps.unbind(dim=1)]
-    pairs = [correlation(one, two) for one, two in itertools.combinations(ranks, 2)]
+    pairs = [correlation(first, second) for first, second in itertools.combinations(ranks, 2)]
     return torch.stack(pairs).mean(dim=0) if pairs else torch.full_like(ranks[0][:, 0], torch.nan)
 
 
@@ -114,7 +114,7 @@ def label_overlap(evidence: Evidence) -> Float[Tensor, " batch"]:
     """
     both = evidence.explained[BOTH_CLASSES.name]
     size = (both.shape[2], both.shape[3])
-    label, prediction = (top_share(rank_pixels(both[:, one].nan_to_num()), OVERLAP_SHARE, size) for one in (0, 1))
+    label, prediction = (top_share(rank_pixels(both[:, side].nan_to_num()), OVERLAP_SHARE, size) for side in (0, 1))
     shared, joint = (label & prediction).sum(dim=(1, 2)), (label | prediction).sum(dim=(1, 2))
     return only_where(both.isfinite().flatten(1).all(dim=1) & (joint > 0), shared.double() / joint)
 

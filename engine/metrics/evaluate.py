@@ -44,7 +44,7 @@ class MetricSet:
     @cached_property
     def explains(self) -> Sequence[ExtraExplanations]:
         """Every kind of extra explanation once."""
-        return list({one.name: one for metric in self.metrics for one in metric.explains}.values())
+        return list({extra.name: extra for metric in self.metrics for extra in metric.explains}.values())
 
     @property
     def layers(self) -> bool:
@@ -83,11 +83,11 @@ class Measurement:
             if (metric.needs != "truth" or truth is not None) and (not metric.layers or layer_maps is not None)
         ]  # fmt: skip
         evidence = self._evidence(truth, layer_maps)
-        found = [metric.measure(evidence)[0].double() for metric in asked]
-        found += [probe.job.scores.isfinite().all().double() for probe in self.probed.values()]
-        if not found:
+        numbers = [metric.measure(evidence)[0].double() for metric in asked]
+        numbers += [probe.job.scores.isfinite().all().double() for probe in self.probed.values()]
+        if not numbers:
             return self.wanted.undefined
-        values = to_host(torch.stack(found))
+        values = to_host(torch.stack(numbers))
         if not all(values[len(asked) :]):
             return None
         measured = {
@@ -143,13 +143,13 @@ def measure(
         shared: Probes that another measurement has scored, because they do not depend on the map.
     """
     jobs = [probe.job for probe in probes.values()]
-    found = yield Together(
+    answers = yield Together(
         [
             scored(explainer, subject, jobs),
             *(explain_more(explainer, kind, subject) for kind in wanted.explains),
         ]
     )
-    extra = dict(zip((kind.name for kind in wanted.explains), found[1:], strict=True))
+    extra = dict(zip((kind.name for kind in wanted.explains), answers[1:], strict=True))
     return Measurement(
         wanted,
         subject,

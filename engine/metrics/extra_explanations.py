@@ -43,12 +43,12 @@ def explain_more(explainer: Explainer, wanted: ExtraExplanations, subject: Subje
             begun[place] = explainer.start(image, target, subject.sample)
         except TargetError:
             n_forwards += 1
-    found = yield Together(list(begun.values()))
-    for place, explanation in zip(begun, found, strict=True):
+    explanations = yield Together(list(begun.values()))
+    for place, explanation in zip(begun, explanations, strict=True):
         if explanation.status == statuses.OK and explanation.map is not None:
             maps[place] = explanation.map
     return ExtraMaps(
         maps,
-        n_forwards + sum(explanation.n_forwards for explanation in found),
-        sum(explanation.n_backwards for explanation in found),
+        n_forwards + sum(explanation.n_forwards for explanation in explanations),
+        sum(explanation.n_backwards for explanation in explanations),
     )

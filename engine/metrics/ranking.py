@@ -40,10 +40,10 @@ def correlation(
     first: Float[torch.Tensor, "row pixel"], second: Float[torch.Tensor, "row pixel"]
 ) -> Float[torch.Tensor, " row"]:
     """Pearson's correlation of each pair of rows, in [-1, 1], float64; NaN where a row is constant or not finite."""
-    one, two = (flat.double() - flat.double().mean(dim=1, keepdim=True) for flat in (first, second))
-    spread = one.norm(dim=1) * two.norm(dim=1)
+    centred, other = (flat.double() - flat.double().mean(dim=1, keepdim=True) for flat in (first, second))
+    spread = centred.norm(dim=1) * other.norm(dim=1)
     whole = (first.amax(dim=1) > first.amin(dim=1)) & (second.amax(dim=1) > second.amin(dim=1))
-    value = ((one * two).sum(dim=1) / spread).clamp(-1, 1)
+    value = ((centred * other).sum(dim=1) / spread).clamp(-1, 1)
     return torch.where(whole & value.isfinite(), value, torch.nan)
 
 

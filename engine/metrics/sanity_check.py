@@ -69,9 +69,9 @@ class RandomModel:
         sample: int = 0,
     ) -> Steps[SanityCheck]:
         """`random_model_spearman` of an image whose map is there already."""
-        found = yield from self.explainer.start(image, target, sample)
+        explanation = yield from self.explainer.start(image, target, sample)
         value = None
-        if found.map is not None:
-            correlation = float(spearman(heat.flatten()[None], found.map.flatten()[None]))
+        if explanation.map is not None:
+            correlation = float(spearman(heat.flatten()[None], explanation.map.flatten()[None]))
             value = correlation if correlation == correlation else None
-        return SanityCheck(value, found.n_forwards, found.n_backwards)
+        return SanityCheck(value, explanation.n_forwards, explanation.n_backwards)

@@ -19,7 +19,7 @@ LARGEST_SIDE = 10 / 28
 def disturbed(subject: Subject) -> list[tuple[Tensor, int]]:
     """The image with 10 draws of uniform noise, to be explained for the same class."""
     noise = torch.rand(DRAWS, *subject.image.shape, generator=subject.generator("max_sensitivity"))
-    return [(subject.image + (2 * one - 1).mul(RADIUS).to(subject.image), subject.target) for one in noise]
+    return [(subject.image + (2 * draw - 1).mul(RADIUS).to(subject.image), subject.target) for draw in noise]
 
 
 def without_squares(subject: Subject) -> Variants:

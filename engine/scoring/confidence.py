@@ -100,10 +100,10 @@ def soft_overlap(
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
     chosen = wide[torch.arange(len(wide), device=wide.device), targets]
-    found = (chosen - wide.logsumexp(dim=1)).exp()
-    mask = _masks(logits, targets, scenes).to(found)
-    shared, own, seen = ((one).sum(dim=(1, 2)) for one in (found * mask, mask, found))
-    return torch.where(own > 0, shared / (seen + own - shared).clamp(min=torch.finfo(found.dtype).tiny), 0)
+    shares = (chosen - wide.logsumexp(dim=1)).exp()
+    mask = _masks(logits, targets, scenes).to(shares)
+    shared, own, seen = ((area).sum(dim=(1, 2)) for area in (shares * mask, mask, shares))
+    return torch.where(own > 0, shared / (seen + own - shared).clamp(min=torch.finfo(shares.dtype).tiny), 0)
 
 
 def sum_in_mask(
@@ -128,8 +128,8 @@ def scene_of(logits: Float[torch.Tensor, "1 class height width"]) -> Int[torch.T
 
 
 def _masks(logits: torch.Tensor, targets: torch.Tensor, scenes: torch.Tensor | None) -> torch.Tensor:
-    found = logits.detach().argmax(dim=1) if scenes is None else scenes
-    return found == targets[:, None, None]
+    classes = logits.detach().argmax(dim=1) if scenes is None else scenes
+    return classes == targets[:, None, None]
 
 
 SOFTMAX = Confidence("softmax", softmax_probability, softmax_margin, own_logits, target_logit)

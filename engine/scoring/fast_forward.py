@@ -99,8 +99,8 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
         for conv, norm in pairs:
             twin.set_submodule(conv, fuse_conv_bn_eval(twin.get_submodule(conv), twin.get_submodule(norm)))  # type: ignore[type-var]
             twin.set_submodule(norm, nn.Identity())
-        expected, found = logits_of(model(example.clone())), logits_of(twin(example.clone()))
-        gap, scale = float((found - expected).abs().max()), float(expected.abs().max())
+        expected, folded_logits = logits_of(model(example.clone())), logits_of(twin(example.clone()))
+        gap, scale = float((folded_logits - expected).abs().max()), float(expected.abs().max())
     if not gap <= FOLDED_TOLERANCE * max(scale, 1.0):
         raise ValueError(f"logits of the folded copy differ by {gap:g}")
     return twin

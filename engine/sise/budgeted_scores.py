@@ -54,9 +54,9 @@ def score_within(layers: Sequence[LayerMasks], allowed: int, scorer: Scorer) -> 
 
 def places_by_layer(chosen: Sequence[int], counts: Sequence[int], device: torch.device) -> list[torch.Tensor]:
     """The chosen masks, ascending over all layers, as places in each layer."""
-    start, found = 0, []
+    start, places = 0, []
     for count in counts:
         own = [mask - start for mask in chosen if start <= mask < start + count]
-        found.append(torch.tensor(own, dtype=torch.long, device=device))
+        places.append(torch.tensor(own, dtype=torch.long, device=device))
         start += count
-    return found
+    return places

@@ -92,8 +92,8 @@ class LayerMasks:
 
     def evidence(self) -> Float[torch.Tensor, " pixel"]:
         """Where the kept maps speak for the class, on the coarse grid: this layer's Grad-CAM, at least 0, float64."""
-        found = torch.einsum("k,khw->hw", self.alphas.double(), self.maps.double())
-        return on_grid(found[None])[0].clamp(min=0)
+        evidence = torch.einsum("k,khw->hw", self.alphas.double(), self.maps.double())
+        return on_grid(evidence[None])[0].clamp(min=0)
 
     def weighted_sum(self, baseline: float | torch.Tensor = 0.0) -> Float[torch.Tensor, "height width"]:
         """V_l of eq. 12, the baseline taken from every score, up to a positive factor and a constant, both of which min-max removes; float64.

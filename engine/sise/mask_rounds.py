@@ -104,7 +104,7 @@ class MaskRounds:
         draws, known = torch.sigmoid(self._posterior.draws(DRAWS)), self._known()[0]
         draws[:, known] = self.expected[known]
         maps = self._maps(draws)[0]
-        fused = torch.stack([fuse(one[:, None])[0] for one in maps])
+        fused = torch.stack([fuse(layer_map[:, None])[0] for layer_map in maps])
         centre = fuse(self._maps(self.expected[None])[0][0][:, None])[0]
         return float((fused - centre).square().mean().sqrt()) / len(self._layers)
 

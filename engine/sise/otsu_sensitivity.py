@@ -36,12 +36,12 @@ def importance(layer_maps: Float[torch.Tensor, "layer pixel"]) -> Float[torch.Te
         below.append(fused)
         fused = (fused + layer) * (layer > threshold)
     passing = torch.ones_like(fused)
-    found = torch.empty_like(layer_maps)
+    sensitivities = torch.empty_like(layer_maps)
     for place in range(len(layer_maps) - 1, 0, -1):
         steps = (layer_maps[place] - thresholds[place]) / WIDTH
         opened = torch.sigmoid(1.7 * steps)
         density = torch.exp(-0.5 * steps.square()) / (WIDTH * math.sqrt(2 * math.pi))
-        found[place] = passing * (opened + GATE_WEIGHT * density * (below[place] + layer_maps[place]).square())
+        sensitivities[place] = passing * (opened + GATE_WEIGHT * density * (below[place] + layer_maps[place]).square())
         passing = passing * opened
-    found[0] = passing
-    return EVERYWHERE + (1 - EVERYWHERE) * found
+    sensitivities[0] = passing
+    return EVERYWHERE + (1 - EVERYWHERE) * sensitivities

@@ -145,6 +145,6 @@ def imitation_loss(
 
 def pearson(first: Float[Tensor, "batch h w"], second: Float[Tensor, "batch h w"]) -> Float[Tensor, " batch"]:
     """Correlation over the pixels of each pair; 0 where a map is constant."""
-    one, other = (maps.flatten(1) - maps.flatten(1).mean(dim=1, keepdim=True) for maps in (first, second))
-    scale = one.norm(dim=1) * other.norm(dim=1)
-    return (one * other).sum(dim=1) / torch.where(scale == 0, 1, scale)
+    centred, others = (maps.flatten(1) - maps.flatten(1).mean(dim=1, keepdim=True) for maps in (first, second))
+    scale = centred.norm(dim=1) * others.norm(dim=1)
+    return (centred * others).sum(dim=1) / torch.where(scale == 0, 1, scale)

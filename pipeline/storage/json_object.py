@@ -33,10 +33,10 @@ def read_object(uri: str, remedy: str) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        found = json.loads(data)
-        if isinstance(found, dict):
-            return found
-        reason = f"it holds {type(found).__name__}, not an object"
+        value = json.loads(data)
+        if isinstance(value, dict):
+            return value
+        reason = f"it holds {type(value).__name__}, not an object"
     except ValueError as error:
         reason = f"{type(error).__name__}: {error}"
     raise StorageError(f"{uri} is damaged ({reason}); {remedy}")

@@ -80,7 +80,7 @@ def compact_store(out: str, *, size_mb: int = SIZE_MB, say: Callable[[str], obje
             f"the size of a file must be 1 to {LARGEST_MB} MB, got {size_mb!r}; leave it out for {SIZE_MB}"
         )
     planned = read_run(out)["fingerprint"]["plan"]["shards"]
-    folders = [MAPS, *(one.folder for one in list_evaluations(out))]
+    folders = [MAPS, *(evaluation.folder for evaluation in list_evaluations(out))]
     listings = {folder: done_shards(out, folder) for folder in folders}
     done = Compacted(out, before=sum(map(_count, listings.values())))
     for listing in listings.values():

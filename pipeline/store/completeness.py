@@ -56,12 +56,12 @@ def repeated_ids(out: str, files: Sequence[PartFile], at_most: int) -> list[tupl
     if not files:
         return []
     with connect_parts([file.uri(out) for file in files]) as database, reading_parts(out):
-        found = database.execute(
+        repeated = database.execute(
             f"SELECT id, count(*), list(DISTINCT filename) FROM {PARTS} GROUP BY id "
             "HAVING count(DISTINCT filename) > 1 OR count(*) > count(DISTINCT (target, method)) "
             f"ORDER BY id LIMIT {at_most:d}"
         ).fetchall()
-    return [(identity, rows, sorted(names)) for identity, rows, names in found]
+    return [(identity, rows, sorted(names)) for identity, rows, names in repeated]
 
 
 def _listed(indices: Sequence[int]) -> str:

@@ -39,16 +39,18 @@ class AddedColumns:
             parts: Shards that the store has.
         """
         owners = column_owners(list_evaluations(out), stored.names)
-        folders = {one.folder for one in owners.values()}
-        return cls(out, owners, {one: tuple(done_shards(out, one).files_with(parts)) for one in sorted(folders)})
+        folders = {evaluation.folder for evaluation in owners.values()}
+        return cls(
+            out, owners, {folder: tuple(done_shards(out, folder).files_with(parts)) for folder in sorted(folders)}
+        )
 
     def extended(self, stored: pa.Schema) -> pa.Schema:
         """The schema with the added columns behind the run's own metrics, and their meaning in its metadata."""
         own = metric_columns(stored)
         place = stored.get_field_index(own[-1]) + 1 if own else stored.get_field_index("mask_counts")
         facts = read_metadata(stored)
-        for column, one in self.owners.items():
-            facts.setdefault("metrics", {})[column] = dict(one.metrics[column])
+        for column, evaluation in self.owners.items():
+            facts.setdefault("metrics", {})[column] = dict(evaluation.metrics[column])
         fields = [*stored]
         fields[place:place] = [pa.field(column, pa.float64()) for column in self.owners]
         return pa.schema(fields, {**(stored.metadata or {}), METADATA_KEY: json.dumps(facts, sort_keys=True).encode()})
@@ -75,28 +77,28 @@ class AddedColumns:
         return [
             Joined(
                 [file.uri(self.out) for file in files],
-                [one for one in self.owners if self.owners[one].folder == folder],
+                [column for column in self.owners if self.owners[column].folder == folder],
             )
             for folder, files in self.files.items()
         ]
 
     def _measured(self, file: PartFile, names: Sequence[str]) -> list[Measured]:
         """What was measured of the rows of a file."""
-        found = []
+        measured = []
         for folder, files in self.files.items():
             columns = [name for name in names if self.owners[name].folder == folder]
             if columns:
-                there = [one for one in files if one.first <= file.last and one.last >= file.first]
-                tables = [read_file(self.out, one, [*KEYS, *columns]) for one in there]
-                found.append(Measured.of(tables, columns))
-        return found
+                there = [other for other in files if other.first <= file.last and other.last >= file.first]
+                tables = [read_file(self.out, other, [*KEYS, *columns]) for other in there]
+                measured.append(Measured.of(tables, columns))
+        return measured
 
     @staticmethod
     def _extended(table: pa.Table, measured: Sequence[Measured]) -> pa.Table:
         if measured:
             keys = _keys(table)
-            for one in measured:
-                for name, values in one.of_rows(keys).items():
+            for added in measured:
+                for name, values in added.of_rows(keys).items():
                     table = table.append_column(name, values)
         return table
 

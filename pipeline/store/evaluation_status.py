@@ -23,25 +23,25 @@ def evaluation_records(out: str, planned: int) -> list[dict[str, Any]]:
     Returns:
         JSON values, as `evaluation_record` gives them.
     """
-    return [evaluation_record(out, one, planned) for one in list_evaluations(out)]
+    return [evaluation_record(out, evaluation, planned) for evaluation in list_evaluations(out)]
 
 
-def evaluation_record(out: str, one: Evaluation, planned: int) -> dict[str, Any]:
+def evaluation_record(out: str, evaluation: Evaluation, planned: int) -> dict[str, Any]:
     """How far an evaluation is.
 
     Returns:
         `name`, `created`, `complete`, `shards` (planned, done), `metrics` (name -> mean, count), `rows`, `statuses`, `causes`
         (status, error, rows, example), `forwards`, `seconds` of all workers together, `bytes`.
     """
-    done = done_shards(out, one.folder)
-    totals = row_totals(out, done, one.folder)
+    done = done_shards(out, evaluation.folder)
+    totals = row_totals(out, done, evaluation.folder)
     nothing = {"mean": None, "count": 0}
     return {
-        "name": one.name,
-        "created": one.created,
-        "complete": len(done) == planned and read_success(child(out, one.folder)) is not None,
+        "name": evaluation.name,
+        "created": evaluation.created,
+        "complete": len(done) == planned and read_success(child(out, evaluation.folder)) is not None,
         "shards": {"planned": planned, "done": len(done)},
-        "metrics": {name: totals["metrics"].get(name, nothing) for name in one.metrics},
+        "metrics": {name: totals["metrics"].get(name, nothing) for name in evaluation.metrics},
         **{key: totals[key] for key in ("rows", "statuses", "causes", "forwards", "seconds", "bytes")},
     }
 

@@ -56,8 +56,10 @@ def list_evaluations(out: str) -> list[Evaluation]:
     place = child(out, METRICS_FOLDER)
     fs, path = locate(place)
     names = with_retries(lambda: names_in(fs, path), f"list {place}")
-    found = [one for name in names if _NAME.fullmatch(name) and (one := read_evaluation(out, name)) is not None]
-    return sorted(found, key=lambda one: (one.created, one.name))
+    evaluations = [
+        evaluation for name in names if _NAME.fullmatch(name) and (evaluation := read_evaluation(out, name)) is not None
+    ]
+    return sorted(evaluations, key=lambda evaluation: (evaluation.created, evaluation.name))
 
 
 def read_evaluation(out: str, name: str) -> Evaluation | None:
@@ -84,10 +86,10 @@ def column_owners(evaluations: Iterable[Evaluation], taken: Iterable[str] = ()) 
         taken: Columns of the run's own files.
     """
     owners: dict[str, Evaluation] = {}
-    for one in evaluations:
-        for column in one.metrics:
-            owners.setdefault(column, one)
-    return {column: one for column, one in owners.items() if column not in set(taken)}
+    for evaluation in evaluations:
+        for column in evaluation.metrics:
+            owners.setdefault(column, evaluation)
+    return {column: evaluation for column, evaluation in owners.items() if column not in set(taken)}
 
 
 def evaluation_name(definitions: Sequence[str]) -> str:

@@ -64,8 +64,8 @@ def _summaries(out: str, file: PartFile) -> list[PartSummary]:
     try:
         metadata = _metadata(fs, path, uri, file.size)
         if file.first == file.last:
-            one = stored_summary(metadata)
-            return [one or _from_rows(fs, path)]
+            summary = stored_summary(metadata)
+            return [summary or _from_rows(fs, path)]
         several = stored_summaries(metadata)
         if several is None or len(several) != len(file.shards):
             raise pa.ArrowInvalid("its footer does not list the shards that its name says")

@@ -51,11 +51,11 @@ def compare(uri: str, merged: PartFile, data: bytes, tables: Mapping[int, pa.Tab
                                "memory and the Parquet library of this machine")  # fmt: skip
 
 
-def same(one: pa.Table, other: pa.Table) -> bool:
+def same(first: pa.Table, second: pa.Table) -> bool:
     """Whether two tables hold the same; NaN, which a column of the data set's own may hold, is like NaN."""
-    return one.column_names == other.column_names and all(
-        first.equals(second) or (pa.types.is_floating(first.type) and np.array_equal(_bits(first), _bits(second)))
-        for first, second in zip(one.columns, other.columns, strict=True)
+    return first.column_names == second.column_names and all(
+        ours.equals(theirs) or (pa.types.is_floating(ours.type) and np.array_equal(_bits(ours), _bits(theirs)))
+        for ours, theirs in zip(first.columns, second.columns, strict=True)
     )
 
 
@@ -87,8 +87,10 @@ def parsed_shards(out: str, file: PartFile, data: bytes) -> Shards:
         raise StorageError(f"cannot read {file.uri(out)}: {error}; `heatlas verify {out}` finds all damaged files and says how to "
                            "repair them; then call again") from error  # fmt: skip
     metadata = opened.schema_arrow.metadata
-    one = stored_summary(metadata) if file.first == file.last else None
-    summaries = [one or summarise(tables[file.first])] if file.first == file.last else stored_summaries(metadata) or ()
+    own_summary = stored_summary(metadata) if file.first == file.last else None
+    summaries = (
+        [own_summary or summarise(tables[file.first])] if file.first == file.last else stored_summaries(metadata) or ()
+    )
     run = expected_run(find_run(out)) if file.folder == MAPS else None
     for shard, summary in zip(file.shards, summaries, strict=True):
         if wrong := foreign(summary.origin, run, shard):

@@ -63,7 +63,7 @@ def check_part(out: str, file: PartFile, planned: Mapping[int, int], run: str | 
                 problems.append(f"{where}{wrong}")
             problems += [f"{where}{text}" for text in _problems(table, summaries[-1], said, planned[shard])]
             ends = pc.min_max(table["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
-            limits += [one for one in ends.values() if one is not None]
+            limits += [limit for limit in ends.values() if limit is not None]
     except Exception as error:  # damaged bytes may fail anywhere in the decoders, with any error
         return PartCheck(file, (f"cannot be decoded: {type(error).__name__}: {error}",))
     ids = (min(limits), max(limits)) if limits else None
@@ -98,8 +98,8 @@ def _problems(table: pa.Table, summary: PartSummary, says: PartSummary | None, p
 
 def _repeated(table: pa.Table) -> str | None:
     keys = zip(*(table[name].to_pylist() for name in ("id", "target", "method")), strict=True)
-    found = [(key[0], count) for key, count in Counter(keys).items() if count > 1]
-    return f"the id {found[0][0]!r} {found[0][1]} times" if found else None
+    repeated = [(key[0], count) for key, count in Counter(keys).items() if count > 1]
+    return f"the id {repeated[0][0]!r} {repeated[0][1]} times" if repeated else None
 
 
 def _null_where_ok(table: pa.Table, name: str) -> int:

@@ -109,7 +109,7 @@ def resolved(files: Iterable[PartFile]) -> tuple[tuple[PartFile, ...], tuple[Par
     """The files that count and those that are superseded, both in order of their shards."""
     counting: list[PartFile] = []
     superseded: list[PartFile] = []
-    for file in sorted(files, key=lambda one: (one.first, -one.last)):  # the widest of nested files comes first
+    for file in sorted(files, key=lambda part: (part.first, -part.last)):  # the widest of nested files comes first
         before = counting[-1] if counting else None
         if before is None or before.last < file.first:
             counting.append(file)

@@ -55,7 +55,7 @@ def shard_ranges(opened: pq.ParquetFile, file: PartFile) -> dict[int, tuple[int,
     summaries = stored_summaries(opened.metadata.metadata)
     if summaries is None or len(summaries) != len(file.shards):
         raise pa.ArrowInvalid("its footer does not say which rows belong to which shard")
-    edges = np.cumsum([0, *(one.rows for one in summaries)]).tolist()
+    edges = np.cumsum([0, *(summary.rows for summary in summaries)]).tolist()
     if edges[-1] != rows:
         raise pa.ArrowInvalid(f"it has {rows} rows, its footer speaks of {edges[-1]}")
     return {shard: (edges[place], edges[place + 1]) for place, shard in enumerate(file.shards)}
@@ -80,13 +80,13 @@ def read_rows(opened: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str
     wanted = np.asarray(rows, dtype=np.int64)
     owners = np.searchsorted(edges, wanted, side="right") - 1
     names = None if columns is None else list(columns)
-    found, order = [opened.read_row_groups([], columns=names)], []
+    tables, order = [opened.read_row_groups([], columns=names)], []
     for group in np.unique(owners).tolist():
         places = np.flatnonzero(owners == group)
-        found.append(opened.read_row_group(group, columns=names).take(pa.array(wanted[places] - edges[group])))
+        tables.append(opened.read_row_group(group, columns=names).take(pa.array(wanted[places] - edges[group])))
         order.append(places)
     back = np.argsort(np.concatenate([np.empty(0, np.int64), *order]), kind="stable")
-    return pa.concat_tables(found).take(pa.array(back))
+    return pa.concat_tables(tables).take(pa.array(back))
 
 
 def row_groups(

@@ -48,14 +48,14 @@ def summarise(table: pa.Table, *, digest: bool = True, origin: PartOrigin | None
     """The totals of a part from its rows; without `digest` the columns without maps suffice."""
     rows = table.select([name for name in table.column_names if name in SUMMARY_COLUMNS]).to_pylist()
     values = {
-        name: [one for one in table[name].to_pylist() if one is not None] for name in metric_columns(table.schema)
+        name: [value for value in table[name].to_pylist() if value is not None] for name in metric_columns(table.schema)
     }
     return PartSummary(
         rows=len(rows),
         samples=len({row["id"] for row in rows}),
         statuses=dict(sorted(Counter(row["status"] for row in rows).items())),
         causes=_causes(rows),
-        metrics={name: (math.fsum(found), len(found)) for name, found in values.items()},
+        metrics={name: (math.fsum(numbers), len(numbers)) for name, numbers in values.items()},
         forwards=sum(row["n_forwards"] for row in rows),
         seconds=math.fsum(row["seconds"] for row in rows),
         digest=combined(row_digests(table)) if digest else None,
@@ -85,7 +85,7 @@ def _summary_of(facts: dict[str, Any]) -> PartSummary:
 
 def with_summaries(schema: pa.Schema, summaries: Iterable[PartSummary]) -> pa.Schema:
     """The schema of a file that holds several parts, one after the other."""
-    facts = json.dumps([asdict(one) for one in summaries], sort_keys=True).encode()
+    facts = json.dumps([asdict(summary) for summary in summaries], sort_keys=True).encode()
     return schema.with_metadata({**(without_summary(schema).metadata or {}), MERGED_KEY: facts})
 
 
@@ -116,8 +116,8 @@ def added_up(summaries: Iterable[PartSummary]) -> dict[str, Any]:
     sums: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for part in parts:
         statuses.update(part.statuses)
-        for name, one in part.metrics.items():
-            sums[name].append(one)
+        for name, metric in part.metrics.items():
+            sums[name].append(metric)
     digests = [bytes.fromhex(part.digest) for part in parts if part.digest]
     return {
         "shards": len(parts),
@@ -127,22 +127,22 @@ def added_up(summaries: Iterable[PartSummary]) -> dict[str, Any]:
         "causes": merged_causes(part.causes for part in parts),
         "forwards": sum(part.forwards for part in parts),
         "seconds": math.fsum(part.seconds for part in parts),
-        "metrics": {name: _mean(found) for name, found in sums.items()},
+        "metrics": {name: _mean(sum_and_count) for name, sum_and_count in sums.items()},
         "digest": combined(digests) if len(digests) == len(parts) else None,
     }
 
 
 def merged_causes(lists: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Causes of several parts as one list, the most frequent first. Texts that differ only in numbers count as one."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    causes_by_text: dict[tuple[str, str], dict[str, Any]] = {}
     for causes in lists:
         for cause in causes:
             key = cause["status"], NUMBERS.sub("#", cause["error"] or "")
-            if key in found:
-                found[key]["rows"] += cause["rows"]
+            if key in causes_by_text:
+                causes_by_text[key]["rows"] += cause["rows"]
             else:
-                found[key] = dict(cause)
-    return sorted(found.values(), key=lambda cause: (-cause["rows"], cause["status"], cause["error"] or ""))
+                causes_by_text[key] = dict(cause)
+    return sorted(causes_by_text.values(), key=lambda cause: (-cause["rows"], cause["status"], cause["error"] or ""))
 
 
 def _causes(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -204,7 +204,7 @@ class StoreReader:
             )
         height, width = self.metadata["map"]["height"], self.metadata["map"]["width"]
         if ids is None:
-            values = [_map_values(one["map"]) for one in self._tables(["map"])]
+            values = [_map_values(table["map"]) for table in self._tables(["map"])]
         else:
             wanted = [ids] if isinstance(ids, str) else list(ids)
             values = self._steadily(lambda: [self._maps_of(wanted, target)])
@@ -213,17 +213,17 @@ class StoreReader:
     def _maps_of(self, ids: Sequence[str], target: int | None) -> np.ndarray:
         places = self._places_of(ids, target)
         by_file: dict[PartFile, list[int]] = defaultdict(list)
-        for position, one in enumerate(ids):
-            by_file[places[one][0]].append(position)
-        found, order = [], []
+        for position, sample_id in enumerate(ids):
+            by_file[places[sample_id][0]].append(position)
+        arrays, order = [], []
         for file, positions in by_file.items():
             rows = [places[ids[position]][1] for position in positions]
             with open_file(self.uri, file) as opened:
-                found.append(_map_values(read_rows(opened, rows, ["map"])["map"]))
+                arrays.append(_map_values(read_rows(opened, rows, ["map"])["map"]))
             order += positions
         return (
-            np.concatenate(found)[np.argsort(order)]
-            if found
+            np.concatenate(arrays)[np.argsort(order)]
+            if arrays
             else np.empty((0, self.schema.field("map").type.list_size))
         )
 
@@ -293,37 +293,38 @@ class StoreReader:
         return names
 
     def _rows_where(self, where: str | None, ids: Sequence[str] | None) -> dict[PartFile, list[int]]:
-        found = self._ask_parts("filename, file_row_number", where, ids)
+        matches = self._ask_parts("filename, file_row_number", where, ids)
         rows: dict[PartFile, list[int]] = defaultdict(list)
-        for file, row in sorted((self._file(name), row) for name, row in found):
+        for file, row in sorted((self._file(name), row) for name, row in matches):
             rows[file].append(row)
         return rows
 
     def _places_of(self, ids: Sequence[str], target: int | None) -> dict[str, Place]:
         """Where each id's only row lies; complains about ids that cannot give exactly one map."""
-        if strange := [one for one in ids if not isinstance(one, str)]:
+        if strange := [sample_id for sample_id in ids if not isinstance(sample_id, str)]:
             raise UsageError(f"ids are strings, got {strange[0]!r}")
         wanted = pa.table({"id": pa.array(sorted(set(ids)), pa.string())})
         self._database.register("heatlas_wanted", wanted)
         with reading_parts(self.uri):
-            found = self._database.execute(
+            matches = self._database.execute(
                 f"SELECT id, filename, file_row_number, status, error FROM {STORED} SEMI JOIN heatlas_wanted USING (id) "
                 "WHERE $target IS NULL OR target = $target",
                 {"target": target},
             ).fetchall()
         self._database.unregister("heatlas_wanted")
-        places = {one: (self._file(name), row) for one, name, row, _, _ in found}
+        places = {sample_id: (self._file(name), row) for sample_id, name, row, _, _ in matches}
         self._refuse(
             "are not in this store" if target is None else f"have no row for the target {target} in this store",
-            [repr(one) for one in ids if one not in places],
+            [repr(sample_id) for sample_id in ids if sample_id not in places],
         )
         self._refuse(
-            "have no map", [f"{one!r} ({status}: {error})" for one, _, _, status, error in found if status != OK]
+            "have no map",
+            [f"{sample_id!r} ({status}: {error})" for sample_id, _, _, status, error in matches if status != OK],
         )
-        if len(found) > len(places):
+        if len(matches) > len(places):
             self._refuse(
                 "have several rows, one per target; choose one with target=CLASS, or use table(where=...)",
-                _repeated([row[0] for row in found]),
+                _repeated([row[0] for row in matches]),
             )
         return places
 
@@ -343,4 +344,4 @@ def _map_values(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _repeated(ids: Sequence[str]) -> list[str]:
-    return [repr(one) for one, count in Counter(ids).items() if count > 1]
+    return [repr(sample_id) for sample_id, count in Counter(ids).items() if count > 1]

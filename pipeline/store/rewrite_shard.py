@@ -61,10 +61,10 @@ def _changed(out: str, file: PartFile, index: int, change: Change, data: bytes, 
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {file.uri(out)}: {error}; see `heatlas verify {out}`") from error
     metadata = opened.schema_arrow.metadata
-    one = stored_summary(metadata) if file.first == file.last else None
+    own_summary = stored_summary(metadata) if file.first == file.last else None
     several = stored_summaries(metadata) or () if file.first != file.last else ()
     summaries = dict(zip(file.shards, several, strict=True)) if several else {}
-    summary = one or summaries.get(index)
+    summary = own_summary or summaries.get(index)
     origin = summary.origin if summary else None
     if wrong := foreign(origin, run, index):
         raise StorageError(f"{file.uri(out)} {wrong}; see `heatlas verify {out}`")

@@ -41,8 +41,8 @@ def row_digests(table: pa.Table) -> Iterator[bytes]:
         if features is not None:
             fields = (*fields, next(features))
         digest = hashlib.sha256()
-        for one in fields:  # lengths first, so that no byte can move from one field to the next unseen
-            digest.update(len(one).to_bytes(8, "little") + one)
+        for value in fields:  # lengths first, so that no byte can move from one field to the next unseen
+            digest.update(len(value).to_bytes(8, "little") + value)
         yield digest.digest()
 
 

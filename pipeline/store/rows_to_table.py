@@ -42,7 +42,7 @@ def build_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
     if layout.with_map:
         arrays["map"] = _map_column(maps, layout.map_shape)
     if layout.with_png:
-        arrays["map_png"] = pa.array([_png_value(one) for one in maps], _PNG_TYPE)
+        arrays["map_png"] = pa.array([_png_value(map_values) for map_values in maps], _PNG_TYPE)
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
@@ -145,10 +145,10 @@ def _checked_map(row: Row, layout: StoreLayout) -> np.ndarray | None:
 
 def _map_column(maps: Sequence[np.ndarray | None], shape: tuple[int, int]) -> pa.Array:
     flat = np.zeros((len(maps), math.prod(shape)), dtype=np.float16)
-    for place, one in enumerate(maps):
-        if one is not None:
-            flat[place] = area_average(one, shape).ravel()
-    missing = pa.array([one is None for one in maps], pa.bool_())
+    for place, values in enumerate(maps):
+        if values is not None:
+            flat[place] = area_average(values, shape).ravel()
+    missing = pa.array([values is None for values in maps], pa.bool_())
     return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), math.prod(shape), mask=missing)
 
 
@@ -171,9 +171,9 @@ def area_weights(size: int, reduced: int) -> np.ndarray:
     return overlap.clip(0, None) * reduced / size
 
 
-def _png_value(one: np.ndarray | None) -> dict[str, Any] | None:
-    if one is None:
+def _png_value(values: np.ndarray | None) -> dict[str, Any] | None:
+    if values is None:
         return None
     buffer = io.BytesIO()
-    Image.fromarray(np.rint(one.clip(0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.rint(values.clip(0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": None}

@@ -115,7 +115,7 @@ def _compare(out: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> No
                                "choose another --out, or use the heatlas that wrote it")  # fmt: skip
     if lines := differences(stored["fingerprint"], ours):
         added = (
-            "; `heatlas evaluate` adds metrics to a run" if any(one.startswith("  metrics:") for one in lines) else ""
+            "; `heatlas evaluate` adds metrics to a run" if any(line.startswith("  metrics:") for line in lines) else ""
         )
         raise RunMismatchError(f"{out} belongs to another run, which differs in\n" + "\n".join(lines) +
                                f"\nchoose another --out, or restore the stored values{added}; nothing was changed")  # fmt: skip
@@ -137,11 +137,11 @@ def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, one in value.items():
-        if isinstance(one, dict) and one:
-            yield from _flat(one, f"{prefix}{key}.")
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from _flat(item, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", one
+            yield f"{prefix}{key}", item
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

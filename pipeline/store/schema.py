@@ -156,14 +156,14 @@ class StoreLayout:
             facts["features"] = {"width": self.feature_width, "layer": "input of the layer that gives the logits"}
         if self.method_columns:
             facts[METHOD_KEY] = {
-                one.name: {"shape": list(one.shape), "meaning": one.meaning} for one in self.method_columns
+                column.name: {"shape": list(column.shape), "meaning": column.meaning} for column in self.method_columns
             }
         if self.extra:
             facts[EXTRA_KEY] = dict(self.extra)
-        found = {METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
+        metadata = {METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
         if self.with_png:  # what makes Hugging Face datasets decode the column
-            found[b"huggingface"] = json.dumps({"info": {"features": {"map_png": {"_type": "Image"}}}}).encode()
-        return found
+            metadata[b"huggingface"] = json.dumps({"info": {"features": {"map_png": {"_type": "Image"}}}}).encode()
+        return metadata
 
 
 def read_metadata(schema: pa.Schema) -> dict[str, Any]:

@@ -61,9 +61,9 @@ def connect_parts(
         with reading_parts(uris[0]):
             # a file name with * or ? in it is taken literally by DuckDB where such a file exists
             connection.read_parquet(_paths(uris), filename=True, file_row_number=True).create_view(STORED)
-            for number, one in enumerate(joined):
-                if one.uris:
-                    connection.read_parquet(_paths(one.uris)).create_view(f"heatlas_joined_{number}")
+            for number, join in enumerate(joined):
+                if join.uris:
+                    connection.read_parquet(_paths(join.uris)).create_view(f"heatlas_joined_{number}")
             connection.execute(f"CREATE VIEW {PARTS} AS {_join(columns, joined, keys)}")
             connection.execute(f"CREATE VIEW atlas AS SELECT * EXCLUDE (filename, file_row_number) FROM {PARTS}")
         on_failure.pop_all()
@@ -79,12 +79,14 @@ def _paths(uris: Sequence[str]) -> list[str]:
 def _join(columns: Sequence[str], joined: Sequence[Joined], keys: Sequence[str]) -> str:
     if not joined:
         return f"SELECT * FROM {STORED}"
-    sources = {name: f"j{number}.{quoted(name)}" if one.uris else f"NULL::DOUBLE AS {quoted(name)}"
-               for number, one in enumerate(joined) for name in one.columns}  # fmt: skip
+    sources = {name: f"j{number}.{quoted(name)}" if join.uris else f"NULL::DOUBLE AS {quoted(name)}"
+               for number, join in enumerate(joined) for name in join.columns}  # fmt: skip
     chosen = [sources.get(name, f"s.{quoted(name)}") for name in (*columns, "filename", "file_row_number")]
     using = ", ".join(map(quoted, keys))
     joins = [
-        f"LEFT JOIN heatlas_joined_{number} j{number} USING ({using})" for number, one in enumerate(joined) if one.uris
+        f"LEFT JOIN heatlas_joined_{number} j{number} USING ({using})"
+        for number, join in enumerate(joined)
+        if join.uris
     ]
     return f"SELECT {', '.join(chosen)} FROM {STORED} s {' '.join(joins)}"
 

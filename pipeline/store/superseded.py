@@ -34,7 +34,9 @@ def delete_superseded(out: str, listing: DoneShards) -> tuple[int, int]:
         if holder is None:  # cannot be: a file is superseded because another one holds its shards
             continue
         if holder not in known:
-            known[holder] = dict(zip(holder.shards, (one.digest for one in file_summaries(out, holder)), strict=True))
+            known[holder] = dict(
+                zip(holder.shards, (summary.digest for summary in file_summaries(out, holder)), strict=True)
+            )
         withdraw(file.uri(out), lambda data, file=file, there=known[holder]: moved.extend(migrate_repaired_rows(out, file, data, there)))  # fmt: skip
     return len(listing.superseded), len(set(moved))
 
@@ -64,9 +66,9 @@ def digests_of(file: PartFile, data: bytes) -> dict[int, str | None]:
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {file.path}, which a merged file supersedes: {error}; its rows are in the merged "
                            "file, so delete it and run the same command again") from error  # fmt: skip
-    one, several = stored_summary(metadata), stored_summaries(metadata)
-    found = [one] if one is not None and file.first == file.last else several or []
-    digests = [summary.digest for summary in found if summary is not None]
+    own_summary, listed = stored_summary(metadata), stored_summaries(metadata)
+    summaries = [own_summary] if own_summary is not None and file.first == file.last else listed or []
+    digests = [summary.digest for summary in summaries if summary is not None]
     return dict(
         zip(file.shards, digests if len(digests) == len(file.shards) else [None] * len(file.shards), strict=True)
     )

@@ -70,12 +70,12 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
         parts = list(
             pool.map(
                 lambda file: check_part(out, file, plan, expected_run(run)),
-                (one for one in done.files if in_plan(one, plan)),
+                (file for file in done.files if in_plan(file, plan)),
             )
         )
-    totals = {**added_up(one for part in parts for one in part.summaries), "bytes": sum(done.values())}
+    totals = {**added_up(summary for part in parts for summary in part.summaries), "bytes": sum(done.values())}
     problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts)]
-    problems += _success_problems(out, totals, whole=all(one.repair == "compact" for one in problems))
+    problems += _success_problems(out, totals, whole=all(problem.repair == "compact" for problem in problems))
     deleted = _delete(out, problems) if delete_damaged else []
     return {
         "out": out,
@@ -83,7 +83,7 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
         "shards": {"planned": len(plan), "done": len(plan.keys() & done.keys())},
         "samples": facts["samples"],
         "totals": totals,
-        "problems": [asdict(one) for one in problems],
+        "problems": [asdict(problem) for problem in problems],
         "repair": repair_lines(out, run["settings"], problems, deleted),
         "deleted": deleted,
     }
@@ -129,7 +129,7 @@ def _part_problems(
 def _usual_schema(parts: Sequence[PartCheck]) -> Any:
     """What most of the parts have."""
     schemas = [without_summary(part.schema) for part in parts if part.schema is not None]
-    texts = [one.to_string(show_schema_metadata=True, truncate_metadata=False) for one in schemas]
+    texts = [schema.to_string(show_schema_metadata=True, truncate_metadata=False) for schema in schemas]
     common = Counter(texts).most_common(1)
     return schemas[texts.index(common[0][0])] if common else None
 
@@ -140,14 +140,14 @@ def _repeated(out: str, parts: Sequence[PartCheck]) -> Iterator[Problem]:
     if all(before[1] < after[0] for before, after in itertools.pairwise(ranges)):
         return
     try:
-        found = repeated_ids(out, [part.file for part in parts], at_most=REPEATED)
+        repeated = repeated_ids(out, [part.file for part in parts], at_most=REPEATED)
     except StorageError as error:
         yield Problem("maps", f"the ids cannot be compared: {error}", "look")
         return
     shared: dict[str, dict[str, list[str]]] = {}
-    for identity, _, names in found:
+    for identity, _, names in repeated:
         for name in names if len(names) > 1 else []:
-            others = ", ".join(one.rsplit("/", 1)[-1] for one in names if one != name)
+            others = ", ".join(other.rsplit("/", 1)[-1] for other in names if other != name)
             shared.setdefault(name, {}).setdefault(others, []).append(identity)
     for name, by_others in sorted(shared.items()):
         for others, ids in by_others.items():
@@ -180,7 +180,7 @@ def _success_problems(out: str, totals: Mapping[str, Any], whole: bool) -> list[
 
 
 def _delete(out: str, problems: Sequence[Problem]) -> list[str]:
-    damaged = sorted({one.where for one in problems if one.repair == "delete"})
+    damaged = sorted({problem.where for problem in problems if problem.repair == "delete"})
     for name in [SUCCESS, *damaged] if damaged else []:
         remove(child(out, name))
     return damaged
@@ -190,21 +190,21 @@ def repair_lines(
     out: str, settings: Mapping[str, Any], problems: Sequence[Problem], deleted: Sequence[str] = ()
 ) -> list[str]:
     """The commands that repair what is wrong, in order; none if nothing is, or nothing that a command could do."""
-    repairs = {one.repair for one in problems}
+    repairs = {problem.repair for problem in problems}
     lines = [f"heatlas verify {shlex.quote(out)} --delete-damaged"] if "delete" in repairs and not deleted else []
     lines += [explain_command(settings)] if repairs & {"resume", "delete"} else []
     return [*lines, f"heatlas compact {shlex.quote(out)}"] if "compact" in repairs else lines
 
 
-def verify_text(found: Mapping[str, Any]) -> str:
+def verify_text(report: Mapping[str, Any]) -> str:
     """The outcome for people, ready to print."""
-    shards, totals = found["shards"], found["totals"]
-    what = f"{found['out']}: {counted(shards['done'], 'shard')} of {shards['planned']}, {counted(totals['rows'], 'row')} read"
-    if found["ok"]:
+    shards, totals = report["shards"], report["totals"]
+    what = f"{report['out']}: {counted(shards['done'], 'shard')} of {shards['planned']}, {counted(totals['rows'], 'row')} read"
+    if report["ok"]:
         return f"{what}; nothing is wrong\n  digest    {totals['digest']}"
-    lines = [f"{what}; {counted(len(found['problems']), 'problem')}"]
-    lines += [f"  {one['where']}: {one['text']}" for one in found["problems"]]
-    lines += [f"  deleted   {name}" for name in found["deleted"]]
-    if found["repair"]:
-        lines += ["repair with", *(f"  {line}" for line in found["repair"])]
+    lines = [f"{what}; {counted(len(report['problems']), 'problem')}"]
+    lines += [f"  {problem['where']}: {problem['text']}" for problem in report["problems"]]
+    lines += [f"  deleted   {name}" for name in report["deleted"]]
+    if report["repair"]:
+        lines += ["repair with", *(f"  {line}" for line in report["repair"])]
     return "\n".join(lines)

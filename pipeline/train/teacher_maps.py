@@ -25,7 +25,7 @@ def read_teacher(store: str, model_digest: str, ids: set[str]) -> dict[str, Teac
             f"--teacher {store} explains another model or preprocessing (digest {own[:12]}, this model has {model_digest[:12]}); give the "
             "model and --preprocess settings of that run"
         )
-    facts, found, size = reader.metadata.get("map"), {}, 0
+    facts, maps_by_id, size = reader.metadata.get("map"), {}, 0
     if not facts:
         raise UsageError(f"--teacher {store} holds no maps as numbers; explain with --store.map")
     shape = (facts["height"], facts["width"])
@@ -34,7 +34,7 @@ def read_teacher(store: str, model_digest: str, ids: set[str]) -> dict[str, Teac
         for place, (id, target) in enumerate(
             zip(batch.column("id").to_pylist(), batch.column("target").to_pylist(), strict=True)
         ):
-            if id not in ids or id in found or not maps[place].is_valid:
+            if id not in ids or id in maps_by_id or not maps[place].is_valid:
                 continue
             values = np.asarray(maps[place].values, dtype=np.float16).reshape(shape)
             size += values.nbytes
@@ -43,7 +43,9 @@ def read_teacher(store: str, model_digest: str, ids: set[str]) -> dict[str, Teac
                     f"the maps of --teacher {store} take more than {LARGEST_BYTES >> 30} GiB; train on fewer images (--sample), a student needs "
                     "thousands, not millions"
                 )
-            found[id] = TeacherMap(int(target), values)
-    if len(found) < 4:
-        raise UsageError(f"--teacher {store} has maps of {len(found)} of the images of --data; it must have at least 4")
-    return found
+            maps_by_id[id] = TeacherMap(int(target), values)
+    if len(maps_by_id) < 4:
+        raise UsageError(
+            f"--teacher {store} has maps of {len(maps_by_id)} of the images of --data; it must have at least 4"
+        )
+    return maps_by_id

@@ -193,10 +193,10 @@ def split(samples: list[Sample], holdout: float) -> tuple[list[Sample], list[Sam
 
 def teacher_identity(maps: Mapping[str, TeacherMap]) -> str:
     """Digest of the maps to imitate; empty without any."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for id, entry in sorted(maps.items()):
-        found.update(f"{id}\0{entry.target}\0".encode() + entry.map.tobytes())
-    return found.hexdigest() if maps else ""
+        digest.update(f"{id}\0{entry.target}\0".encode() + entry.map.tobytes())
+    return digest.hexdigest() if maps else ""
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:

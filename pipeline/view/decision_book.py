@@ -125,17 +125,17 @@ class DecisionBook:
         with self._lock:
             self.refresh()
             ids = list(dict.fromkeys(self._changes[max(0, since) :]))
-            found: dict[str, dict[str, Any]] = {
+            changes: dict[str, dict[str, Any]] = {
                 identity: {"id": identity, "decision": None, "new_label": None} for identity in ids
             }
             for identity in ids:
                 for decision in resolve(self._by_id[identity]).current:
-                    record = found[identity]
+                    record = changes[identity]
                     record["decision"] = (
                         f"{record['decision']} {decision.kind}" if record["decision"] else decision.kind
                     )
                     record["new_label"] = decision.label_name or record["new_label"]
-            return {"version": self.version, "changes": list(found.values())}
+            return {"version": self.version, "changes": list(changes.values())}
 
     def refresh(self) -> None:
         """Read again if another process has decided something."""

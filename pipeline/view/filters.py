@@ -122,20 +122,20 @@ def parse_filter(asked: Any, columns: Sequence[str]) -> RowFilter:
     ranges = asked.get("ranges", {})
     if not isinstance(ranges, Mapping):
         raise UsageError(f"ranges must be an object of [low, high] by column, got {ranges!r}")
-    found = RowFilter(
+    row_filter = RowFilter(
         ranges={_column(name, columns): _range(name, ends) for name, ends in ranges.items()},
         label=_integers("label", asked), prediction=_integers("prediction", asked),
         status=tuple(_list("status", asked, str)),
         **{name: _text(name, asked) for name in ("outcome", "text", "queue", "cluster", "decision", "sql")},
         targets=_text("targets", asked) or "main",
     )  # fmt: skip
-    if found.outcome and found.outcome not in OUTCOMES:
-        raise UsageError(f"outcome {found.outcome!r} is unknown; choose {', '.join(OUTCOMES)}")
-    if found.targets not in ("main", "all"):
-        raise UsageError(f"targets must be 'main' or 'all', got {found.targets!r}")
-    if found.sql:
-        _check_sql(found.sql)
-    return found
+    if row_filter.outcome and row_filter.outcome not in OUTCOMES:
+        raise UsageError(f"outcome {row_filter.outcome!r} is unknown; choose {', '.join(OUTCOMES)}")
+    if row_filter.targets not in ("main", "all"):
+        raise UsageError(f"targets must be 'main' or 'all', got {row_filter.targets!r}")
+    if row_filter.sql:
+        _check_sql(row_filter.sql)
+    return row_filter
 
 
 def _check_sql(condition: str) -> None:

@@ -108,13 +108,13 @@ class RowImages:
     def places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
         """File and row of some rows, in this order."""
         listed = ", ".join(str(int(n)) for n in numbers) or "NULL"
-        found = {
+        places_by_number = {
             row["n"]: (row["file"], row["place"])
             for row in self._table.ask(f"SELECT n, file, place FROM items WHERE n IN ({listed})")
         }
-        if missing := [n for n in numbers if n not in found]:
+        if missing := [n for n in numbers if n not in places_by_number]:
             raise SampleError("no_row", f"there is no row {missing[0]}")
-        return [found[n] for n in numbers]
+        return [places_by_number[n] for n in numbers]
 
     def _view(self, n: int) -> Image.Image:
         if self._preprocess is None:

@@ -55,8 +55,8 @@ class Selections:
         if not sort and chosen.queue:
             by, values = "(SELECT min(q.rank) FROM queued q WHERE q.queue = ? AND q.n = items.n)", (chosen.queue,)
         where = chosen.condition()
-        found = self.table.arrow(f"SELECT n FROM items WHERE {where.sql} ORDER BY {by}", [*where.values, *values])
-        order = found["n"].to_numpy().astype(np.int32)
+        numbers = self.table.arrow(f"SELECT n FROM items WHERE {where.sql} ORDER BY {by}", [*where.values, *values])
+        order = numbers["n"].to_numpy().astype(np.int32)
         with self._lock:
             self._orders[key] = order
             while len(self._orders) > KEPT:
@@ -69,13 +69,13 @@ class Selections:
             numbers = [-1]
         listed = ", ".join(str(int(n)) for n in numbers)
         names = ", ".join(f"i.{quoted(name)}" for name in dict.fromkeys((*PLAIN, *self.table.metrics)))
-        found = self.table.arrow(
+        table = self.table.arrow(
             f"SELECT {names}, i.main, i.correct, i.off_object, d.kind AS decision, d.label_name AS new_label FROM items i "
             "LEFT JOIN (SELECT id, string_agg(kind, ' ') AS kind, max(label_name) AS label_name FROM decided GROUP BY id) d "
             f"ON d.id = i.id WHERE i.n IN ({listed})"
         )
-        places = {n: place for place, n in enumerate(found["n"].to_pylist())}
-        return found.take(pa.array([places[int(n)] for n in numbers if int(n) in places], pa.int64()))
+        places = {n: place for place, n in enumerate(table["n"].to_pylist())}
+        return table.take(pa.array([places[int(n)] for n in numbers if int(n) in places], pa.int64()))
 
     def keys(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """`id` and `target` of rows.
@@ -83,12 +83,12 @@ class Selections:
         Raises:
             UsageError: If one of them is not there.
         """
-        found: list[dict[str, Any]] = []
+        keys: list[dict[str, Any]] = []
         if len(numbers):
-            found = self.table.ask("SELECT n, id, target FROM items WHERE n IN (SELECT unnest(?))", [list(numbers)])
-        if missing := set(numbers) - {row["n"] for row in found}:
+            keys = self.table.ask("SELECT n, id, target FROM items WHERE n IN (SELECT unnest(?))", [list(numbers)])
+        if missing := set(numbers) - {row["n"] for row in keys}:
             raise UsageError(f"there is no row {min(missing)}")
-        return found
+        return keys
 
     def histograms(self, chosen: RowFilter, columns: Sequence[str]) -> dict[str, list[int]]:
         """Rows by bin of each column; what its own range excludes is counted too, so that a brush can be moved.

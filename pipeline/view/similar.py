@@ -70,11 +70,11 @@ class SimilarMaps:
         return mean / max(float(mean.max()), 1e-9), len(there)
 
     def _load(self) -> None:
-        found = self._table.arrow(
+        table = self._table.arrow(
             "SELECT n FROM (SELECT n, file, place FROM items WHERE main AND status = 'ok' "
             f"ORDER BY draw LIMIT {MOST_ROWS}) ORDER BY file, place"
         )
-        numbers = found["n"].to_numpy()
+        numbers = table["n"].to_numpy()
         parts = [self._roots_of(numbers[start : start + AT_ONCE].tolist()) for start in range(0, len(numbers), AT_ONCE)]
         if any(part is None for part in parts):
             raise UsageError("this run stored no maps (its store.map is off)")

@@ -42,15 +42,15 @@ class StoredColumns:
 
     def maps(self, places: Sequence[Place], size: int) -> np.ndarray:
         """float32 `(place, size)` of the column `map`; NaN for rows without."""
-        found = np.full((len(places), size), np.nan, np.float32)
+        maps = np.full((len(places), size), np.nan, np.float32)
         with self._lock:
             for number, (file, row) in enumerate(places):
                 group, inside = self._locate(file, row)
                 column = self._group(file, group, "map")
                 if column[inside].is_valid:
                     start = (column.offset + inside) * size
-                    found[number] = column.values[start : start + size].to_numpy(zero_copy_only=False)
-        return found
+                    maps[number] = column.values[start : start + size].to_numpy(zero_copy_only=False)
+        return maps
 
     def _value(self, column: str, file: int, row: int) -> pa.Scalar:
         group, inside = self._locate(file, row)

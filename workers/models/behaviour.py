@@ -89,11 +89,11 @@ def adapt_classifier(
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(SEVERAL, preprocess.channels, *preprocess.size, generator=generator) * 2 - 1
-    one = images[:1]
-    alone, writes = _output(module, one)
+    image = images[:1]
+    alone, writes = _output(module, image)
     if alone is None:
         return module, [], ()
-    again, _ = _output(module, one)
+    again, _ = _output(module, image)
     if again is None or again.shape != alone.shape or _difference(alone, again) > SAME:
         raise ModelError(
             f"{spec} gives another output each time for the same image: something in it is random in eval mode, such as "
@@ -212,11 +212,11 @@ def refuse_blocked_gradients(module: nn.Module, layers: Sequence[str], preproces
             reached = [tensor for tensor in captured.values() if tensor.requires_grad]
             if total is None or not total.requires_grad or not captured:
                 return  # said where gradients are asked for
-            found = torch.autograd.grad(total, reached, allow_unused=True) if reached else ()
+            gradients = torch.autograd.grad(total, reached, allow_unused=True) if reached else ()
     finally:
         for handle in handles:
             handle.remove()
-    alive = {id(tensor) for tensor, gradient in zip(reached, found, strict=True) if gradient is not None}
+    alive = {id(tensor) for tensor, gradient in zip(reached, gradients, strict=True) if gradient is not None}
     if blocked := [name for name, tensor in captured.items() if id(tensor) not in alive]:
         raise ModelError(
             f"no gradient of the output of {spec} reaches {', '.join(blocked)}: a part of it runs under torch.no_grad() or is detached; "

@@ -50,10 +50,10 @@ class StoredExplainer:
         """Sha256 (hex) of what decides a map."""
         shapes = {name: list(value.shape) for name, value in sorted(self.tensors.items())}
         texts = [self.method, self.model_digest, {name: self.facts.get(name) for name in ("layers", "activation")}]
-        found = hashlib.sha256(json.dumps([texts, shapes]).encode())
+        digest = hashlib.sha256(json.dumps([texts, shapes]).encode())
         for _, value in sorted(self.tensors.items()):
-            found.update(value.cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def trained(self) -> TrainedHead:
         """The network, as the method uses it.

@@ -100,7 +100,7 @@ def python_path() -> str:
     With it a worker can import what the driver can, `--model my_module:factory` in the working directory included.
     """
     own = {Path(path).resolve() for name, path in sysconfig.get_paths().items() if name.endswith("lib")}
-    found = [Path(path or os.getcwd()).resolve() for path in sys.path]
-    added = [str(path) for path in found if path.is_dir() and not any(path.is_relative_to(root) for root in own)]
+    folders = [Path(path or os.getcwd()).resolve() for path in sys.path]
+    added = [str(path) for path in folders if path.is_dir() and not any(path.is_relative_to(root) for root in own)]
     inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     return os.pathsep.join(dict.fromkeys([*added, *inherited]))

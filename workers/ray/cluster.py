@@ -34,10 +34,10 @@ class Cluster:
         self._machines = 0
         self._looked = float("-inf")
         self._look()
-        found = self._resources.get("GPU", 0.0)
-        if device == "cuda" and not found:
+        seen = self._resources.get("GPU", 0.0)
+        if device == "cuda" and not seen:
             raise UsageError("device is 'cuda' but the cluster has no GPU; use device 'auto' or 'cpu'")
-        self.gpus = gpus if found and device != "cpu" else 0.0
+        self.gpus = gpus if seen and device != "cpu" else 0.0
         """GPUs of each worker; 0 on a cluster without."""
         self.device: Literal["cpu", "cuda"] = "cuda" if self.gpus else "cpu"
 

@@ -48,9 +48,9 @@ class Agreement:
         """Means over the images, those without a value left out; how many there were; and with how many the student was nearer."""
         if not self.values:
             return {}
-        found = {name: float(np.nanmean(values)) for name, values in self.values.items()}
+        means = {name: float(np.nanmean(values)) for name, values in self.values.items()}
         ahead = np.array(self.values["student_spearman"]) > np.array(self.values["class_mean_spearman"])
-        return {**found, "images": float(len(ahead)), "ahead_of_class_mean": float(ahead.mean())}
+        return {**means, "images": float(len(ahead)), "ahead_of_class_mean": float(ahead.mean())}
 
 
 def weighted_jaccard(first: Tensor, second: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def ready_batch(waiting: list[tuple[Sample, Future[Prepared]]], teacher: dict[st
     skipped = len(waiting) - len(ready)
     if not teacher:
         return TrainingBatch(samples, images, None, None, skipped)
-    found = [teacher[sample.id] for sample in samples]
-    maps = np.stack([entry.map for entry in found]) if found else np.zeros((0, 1, 1))
-    targets = torch.tensor([entry.target for entry in found], dtype=torch.long)
+    teacher_maps = [teacher[sample.id] for sample in samples]
+    maps = np.stack([entry.map for entry in teacher_maps]) if teacher_maps else np.zeros((0, 1, 1))
+    targets = torch.tensor([entry.target for entry in teacher_maps], dtype=torch.long)
     return TrainingBatch(samples, images, targets, torch.from_numpy(maps.astype(np.float32)), skipped)

@@ -186,7 +186,7 @@ class RankTraining:
         if not self.spec.teacher or self.rank > 0:
             return {}
         means = MeanMaps(self.spec.teacher[sample.id] for sample in self.spec.training)
-        found = Agreement()
+        agreement = Agreement()
         self.head.eval()
         with torch.no_grad():
             for batch in self._holdout_batches(every=True):
@@ -196,5 +196,5 @@ class RankTraining:
                 _, features = self.features(images)
                 student = resized(self.head.rows(features, targets).sigmoid(), (teacher.shape[1], teacher.shape[2]))
                 of_class = np.stack([means.of(int(target)) for target in targets])
-                found.add(student.cpu(), torch.from_numpy(of_class), teacher.cpu())
-        return dict(found.summary())
+                agreement.add(student.cpu(), torch.from_numpy(of_class), teacher.cpu())
+        return dict(agreement.summary())

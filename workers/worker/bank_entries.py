@@ -65,7 +65,7 @@ def fill_bank(
     def inputs() -> Iterator[tuple[Tensor, Tensor]]:
         for ready in decoded(batches, reader, model, skipped):
             sent["images"] += len(ready)
-            images = torch.stack([one.image for _, one in ready]).to(device)
+            images = torch.stack([prepared.image for _, prepared in ready]).to(device)
             yield images, torch.tensor([sample.label for sample, _ in ready])
 
     try:
@@ -102,9 +102,9 @@ def decoded(
 def finished(waiting: Sequence[tuple[Sample, Future[Prepared]]], skipped: Skipped) -> list[tuple[Sample, Prepared]]:
     """What could be decoded; the rest is noted."""
     ready = []
-    for sample, one in waiting:
+    for sample, decoding in waiting:
         try:
-            ready.append((sample, one.result()))
+            ready.append((sample, decoding.result()))
         except SampleError as error:
             skipped.note(sample, error)
     return ready

@@ -178,34 +178,34 @@ class ShardAttempt:
 
     def _settle_targets(self, position: int) -> bool:
         """Find out which classes are to be explained; False if there are none, and the image has its row."""
-        one, sample = self._in_flight[position], self.samples[position]
-        if one.targets is not None:
+        state, sample = self._in_flight[position], self.samples[position]
+        if state.targets is not None:
             return True
-        if one.prepared.given is not None:
-            one.targets = tuple(given.target for given in one.prepared.given)
+        if state.prepared.given is not None:
+            state.targets = tuple(given.target for given in state.prepared.given)
             return True
-        one.overview = one.overview or self.engine.overview(one.prepared.image, sample.label)
+        state.overview = state.overview or self.engine.overview(state.prepared.image, sample.label)
         seen = None
         if self.target.asks_model:
-            seen, one.asked = one.overview.ranking, 1
+            seen, state.asked = state.overview.ranking, 1
         try:
-            one.targets = targets_of(self.target, sample, seen, self.engine.num_classes)
+            state.targets = targets_of(self.target, sample, seen, self.engine.num_classes)
         except SampleError as error:
             row = self._failed(position, error.status, error.text)
-            row.n_forwards = one.asked
+            row.n_forwards = state.asked
             row.prediction = None if seen is None else int(seen.argmax())
             self._settle(position, [row])
             return False
         return True
 
     def _push(self, position: int, place: int) -> Sequence[Explained]:
-        one, sample = self._in_flight[position], self.samples[position]
-        targets, given = one.targets or (), one.prepared.given
+        state, sample = self._in_flight[position], self.samples[position]
+        targets, given = state.targets or (), state.prepared.given
         return self.engine.session.push(
             position + place * len(self.samples),
-            one.prepared.image,
+            state.prepared.image,
             target=targets[place],
-            truth=one.prepared.truth,
+            truth=state.prepared.truth,
             label=sample.label,
             sample_seed=seed_of(sample.id),
             given=None if given is None else given[place],
@@ -225,12 +225,12 @@ class ShardAttempt:
 
     def _alone(self, position: int) -> None:
         """Explain one image with nothing else in flight, target by target, with less and less memory if need be."""
-        while (one := self._in_flight.get(position)) is not None:
-            before = one.left, one.targets
+        while (state := self._in_flight.get(position)) is not None:
+            before = state.left, state.targets
             failure = self._try(lambda: self._next_target(position))
             if failure is not None and not failure.again:
                 self._give_up(position, failure)
-            elif failure is None and position in self._in_flight and before == (one.left, one.targets):
+            elif failure is None and position in self._in_flight and before == (state.left, state.targets):
                 return  # the engine lost it, which `rows` tells
 
     def _next_target(self, position: int) -> None:
@@ -240,13 +240,13 @@ class ShardAttempt:
 
     def _give_up(self, position: int, failure: Failure) -> None:
         """An error row for the target that was being explained, or for the image where it has none yet."""
-        one = self._in_flight[position]
+        state = self._in_flight[position]
         row = self._failed(position, failure.status, failure.text)
-        place = next(iter(one.left), None)
-        row.n_forwards = 0 if place else one.asked
+        place = next(iter(state.left), None)
+        row.n_forwards = 0 if place else state.asked
         if place is None:
             return self._settle(position, [row])
-        row.target = (one.targets or ())[place]
+        row.target = (state.targets or ())[place]
         return self._add(position, place, row)
 
     def _try(self, call: Callable[[], None]) -> Failure | None:
@@ -268,17 +268,17 @@ class ShardAttempt:
     def _finish(self) -> None:
         self._collect(self.engine.session.finish())
 
-    def _collect(self, found: Sequence[Explained]) -> None:
-        for one in found:
-            place, position = divmod(one.key, len(self.samples))
-            self._add(position, place, self._explained(position, one, place))
+    def _collect(self, explanations: Sequence[Explained]) -> None:
+        for explained in explanations:
+            place, position = divmod(explained.key, len(self.samples))
+            self._add(position, place, self._explained(position, explained, place))
 
     def _add(self, position: int, place: int, row: Row) -> None:
         """Note the row of one target; with the last of them the image is finished."""
-        one = self._in_flight[position]
-        one.rows[place] = row
-        if not one.left:
-            self._settle(position, [one.rows[number] for number in sorted(one.rows)])
+        state = self._in_flight[position]
+        state.rows[place] = row
+        if not state.left:
+            self._settle(position, [state.rows[number] for number in sorted(state.rows)])
 
     def _settle(self, position: int, rows: list[Row]) -> None:
         self._rows[position] = rows
@@ -289,27 +289,27 @@ class ShardAttempt:
         row = Row(self.samples[position], status, error, device=self.engine.device, precision=self.engine.precision)
         return row if (work := self._in_flight.get(position)) is None else _described(row, work)
 
-    def _explained(self, position: int, one: Explained, place: int) -> Row:
+    def _explained(self, position: int, explained: Explained, place: int) -> Row:
         work = self._in_flight[position]
         row = Row(
             sample=self.samples[position],
-            status=one.status,
-            error=one.error,
-            prediction=one.prediction,
-            target=one.target,
-            score=one.confidence,
-            logit=one.logit,
-            map=None if one.map is None else one.map.numpy(),
-            metrics=dict(one.metrics),
-            mask_counts=one.mask_counts,
-            n_forwards=one.n_forwards + (work.asked if place == 0 else 0),
-            n_backwards=one.n_backwards,
-            extras={name: extra.numpy() for name, extra in one.extras.items()},
-            surrogate_error=one.surrogate_error,
-            seconds=one.seconds,
+            status=explained.status,
+            error=explained.error,
+            prediction=explained.prediction,
+            target=explained.target,
+            score=explained.confidence,
+            logit=explained.logit,
+            map=None if explained.map is None else explained.map.numpy(),
+            metrics=dict(explained.metrics),
+            mask_counts=explained.mask_counts,
+            n_forwards=explained.n_forwards + (work.asked if place == 0 else 0),
+            n_backwards=explained.n_backwards,
+            extras={name: extra.numpy() for name, extra in explained.extras.items()},
+            surrogate_error=explained.surrogate_error,
+            seconds=explained.seconds,
             device=self.engine.device,
             precision=self.engine.precision,
-            chance=one.chance,
+            chance=explained.chance,
         )
         return _described(row, work)
 

@@ -317,16 +317,16 @@ def _synset_reading(labels: Sequence[str], known: Sequence[str], num_classes: in
 
 def _distinct(readings: Iterable[LabelReading]) -> list[LabelReading]:
     """Readings that come to the same become one."""
-    found: dict[Indices, LabelReading] = {}
+    readings_by_indices: dict[Indices, LabelReading] = {}
     for reading in readings:
-        if (same := found.get(reading.indices)) is None:
-            found[reading.indices] = reading
+        if (same := readings_by_indices.get(reading.indices)) is None:
+            readings_by_indices[reading.indices] = reading
         else:
-            found[reading.indices] = replace(
+            readings_by_indices[reading.indices] = replace(
                 same, names=same.names + reading.names, flags=same.flags + reading.flags,
                 class_names=same.class_names or reading.class_names, customary=same.customary or reading.customary,
             )  # fmt: skip
-    return list(found.values())
+    return list(readings_by_indices.values())
 
 
 def _right(reading: LabelReading, answers: Predicted) -> np.ndarray:
