@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .engine.layers.block_plan import BlockLayer, BlockPlan
     from .engine.layers.blocks import block_layers
     from .engine.methods.agf import AGF
+    from .engine.methods.bee import BEE
+    from .engine.methods.bee_select import BEESelect
     from .engine.methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
     from .engine.methods.consensus import Consensus
     from .engine.methods.daam import DAAM
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AGF",
+    "BEE",
     "DAAM",
     "RISE",
     "SISE",
@@ -48,6 +51,7 @@ __all__ = [
     "UCAG",
     "AdaSISE",
     "Atlas",
+    "BEESelect",
     "BlockLayer",
     "BlockPlan",
     "Consensus",
@@ -75,6 +79,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BEESelect": ("engine.methods.bee_select", "BEESelect"),
+    "BEE": ("engine.methods.bee", "BEE"),
     "TTAME": ("engine.methods.ttame", "TTAME"),
     "LaFAM": ("engine.methods.lafam", "LaFAM"),
     "AGF": ("engine.methods.agf", "AGF"),

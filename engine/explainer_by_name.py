@@ -8,6 +8,8 @@ from torch import nn
 
 from .explainer import Explainer
 from .methods.agf import AGF
+from .methods.bee import BEE
+from .methods.bee_select import BEESelect
 from .methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
 from .methods.consensus import Consensus
 from .methods.daam import DAAM
@@ -56,6 +58,10 @@ def explainer(name: Literal["consensus"], model: nn.Module, **options: Any) -> C
 def explainer(name: Literal["agf"], model: nn.Module, **options: Any) -> AGF: ...
 @overload
 def explainer(name: Literal["lafam"], model: nn.Module, **options: Any) -> LaFAM: ...
+@overload
+def explainer(name: Literal["bee"], model: nn.Module, **options: Any) -> BEE: ...
+@overload
+def explainer(name: Literal["bee_select"], model: nn.Module, **options: Any) -> BEESelect: ...
 @overload
 def explainer(name: Literal["ttame"], model: nn.Module, **options: Any) -> TTAME: ...
 @overload

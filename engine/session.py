@@ -22,6 +22,7 @@ from .explanation import Explanation
 from .layers.eval_mode import untouched
 from .metrics import Subject, rank_pixels
 from .metrics.chance_maps import CHANCE_MAPS, chance_metrics
+from .metrics.choosing_metric import refuse_choosing_metric
 from .metrics.evaluate import Measurement, MetricSet, ProbeJob, measure, probe_jobs
 from .metrics.sanity import SANITY
 from .metrics.sanity_check import RandomModel, SanityCheck
@@ -65,7 +66,7 @@ class ExplainSession:
         sanity_below: Images whose own seed is less are explained once more with randomised weights (`random_model_spearman`).
 
     Raises:
-        SettingsError: When a metric is unknown or the seed is negative.
+        SettingsError: When a metric is unknown or is the one that the method chooses its maps by, or the seed is negative.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class ExplainSession:
             raise SettingsError(f"seed must be at least 0, got {seed}")
         self.seed = seed
         self.metrics = MetricSet.of(metrics)
+        declared = explainer.declared
+        refuse_choosing_metric(declared.name, declared.selected_by(explainer), metrics)
         self.explainer = explainer
         self._keeping = explainer.keeping(explainer.keep_layers or self.metrics.layers)
         self._chance_metrics = MetricSet(chance_metrics(self.metrics.metrics))

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from heatlas.engine.methods.cams import CAMS
 from heatlas.engine.methods.protocol import Method
 from heatlas.engine.methods.registry import built_in, find_method
+from heatlas.pipeline.cli.method_table import STATUSES
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "methods.md"
@@ -37,7 +38,7 @@ runs, which `heatlas compare` compares. A model that a method cannot explain is 
     found.maps, found.statuses, found.extras, found.n_forwards
 
 Passes are forwards (F) and backwards (B) of the model per image and class with default settings, K the number of masks. Methods
-whose own passes do not show the logits of the image (`integrated_gradients`, `ucag`, `fovex`, `consensus`) take one more forward, which finds the predicted class. `n_forwards` and `n_backwards` in the store
+whose own passes do not show the logits of the image (`integrated_gradients`, `ucag`, `fovex`, `consensus`, `bee_select`) take one more forward, which finds the predicted class. `n_forwards` and `n_backwards` in the store
 count all passes of a row, its metrics included.
 """
 PASSES = {
@@ -115,7 +116,9 @@ def section(method: Method) -> str:
     told = inspect.getdoc(importlib.import_module(method.explainer.__module__))
     if method.name in CAMS:
         told = "\n\n".join(filter(None, (inspect.getdoc(method.explainer), inspect.getdoc(CAMS[method.name].weigh))))
-    facts = [f"Source: {method.source}."]
+    facts = [f"Source: {method.source} ({STATUSES[method.status]})."]
+    if method.completed:
+        facts.append(f"Ours: {method.completed}.")
     if method.stochastic:
         facts.append("Draws from the run's seed and the image's id.")
     text = f"## {method.name}\n\n{method.summary[:1].upper()}{method.summary[1:]}. {' '.join(facts)}"

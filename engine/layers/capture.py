@@ -48,6 +48,41 @@ def capture_layers(
         return logits_of(output), kept.activations()
 
 
+def logits_with_layer(
+    model: nn.Module,
+    plan: BlockPlan,
+    images: Float[Tensor, "batch channel height width"],
+    values: Float[Tensor, "row channel h w"],
+) -> Float[Tensor, "row class ..."]:
+    """Run the model on images and go on with `values` in the place of the output of the plan's only layer.
+
+    There may be several rows for each image, one image's after another's: what lies behind the layer runs for each of them, what lies
+    before it once for an image, unless the user named the layer, which other paths may then pass by. Gradients flow from the logits to
+    `values`.
+
+    Raises:
+        ModelError: If the layer is not in the model or did not run, or what lies behind it does not give one row for each of `values`.
+    """
+    placed = _Placed(plan, values)
+    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+        images = images.clone() if images.is_inference() else images
+        if plan.how == "named":
+            images = images.repeat_interleave(len(values) // len(images), dim=0)
+        if all(_call(name, model) for name in plan.names):
+            with _hooked(model, placed):
+                output = model(images)
+        else:
+            output = _KeepingRun(model, _trace_with(plan, model), placed).run(images)
+        placed.activations()
+        logits = logits_of(output)
+    if len(logits) != len(values):
+        raise ModelError(
+            f"{len(values)} values of layer {plan.names[0]} give {len(logits)} rows of logits: what lies behind it counts its images "
+            "before it; name a later layer"
+        )
+    return logits
+
+
 class _Kept:
     """The activations on their way out; what is kept and what flows on share no storage."""
 
@@ -75,6 +110,18 @@ class _Kept:
                 f"layers {', '.join(missing)} did not run; make a new plan with block_layers for these images"
             )
         return [self.values[name] for name in self.plan.names]
+
+
+class _Placed(_Kept):
+    """Puts values in the place of a layer's output."""
+
+    def __init__(self, plan: BlockPlan, given: Tensor):
+        super().__init__(plan, is_cut=False)
+        self.given = given
+
+    def keep(self, layer: BlockLayer, value: Tensor) -> Tensor:
+        self.values[layer.name] = self.given
+        return self.given.movedim(1, layer.channel_axis)
 
 
 class _KeepingRun(TracedRun):

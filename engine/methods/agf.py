@@ -28,6 +28,8 @@ COST = Cost(forwards=2, backwards=1)
     name="agf",
     summary="signed evidence pixel by pixel, carried from the class to the image",
     source="Gur et al., AAAI 2021, as its code has it",
+    status="code",
+    completed="normalised by absolute maxima, each image's own",
     architecture="cnn",
     cost=lambda settings: COST,
     gradients=True,

@@ -62,6 +62,7 @@ def cost(settings: Any) -> Cost | None:
     name="consensus",
     summary="mean rank of several methods' maps, and how much they disagree",
     source="rank average; no paper",
+    status="ours",
     architecture="cnn",
     cost=cost,
     gradients=True,

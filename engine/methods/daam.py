@@ -36,6 +36,8 @@ COST = Cost(forwards=1, backwards=1)
     name="daam",
     summary="what every patch gives to the class token, block by block, added up",
     source="Liao et al., arXiv 2503.14640, eqs. 7-12",
+    status="code",
+    completed="blocks checked to be what the module puts out; a batch is its images",
     architecture="vit",
     cost=lambda settings: COST,
     gradients=True,

@@ -38,6 +38,8 @@ def cost(settings: Any) -> Cost:
     name="fovex",
     summary="where a fovea must look for the model to see the target, and in which order",
     source="Panda et al., IJCV 2025, as in its released code with the place that was measured",
+    status="code",
+    completed="keeps the position that was measured",
     architecture="any",
     cost=cost,
     gradients=True,

@@ -58,10 +58,16 @@ class LayerGradients:
         self, images: Float[torch.Tensor, "batch channel height width"]
     ) -> Float[torch.Tensor, "batch channel h w"]:
         """The last layer's maps alone: one forward pass, no gradients; float32 at least."""
+        return self.values(images)[1][-1]
+
+    def values(
+        self, images: Float[torch.Tensor, "batch channel height width"]
+    ) -> tuple[Float[torch.Tensor, "batch class"], list[Float[torch.Tensor, "batch _channel _h _w"]]]:
+        """The logits and every layer's maps: one forward pass, no gradients; float32 at least."""
         from ..layers.capture import capture_layers
 
-        with torch.no_grad():
-            return wide(capture_layers(self.model, self.plan(images), images)[1][-1])
+        logits, activations = capture_layers(self.model, self.plan(images), images)
+        return wide(logits.detach()), [wide(maps.detach()) for maps in activations]
 
     def __call__(
         self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]

@@ -25,6 +25,9 @@ from ...errors import SettingsError
 from ..explainer import Explainer
 
 Architecture = Literal["cnn", "vit", "any"]
+SourceStatus = Literal["published", "code", "partial", "ours"]
+"""published: the paper's formulas; code: as the authors' code has it; partial: public text leaves gaps, which heatlas fills; ours:
+heatlas's own."""
 Class = TypeVar("Class", bound=type[Explainer])
 HELP = "help"
 
@@ -68,6 +71,14 @@ class Method:
     """It can explain a model that gives every pixel its class."""
     trained: bool = False
     """It needs an explainer that `heatlas train` made."""
+    status: SourceStatus = "published"
+    """How much of the method's definition public text gives."""
+    completed: str = ""
+    """What heatlas adds to or changes in its source, in a few words; nothing where it is as published."""
+    files: tuple[str, ...] = ()
+    """Settings that name a file on every machine that explains; what it holds belongs to the run's fingerprint."""
+    selected_by: Callable[[Any], str | None] = lambda settings: None
+    """The metric by which a map is chosen among several under the settings: it cannot evaluate that map any more."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """Names of further columns with what they hold."""
     images: int = 8

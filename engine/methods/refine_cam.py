@@ -28,6 +28,8 @@ from .protocol import method, require, require_one_of, setting
     name="refine_cam",
     summary="several layers' CAMs multiplied: as fine as the low layers, as selective as the last",
     source="Domeniconi et al., ICPR 2026, arXiv 2605.14641, as its author put it into pytorch-grad-cam",
+    status="code",
+    completed="which layers where the user names none",
     architecture="cnn",
     cost=lambda settings: COST,
     gradients=True,

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     name="ttame",
     summary="a trained attention head: one forward pass, for any class; needs heatlas train",
     source="Ntrougkas et al., IEEE Access 2024",
+    status="code",
+    completed="variation as a mean; student of a teacher's maps; shared weights for rare classes",
     architecture="any",
     cost=lambda settings: Cost(1),
     trained=True,

@@ -90,6 +90,8 @@ def cost(settings: Any) -> Cost:
     name="ucag",
     summary="a CAM of 36 enlarged crops, each counted by the confidence that it leaves; for small objects",
     source="Hong et al., AAAI 2023, as in its released code",
+    status="code",
+    completed="count_offset, and sides other than 224 without stretching by hand",
     architecture="cnn",
     cost=cost,
     gradients=True,

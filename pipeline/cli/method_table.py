@@ -19,6 +19,13 @@ from .help_text import MOST_COLUMNS, two_columns
 from .settings_flags import default_text
 
 ARCHITECTURES = {"cnn": "CNN", "vit": "ViT", "any": "any"}
+STATUSES = {
+    "published": "defined by the paper",
+    "code": "as the authors' code has it",
+    "partial": "public text leaves gaps, which heatlas fills",
+    "ours": "heatlas's own",
+}
+"""What `status` says of a method's source."""
 
 LEGEND = (
     "passes: forwards (F) and backwards (B) of the model per image and class, with default settings; per image: as many as it has masks. "
@@ -64,6 +71,8 @@ def method_text(record: Mapping[str, Any]) -> str:
         ("passes", passes(record["cost"])),
         ("needs", ", ".join(record["needs"]) or "nothing but the model"),
         ("source", record["source"]),
+        ("status", STATUSES[record["status"]]),
+        *([("ours", record["completed"])] if record["completed"] else []),
     ]
     prefix = f"{record['name']}."
     options = [
@@ -92,6 +101,8 @@ def declaration(method: Method) -> dict[str, Any]:
     return {
         "summary": method.summary,
         "source": method.source,
+        "status": method.status,
+        "completed": method.completed,
         "architecture": method.architecture,
         "needs": [need for need in ("gradients",) if getattr(method, need)],
         "cost": None if cost is None else {"forwards": cost.forwards, "backwards": cost.backwards},

@@ -18,7 +18,7 @@ from ...workers.worker.build import build_engine
 from ..explain.dispatch import work_through
 from ..explain.explain import refuse_undone
 from ..explain.fingerprint import metric_facts
-from ..explain.prepare import PreparedRun, prepare_run
+from ..explain.prepare import PreparedRun, prepare_run, refuse_chosen_by
 from ..settings.run import Settings
 from ..shards import samples_of
 from ..storage.atomic_write import remove, sweep_temporaries
@@ -66,6 +66,7 @@ def evaluate_store(
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
     wanted = wanted_metrics(asked, run["fingerprint"]["metrics"], list_evaluations(out))
     settings = evaluation_settings(out, run, how)
+    refuse_chosen_by(settings, wanted.new)
     for names, why in notes(wanted).items():
         say(f"note: {names}: {why}")
     outcomes = carry_out(run, wanted, settings)

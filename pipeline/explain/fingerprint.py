@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -137,10 +138,19 @@ def explainer_facts(model: LoadedModel) -> dict[str, Any]:
     return {"explainer": {"digest": stored.digest(), "image_digest": stored.image_digest, **facts}}
 
 
+def file_digest(path: str) -> str:
+    """Sha256 (hex) of a file that a method reads, so that another content is another run wherever it lies."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def method_identity(settings: Settings) -> dict[str, Any]:
     """The chosen method's settings. SISE's layers stand with the model, and what it learnt to do later only where it does it."""
     chosen = chosen_settings(settings)
     identity = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(chosen).items()}
+    for name in find_method(settings.method).files:
+        if identity[name] is not None:
+            identity[name] = f"sha256:{file_digest(identity[name])}"
     if settings.method != "sise":
         return identity
     plain = asdict(type(chosen)())

@@ -14,6 +14,7 @@ from torch import nn
 from ...engine.method_fit import check_fit
 from ...engine.methods.registry import find_method
 from ...engine.metrics import spelt_out
+from ...engine.metrics.choosing_metric import refuse_choosing_metric
 from ...engine.metrics.evaluate import find_metric
 from ...engine.scoring.confidence import CONFIDENCES
 from ...engine.scoring.scoring_options import Scoring
@@ -123,6 +124,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
         UsageError: Naming what is wrong.
     """
     metrics = [find_metric(name).name for name in spelt_out(settings.metrics)]
+    refuse_chosen_by(settings, metrics)
     refuse_out_among_images(settings)
     refuse_private_memory(settings)
     refuse_missing_gpu(settings)
@@ -193,6 +195,16 @@ def prepare_run(settings: Settings) -> PreparedRun:
         labels=labels,
         model=replace(model, module=nn.Identity()),
     )
+
+
+def refuse_chosen_by(settings: Settings, metrics: Sequence[str]) -> None:
+    """Refuse a metric by which the method chooses its maps.
+
+    Raises:
+        SettingsError: Naming the metric.
+    """
+    selected_by = find_method(settings.method).selected_by(chosen_settings(settings))
+    refuse_choosing_metric(settings.method, selected_by, metrics)
 
 
 def check_explainer(settings: Settings, model: LoadedModel) -> None:

@@ -21,6 +21,8 @@ SHORT = {
     "rise": ("--rise.masks", "40"),
     "integrated_gradients": ("--integrated-gradients.steps", "4"),
     "occlusion": ("--occlusion.positions", "4"),
+    "bee": ("--bee.steps", "3", "--bee.draws", "1"),
+    "bee_select": ("--bee-select.steps", "3", "--bee-select.draws", "2"),
     "fovex": ("--fovex.fixations", "2", "--fovex.steps", "3"),
     "consensus": ("--consensus.of", "grad_cam,layer_cam"),
 }
@@ -175,7 +177,7 @@ def test_settings_of_another_method_are_named_as_without_effect(
 def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
     assert main(["methods", "--names"]) == 0
     assert capsys.readouterr().out.split() == [
-        "sise", "ada_sise", "agf", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "fovex", "integrated_gradients",
+        "sise", "ada_sise", "agf", "bee", "bee_select", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "fovex", "integrated_gradients",
         "lafam", "occlusion", "refine_cam", "rise", "score_cam", "ttame", "ucag",
     ]  # fmt: skip
     assert main(["methods", "--json"]) == 0
