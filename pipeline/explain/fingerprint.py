@@ -147,7 +147,9 @@ def file_digest(path: str) -> str:
 def method_identity(settings: Settings) -> dict[str, Any]:
     """The chosen method's settings. SISE's layers stand with the model, and what it learnt to do later only where it does it."""
     chosen = chosen_settings(settings)
-    identity = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(chosen).items()}
+    identity: dict[str, Any] = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(chosen).items()
+    }
     for name in find_method(settings.method).files:
         if identity[name] is not None:
             identity[name] = f"sha256:{file_digest(identity[name])}"
