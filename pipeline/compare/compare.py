@@ -13,8 +13,8 @@ from ...errors import UsageError
 from ..statistics.bootstrap import LEVEL, RESAMPLES, BucketSums, buckets_of, check_bootstrap
 from ..statistics.metric_summary import real
 from ..statistics.paired_tests import common_metrics, favoured, holm, row_of
+from ..store.identity import differences
 from ..store.reader import StoreReader, open_store
-from ..store.run_file import differences
 from .movement import Movement, measure_movement
 from .pairs import Pairs, Side, fine, paired
 from .predictions import Predictions, compare_predictions

@@ -27,9 +27,10 @@ from ..store.committed_shards import done_shards, read_part, row_totals
 from ..store.evaluation_status import evaluation_record
 from ..store.evaluations import Evaluation, claim_evaluation, list_evaluations
 from ..store.footer_reader import part_summaries
+from ..store.identity import differences
 from ..store.part_names import SUCCESS
 from ..store.require_full_maps import refuse_reduced_maps
-from ..store.run_file import differences, read_run
+from ..store.run_file import read_run
 from ..store.success_file import read_success, write_success
 from ..terminal_log import say
 from ..text import counted
@@ -127,6 +128,9 @@ def prepared_as(run: Mapping[str, Any], settings: Settings) -> PreparedRun:
             f"{error}; metrics need the images of the run, so call from the folder where it was started"
         ) from None
     stored, ours = essence(run["fingerprint"]), essence(prepared.fingerprint)
+    ours["model"] = {
+        name: value for name, value in ours["model"].items() if name in stored["model"]
+    }  # older runs say less
     if lines := differences(stored, ours):
         raise RunMismatchError(
             f"the maps of {settings.out} were made from something else than there is now:\n"

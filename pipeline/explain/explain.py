@@ -16,13 +16,12 @@ from ...statuses import OK
 from ...workers.run_totals import RunTotals
 from ..settings.load import load_settings
 from ..settings.options import RunOptions
-from ..settings.run import Settings, describe
+from ..settings.run import Settings
 from ..storage.atomic_write import remove
 from ..storage.location import child
 from ..store.committed_shards import row_totals
 from ..store.completeness import check_complete
 from ..store.part_names import SUCCESS
-from ..store.run_file import claim_run
 from ..store.status import run_status
 from ..store.success_file import write_success
 from ..terminal_log import say
@@ -76,8 +75,7 @@ def explain_dataset(
 def explain_settings(settings: Settings) -> RunResult:
     """As `explain_dataset`, with resolved settings."""
     begun = time.monotonic()
-    run = prepare_run(settings)
-    claim_run(settings.out, run.fingerprint, describe(settings))
+    run = prepare_run(settings).claimed()
     todo = run.undone()
     outcome = RunTotals()
     if todo:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from torch import nn
 
 from ...engine.method_fit import Fit
 from ...engine.methods.registry import find_method
 from ...engine.metrics import METRICS
 from ...engine.metrics.chance_maps import chance_metrics
 from ...engine.metrics.sanity import SANITY, SANITY_METRIC
+from ...workers.models.behaviour import AdaptedModel
 from ...workers.models.load import LoadedModel
+from ...workers.models.model_facts import model_facts, names_digest
 from ...workers.samples import Shard
 from ..settings.methods import chosen_settings
 from ..settings.run import Settings
 from ..shards import cut, plan_digest
 from ..sources.listing.check import listing_digest
+from ..store.identity import SCHEMA_FACT, require_listed, schema_digest
 from ..store.run_file import versions
 from ..store.schema import MethodColumn, StoreLayout
 
@@ -36,21 +38,16 @@ def run_fingerprint(
     data_root: str | None = None,
     score: str = "softmax",
     class_names: Sequence[str] | None = None,
+    layout: StoreLayout | None = None,
 ) -> dict[str, Any]:
-    """Everything that changes a row. Not in it: how many workers there are and where they run, patience, and `out`."""
+    """Everything that changes a row: what `IDENTITY` lists. Not in it: how many workers there are and where they run, patience, and `out`."""
     samples = listing_digest(listing)
     plan = {"samples": len(listing), "shards": len(shards), "listing": samples, "digest": plan_digest(samples, shards)}
     if shards != cut(len(listing), len(shards)):
         plan["sizes"] = list(map(len, shards))
-    return {
+    fingerprint = {
         "plan": plan,
-        "model": {
-            "digest": model.digest,
-            **({"bank": model.bank_digest} if model.bank_digest else {}),
-            **({"explainer": model.explainer.digest()} if model.explainer else {}),
-            **({"layers": list(fit.blocks.names)} if fit.blocks else {}),
-        },
-        "classes": {"number": model.num_classes, "names": names_digest(class_names)},
+        **nested(model_facts(model)),
         "preprocess": asdict(model.preprocess),
         "method": settings.method,
         settings.method: method_identity(settings),
@@ -67,12 +64,23 @@ def run_fingerprint(
         **({"data_root": data_root} if data_root else {}),
         **{name: True for name in ("fold_bn", "compile") if getattr(settings, name)},
         **({"score": score} if score != "softmax" else {}),
+        **({SCHEMA_FACT: schema_digest(layout.schema())} if layout else {}),
     }
+    fingerprint["model"] |= {"layers": list(fit.blocks.names)} if fit.blocks else {}
+    fingerprint["model"] |= {"source": model.source} if model.source else {}
+    fingerprint["classes"]["names"] = names_digest(class_names)
+    require_listed(fingerprint)
+    return fingerprint
 
 
-def names_digest(names: Sequence[str] | None) -> str | None:
-    """Sha256 (hex) of class names in their order; None where the classes have no names."""
-    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest() if names else None
+def nested(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with dotted keys as a mapping of mappings; what does not apply is left out."""
+    groups: dict[str, Any] = {}
+    for key, value in facts.items():
+        group, _, name = key.partition(".")
+        if value is not None:
+            groups.setdefault(group, {})[name] = value
+    return groups
 
 
 def store_layout(
@@ -83,17 +91,18 @@ def store_layout(
     class_names: Sequence[str] | None,
     score: str = "softmax",
     extra: tuple[tuple[str, str], ...] = (),
-    labels: str = "",
     feature_width: int | None = None,
 ) -> StoreLayout:
-    """The files' columns, and metadata by which they can be understood without this program."""
+    """The files' columns, and metadata by which they can be understood without this program.
+
+    What is in it follows from the fingerprint, so no path: the same weights may lie elsewhere tomorrow, and parts are compared by it.
+    """
     provenance = {
-        "model": settings.model,
+        "model": architecture(model.module),
         "model_digest": model.digest,
-        **({"labels": labels} if labels else {}),
-        **({"bank": settings.bank, "bank_digest": model.bank_digest} if settings.bank else {}),
+        **({"bank_digest": model.bank_digest} if settings.bank else {}),
         **explainer_facts(model),
-        **({"layers": [asdict(layer) for layer in fit.blocks], "layers_found": fit.blocks.how} if fit.blocks else {}),
+        **({"layers": [asdict(layer) for layer in fit.blocks]} if fit.blocks else {}),
         "preprocess": asdict(model.preprocess),
         "settings": {
             **method_identity(settings),
@@ -127,6 +136,12 @@ def store_layout(
             "provenance": provenance,
         },
     )
+
+
+def architecture(module: nn.Module) -> str:
+    """The name of a model's class."""
+    inner = getattr(module, "model", None) if isinstance(module, AdaptedModel) else module
+    return type(inner).__name__
 
 
 def explainer_facts(model: LoadedModel) -> dict[str, Any]:

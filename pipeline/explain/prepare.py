@@ -29,7 +29,7 @@ from ...workers.targets import TargetRule
 from ...workers.worker.spec import WorkerSpec
 from ..run_samples import chosen_samples, shards_of, stored_extra
 from ..settings.methods import chosen_settings, without_effect
-from ..settings.run import Settings
+from ..settings.run import Settings, describe
 from ..shards import samples_of
 from ..sources.listing.detection import item_source, place_named
 from ..sources.listing.labels import ResolvedLabels, resolve_labels
@@ -39,9 +39,10 @@ from ..sources.reading.reader import FsspecReader
 from ..storage.location import locate
 from ..store.committed_shards import done_shards
 from ..store.footer_reader import part_summaries
+from ..store.identity import facts_for_workers
 from ..store.parquet_sink import ParquetSink
 from ..store.part_origin import run_identity
-from ..store.run_file import stored_fingerprint
+from ..store.run_file import claim_run, stored_fingerprint
 from ..terminal_log import say
 from ..text import counted
 from .device import refuse_missing_gpu
@@ -64,10 +65,28 @@ class PreparedRun:
     spec: WorkerSpec
     reader: FsspecReader
     sink: ParquetSink
+    remarks: dict[str, str]
+    """How labels were read and layers were found."""
     layer_count: int
     labels: ResolvedLabels
     model: LoadedModel
     """Without its module, which belongs to the workers."""
+
+    def claimed(self) -> PreparedRun:
+        """Make the directory this run's, or find that it is; from then on parts name the run as the directory does.
+
+        Raises:
+            RunMismatchError: If it belongs to another run.
+        """
+        claim = claim_run(self.settings.out, self.fingerprint, describe(self.settings), self.remarks)
+        for remark in claim.remarks:
+            say(f"note: resumed, though another than before is{remark.removeprefix(' ')}")
+        stored = claim.run["fingerprint"]
+        return replace(
+            self,
+            sink=replace(self.sink, run=run_identity(stored)),
+            spec=replace(self.spec, expected=facts_for_workers(stored)),
+        )
 
     def undone(self) -> list[Shard]:
         """Shards that are not committed.
@@ -177,20 +196,23 @@ def prepare_run(settings: Settings) -> PreparedRun:
         labels.class_names,
         score,
         stored_extra(listed),
-        labels.how,
         feature_width(settings, model, score),
     )
     fingerprint = run_fingerprint(
-        settings, metrics, model, fit, labels.listing, shards, data_root, score, labels.class_names
+        settings, metrics, model, fit, labels.listing, shards, data_root, score, labels.class_names, layout
     )
     return PreparedRun(
         settings=settings,
         listing=labels.listing,
         shards=shards,
         fingerprint=fingerprint,
-        spec=worker_spec(settings, model_spec, metrics, labels.listing, rule, scoring),
+        spec=replace(
+            worker_spec(settings, model_spec, metrics, labels.listing, rule, scoring),
+            expected=facts_for_workers(fingerprint),
+        ),
         reader=reader,
         sink=ParquetSink(settings.out, layout, run_identity(stored_fingerprint(fingerprint))),
+        remarks={"labels": labels.how, "layers_found": fit.blocks.how if fit.blocks else ""},
         layer_count=len(fit.blocks or ()),
         labels=labels,
         model=replace(model, module=nn.Identity()),

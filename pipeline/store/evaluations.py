@@ -22,7 +22,8 @@ from ..storage.atomic_write import put_if_absent
 from ..storage.backoff import with_retries
 from ..storage.json_object import read_object
 from ..storage.location import child, locate, names_in
-from .run_file import differences, versions
+from .identity import differences
+from .run_file import versions
 
 METRICS_FOLDER = "metrics"
 CLAIM_FILE = "_evaluation.json"

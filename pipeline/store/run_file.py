@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from ...errors import NoRunError, RunMismatchError, StorageError, shortened
+from ...errors import NoRunError, RunMismatchError, StorageError
 from ..storage.atomic_write import put_if_absent
 from ..storage.backoff import with_retries
 from ..storage.json_object import read_object
 from ..storage.location import child, locate, names_in
+from .identity import as_stored, differences, remarks
 from .schema import SCHEMA_VERSION
 
 RUN_FILE = "_run.json"
 _OWN_BEFORE_CLAIM = frozenset({RUN_FILE, "_logs"})
-_ABSENT = "(not set)"
-_LONGEST_VALUE = 100
 
 
 def versions() -> dict[str, str]:
@@ -39,7 +38,22 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def claim_run(out: str, fingerprint: Mapping[str, Any], settings: Mapping[str, Any]) -> Literal["created", "resumed"]:
+class RunClaim(NamedTuple):
+    """A directory that is ours."""
+
+    state: Literal["created", "resumed"]
+    run: dict[str, Any]
+    """What stands in `_run.json`; its fingerprint is what parts must name, also where ours agrees only within a tolerance."""
+    remarks: tuple[str, ...] = ()
+    """Differences that refuse nothing, for the user to read."""
+
+
+def claim_run(
+    out: str,
+    fingerprint: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    remarks_for_people: Mapping[str, Any] | None = None,
+) -> RunClaim:
     """Make `out` the directory of this run, or find that it is already.
 
     Args:
@@ -47,6 +61,7 @@ def claim_run(out: str, fingerprint: Mapping[str, Any], settings: Mapping[str, A
         fingerprint: JSON-able, may be nested; what must be equal to resume, such as the plan's and the model's digest.
             Library versions are added here.
         settings: The resolved settings, stored for people; not compared.
+        remarks_for_people: How the run was prepared, stored as `remarks`; not compared.
 
     Raises:
         RunMismatchError: If the directory belongs to another run, naming what differs, or holds something else.
@@ -57,17 +72,17 @@ def claim_run(out: str, fingerprint: Mapping[str, Any], settings: Mapping[str, A
     if stored is None:
         _refuse_foreign_content(out)
         run = {"schema_version": SCHEMA_VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-               "fingerprint": ours, "settings": _as_stored(settings)}  # fmt: skip
+               "fingerprint": ours, "settings": as_stored(settings), **({"remarks": as_stored(remarks_for_people)} if remarks_for_people else {})}  # fmt: skip
         if put_if_absent(child(out, RUN_FILE), (json.dumps(run, indent=2) + "\n").encode()):
-            return "created"
+            return RunClaim("created", run)
         stored = read_run(out)  # another driver was first
     _compare(out, stored, ours)
-    return "resumed"
+    return RunClaim("resumed", stored, tuple(remarks(stored["fingerprint"], ours)))
 
 
 def stored_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """The fingerprint as `_run.json` holds it, library versions added."""
-    return _as_stored({**fingerprint, "versions": versions()})
+    return as_stored({**fingerprint, "versions": versions()})
 
 
 def read_run(out: str) -> dict[str, Any]:
@@ -119,31 +134,3 @@ def _compare(out: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> No
         )
         raise RunMismatchError(f"{out} belongs to another run, which differs in\n" + "\n".join(lines) +
                                f"\nchoose another --out, or restore the stored values{added}; nothing was changed")  # fmt: skip
-
-
-def differences(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """A line for people about every key, in stored order, in which two fingerprints differ."""
-    theirs, mine = dict(_flat(stored)), dict(_flat(_as_stored(ours)))
-    return [
-        f"  {key}: stored {_shown(theirs, key)}, now {_shown(mine, key)}"
-        for key in dict.fromkeys((*theirs, *mine))
-        if theirs.get(key, _ABSENT) != mine.get(key, _ABSENT)
-    ]
-
-
-def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON makes of the values, so that a tuple compares equal to the list that comes back."""
-    return json.loads(json.dumps(dict(values), default=str))
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
-
-
-def _shown(values: Mapping[str, Any], key: str) -> str:
-    text = json.dumps(values[key]) if key in values else _ABSENT
-    return shortened(text, _LONGEST_VALUE)

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from ...errors import StorageError
 from ..settings.as_command import explain_command
 from ..shards import plan_digest, planned_shards
@@ -18,6 +20,7 @@ from ..storage.location import child
 from ..text import counted
 from .committed_shards import done_shards
 from .completeness import repeated_ids
+from .identity import SCHEMA_FACT, schema_digest
 from .part_check import PartCheck, check_part
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS, SUCCESS
@@ -74,7 +77,8 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
             )
         )
     totals = {**added_up(summary for part in parts for summary in part.summaries), "bytes": sum(done.values())}
-    problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts)]
+    schema = run["fingerprint"].get(SCHEMA_FACT)
+    problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts, schema)]
     problems += _success_problems(out, totals, whole=all(problem.repair == "compact" for problem in problems))
     deleted = _delete(out, problems) if delete_damaged else []
     return {
@@ -108,22 +112,29 @@ def _missing(plan: Mapping[int, int], done: Mapping[int, int]) -> Iterator[Probl
 
 
 def _part_problems(
-    out: str, plan: Mapping[int, int], done: DoneShards, parts: Sequence[PartCheck]
+    out: str, plan: Mapping[int, int], done: DoneShards, parts: Sequence[PartCheck], schema: str | None
 ) -> Iterator[Problem]:
     for file in done.files:
         if not in_plan(file, plan):
             yield Problem(file.path, f"does not belong to the plan, which has {len(plan)} shards", "delete")
     for file in done.superseded:
         yield Problem(file.path, "is superseded: its shard is in a merged file, so readers of all files see its rows twice", "compact")  # fmt: skip
-    usual = _usual_schema(parts)
+    usual = _usual_schema(parts) if schema is None else None
     for part in parts:
         for text in part.problems:
             yield Problem(part.file.path, text, "delete")
         if part.unreadable:
             yield Problem(part.file.path, part.unreadable, "look")
-        if part.schema is not None and not without_summary(part.schema).equals(usual, check_metadata=True):
+        if part.schema is not None and not _as_planned(part.schema, schema, usual):
             yield Problem(part.file.path, "has other columns or another origin than the rest of the run", "delete")
     yield from _repeated(out, [part for part in parts if part.summaries])
+
+
+def _as_planned(found: pa.Schema, digest: str | None, usual: pa.Schema | None) -> bool:
+    """Whether a part has the columns and metadata that the run's identity says; what most parts have where it says nothing."""
+    if digest is not None:
+        return schema_digest(found) == digest
+    return without_summary(found).equals(usual, check_metadata=True)
 
 
 def _usual_schema(parts: Sequence[PartCheck]) -> Any:

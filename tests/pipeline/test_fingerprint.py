@@ -11,7 +11,8 @@ from heatlas.pipeline.explain.fingerprint import run_fingerprint
 from heatlas.pipeline.settings.run import Settings
 from heatlas.pipeline.storage.atomic_write import put
 from heatlas.pipeline.store import run_file as fingerprint
-from heatlas.pipeline.store.run_file import claim_run, differences, read_run, versions
+from heatlas.pipeline.store.identity import differences
+from heatlas.pipeline.store.run_file import claim_run, read_run, versions
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.models.load import LoadedModel
 from heatlas.workers.samples import Shard
@@ -21,9 +22,9 @@ SETTINGS = {"data": "/d", "workers": 2}
 
 
 def test_first_creates_then_resumes(place):
-    assert claim_run(place, FACTS, SETTINGS) == "created"
+    assert claim_run(place, FACTS, SETTINGS).state == "created"
     before = read_run(place)
-    assert claim_run(place, FACTS, {**SETTINGS, "workers": 8}) == "resumed"
+    assert claim_run(place, FACTS, {**SETTINGS, "workers": 8}).state == "resumed"
     assert read_run(place) == before
     assert before["settings"] == SETTINGS
     assert before["fingerprint"]["model"] == {"digest": "m1", "layers": ["a", "b"]}
@@ -55,7 +56,7 @@ def test_eight_racing_drivers_create_one_run(tmp_path):
 
     def drive():
         start.wait()
-        answers.append(claim_run(str(tmp_path / "out"), FACTS, SETTINGS))
+        answers.append(claim_run(str(tmp_path / "out"), FACTS, SETTINGS).state)
 
     drivers = [threading.Thread(target=drive) for _ in range(8)]
     for driver in drivers:
@@ -70,12 +71,12 @@ def test_the_other_driver_may_come_between_look_and_write(place, monkeypatch):
 
     def meanwhile(out):
         monkeypatch.setattr(fingerprint, "_refuse_foreign_content", real)
-        assert claim_run(out, FACTS, SETTINGS) == "created"
+        assert claim_run(out, FACTS, SETTINGS).state == "created"
         put(f"{out}/maps/part-000000.parquet", b"")
         real(out)
 
     monkeypatch.setattr(fingerprint, "_refuse_foreign_content", meanwhile)
-    assert claim_run(place, FACTS, SETTINGS) == "resumed"
+    assert claim_run(place, FACTS, SETTINGS).state == "resumed"
 
 
 def test_somebody_elses_directory_is_refused(place):
@@ -91,7 +92,7 @@ def test_an_empty_directory_with_a_log_is_accepted(tmp_path):
     (tmp_path / "_logs").mkdir()
     (tmp_path / ".gitkeep").write_bytes(b"")
     (tmp_path / "._run.json.abc.tmp").write_bytes(b"{")
-    assert claim_run(str(tmp_path), FACTS, SETTINGS) == "created"
+    assert claim_run(str(tmp_path), FACTS, SETTINGS).state == "created"
 
 
 def test_a_file_instead_of_a_directory_is_refused(tmp_path):

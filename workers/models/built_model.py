@@ -27,5 +27,7 @@ class FamilyModel:
     """Whether it is known to give features instead of logits."""
     notes: tuple[str, ...] = ()
     """What was chosen or dropped on the way, for the user to read."""
+    source: str = ""
+    """Sha256 (hex) of the user's code that builds it; empty where there is none."""
     multi_label: bool = False
     """Whether it says that several classes may be true at once."""

@@ -27,6 +27,7 @@ from ...errors import ModelError, SettingsError, did_you_mean
 from ..images.preprocess import Preprocess, preprocess_from_preset, with_overrides
 from ..protocols import SampleReader
 from .built_model import UNSTATED, FamilyModel
+from .model_source import source_digest
 from .weights import fit, read_weights
 
 
@@ -43,7 +44,8 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> FamilyModel:
     """
     spec, _, weights = spec.partition("@")
     module_name, _, name = spec.partition(":")
-    factory = module_attribute(import_user_module(module_name), name, module_name)
+    module = import_user_module(module_name)
+    factory = module_attribute(module, name, module_name)
     if not callable(factory) or isinstance(factory, nn.Module):
         raise ModelError(f"{spec} is {_kind(factory)}, not a function to call; write one that returns the model")
     try:
@@ -62,7 +64,14 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> FamilyModel:
         fit(model, file.tensors, weights)
         notes = file.notes
     origin = UNSTATED if getattr(model, "preprocess", None) is None else f"attribute `preprocess` of {spec}()"
-    return FamilyModel(model, _preprocess(model, spec), _class_names(model, spec), origin, notes=notes)
+    return FamilyModel(
+        model,
+        _preprocess(model, spec),
+        _class_names(model, spec),
+        origin,
+        notes=notes,
+        source=source_digest(module, model),
+    )
 
 
 def import_user_module(name: str) -> ModuleType:

@@ -24,6 +24,7 @@ from .factory import load_factory
 from .given_model import load_given
 from .huggingface import load_hf
 from .input_channels import check_channels
+from .model_facts import probe_logits
 from .timm import load_timm
 from .torchvision import load_torchvision, torchvision_names
 from .weights import model_digest
@@ -94,6 +95,10 @@ class LoadedModel:
     """What was chosen or dropped on the way, for the user to read."""
     multi_label: bool = False
     """Whether the model says that several classes may be true at once."""
+    logits: tuple[float | None, ...] = ()
+    """What it computes for two fixed images, see `probe_logits`."""
+    source: str = ""
+    """Sha256 (hex) of the user's code that builds it; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,7 @@ def _classifier(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> 
     return LoadedModel(
         module, preprocess, class_names, classes, digest, origins_of(built, preprocess, spec), dense,
         notes=(*built.notes, *notes), multi_label=built.multi_label,
+        logits=probe_logits(module, preprocess, spec.spec), source=built.source,
     )  # fmt: skip
 
 
@@ -197,14 +203,16 @@ def _features(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> Fe
 def _with_bank(model: FeatureModel, spec: str, uri: str, reader: SampleReader | None) -> LoadedModel:
     stored = bank_for(uri, model.width, model.digest, spec, reader)
     own = stored.digest()
+    module = BankClassifier(model.module, stored.bank).eval()
     return LoadedModel(
-        module=BankClassifier(model.module, stored.bank).eval(),
+        module=module,
         preprocess=model.preprocess,
         class_names=stored.class_names,
         num_classes=stored.bank.num_classes,
         digest=hashlib.sha256(f"{model.digest} {own}".encode()).hexdigest(),
         origins=model.origins,
         bank_digest=own,
+        logits=probe_logits(module, model.preprocess, spec),
     )
 
 

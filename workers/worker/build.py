@@ -14,6 +14,7 @@ from ...engine.scoring.whole_image import ClassOverview, class_overview
 from ...engine.session import ExplainSession
 from ..images.decode import Prepared, prepare
 from ..models.load import LoadedModel, load_model
+from ..models.model_facts import require_model
 from ..protocols import SampleReader, StoredExplanations
 from ..samples import Sample
 from .engine_protocol import Engine
@@ -30,14 +31,16 @@ def build_engine(spec: WorkerSpec, reader: SampleReader, stored: StoredExplanati
         stored: Where explanations are; then they are measured, and nothing is explained but what a metric asks for.
 
     Raises:
-        ModelError: When the model cannot be loaded or has no blocks.
+        ModelError: When the model cannot be loaded, has no blocks, or is not that of the run.
         SettingsError: When a metric or precision is unknown.
     """
     torch.set_num_threads(spec.threads)
     device = device_of(spec.device)
     if device.type == "cpu":
         keep_freed_memory()
-    return ModelEngine(spec, load_model(spec.model, reader), device, stored)
+    loaded = load_model(spec.model, reader)
+    require_model(spec.expected, loaded)
+    return ModelEngine(spec, loaded, device, stored)
 
 
 def device_of(wanted: str) -> torch.device:

@@ -39,5 +39,7 @@ class WorkerSpec:
     threads: int = 1
     """CPU threads of torch; they change the last bits of floats and so belong to the run's fingerprint."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    """What the model must be, see `model_facts`; compared before the first image."""
     max_error_rate: float = 1.0
     """Share of failed images, in [0, 1], above which a worker refuses to commit; 1 switches the breaker off."""
