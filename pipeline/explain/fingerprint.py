@@ -18,7 +18,7 @@ from ...engine.metrics.chance_maps import chance_metrics
 from ...engine.metrics.sanity import SANITY, SANITY_METRIC
 from ...workers.models.behaviour import AdaptedModel
 from ...workers.models.load import LoadedModel
-from ...workers.models.model_facts import model_facts, names_digest
+from ...workers.models.model_identity import model_facts, names_digest
 from ...workers.samples import Shard
 from ..settings.methods import chosen_settings
 from ..settings.run import Settings

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from ...errors import shortened
-from ...workers.models.model_facts import LOGITS, MODEL_FACTS, logits_agree, logits_difference
+from ...workers.models.model_identity import LOGITS, MODEL_FACTS, logits_agree, logits_difference
 from .part_summary import without_summary
 
 Comparison = Literal["equal", "close", "told"]

@@ -24,7 +24,7 @@ from .factory import load_factory
 from .given_model import load_given
 from .huggingface import load_hf
 from .input_channels import check_channels
-from .model_facts import probe_logits
+from .model_identity import probe_logits
 from .timm import load_timm
 from .torchvision import load_torchvision, torchvision_names
 from .weights import model_digest

@@ -14,7 +14,7 @@ from ...engine.scoring.whole_image import ClassOverview, class_overview
 from ...engine.session import ExplainSession
 from ..images.decode import Prepared, prepare
 from ..models.load import LoadedModel, load_model
-from ..models.model_facts import require_model
+from ..models.model_identity import require_model
 from ..protocols import SampleReader, StoredExplanations
 from ..samples import Sample
 from .engine_protocol import Engine
