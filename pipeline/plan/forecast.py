@@ -15,6 +15,7 @@ import torch
 from ...engine.metrics import METRICS
 from ...engine.metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from ...engine.metrics.protocol import Probe
+from ...workers.images.own_processor import processor_name
 from ..explain.prepare import PreparedRun, prepare_run
 from ..settings.run import Settings
 from ..store.parquet_bytes import table_to_parquet
@@ -71,8 +72,9 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
         "shards": {"count": len(run.shards), "largest": max(map(len, run.shards))},
         "layers": run.sink.layout.metadata["provenance"].get("layers"),
         "preprocess": [
-            {"name": name, "value": value, "from": run.model.origins.get(name, "")}
+            {"name": name, "value": _shown(name, value), "from": run.model.origins.get(name, "")}
             for name, value in asdict(run.model.preprocess).items()
+            if name != "processor" or value
         ],
         "probe": {
             "device": probe.device, "threads": settings.cpus_per_worker, "looked_at": len(probe.looked), "usable": len(usable),
@@ -87,6 +89,10 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
         "accuracy": None if measured is None else {"top1": measured[0], "images": measured[1]},
         "findings": finding_records(findings(probe, run.labels, run.model)),
     }  # fmt: skip
+
+
+def _shown(name: str, value: Any) -> Any:
+    return processor_name(value) if name == "processor" else value
 
 
 def spread_of(values: Sequence[float]) -> dict[str, float] | None:

@@ -23,6 +23,8 @@ def format_forecast(forecast: Mapping[str, Any]) -> str:
         named = ", ".join(f"{item['name']} ({item['channels']})" for item in forecast["layers"][:LAYERS_SHOWN])
         more = f" and {len(forecast['layers']) - LAYERS_SHOWN} more" if len(forecast["layers"]) > LAYERS_SHOWN else ""
         lines.append(field("layers", f"{named}{more}"))
+    if forecast["labels"]:
+        lines.append(field("labels", forecast["labels"]))
     lines += [*work_lines(forecast), *time_lines(forecast), store_line(forecast["store"])]
     if forecast["accuracy"] is not None:
         judged = counted(forecast["accuracy"]["images"], "labelled image")

@@ -126,7 +126,7 @@ def hf_folder(tmp_path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformers.ResNetForImageClassification(config).save_pretrained(folder)
-    said = {"do_resize": True, "size": {"height": 32, "width": 48}, "resample": 3, "do_normalize": True,
+    said = {"do_resize": True, "size": {"height": 32, "width": 48}, "resample": 2, "do_normalize": True,
             "image_mean": [0.5] * 3, "image_std": [0.25] * 3, "image_processor_type": "ViTImageProcessor"}  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
     return folder
@@ -135,7 +135,7 @@ def hf_folder(tmp_path: Path) -> Path:
 def test_hugging_face_folder(hf_folder: Path) -> None:
     loaded = load(f"hf:{hf_folder}")
     assert loaded.class_names == ("ant", "bee", "cat")
-    assert loaded.preprocess == Preprocess((32, 48), "squash", None, "bicubic", (0.5,) * 3, (0.25,) * 3)
+    assert loaded.preprocess == Preprocess((32, 48), "squash", None, "bilinear", (0.5,) * 3, (0.25,) * 3)
     assert loaded.origins["size"] == f"preprocessor_config.json of {hf_folder}"
     explained(loaded.module, loaded)
     again = hf_folder.rename(hf_folder.with_name("elsewhere"))
@@ -176,7 +176,7 @@ def test_preprocessing_equals_the_processor_s(said: dict, tmp_path: Path) -> Non
         warnings.simplefilter("ignore")
         processor = getattr(transformers, said["image_processor_type"]).from_pretrained(tmp_path)
         theirs = torch.as_tensor(np.asarray(processor(picture(), return_tensors="np")["pixel_values"][0]))
-    preprocess = preprocess_from_processor(said)
+    preprocess = preprocess_from_processor(processor)
     ours = preprocess.tensor(picture())
     assert ours.shape == theirs.shape
     levels = (ours - theirs).abs() * torch.tensor(preprocess.std).view(3, 1, 1) * 255
@@ -187,14 +187,33 @@ def test_preprocessing_equals_the_processor_s(said: dict, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        ({"size": {"height": 8, "width": 8}, "do_pad": True}, "it pads"),
-        ({"do_resize": False}, "no fixed size"),
-        ({"size": {"longest_edge": 8}}, "its size is"),
+        ({"image_processor_type": "ViTImageProcessor", "do_resize": False}, "no fixed size"),
+        ({"image_processor_type": "DetrImageProcessor"}, "no fixed size"),
+        ({"image_processor_type": "VideoMAEImageProcessor"}, "patches, tiles or frames"),
+        ({"image_processor_type": "SamImageProcessor"}, "padding around the centre"),
     ],
 )
-def test_processors_that_do_something_else_are_refused(said: dict, text: str) -> None:
-    with pytest.raises(ValueError, match=text):
-        preprocess_from_processor({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **said})
+def test_processors_that_do_something_else_are_refused(hf_folder: Path, said: dict, text: str) -> None:
+    (hf_folder / "preprocessor_config.json").write_text(json.dumps(said))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        message = refusal(f"hf:{hf_folder}")
+    assert text in message
+    assert "load the model in a Python factory whose `preprocess` says how" in message
+
+
+def test_a_wrapped_timm_model_has_timm_s_preprocessing(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    transformers = pytest.importorskip("transformers")
+    said = {"input_size": [3, 40, 40], "crop_pct": 0.8, "crop_mode": "squash", "interpolation": "bilinear", "mean": [0.5, 0.4, 0.3],
+            "std": [0.2, 0.3, 0.4], "num_classes": 3}  # fmt: skip
+    config = transformers.TimmWrapperConfig(architecture="resnet10t", pretrained_cfg=said, num_labels=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers.TimmWrapperForImageClassification(config).save_pretrained(tmp_path)
+        loaded = load(f"hf:{tmp_path}")
+    assert loaded.preprocess == Preprocess((40, 40), "squash", (50, 50), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert loaded.origins["size"] == f"config.json of {tmp_path}"
 
 
 # programs

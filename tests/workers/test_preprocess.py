@@ -156,6 +156,24 @@ def test_overrides_change_what_they_name_and_scale_what_belongs() -> None:
 
 
 @pytest.mark.unchecked_types
+def test_blue_first() -> None:
+    image, mean, std = noise(20, 20), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    rgb = Preprocess(size=(20, 20), mean=mean[::-1], std=std[::-1]).tensor(image)
+    assert torch.equal(Preprocess(size=(20, 20), mean=mean, std=std, channel_order="bgr").tensor(image), rgb.flip(0))
+
+
+def test_squash_and_pad_may_be_larger_than_what_is_cut_out() -> None:
+    image = noise(50, 30)
+    squashed = Preprocess(size=(16, 16), resize="squash", resize_to=20)
+    assert squashed.geometry(30, 50).resized == (20, 20)
+    assert np.array_equal(
+        np.asarray(squashed.view(image)),
+        np.asarray(image.resize((20, 20), Image.Resampling.BILINEAR).crop((2, 2, 18, 18))),
+    )
+    assert Preprocess(size=(16, 16), resize="pad", resize_to=(20, 20)).geometry(30, 50).resized == (12, 20)
+    assert Preprocess(size=(16, 20), resize_to=(20, 25)).geometry(30, 50).resized == (20, 33)
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -164,8 +182,10 @@ def test_overrides_change_what_they_name_and_scale_what_belongs() -> None:
         ({"size": "big"}, "got 'big'"),
         ({"resize": "squach"}, "must be one of shorter_side_crop, squash, pad, got 'squach'; did you mean 'squash'?"),
         ({"interpolation": "cubic"}, "did you mean 'bicubic'?"),
-        ({"resize": "pad", "resize_to": 9}, "preprocess.resize_to belongs to shorter_side_crop"),
-        ({"resize_to": 0}, "must be a positive number of pixels, got 0"),
+        ({"resize_to": (9, 0)}, "must be a positive number of pixels, or height and width, got (9, 0)"),
+        ({"channel_order": "gbr"}, "preprocess.channel_order must be rgb or, with 3 channels, bgr, got 'gbr'"),
+        ({"channels": 1, "mean": [0.5], "std": [0.5], "channel_order": "bgr"}, "preprocess.channel_order must be rgb"),
+        ({"resize_to": 0}, "must be a positive number of pixels, or height and width, got 0"),
         ({"mean": (0.5, 0.5, float("nan"))}, "preprocess.mean must be 3 finite numbers"),
         ({"mean": (0.5,)}, "preprocess.std must be 1 finite numbers"),
         ({"std": (1.0, 0.0, 1.0)}, "preprocess.std must be above 0"),

@@ -13,10 +13,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ...errors import SettingsError, did_you_mean
+from ...errors import SampleError, SettingsError, did_you_mean
+from ...statuses import DECODE_ERROR
 from .geometry import Geometry, centre_offset
+from .own_processor import processor_of
 
 Resize = Literal["shorter_side_crop", "squash", "pad"]
+ChannelOrder = Literal["rgb", "bgr"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -36,9 +39,10 @@ class Preprocess:
     resize: Resize = "shorter_side_crop"
     """`shorter_side_crop`: scale, keeping the shape, and cut out the centre. `squash`: scale each side on its own. `pad`:
     scale until the whole image fits, and fill the rest with the mean colour (0 after normalising: nothing to see)."""
-    resize_to: int | None = None
-    """Pixels of the shorter side before the centre is cut out, only for `shorter_side_crop`. None: as small as still
-    covers the input size. Where it is too small to cover it, the rest is black, as in torchvision."""
+    resize_to: int | tuple[int, int] | None = None
+    """What images are resized to before the centre is cut out. None: to the input size. One number: the shorter side, of `squash` both
+    sides. `(height, width)`: covered by the image, of `squash` filled, of `pad` fitted into. Where the result is smaller than the input, the
+    rest is black, as in torchvision (of `pad` the mean colour)."""
     interpolation: Interpolation = "bilinear"
     """Resampling filter, always antialiased as Pillow does it (except `nearest`)."""
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -47,22 +51,28 @@ class Preprocess:
     """Each channel is divided by it afterwards."""
     channels: int = 3
     """3: RGB. 1: grey (ITU-R 601 luma)."""
+    channel_order: ChannelOrder = "rgb"
+    """`bgr`: blue first, as OpenCV reads images; `mean` and `std` are in this order too."""
+    processor: str = ""
+    """Names the image processor of the model's family that makes the values where the settings above give others (see
+    `own_processor`); they say where pixels go then. Empty: heatlas makes them."""
 
     def __post_init__(self) -> None:
         _check(self)
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Where the pixels of an upright image of `height` x `width` go."""
-        target_height, target_width = self.size
-        if self.resize == "squash":
-            resized = self.size
-        elif self.resize == "pad":
-            resized = _scaled(height, width, by_height=target_height * width <= target_width * height, size=self.size)
-        elif self.resize_to is None:
-            resized = _scaled(height, width, by_height=target_height * width >= target_width * height, size=self.size)
+        wanted = self.resize_to or self.size
+        if self.resize == "shorter_side_crop" and isinstance(wanted, int):
+            resized = _scaled(height, width, by_height=height <= width, size=(wanted, wanted))
         else:
-            shorter = (self.resize_to, self.resize_to)
-            resized = _scaled(height, width, by_height=height <= width, size=shorter)
+            target = (wanted, wanted) if isinstance(wanted, int) else wanted
+            if self.resize == "squash":
+                resized = target
+            elif self.resize == "pad":
+                resized = _scaled(height, width, by_height=target[0] * width <= target[1] * height, size=target)
+            else:
+                resized = _scaled(height, width, by_height=target[0] * width >= target[1] * height, size=target)
         top, left = (centre_offset(full, window) for full, window in zip(resized, self.size, strict=True))
         return Geometry((height, width), resized, self.size, top, left)
 
@@ -72,9 +82,28 @@ class Preprocess:
 
     def tensor(self, image: Image.Image) -> Float[Tensor, "channel height width"]:
         """The network's input, float32, normalised by mean and std."""
+        if self.processor:
+            return self._processed(image)
         pixels = np.array(self._fitted(image)).reshape(*self.size, self.channels)
+        if self.channel_order == "bgr":
+            pixels = np.ascontiguousarray(pixels[..., ::-1])
         values = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
         return values.sub_(_per_channel(self.mean)).div_(_per_channel(self.std))
+
+    def _processed(self, image: Image.Image) -> Tensor:
+        """By the processor of the model's family."""
+        try:
+            values = processor_of(self.processor)(image.convert("RGB"))
+        except Exception as error:  # processors of others raise nearly anything on odd images
+            raise SampleError(
+                DECODE_ERROR, f"the model's own image processor fails: {' '.join(str(error).split())[:200]}"
+            ) from error
+        if values.shape != (self.channels, *self.size):
+            raise SampleError(
+                DECODE_ERROR,
+                f"the model's own image processor gives {tuple(values.shape)}, expected {(self.channels, *self.size)}",
+            )
+        return values
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         image = image.convert("RGB" if self.channels == 3 else "L")
@@ -84,7 +113,8 @@ class Preprocess:
     def _fill(self) -> tuple[int, ...]:
         if self.resize != "pad":
             return (0,) * self.channels
-        return tuple(min(max(round(255 * value), 0), 255) for value in self.mean)
+        rgb = self.mean[::-1] if self.channel_order == "bgr" else self.mean
+        return tuple(min(max(round(255 * value), 0), 255) for value in rgb)
 
 
 def preprocess_from_preset(preset: Any) -> Preprocess:
@@ -111,7 +141,8 @@ def with_overrides(own: Preprocess, overrides: Mapping[str, Any]) -> Preprocess:
     """`found` with the user's settings on top, each overriding one value; None overrides nothing.
 
     `size` may be one number for a square. Without a `resize_to` of the user's own, another `size` scales the one found
-    in proportion (232 for 224 becomes 464 for 448), and another `resize` forgets it. One-valued `mean` means grey input.
+    in proportion (232 for 224 becomes 464 for 448), and another `resize` forgets it. One-valued `mean` means grey input. Any setting
+    of the user's replaces the processor of the model's family by heatlas's own steps.
 
     Raises:
         SettingsError: For an unknown setting or a value out of its range.
@@ -123,19 +154,28 @@ def with_overrides(own: Preprocess, overrides: Mapping[str, Any]) -> Preprocess:
             raise SettingsError(
                 f"unknown preprocess setting {name!r}, there are {', '.join(known)}{did_you_mean(name, known)}"
             )
+    if given:
+        given.setdefault("processor", "")
     if "resize_to" not in given:
         given["resize_to"] = _scaled_resize_to(own, given)
     if "channels" not in given and "mean" in given:
         given["channels"] = len(given["mean"])
+    if given.get("channels", own.channels) != 3 and "channel_order" not in given:
+        given["channel_order"] = "rgb"
     return replace(own, **given)
 
 
-def _scaled_resize_to(own: Preprocess, given: Mapping[str, Any]) -> int | None:
+def _scaled_resize_to(own: Preprocess, given: Mapping[str, Any]) -> int | tuple[int, int] | None:
     if own.resize_to is None or given.get("resize", own.resize) != own.resize:
         return None
     size = given.get("size", own.size)
     if not (isinstance(size, tuple) and size and isinstance(size[0], int)):
         return own.resize_to  # what is wrong with the size is said when it is checked
+    if isinstance(own.resize_to, tuple):
+        height, width = (
+            max(1, round(side * new / old)) for side, new, old in zip(own.resize_to, size, own.size, strict=True)
+        )
+        return height, width
     return max(1, round(own.resize_to * min(size) / min(own.size)))
 
 
@@ -171,15 +211,16 @@ def _check(preprocess: Preprocess) -> None:
             raise SettingsError(f"preprocess.{name} must be one of {', '.join(allowed)}, got {value!r}{hint}")
     if channels not in (1, 3):
         raise SettingsError(f"preprocess.channels must be 3 (RGB) or 1 (grey), got {channels!r}")
-    if preprocess.resize_to is not None:
-        if preprocess.resize != "shorter_side_crop":
+    if (wanted := preprocess.resize_to) is not None:
+        sides = wanted if isinstance(wanted, tuple) and len(wanted) == 2 else (wanted,)
+        if not all(isinstance(side, int) and side > 0 for side in sides):
             raise SettingsError(
-                f"preprocess.resize_to belongs to shorter_side_crop; leave it out with resize={preprocess.resize!r}"
+                f"preprocess.resize_to must be a positive number of pixels, or height and width, got {wanted!r}"
             )
-        if not isinstance(preprocess.resize_to, int) or preprocess.resize_to < 1:
-            raise SettingsError(
-                f"preprocess.resize_to must be a positive number of pixels, got {preprocess.resize_to!r}"
-            )
+    if preprocess.channel_order not in get_args(ChannelOrder) or (channels != 3 and preprocess.channel_order != "rgb"):
+        raise SettingsError(
+            f"preprocess.channel_order must be rgb or, with 3 channels, bgr, got {preprocess.channel_order!r}"
+        )
     for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         if not isinstance(values, tuple) or len(values) != channels or not all(map(_is_finite, values)):
             raise SettingsError(f"preprocess.{name} must be {channels} finite numbers, one per channel, got {values!r}")

@@ -13,24 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import ModelError
-from ..images.preprocess import Interpolation, Preprocess
+from ..images.own_processor import pixel_values, processor_text
+from ..images.preprocess import Preprocess
 from ..protocols import SampleReader
 from .built_model import UNSTATED, FamilyModel
 from .optional_package import require_package
+from .processor_match import matched_preprocess, pixel_numbers
+from .timm import preprocess_from_timm
 
-FILTERS: dict[Image.Resampling, Interpolation] = {
-    Image.Resampling.NEAREST: "nearest",
-    Image.Resampling.LANCZOS: "lanczos",
-    Image.Resampling.BILINEAR: "bilinear",
-    Image.Resampling.BICUBIC: "bicubic",
-}
 GENERIC = "LABEL_"
-CROPPED = 384
-"""ConvNeXt's processor crops below this size and squashes from it on."""
 
 
 class LogitsOnly(nn.Module):
@@ -114,73 +108,34 @@ def _preprocess(transformers: Any, place: str, name: str, config: Any) -> tuple[
     try:
         said, _ = transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(place)
     except Exception:  # there is none
+        said = None
+    if said is None and config.model_type != "timm_wrapper":
         size = getattr(config, "image_size", None)
         side = size if isinstance(size, int) else 224
         return Preprocess(size=(side, side)), UNSTATED
+    origin = f"{'preprocessor_config' if said is not None else 'config'}.json of {name}"
+    processor = _asked(lambda: transformers.AutoImageProcessor.from_pretrained(place), name)
     try:
-        return preprocess_from_processor(said), f"preprocessor_config.json of {name}"
-    except (KeyError, TypeError, ValueError) as error:
+        return preprocess_from_processor(processor), origin
+    except Exception as error:  # processors raise nearly anything
         raise ModelError(
-            f"the image processor of hf:{name} does what heatlas cannot ({error}); load the model in a Python factory whose "
-            "`preprocess` says how images become its input"
+            f"the image processor of hf:{name} does what heatlas cannot ({' '.join(str(error).split())[:300]}); load the model in a Python "
+            "factory whose `preprocess` says how images become its input"
         ) from error
 
 
-def preprocess_from_processor(said: Mapping[str, Any]) -> Preprocess:
-    """The `Preprocess` that equals a Hugging Face image processor, from its settings.
+def preprocess_from_processor(processor: Any) -> Preprocess:
+    """The `Preprocess` that equals an image processor of transformers.
 
     Raises:
-        ValueError: For a processor that does something else.
+        ValueError: For a processor that does something else; whatever else it raises on an image.
     """
-    if said.get("do_pad"):
-        raise ValueError("it pads")
-    size, resize, resize_to = _geometry(said)
-    factor = 255 * float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 255.0
-    shift = 1.0 if said.get("rescale_offset") else 0.0
-    normalised = said.get("do_normalize", True)
-    mean = [float(value) for value in said["image_mean"]] if normalised else [0.0] * 3
-    std = [float(value) for value in said["image_std"]] if normalised else [1.0] * 3
-    twice = (
-        normalised
-        and str(said.get("image_processor_type", "")).startswith("EfficientNet")
-        and said.get("include_top", True)
-    )
-    scale = [value * value if twice else value for value in std]
-    return Preprocess(
-        size=size, resize=resize, resize_to=resize_to, interpolation=FILTERS[Image.Resampling(said.get("resample", 2))],
-        mean=tuple((value + shift) / factor for value in mean), std=tuple(value / factor for value in scale), channels=len(mean),
-    )  # fmt: skip
-
-
-def _geometry(said: Mapping[str, Any]) -> tuple[tuple[int, int], Any, int | None]:
-    """Input size, and how images come to it."""
-    size, crop, share = said.get("size"), said.get("crop_size"), said.get("crop_pct")
-    cropped = bool(said.get("do_center_crop", False))
-    window = _rectangle(crop) if cropped and crop is not None else None
-    if not said.get("do_resize", True):
-        if window is None:
-            raise ValueError("it neither resizes nor crops, so its input has no fixed size")
-        raise ValueError("it crops without resizing")
-    if isinstance(size, Mapping) and "shortest_edge" in size:
-        shortest = int(size["shortest_edge"])
-    elif isinstance(size, int) and window is not None:
-        shortest = size
-    elif size is not None:
-        whole = _rectangle(size)
-        if window is not None and window != whole:
-            raise ValueError(f"it squashes to {whole} and then crops to {window}")
-        return whole, "squash", None
-    else:
-        raise ValueError("it does not say its size")
-    if window is None and share is not None and shortest >= CROPPED:
-        return (shortest, shortest), "squash", None
-    resize_to = int(shortest / share) if share is not None else shortest
-    return window or (shortest, shortest), "shorter_side_crop", resize_to
-
-
-def _rectangle(size: Any) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, Mapping) and {"height", "width"} <= set(size):
-        return int(size["height"]), int(size["width"])
-    raise ValueError(f"its size is {size!r}")
+    if (config := getattr(processor, "data_config", None)) is not None:  # timm's transforms in a wrapper
+        return preprocess_from_timm(config)
+    said = json.loads(processor.to_json_string())
+    numbers = pixel_numbers({name: value for name, value in said.items() if "size" in name})
+    share = said.get("crop_pct")
+    if share:
+        numbers += [int(number / share) for number in numbers]
+    text = processor_text("hf", name=type(processor).__name__, settings=said)
+    return matched_preprocess(lambda image: pixel_values(processor, image), numbers, text)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...engine.features.bank_classifier import BankClassifier
 from ...errors import ModelError, did_you_mean
+from ..images.own_processor import processor_name
 from ..images.preprocess import Preprocess, with_overrides
 from ..object_names import PREFIX
 from ..protocols import SampleReader
@@ -222,6 +223,9 @@ def _settled(spec: ModelSpec, reader: SampleReader | None) -> tuple[FamilyModel,
     built = replace(built, module=module.eval(), notes=(*built.notes, *notes))
     preprocess = with_overrides(built.preprocess, spec.overrides())
     check_channels(built.module, preprocess, spec.spec)
+    if preprocess.processor:
+        note = f"the model's own image processor ({processor_name(preprocess.processor)}) makes its input; heatlas's steps give other pixels"
+        built = replace(built, notes=(*built.notes, note))
     return built, preprocess
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from ...errors import ModelError, did_you_mean
-from ..images.preprocess import Preprocess
+from ..images.own_processor import processor_of, processor_text
+from ..images.preprocess import Interpolation, Preprocess, Resize
 from ..protocols import SampleReader
 from .built_model import FamilyModel
 from .imagenet_classes import imagenet_names
 from .input_channels import first_conv_channels
 from .optional_package import require_package
+from .processor_match import confirmed_preprocess
 from .weights import WEIGHT_SUFFIXES, StateDict, fit, read_weights
+
+DEFAULT_CROP_PCT = 0.875
+"""timm's, where a data config has none."""
 
 
 def load_timm(name: str, reader: SampleReader | None = None) -> FamilyModel:
@@ -53,29 +58,43 @@ def load_timm(name: str, reader: SampleReader | None = None) -> FamilyModel:
 
 
 def preprocess_from_timm(config: Mapping[str, Any]) -> Preprocess:
-    """The `Preprocess` that equals timm's evaluation transform for this data config.
+    """The `Preprocess` that equals timm's evaluation transform for this data config, measured on that transform.
 
-    timm's `random` interpolation belongs to training and is bilinear here; `crop_mode` `border` pads to the input size.
+    timm's `random` interpolation belongs to training and is bilinear here. Of grey images the geometry is computed, because timm has no
+    transform that makes them.
+
+    Raises:
+        ValueError: For a transform that does something else.
     """
     channels, height, width = config["input_size"]
-    mode = config.get("crop_mode") or "center"
-    crop = config.get("crop_pct") or 1.0
-    if mode == "squash":
-        resize, resize_to = "squash", None
-    elif mode == "border":
-        resize, resize_to = "pad", None
-    else:
-        resize, resize_to = "shorter_side_crop", int(min(height, width) / crop)
+    share = config.get("crop_pct") or DEFAULT_CROP_PCT
+    sides = (int(height / share), int(width / share))
     interpolation = config.get("interpolation") or "bilinear"
-    return Preprocess(
+    interpolation = "bilinear" if interpolation == "random" else interpolation
+    mode = config.get("crop_mode") or "center"
+    resize: Resize = "squash" if mode == "squash" else "pad" if mode == "border" else "shorter_side_crop"
+    computed = Preprocess(
         size=(height, width),
         resize=resize,
-        resize_to=resize_to if height == width else None,
-        interpolation=interpolation if interpolation in ("nearest", "bilinear", "bicubic", "lanczos") else "bilinear",
+        resize_to=sides[0]
+        if height == width and resize == "shorter_side_crop"
+        else None
+        if sides == (height, width)
+        else sides,
+        interpolation=interpolation if interpolation in get_args(Interpolation) else "bilinear",
         mean=_per_channel(config["mean"], channels),
         std=_per_channel(config["std"], channels),
         channels=channels,
     )
+    if channels != 3:
+        return computed
+    plain = {name: _plain(value) for name, value in config.items()} | {"interpolation": interpolation}
+    text = processor_text("timm", config=plain)
+    return confirmed_preprocess(computed, processor_of(text), text)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _per_channel(values: Any, channels: int) -> tuple[float, ...]:

@@ -1,0 +1,73 @@
+"""The image processor of a model's own family, run as it is where heatlas's steps give other pixels.
+
+It is named by a text, JSON with its `family` and its settings, so that workers, fingerprints and stores can hold it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+Transform = Callable[[Image.Image], Tensor]
+"""An RGB image of any size to values `(channel, height, width)`."""
+
+
+def processor_text(family: str, **settings: Any) -> str:
+    """The text that names a processor: `hf` with `name` of the class and `settings`, or `timm` with `config`."""
+    return json.dumps({"family": family, **settings}, sort_keys=True)
+
+
+def processor_name(text: str) -> str:
+    """What a processor is called, for people."""
+    said = json.loads(text)
+    return said.get("name", f"transforms of {said['family']}")
+
+
+@lru_cache(maxsize=16)
+def processor_of(text: str) -> Transform:
+    """The processor that a text names.
+
+    Raises:
+        ImportError: If its package is not installed.
+        KeyError: If the text names no processor.
+    """
+    said = json.loads(text)
+    return _MAKERS[said["family"]](said)
+
+
+def _timm(said: Mapping[str, Any]) -> Transform:
+    data = importlib.import_module("timm.data")
+    return data.create_transform(**said["config"], is_training=False)
+
+
+def _transformers(said: Mapping[str, Any]) -> Transform:
+    processor = getattr(importlib.import_module("transformers"), said["name"]).from_dict(said["settings"])
+    return lambda image: pixel_values(processor, image)
+
+
+def pixel_values(processor: Any, image: Image.Image) -> Tensor:
+    """What an image processor of transformers makes of one image, without the batch axis.
+
+    Raises:
+        ValueError: If that is no single image `(channel, height, width)`.
+    """
+    values = processor(images=image, return_tensors="pt").get("pixel_values")
+    if values is None:
+        raise ValueError("it gives no pixel_values")
+    values = torch.as_tensor(values)
+    if values.ndim != 4 or values.shape[0] != 1 or values.shape[1] not in (1, 3):
+        raise ValueError(
+            f"its pixel_values of one image have the shape {tuple(values.shape)}, not (1, channel, height, width): it cuts images into "
+            "patches, tiles or frames"
+        )
+    return values[0].float()
+
+
+_MAKERS: dict[str, Callable[[Mapping[str, Any]], Transform]] = {"timm": _timm, "hf": _transformers}
