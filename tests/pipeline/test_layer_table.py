@@ -65,7 +65,10 @@ def test_a_model_without_a_classifier_has_layers_too(tmp_path: pathlib.Path, cap
         ([":"], "':' is not a model; write torchvision:NAME"),
         (["nosuch_module:f"], "there is no Python module 'nosuch_module'; install it"),
         (["os:getcwd"], "os:getcwd() must return a torch.nn.Module, it returned a str"),
-        (["--untrained", "torchvision:vgg11", "--size", "8"], "the model cannot take an image of shape (3, 8, 8)"),
+        (
+            ["--untrained", "torchvision:squeezenet1_1", "--size", "8"],
+            "the model cannot take an image of shape (3, 8, 8)",
+        ),
     ],
 )
 def test_refusals(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,12 +30,31 @@ class Architecture:
     """
 
 
+def vgg16_with_small_head(num_classes: int, batch_norm: bool = False) -> nn.Module:
+    """VGG-16 whose first linear layer has 64 outputs, not 4096: the same trunk without half a gigabyte of weights."""
+    features = zoo.vgg.make_layers(zoo.vgg.cfgs["D"], batch_norm=batch_norm)
+    with torch.device("meta"):
+        model = zoo.vgg.VGG(features, num_classes)
+    model.classifier = nn.Sequential(
+        nn.Linear(512 * 7 * 7, 64), nn.ReLU(True), nn.Dropout(), nn.Linear(64, num_classes)
+    )
+    return model
+
+
 ARCHITECTURES = {
     "vgg16": Architecture(
-        zoo.vgg16, ("features.3", "features.8", "features.15", "features.22", "features.29"), (32, 32), 0.7, 1
+        vgg16_with_small_head,
+        ("features.3", "features.8", "features.15", "features.22", "features.29"),
+        (32, 32),
+        0.7,
+        1,
     ),
     "vgg16_bn": Architecture(
-        zoo.vgg16_bn, ("features.5", "features.12", "features.22", "features.32", "features.42"), (32, 40), 0.6, 2
+        functools.partial(vgg16_with_small_head, batch_norm=True),
+        ("features.5", "features.12", "features.22", "features.32", "features.42"),
+        (32, 40),
+        0.6,
+        2,
     ),
     "resnet18": Architecture(zoo.resnet18, ("relu", "layer1", "layer2", "layer3", "layer4"), (64, 64), 0.5, 1),
     "resnet50": Architecture(zoo.resnet50, ("relu", "layer1", "layer2", "layer3", "layer4"), (64, 64), 0.7, 0),
