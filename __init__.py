@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .engine.methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
     from .engine.methods.consensus import Consensus
     from .engine.methods.daam import DAAM
+    from .engine.methods.feature_cam import FeatureCAM
     from .engine.methods.fovex import FovEx
     from .engine.methods.integrated_gradients import IntegratedGradients
     from .engine.methods.lafam import LaFAM
@@ -57,6 +58,7 @@ __all__ = [
     "Consensus",
     "Explainer",
     "Explanations",
+    "FeatureCAM",
     "FovEx",
     "GradCAM",
     "GradCAMPlusPlus",
@@ -79,6 +81,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "FeatureCAM": ("engine.methods.feature_cam", "FeatureCAM"),
     "BEESelect": ("engine.methods.bee_select", "BEESelect"),
     "BEE": ("engine.methods.bee", "BEE"),
     "TTAME": ("engine.methods.ttame", "TTAME"),

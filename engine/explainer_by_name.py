@@ -13,6 +13,7 @@ from .methods.bee_select import BEESelect
 from .methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
 from .methods.consensus import Consensus
 from .methods.daam import DAAM
+from .methods.feature_cam import FeatureCAM
 from .methods.fovex import FovEx
 from .methods.integrated_gradients import IntegratedGradients
 from .methods.lafam import LaFAM
@@ -62,6 +63,8 @@ def explainer(name: Literal["lafam"], model: nn.Module, **options: Any) -> LaFAM
 def explainer(name: Literal["bee"], model: nn.Module, **options: Any) -> BEE: ...
 @overload
 def explainer(name: Literal["bee_select"], model: nn.Module, **options: Any) -> BEESelect: ...
+@overload
+def explainer(name: Literal["feature_cam"], model: nn.Module, **options: Any) -> FeatureCAM: ...
 @overload
 def explainer(name: Literal["ttame"], model: nn.Module, **options: Any) -> TTAME: ...
 @overload

@@ -81,6 +81,8 @@ class Consensus(Explainer):
         require(len(set(self.of)) >= 2, f"of must name two methods or more, got {', '.join(self.of) or 'none'}")
         require(len(set(self.of)) == len(self.of), f"of names a method twice: {', '.join(self.of)}")
         require("consensus" not in self.of, "of must not name consensus itself")
+        shown = [name for name, member in members_of(self).items() if member.for_display]
+        require(not shown, f"of must not name {', '.join(shown)}, whose map holds more than the model's evidence")
 
     def bind(self) -> None:
         _ = self.members

@@ -79,6 +79,10 @@ class Method:
     """Settings that name a file on every machine that explains; what it holds belongs to the run's fingerprint."""
     selected_by: Callable[[Any], str | None] = lambda settings: None
     """The metric by which a map is chosen among several under the settings: it cannot evaluate that map any more."""
+    for_display: bool = False
+    """Parts of its map do not come from the model, so that no number should be made of it: consensus and curation refuse it."""
+    colours: bool = False
+    """It has fields `mean` and `std`, by which the images were normalised."""
     extras: Mapping[str, str] = field(default_factory=dict)
     """Names of further columns with what they hold."""
     images: int = 8

@@ -72,6 +72,7 @@ def method_text(record: Mapping[str, Any]) -> str:
         ("needs", ", ".join(record["needs"]) or "nothing but the model"),
         ("source", record["source"]),
         ("status", STATUSES[record["status"]]),
+        *([("display", "made to be looked at: consensus and curation refuse it")] if record["for_display"] else []),
         *([("ours", record["completed"])] if record["completed"] else []),
     ]
     prefix = f"{record['name']}."
@@ -103,6 +104,7 @@ def declaration(method: Method) -> dict[str, Any]:
         "source": method.source,
         "status": method.status,
         "completed": method.completed,
+        "for_display": method.for_display,
         "architecture": method.architecture,
         "needs": [need for need in ("gradients",) if getattr(method, need)],
         "cost": None if cost is None else {"forwards": cost.forwards, "backwards": cost.backwards},

@@ -20,6 +20,10 @@ def show_command(
     trust_code: Annotated[
         bool, Parameter(help="Run the Python source that the store names, to read its images.")
     ] = False,
+    edges: Annotated[
+        str | None,
+        Parameter(help="Draw the map times the image's edges: sobel, or a file with HED's weights. For the eye only."),
+    ] = None,
 ) -> int:
     """Draw maps over their images, as PNG files. Exit code 1 if there is nothing to draw.
 
@@ -28,7 +32,7 @@ def show_command(
     from ..pictures.show import show_overlays
 
     any_drawn = False
-    for drawn, line in show_overlays(store, ids=ids, limit=limit, to=out, trust_code=trust_code):
+    for drawn, line in show_overlays(store, ids=ids, limit=limit, to=out, trust_code=trust_code, edges=edges):
         print(harmless(line, lines=False), flush=True)
         any_drawn |= drawn
     return 0 if any_drawn else 1

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
+from ...engine.methods.protocol import METHODS
+from ...engine.methods.registry import built_in
 from ...errors import UsageError
 from ..features.cue_table import cues_of, verdict, write_cues
 from ..features.image_table import write_features
@@ -70,6 +72,7 @@ def curate_store(
     """
     chosen = _format(to, file_format)
     atlas = open_store(out)
+    refuse_display_maps(atlas)
     if to is not None:
         _refuse_inside(out, to)
     if probe:
@@ -86,6 +89,20 @@ def curate_store(
     for name in curation.skipped:  # an earlier call's queue would pass for this one's
         remove(child(out, f"{FOLDER}/{name}.{chosen}"))
     return WrittenQueues(curation, said, uris)
+
+
+def refuse_display_maps(atlas: StoreReader) -> None:
+    """Refuse a run whose maps are made to be looked at.
+
+    Raises:
+        UsageError: Naming its method.
+    """
+    name = atlas.run["fingerprint"].get("method", "sise")
+    if name in built_in() and METHODS[name].for_display:
+        raise UsageError(
+            f"the maps of {atlas.uri} are {name}'s, which hold more than the model's evidence and are made to be looked at; "
+            "curate a run of another method"
+        )
 
 
 def probe_store(atlas: StoreReader) -> str:

@@ -16,6 +16,7 @@ from ..storage.location import child, locate
 from ..store.reader import open_store
 from ..text import class_name, harmless, shown
 from .captioned import draw_captioned
+from .edge_rendering import Edges, appended, edged, edges_from, shown_through
 from .overlay import beside, file_name
 from .stored_images import reader_of, rows_of, stored_preprocess
 
@@ -36,6 +37,7 @@ def show_overlays(
     limit: int = 12,
     to: str | None = None,
     trust_code: bool = False,
+    edges: str | None = None,
 ) -> Iterator[tuple[bool, str]]:
     """Draw the image as the network sees it beside its map.
 
@@ -45,12 +47,13 @@ def show_overlays(
         limit: At least 1.
         to: Directory or URI for the pictures, by default `_show` in `out`.
         trust_code: Whether the Python code that the run's data set came from may be run again, to get its images.
+        edges: `sobel`, or a file with HED's weights: the map times the image's edges is drawn, and the image seen through it.
 
     Yields:
         Per row of a sample, whether there is a picture now, and a line for the user: its path and what the network said, or why not.
 
     Raises:
-        UsageError: If `limit` is not positive, `ids` is empty, `to` is no place, or the run stored no maps.
+        UsageError: If `limit` is not positive, `ids` is empty, `to` is no place, there are no such edges, or the run stored no maps.
         StorageError: If the store cannot be read or pictures cannot be written.
     """
     if limit < 1:
@@ -61,6 +64,7 @@ def show_overlays(
         )
     if to is not None:
         locate(to)
+    outlines = None if edges is None else edges_from(edges)
     atlas = open_store(out)
     preprocess = stored_preprocess(atlas.run)
     reader = reader_of(atlas.run, trust_code=trust_code)
@@ -76,7 +80,7 @@ def show_overlays(
         several = len(rows.get(identity, ())) > 1
         for row in rows.get(identity, ()):
             try:
-                picture = draw(row, preprocess, reader, atlas.class_names)
+                picture = draw(row, preprocess, reader, atlas.class_names, outlines)
             except SampleError as error:
                 yield False, f"{shown(identity)}: no picture, {error.status}: {error}"
                 continue
@@ -87,9 +91,15 @@ def show_overlays(
 
 
 def draw(
-    row: Mapping[str, Any], preprocess: Preprocess, reader: FsspecReader, names: Sequence[str] | None = None
+    row: Mapping[str, Any],
+    preprocess: Preprocess,
+    reader: FsspecReader,
+    names: Sequence[str] | None = None,
+    edges: Edges | None = None,
 ) -> bytes:
     """The picture as PNG: image and overlay; with `names` of the classes also outline, scale, explained class and id.
+
+    With `edges` the map is multiplied by the image's, and the image seen through it is a third panel.
 
     Raises:
         SampleError: If the row has no map, or its image cannot be read any more.
@@ -98,11 +108,14 @@ def draw(
         raise SampleError(row["status"], row["error"] or "the row has no map")
     view = preprocess.view(decode_image(reader.read(row["uri"])))
     buffer = io.BytesIO()
+    heat = row["heat"] if edges is None else edged(view, row["heat"], edges)
     if names is None:
-        picture = beside(view, row["heat"])
+        picture = beside(view, heat)
     else:
         text = harmless(f"{caption(row, names)}. {row['id']}", lines=False)
-        picture = draw_captioned(view, row["heat"], text)
+        picture = draw_captioned(view, heat, text)
+    if edges is not None:
+        picture = appended(picture, shown_through(view, heat))
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 

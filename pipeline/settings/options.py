@@ -93,6 +93,7 @@ class RunOptions(TypedDict, total=False):
     ucag: Mapping[str, Any]
     agf: Mapping[str, Any]
     lafam: Mapping[str, Any]
+    feature_cam: Mapping[str, Any]
     bee: Mapping[str, Any]
     bee_select: Mapping[str, Any]
     labels: Mapping[str, Any]

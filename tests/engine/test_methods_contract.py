@@ -38,6 +38,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "occlusion": {"positions": 4},
     "bee": {"steps": 3, "draws": 1},
     "bee_select": {"steps": 3, "draws": 3, "metric": "drop_pct"},
+    "feature_cam": {"edges": "sobel"},
     "fovex": {"fixations": 2, "steps": 8, "step_size": 0.7},
     "consensus": {"of": ("grad_cam", "layer_cam", "occlusion")},
 }
@@ -50,6 +51,8 @@ CHAOTIC = {"fovex", "bee_select"}
 """A step follows the sign of a gradient, or the best of several maps is kept, so rounding leads elsewhere."""
 CHOSEN_BY = {"bee_select": ("drop_pct", "increase", "average_gain_pct")}
 """Metrics that cannot evaluate a method's maps, because they choose them, with the settings here."""
+NEEDS_A_FILE = {"feature_cam"}
+"""With their defaults they ask for a file that heatlas does not bring."""
 DRAWN_GRADIENTS = {"bee", "bee_select"}
 """Draws decide where gradients are taken: no gradient, no map."""
 
@@ -329,7 +332,7 @@ def test_a_model_that_does_not_fit_is_refused_with_those_that_do(name: str, imag
     said = str(refusal.value).rpartition("methods that fit it: ")[2].partition(" (")[0].split(", ")
     fitting = ("any", {"cnn": "vit", "vit": "cnn"}[architecture])
     fit = {one for one in NAMES if find_method(one).architecture in fitting and not find_method(one).trained}
-    assert set(said) == fit
+    assert set(said) == fit - NEEDS_A_FILE
 
 
 @pytest.mark.parametrize("name", NAMES)

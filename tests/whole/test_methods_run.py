@@ -14,6 +14,7 @@ from heatlas.pipeline.store.committed_shards import done_shards
 from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.schema import METHOD_KEY, metric_columns
+from PIL import Image
 
 from ..support.tiny_run import FACTORY, command, draw_all, importable_factory
 
@@ -23,6 +24,7 @@ SHORT = {
     "occlusion": ("--occlusion.positions", "4"),
     "bee": ("--bee.steps", "3", "--bee.draws", "1"),
     "bee_select": ("--bee-select.steps", "3", "--bee-select.draws", "2"),
+    "feature_cam": ("--feature-cam.edges", "sobel"),
     "fovex": ("--fovex.fixations", "2", "--fovex.steps", "3"),
     "consensus": ("--consensus.of", "grad_cam,layer_cam"),
 }
@@ -146,6 +148,8 @@ def test_other_settings_of_the_method_are_another_run(
         ("occlusion", ("--budget", "fast"), "method occlusion leaves no masks out, so budget must be exact, got 'fast'"),
         ("sise", ("--sise.baseline", "--budget", "fast"), "so budget must be exact with a baseline"),
         ("grad_cam", ("--grad-cam.layer", "nowhere"), "unknown layer 'nowhere'"),
+        ("feature_cam", (), "name their file (--feature-cam.hed-weights FILE), or take --feature-cam.edges sobel"),
+        ("consensus", ("--consensus.of", "grad_cam,feature_cam"), "of must not name feature_cam"),
         ("daam", ("--model", "tiny_net:model"), "methods that fit it: sise, "),
         ("sise", ("--model", "tiny_net:transformer"), "methods that fit it: daam, fovex, integrated_gradients, occlusion, rise"),
     ],
@@ -177,7 +181,7 @@ def test_settings_of_another_method_are_named_as_without_effect(
 def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
     assert main(["methods", "--names"]) == 0
     assert capsys.readouterr().out.split() == [
-        "sise", "ada_sise", "agf", "bee", "bee_select", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "fovex", "integrated_gradients",
+        "sise", "ada_sise", "agf", "bee", "bee_select", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "feature_cam", "fovex", "integrated_gradients",
         "lafam", "occlusion", "refine_cam", "rise", "score_cam", "ttame", "ucag",
     ]  # fmt: skip
     assert main(["methods", "--json"]) == 0
@@ -187,3 +191,24 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
     assert main(["methods"]) == 0
     text = capsys.readouterr().out
     assert all(one in text for one in told)
+
+
+def test_maps_for_the_eye_are_not_curated_and_any_map_is_drawn_with_edges(
+    place: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert explain(place, tmp_path / "eye", "feature_cam", *SHORT["feature_cam"]) == 0
+    assert main(["curate", str(tmp_path / "eye")]) == 2
+    assert "are feature_cam's, which hold more than the model's evidence" in capsys.readouterr().err
+    assert explain(place, tmp_path / "cam", "grad_cam") == 0
+    for edges, folder in ((("--edges", "sobel"), "with"), ((), "without")):
+        assert main(["show", str(tmp_path / "cam"), "--out", str(tmp_path / folder), *edges]) == 0
+    widths = []
+    for folder in ("with", "without"):
+        pictures = sorted((tmp_path / folder).iterdir())
+        assert len(pictures) == 4
+        with Image.open(pictures[0]) as picture:
+            widths.append(picture.width)
+    assert widths[0] > 1.4 * widths[1]
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / "cam"), "--edges", "nowhere.pth"]) == 2
+    assert "the HED weights nowhere.pth are no file" in capsys.readouterr().err

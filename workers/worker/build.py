@@ -128,6 +128,9 @@ class ModelEngine:
         explainer = make_explainer(spec.method, self._model, settings, scoring)
         if self._trained is not None:
             explainer = replace(explainer, trained=self._trained)  # pyright: ignore[reportCallIssue]
+        if explainer.declared.colours:
+            colours = {"mean": self._preprocess.mean, "std": self._preprocess.std}
+            explainer = replace(explainer, **colours)
         return ExplainSession(
             explainer, spec.metrics, seed=spec.seed, chance_below=spec.chance_below, sanity_below=spec.sanity_below
         )

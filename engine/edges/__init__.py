@@ -1,0 +1,1 @@
+"""How strong an edge runs through every pixel of an image, whatever a model sees in it."""
