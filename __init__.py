@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .pipeline.evaluate.evaluate import evaluate_store
     from .pipeline.explain.explain import explain_dataset
     from .pipeline.explain.feature_bank import make_bank
+    from .pipeline.foreign_maps.import_run import import_maps
 
 __all__ = [
     "AGF",
@@ -76,6 +77,7 @@ __all__ = [
     "evaluate_store",
     "explain_dataset",
     "explainer",
+    "import_maps",
     "make_bank",
     "open",
 ]
@@ -113,6 +115,7 @@ _HOMES = {
     "evaluate_store": ("pipeline.evaluate.evaluate", "evaluate_store"),
     "explain_dataset": ("pipeline.explain.explain", "explain_dataset"),
     "explainer": ("engine.explainer_by_name", "explainer"),
+    "import_maps": ("pipeline.foreign_maps.import_run", "import_maps"),
     "make_bank": ("pipeline.explain.feature_bank", "make_bank"),
     "open": ("pipeline.atlas", "open_atlas"),
 }

@@ -11,6 +11,8 @@ TRUTH_ERROR = "truth_error"
 """The sample's ground truth cannot be used: a box outside the image, inverted or NaN; a mask of another size or unreadable."""
 NO_TARGET = "no_target"
 """The rule that chooses targets chose none for this image: no class is above the threshold."""
+NO_MAP = "no_map"
+"""Maps of another tool were imported, and none is of this image."""
 NO_EVIDENCE = "no_evidence"
 """A block layer kept no feature map (no alpha_k > mu * beta), so there is nothing to aggregate."""
 CONSTANT_MAP = "constant_map"
@@ -25,7 +27,7 @@ QUARANTINED = "quarantined"
 """The image was alive at three consecutive deaths of its worker and was taken out."""
 
 STATUSES = (
-    OK, DECODE_ERROR, READ_ERROR, LABEL_ERROR, TRUTH_ERROR, NO_TARGET, NO_EVIDENCE, CONSTANT_MAP, NON_FINITE,
+    OK, DECODE_ERROR, READ_ERROR, LABEL_ERROR, TRUTH_ERROR, NO_TARGET, NO_MAP, NO_EVIDENCE, CONSTANT_MAP, NON_FINITE,
     EXPLAIN_ERROR, OUT_OF_MEMORY, QUARANTINED,
 )  # fmt: skip
 

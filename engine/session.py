@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import statuses
 from ..errors import SettingsError
 from .explainer import Explainer
-from .explanation import Explanation
+from .explanation import Explanation, check_target
 from .layers.eval_mode import untouched
 from .metrics import Subject, rank_pixels
 from .metrics.chance_maps import CHANCE_MAPS, chance_metrics
@@ -121,7 +121,8 @@ class ExplainSession:
             label: The image's class in the data set, which some metrics compare with the prediction.
             sample_seed: Stands for the image in random draws, at least 0: a digest of its id. The key by default.
             given: What an earlier session said of the image, map and all: then only the metrics are computed, for its target
-                and not for `target`. Its forwards do not count again.
+                and not for `target`. Its forwards do not count again. Without a prediction it is a map that somebody else made, and the
+                model is asked first.
 
         Raises:
             TargetError: When `target` is no class of the model; nothing was taken in.
@@ -132,7 +133,7 @@ class ExplainSession:
         own = key if sample_seed is None else sample_seed
         pushed = Pushed(key, image, None if truth is None else truth.to(device, non_blocking=True), label, own)
         with self._held():
-            explaining = self._keeping.start(image, target, own) if given is None else stored(given, image)
+            explaining = self._keeping.start(image, target, own) if given is None else self._stored(given, image, own)
             self._in_flight.append((key, self._scheduler.start(self._work(pushed, explaining))))
             self._scheduler.advance()
             return self._finished()
@@ -196,6 +197,30 @@ class ExplainSession:
             )
             measured = yield from self._measure(subject)
         return self._leaving(pushed, explanation, measured)
+
+    def _stored(self, given: Explanation, image: Tensor, sample: int) -> Steps[Explanation]:
+        """A conversation about an explanation that is there already; its passes do not count again.
+
+        Raises:
+            ValueError: When its map does not have the image's size.
+            TargetError: When its target is no class of the model.
+        """
+        heat = given.map
+        if heat is not None and heat.shape != image.shape[1:]:
+            raise ValueError(
+                f"the given map is {tuple(heat.shape)}, its image {tuple(image.shape[1:])}; they must be the same"
+            )
+        own = None if heat is None else heat.to(image.device)
+        if own is None or given.prediction is not None:
+            return finished(replace(given, map=own, n_forwards=0, n_backwards=0))
+        if given.target is not None:
+            check_target(given.target, self.explainer.class_count(image))
+        return self._completed(own, image, given.target, sample)
+
+    def _completed(self, heat: Tensor, image: Tensor, target: int | None, sample: int) -> Steps[Explanation]:
+        """What the model says of an image beside a map of it."""
+        said = yield self.explainer.rows_of(self.explainer.read_logits, image, target, sample)
+        return said.explanation(heat)
 
     def _measure(self, subject: Subject) -> Steps[ImageMetrics]:
         """The metrics of the image's own map, of chance maps and of a random model's, all in flight together."""
@@ -277,20 +302,7 @@ class ImageMetrics:
         return [self.own, *self.chance.values(), *([] if self.sanity is None else [self.sanity])]
 
 
-def stored(given: Explanation, image: Tensor) -> Steps[Explanation]:
-    """A conversation that has nothing to ask: the explanation is there already, and its passes do not count again.
-
-    Raises:
-        ValueError: When its map does not have the image's size.
-    """
-    heat = given.map
-    if heat is not None and heat.shape != image.shape[1:]:
-        raise ValueError(
-            f"the given map is {tuple(heat.shape)}, its image {tuple(image.shape[1:])}; they must be the same"
-        )
-
-    def steps() -> Steps[Explanation]:
-        yield from ()
-        return replace(given, map=None if heat is None else heat.to(image.device), n_forwards=0, n_backwards=0)
-
-    return steps()
+def finished(explanation: Explanation) -> Steps[Explanation]:
+    """A conversation that has nothing to ask."""
+    yield from ()
+    return explanation

@@ -30,11 +30,12 @@ class StoredExplanations(Protocol):
     """What an earlier run said of its samples."""
 
     def of(self, sample: Sample) -> Sequence[Explanation]:
-        """The explanations that have a map, of a sample whose `explained_in` is set, one for each target, at network-input
-        resolution. Called from several threads.
+        """The explanations that have a map, one for each target, at network-input resolution; of a stored run for a sample whose
+        `explained_in` is set. Without a prediction the model is asked for what it says. Called from several threads.
 
         Raises:
             StorageError: When it is not there or cannot be read.
+            SampleError: When the sample has none.
         """
         ...
 

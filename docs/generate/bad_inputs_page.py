@@ -60,6 +60,8 @@ explain --config unknown.yaml
 plan --look-at 0
 bank --model torchvision:resnet18 --data images --out bank.txt
 bank --model torchvision:resnet18 --data images
+import --model torchvision:resnet18 --data images --out store
+import --maps nowhere --model torchvision:resnet18 --data images --out store --method sise
 evaluate nowhere
 evaluate
 curate

@@ -34,6 +34,9 @@ from .evaluate import evaluate_command
 from .explain import explain_command
 from .export import export_command
 from .help_text import HelpFormatter
+from .imported import SETTINGS as IMPORT_SETTINGS
+from .imported import TEXTS as IMPORT_TEXTS
+from .imported import import_command
 from .layers import layers_command
 from .methods import methods_command
 from .metrics import metrics_command
@@ -54,6 +57,7 @@ COMMANDS = {
     "plan": Command(plan_command, ALL_SETTINGS),
     "bank": Command(bank_command, BANK_SETTINGS, BANK_TEXTS),
     "train": Command(train_command, TRAIN_SETTINGS, TRAIN_TEXTS),
+    "import": Command(import_command, IMPORT_SETTINGS, IMPORT_TEXTS),
     "evaluate": Command(evaluate_command, EXECUTION),
     "curate": Command(curate_command),
     "cluster": Command(cluster_command),

@@ -19,6 +19,7 @@ from ..explain.dispatch import work_through
 from ..explain.explain import refuse_undone
 from ..explain.fingerprint import metric_facts
 from ..explain.prepare import PreparedRun, prepare_run, refuse_chosen_by
+from ..settings.imported_runs import IMPORTED
 from ..settings.run import Settings
 from ..shards import samples_of
 from ..storage.atomic_write import remove, sweep_temporaries
@@ -65,7 +66,9 @@ def evaluate_store(
     out = os.fspath(out)
     run = read_run(out)
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
-    wanted = wanted_metrics(asked, run["fingerprint"]["metrics"], list_evaluations(out))
+    wanted = wanted_metrics(
+        asked, run["fingerprint"]["metrics"], list_evaluations(out), imported=IMPORTED in run["settings"]
+    )
     settings = evaluation_settings(out, run, how)
     refuse_chosen_by(settings, wanted.new)
     for names, why in notes(wanted).items():
@@ -138,7 +141,8 @@ def prepared_as(run: Mapping[str, Any], settings: Settings) -> PreparedRun:
             + "\nrestore the "
             "weights or the data set; metrics of others would not belong to the stored maps. Nothing was changed"
         )
-    return prepared
+    method = run["fingerprint"].get("method", settings.method)  # another one where the maps were imported
+    return replace(prepared, sink=replace(prepared.sink, layout=replace(prepared.sink.layout, method=method)))
 
 
 def essence(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

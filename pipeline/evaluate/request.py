@@ -25,7 +25,9 @@ class Wanted:
     """Metrics of a preset that a stored map is not enough for."""
 
 
-def wanted_metrics(asked: Sequence[str], own: Iterable[str], evaluations: Sequence[Evaluation]) -> Wanted:
+def wanted_metrics(
+    asked: Sequence[str], own: Iterable[str], evaluations: Sequence[Evaluation], *, imported: bool = False
+) -> Wanted:
     """Sort a request.
 
     A metric is stored once: by the run, or else by the evaluation that claimed it first, which is completed and not repeated.
@@ -34,6 +36,7 @@ def wanted_metrics(asked: Sequence[str], own: Iterable[str], evaluations: Sequen
         asked: Names of metrics and presets.
         own: Definition ids of the metrics that the run itself stored.
         evaluations: What was added to the store, the oldest first.
+        imported: Whether another tool made the maps, so that nothing can be explained further.
 
     Raises:
         SettingsError: For an unknown name, or none at all.
@@ -57,8 +60,12 @@ def wanted_metrics(asked: Sequence[str], own: Iterable[str], evaluations: Sequen
         elif name in owners:
             if owners[name] not in wanted.begun:
                 wanted.begun.append(owners[name])
-        elif not METRICS[name].layers:
+        elif not METRICS[name].layers and not (imported and METRICS[name].explains):
             wanted.new.append(name)
+        elif name in asked and not METRICS[name].layers:
+            raise UsageError(
+                f"{name} explains changed images again, which the method of imported maps cannot do here; leave it out"
+            )
         elif name in asked:
             raise UsageError(f"{name} compares the maps of the block layers, which a store does not hold; "
                              f"explain the data anew with --metrics {name}, into another --out")  # fmt: skip
@@ -88,5 +95,5 @@ def notes(wanted: Wanted) -> Mapping[str, str]:
     if wanted.stored:
         reasons[", ".join(wanted.stored)] = "stored by the run itself"
     if wanted.left_out:
-        reasons[", ".join(wanted.left_out)] = "left out, because a store does not hold the maps of the block layers"
+        reasons[", ".join(wanted.left_out)] = "left out, because the stored maps are not enough for it"
     return reasons

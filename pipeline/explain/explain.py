@@ -74,8 +74,13 @@ def explain_dataset(
 
 def explain_settings(settings: Settings) -> RunResult:
     """As `explain_dataset`, with resolved settings."""
-    begun = time.monotonic()
-    run = prepare_run(settings).claimed()
+    return carry_out(prepare_run(settings))
+
+
+def carry_out(run: PreparedRun) -> RunResult:
+    """Claim the store for a run that is checked and planned, do what is not done, conclude."""
+    begun, settings = time.monotonic(), run.settings
+    run = run.claimed()
     todo = run.undone()
     outcome = RunTotals()
     if todo:

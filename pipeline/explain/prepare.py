@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from ...workers.protocols import ShardSink
 from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard
 from ...workers.targets import TargetRule
+from ...workers.worker.engine_protocol import Build
 from ...workers.worker.spec import WorkerSpec
 from ..run_samples import chosen_samples, shards_of, stored_extra
 from ..settings.methods import chosen_settings, without_effect
@@ -71,6 +72,12 @@ class PreparedRun:
     labels: ResolvedLabels
     model: LoadedModel
     """Without its module, which belongs to the workers."""
+    made_by: str | None = None
+    """Instead of method and layers in the headline."""
+    build: Build | None = None
+    """Makes a worker's engine; None for that of the method."""
+    described: Mapping[str, Any] | None = None
+    """What `_run.json` says to people instead of the settings."""
 
     def claimed(self) -> PreparedRun:
         """Make the directory this run's, or find that it is; from then on parts name the run as the directory does.
@@ -78,7 +85,7 @@ class PreparedRun:
         Raises:
             RunMismatchError: If it belongs to another run.
         """
-        claim = claim_run(self.settings.out, self.fingerprint, describe(self.settings), self.remarks)
+        claim = claim_run(self.settings.out, self.fingerprint, self.described or describe(self.settings), self.remarks)
         for remark in claim.remarks:
             say(f"note: resumed, though another than before is{remark.removeprefix(' ')}")
         stored = claim.run["fingerprint"]
@@ -107,6 +114,8 @@ class PreparedRun:
 
     @property
     def _reading(self) -> str:
+        if self.made_by is not None:
+            return self.made_by
         method, layers = self.settings.method, self.layer_count
         by = "" if method == "sise" else f"by {method} "
         return f"{by}with {layers} block layers" if layers else by.strip()
@@ -133,7 +142,7 @@ class PreparedRun:
         max_error_rate: float,
     ) -> RunTotals:
         shared = (self.spec, self.reader, sink, totals)
-        return work_through(self.settings, todo, samples, *shared, max_error_rate=max_error_rate)
+        return work_through(self.settings, todo, samples, *shared, max_error_rate=max_error_rate, build=self.build)
 
 
 def prepare_run(settings: Settings) -> PreparedRun:

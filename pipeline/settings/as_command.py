@@ -8,11 +8,22 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from .imported_runs import IMPORTED
 from .renamed import current_names
 from .run import leaves
 
 ONCE = frozenset({"retry_errors"})
 """Settings that were meant for one start of the run only."""
+CHOICES = {
+    "method": "imported",
+    "by": "id",
+    "sign": "positive",
+    "channels": "sum",
+    "covers": None,
+    "array": None,
+    "place": None,
+}
+"""Of `heatlas import`, with their defaults; a test holds them to the command."""
 ABSENT = object()
 """What a run did not store, such as the settings of the methods that it did not choose."""
 
@@ -23,8 +34,24 @@ def explain_command(settings: Mapping[str, Any]) -> str:
     Relative paths in it are as the user gave them, so it works in the folder where the run was started.
     """
     current = current_names(settings)
+    if IMPORTED in settings:
+        return " ".join(import_words(settings[IMPORTED], str(settings.get("method")), current))
     parts = (part for name, field in leaves().items() for part in _flag(name, field, current))
     return " ".join(["heatlas explain", *parts])
+
+
+def import_words(choices: Mapping[str, Any], method: str, current: Mapping[str, Any]) -> Iterator[str]:
+    """The words of the command that imported maps; maps that were not files are left for the user to name."""
+    yield "heatlas import"
+    words = {"maps": choices.get("maps") or "MAPS", **{name: choices.get(name) for name in CHOICES}, "method": method}
+    for name, value in words.items():
+        if value is not None and value != CHOICES.get(name):
+            yield f"--{name} {shlex.quote(str(value))}"
+    for name, field in leaves().items():
+        if name not in ("method", "store.map_size"):
+            yield from _flag(name, field, current)
+    if (size := _nested(current, "store.map_size")) not in (ABSENT, "input"):
+        yield f"--store.map-size {size}"
 
 
 def _flag(name: str, field: Any, settings: Mapping[str, Any]) -> Iterator[str]:

@@ -6,11 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 
-class RunOptions(TypedDict, total=False):
-    """Settings of `heatlas.explain_dataset` beside model, data and out; groups of settings are mappings."""
+class ExecutionOptions(TypedDict, total=False):
+    """How a run is carried out; what `heatlas.evaluate_store` takes."""
 
-    method: str
-    """Explanation method (heatlas methods)."""
+    workers: Literal["auto"] | int
+    """Worker processes; auto: one per GPU, else per CPU share; 0: this process, without Ray."""
+    device: Literal["auto", "cpu", "cuda", "gpu"]
+    """Where the model runs; auto: GPUs if any."""
+    gpus_per_worker: float
+    """Share of a GPU for each GPU worker."""
+    address: str | None
+    """Ray cluster, auto or HOST:6379; or a local one."""
+    image_timeout: float
+    """Restart a worker after this many seconds without progress."""
+    start_timeout: float
+    """Restart a worker that takes more seconds to start."""
+    shard_retries: int
+    """Retries of a shard after failures."""
+    retry_errors: bool
+    """Recompute error rows that may succeed this time."""
+    max_error_rate: float
+    """Stop when more of the recent images fail."""
+    shared_fs: bool
+    """Local paths name the same files on every node."""
+
+
+class ImportOptions(ExecutionOptions, total=False):
+    """Settings of `heatlas.import_maps` beside maps, model, data and out; groups of settings are mappings."""
+
     bank: str | None
     """Feature bank (heatlas bank) for a k-NN classifier."""
     data_root: str | None
@@ -27,18 +50,10 @@ class RunOptions(TypedDict, total=False):
     """Presets (paper, standard, full), names, none."""
     chance_maps: int
     """Images on which a random and a centred Gaussian map are measured too, as chance baselines."""
-    sanity: int
-    """Images also explained with randomised weights."""
     precision: Literal["fp32", "bf16", "fp16", "auto"]
     """Number format of masked passes."""
     batch_size: int
     """Masked images per forward pass."""
-    fold_bn: bool
-    """Fold batch norms into convolutions for the masked passes: faster; results differ in the last digits."""
-    compile: bool
-    """torch.compile the masked passes: faster after a minute; results differ in the last digits."""
-    budget: Literal["exact", "balanced", "fast"] | int | float
-    """exact, balanced (25 %), fast (10 %), a number or share of forward passes; the rest is predicted."""
     seed: int
     """Seed of all random numbers."""
     where: str | None
@@ -49,34 +64,35 @@ class RunOptions(TypedDict, total=False):
     """Only this many samples, drawn at random by --seed."""
     limit: int | None
     """Only the first samples of the listing."""
-    workers: Literal["auto"] | int
-    """Worker processes; auto: one per GPU, else per CPU share; 0: this process, without Ray."""
-    device: Literal["auto", "cpu", "cuda", "gpu"]
-    """Where the model runs; auto: GPUs if any."""
-    gpus_per_worker: float
-    """Share of a GPU for each GPU worker."""
     cpus_per_worker: int
     """CPUs and threads of each worker."""
-    address: str | None
-    """Ray cluster, auto or HOST:6379; or a local one."""
     shard_size: Literal["auto"] | int
     """Images per shard, the unit of resuming."""
-    image_timeout: float
-    """Restart a worker after this many seconds without progress."""
-    start_timeout: float
-    """Restart a worker that takes more seconds to start."""
-    shard_retries: int
-    """Retries of a shard after failures."""
-    retry_errors: bool
-    """Recompute error rows that may succeed this time."""
-    max_error_rate: float
-    """Stop when more of the recent images fail."""
-    shared_fs: bool
-    """Local paths name the same files on every node."""
     columns: Mapping[str, Any]
     """Column names of a manifest or table: `{"label": "class"}`."""
     store: Mapping[str, Any]
     """What the store keeps of each map: `{"map_size": "input"}`."""
+    labels: Mapping[str, Any]
+    """How labels are read."""
+    allow_unlabelled: bool
+    """Accept many labels that name no class."""
+
+
+class RunOptions(ImportOptions, total=False):
+    """Settings of `heatlas.explain_dataset` beside model, data and out; groups of settings are mappings."""
+
+    method: str
+    """Explanation method (heatlas methods)."""
+    explainer: str | None
+    """Trained explainer (heatlas train) of the method."""
+    sanity: int
+    """Images also explained with randomised weights."""
+    budget: Literal["exact", "balanced", "fast"] | int | float
+    """exact, balanced (25 %), fast (10 %), a number or share of forward passes; the rest is predicted."""
+    fold_bn: bool
+    """Fold batch norms into convolutions for the masked passes: faster; results differ in the last digits."""
+    compile: bool
+    """torch.compile the masked passes: faster after a minute; results differ in the last digits."""
     sise: Mapping[str, Any]
     ada_sise: Mapping[str, Any]
     grad_cam: Mapping[str, Any]
@@ -96,10 +112,4 @@ class RunOptions(TypedDict, total=False):
     feature_cam: Mapping[str, Any]
     bee: Mapping[str, Any]
     bee_select: Mapping[str, Any]
-    labels: Mapping[str, Any]
-    """How labels are read."""
-    allow_unlabelled: bool
-    """Accept many labels that name no class."""
-    explainer: str | None
-    """Trained explainer (heatlas train) of the method."""
     ttame: Mapping[str, Any]

@@ -11,8 +11,14 @@ WINDOW = 200
 """Images that count as recent."""
 LEAST = 20
 """With fewer images no rate is meaningful."""
-FAILURES = frozenset(statuses.STATUSES) - {statuses.OK, statuses.NO_TARGET, statuses.NO_EVIDENCE, statuses.CONSTANT_MAP}
-"""`no_target`, `no_evidence` and `constant_map` are what the model or the method says about an image, not failures."""
+FAILURES = frozenset(statuses.STATUSES) - {
+    statuses.OK,
+    statuses.NO_TARGET,
+    statuses.NO_MAP,
+    statuses.NO_EVIDENCE,
+    statuses.CONSTANT_MAP,
+}
+"""`no_target`, `no_map`, `no_evidence` and `constant_map` are what the model, the method or the user says about an image, not failures."""
 
 
 def count_failures(counts: Mapping[str, int]) -> int:

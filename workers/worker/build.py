@@ -78,10 +78,11 @@ class ModelEngine:
         return min(self._batch_size, self.session.explainer.scorer.micro_batch)
 
     def prepare(self, sample: Sample, reader: SampleReader) -> Prepared:
+        given = None if self._stored is None else self._stored.of(sample)
         prepared = prepare(sample, reader, self._preprocess)
         if self._torch_device.type == "cuda":  # pinned here, in a decoding thread, so that the copy need not wait
             prepared = replace(prepared, image=prepared.image.pin_memory())
-        return prepared if self._stored is None else replace(prepared, given=self._stored.of(sample))
+        return prepared if given is None else replace(prepared, given=given)
 
     def overview(self, image: Tensor, label: int | None) -> ClassOverview:
         return class_overview(

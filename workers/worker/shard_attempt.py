@@ -183,6 +183,8 @@ class ShardAttempt:
             return True
         if state.prepared.given is not None:
             state.targets = tuple(given.target for given in state.prepared.given)
+            if any(given.prediction is None for given in state.prepared.given):  # maps that are to be stored, too
+                state.overview = state.overview or self.engine.overview(state.prepared.image, sample.label)
             return True
         state.overview = state.overview or self.engine.overview(state.prepared.image, sample.label)
         seen = None

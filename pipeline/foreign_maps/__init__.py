@@ -1,0 +1,1 @@
+"""`heatlas import`: a store from maps that other tools made."""
