@@ -10,7 +10,6 @@ operation is a launch.
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from typing import Any
 
 import torch
@@ -18,33 +17,15 @@ from heatlas.engine.methods.registry import bind_method
 from heatlas.engine.metrics import spelt_out
 from heatlas.engine.session import ExplainSession
 from heatlas.pipeline.demo.network import demo_model
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..page_part import table, write_section
+from .device_operations import Operations
 
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero")
 CASES = (("grad_cam", ""), ("grad_cam", "paper"), ("rise", ""), ("sise", ""), ("sise", "standard"))
 OPTIONS: dict[str, dict[str, Any]] = {"rise": {"masks": 64}}
 IMAGES = 8
 BEFORE = ("7.0, 58", "11.0, 136", "6.0, 257", "23.0, 883", "31.0, 1,685")
 """Waits and operations of the same cases as this script counted them at commit 25ce3b2, before facts of rows were read in one piece."""
-
-
-class Operations(TorchDispatchMode):
-    """Counts operations, and those among them that wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.launched = 0
-        self.waits = Counter[str]()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.launched += 1
-        self.waits[name] += name in WAITS
-        if name in ("index", "index_put_"):
-            self.waits["by mask"] += any(place is not None and place.dtype == torch.bool for place in args[1])
-        return func(*args, **(kwargs or {}))
 
 
 def counted(method: str, metrics: str) -> tuple[float, float]:

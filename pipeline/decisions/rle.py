@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from pycocotools import mask as coco
 
 from ...errors import UsageError
+from ..run_lengths import mask_of_runs, read_runs
 
 LARGEST_PIXELS = 400_000_000
 """Pixels of a mask that is still decoded."""
@@ -41,7 +42,7 @@ def decode_mask(rle: Mapping[str, Any]) -> Mask:
         UsageError: For text that is not run lengths, or lengths that do not fill the size.
     """
     height, width, runs = _checked_runs(rle)
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+    return mask_of_runs(runs, height, width)
 
 
 def checked_rle(rle: Mapping[str, Any]) -> Rle:
@@ -64,36 +65,8 @@ def _checked_runs(rle: Mapping[str, Any]) -> tuple[int, int, list[int]]:
         raise UsageError('a mask is run lengths as COCO has them: {"size": [height, width], "counts": "..."}') from None
     if height < 1 or width < 1 or height * width > LARGEST_PIXELS:
         raise UsageError(f"a mask of {width} x {height} pixels is outside the limit of 1 to {LARGEST_PIXELS:,} pixels")
-    text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
-    runs = _decompressed(text) if isinstance(text, str) else _whole_numbers(text)
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise UsageError(f"the run lengths of a mask add up to {sum(runs):,} pixels, its size is {height * width:,}")
+    try:
+        runs = read_runs(counts, height, width)
+    except ValueError as error:
+        raise UsageError(f"the run lengths of a mask of {width} x {height} pixels cannot be read: {error}") from None
     return height, width, runs
-
-
-def _whole_numbers(counts: Any) -> list[int]:
-    if not isinstance(counts, Sequence) or any(type(count) is not int for count in counts):
-        raise UsageError("the counts of a mask are whole numbers, or COCO's compressed text")
-    return list(counts)
-
-
-def _decompressed(text: str) -> list[int]:
-    """Run lengths from COCO's text: five bits a character, the sixth says that more follow; from the third length on, the difference
-    to the length before the last. pycocotools does not check that they fit the mask."""
-    runs: list[int] = []
-    number = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise UsageError(f"{character!r} is not part of COCO's compressed run lengths")
-        number |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            number -= 1 << shift
-        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-        number = shift = 0
-    if shift:
-        raise UsageError("the compressed run lengths of a mask end amid a number")
-    return runs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -17,29 +16,12 @@ from heatlas.engine.scoring.precision import float32_products, gradient_precisio
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise import layer_masks
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..support.checkout import checkout_module
 from ..support.oracle_nets import images_like, three_blocks
 
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero")
 MODULES: tuple[Any, ...] = (explainers, explanation, batch_method, mask_method, sise, evaluate, layer_masks)
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations that would make the host wait for a device, and all that are launched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.launched = 0
-        self.waits = Counter[str]()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.launched += 1
-        self.waits[name] += name in WAITS
-        if name in ("index", "index_put_"):
-            self.waits["by mask"] += any(place is not None and place.dtype == torch.bool for place in args[1])
-        return func(*args, **(kwargs or {}))
+Operations = checkout_module("bench.speed.device_operations").Operations
 
 
 @pytest.mark.parametrize(("name", "of_map", "of_metrics"), [("grad_cam", 1, 1), ("sise", 2, 1), ("rise", 2, 1)])

@@ -276,8 +276,8 @@ def test_masks_survive_run_lengths_and_are_what_coco_says(height, width, seed, s
     ("rle", "message"),
     [
         ({"size": [4, 4]}, "run lengths as COCO has them"),
-        ({"size": [4, 4], "counts": [8, 9]}, "add up to 17 pixels, its size is 16"),
-        ({"size": [4, 4], "counts": [20, -4]}, "add up to 16"),
+        ({"size": [4, 4], "counts": [8, 9]}, "add up to 17 pixels, not to 16"),
+        ({"size": [4, 4], "counts": [20, -4]}, "must be at least 0, one is -4"),
         ({"size": [4, 4], "counts": "~~"}, "is not part of COCO's compressed run lengths"),
         ({"size": [4, 4], "counts": "P"}, "end amid a number"),
         ({"size": [4, 4], "counts": encode_mask(np.ones((40, 40), bool))["counts"]}, "add up to 1,600 pixels"),

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 from heatlas.errors import SampleError
-from heatlas.pipeline.sources.reading.drawn_masks import decompressed, draw_mask, polygon_mask, run_length_mask
+from heatlas.pipeline.run_lengths import decompressed
+from heatlas.pipeline.sources.reading.drawn_masks import draw_mask, polygon_mask, run_length_mask
 from heatlas.statuses import TRUTH_ERROR
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -115,9 +116,9 @@ def test_annotations_are_united_and_boxes_stand_in_for_segmentations():
         ({"segmentation": [[1, 2, "x", 3]]}, "cannot be drawn"),
         ({"segmentation": [[1, 2, math.nan, 3]]}, "is not finite"),
         ({"segmentation": {"size": [7, 9], "counts": [5]}}, "add up to 5 pixels, not to 63"),
-        ({"segmentation": {"size": [7, 9], "counts": [64, -1]}}, "add up to"),
+        ({"segmentation": {"size": [7, 9], "counts": [64, -1]}}, "must be at least 0, one is -1"),
         ({"segmentation": {"size": [9, 7], "counts": [63]}}, "its size is [9, 7]"),
-        ({"segmentation": {"size": [7, 9], "counts": "\n"}}, "is not part of compressed run lengths"),
+        ({"segmentation": {"size": [7, 9], "counts": "\n"}}, "is not part of COCO's compressed run lengths"),
         ({"segmentation": {"size": [7, 9], "counts": "o"}}, "cut short"),
         ({"segmentation": {"size": [7, 9], "counts": "o" * 40}}, "is not part"),
     ],

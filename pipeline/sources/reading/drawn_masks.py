@@ -14,6 +14,7 @@ from PIL import Image
 
 from ....errors import SampleError
 from ....statuses import TRUTH_ERROR
+from ...run_lengths import mask_of_runs, read_runs
 
 Mask = Bool[np.ndarray, "height width"]
 
@@ -92,34 +93,4 @@ def run_length_mask(encoded: Mapping[str, Any], width: int, height: int) -> Mask
     """
     if list(encoded["size"]) != [height, width]:
         raise ValueError(f"its size is {encoded['size']}, the image's [{height}, {width}]")
-    counts = encoded["counts"]
-    runs = np.array(decompressed(counts) if isinstance(counts, str) else counts, dtype=np.int64)
-    if (runs < 0).any() or runs.sum() != width * height:
-        raise ValueError(f"its run lengths add up to {runs.sum()} pixels, not to {width * height}")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
-
-
-def decompressed(text: str) -> list[int]:
-    """Run lengths from COCO's text: five bits a character, the sixth says that more follow; from the third length on,
-    the difference to the length before the last.
-
-    Raises:
-        ValueError: For a character outside of the code, or a text that ends amid a number.
-    """
-    runs: list[int] = []
-    number = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"{character!r} is not part of compressed run lengths")
-        number |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            number -= 1 << shift
-        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-        number = shift = 0
-    if shift:
-        raise ValueError("the compressed run lengths are cut short")
-    return runs
+    return mask_of_runs(read_runs(encoded["counts"], height, width), height, width)
