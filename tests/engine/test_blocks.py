@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
-import warnings
 import weakref
 
 import pytest
@@ -28,44 +27,45 @@ from ..support.odd_nets import (
     pooled,
     residual,
 )
+from ..support.programs import scripted_program
 
 IMAGE = torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
 
 
-def found(model: nn.Module, image: Tensor = IMAGE) -> list[tuple[str, int, tuple[int, int]]]:
+def block_list(model: nn.Module, image: Tensor = IMAGE) -> list[tuple[str, int, tuple[int, int]]]:
     return [(layer.name, layer.channels, layer.size) for layer in block_layers(model, image)]
 
 
 def test_blocks_end_before_pools() -> None:
-    assert found(pooled()) == [("1", 4, (16, 24)), ("5", 6, (8, 12)), ("9", 8, (4, 6))]
+    assert block_list(pooled()) == [("1", 4, (16, 24)), ("5", 6, (8, 12)), ("9", 8, (4, 6))]
 
 
 def test_a_wide_tensor_that_a_shortcut_bypasses_ends_no_block() -> None:
-    assert found(residual()) == [("0", 4, (16, 24)), ("1", 6, (8, 12)), ("2", 8, (4, 6))]
+    assert block_list(residual()) == [("0", 4, (16, 24)), ("1", 6, (8, 12)), ("2", 8, (4, 6))]
 
 
 def test_a_block_is_named_by_the_outermost_module_that_is_all_its_own() -> None:
     model = nn.Sequential(
         nn.Sequential(conv(3, 4), nn.ReLU(), nn.Sequential(conv(4, 6, stride=2), nn.ReLU())), *head(6)
     )
-    assert [name for name, *_ in found(model)] == ["0.1", "0.2"]
+    assert [name for name, *_ in block_list(model)] == ["0.1", "0.2"]
 
 
 def test_what_the_model_does_to_pixels_before_its_first_weight_is_no_feature() -> None:
-    assert found(Normalised())[0] == ("body.1", 4, (16, 24))
+    assert block_list(Normalised())[0] == ("body.1", 4, (16, 24))
 
 
 def test_unpadded_convolutions_shrink_without_ending_a_block() -> None:
     model = nn.Sequential(
         conv(3, 4), conv(4, 4, padding=0), conv(4, 5, padding=0), nn.MaxPool2d(2), conv(5, 6), *head(6)
     )
-    assert found(model) == [("2", 5, (12, 20)), ("4", 6, (6, 10))]
+    assert block_list(model) == [("2", 5, (12, 20)), ("4", 6, (6, 10))]
 
 
 def test_a_long_chain_of_unpadded_convolutions_is_one_block() -> None:
     chain = [conv(4, 4, padding=0) for _ in range(5)]
     model = nn.Sequential(conv(3, 4), *chain, conv(4, 5, stride=2), *head(5))
-    assert found(model, torch.zeros(1, 3, 25, 25)) == [("5", 4, (15, 15)), ("6", 5, (8, 8))]
+    assert block_list(model, torch.zeros(1, 3, 25, 25)) == [("5", 4, (15, 15)), ("6", 5, (8, 8))]
 
 
 def inverted(inputs: int, wide: int, outputs: int) -> nn.Sequential:
@@ -77,32 +77,32 @@ def inverted(inputs: int, wide: int, outputs: int) -> nn.Sequential:
 
 def test_the_expanded_tensor_of_a_strided_unit_yields_to_the_unit_before() -> None:
     model = nn.Sequential(conv(3, 4), inverted(4, 24, 6), inverted(6, 36, 8), *head(8))
-    assert found(model) == [("0", 4, (16, 24)), ("1", 6, (8, 12)), ("2", 8, (4, 6))]
+    assert block_list(model) == [("0", 4, (16, 24)), ("1", 6, (8, 12)), ("2", 8, (4, 6))]
 
 
 def test_a_depthwise_stride_without_a_bottleneck_keeps_the_wide_tensor() -> None:
     model = nn.Sequential(conv(3, 4), conv(4, 8, 1), conv(8, 8, stride=2, groups=8), conv(8, 16, 1), *head(16))
-    assert found(model) == [("1", 8, (16, 24)), ("3", 16, (8, 12))]
+    assert block_list(model) == [("1", 8, (16, 24)), ("3", 16, (8, 12))]
 
 
 def test_a_convolutional_classifier_belongs_to_no_block() -> None:
     body = [conv(3, 4), nn.ReLU(), nn.MaxPool2d(2), conv(4, 6), nn.ReLU()]
     model = nn.Sequential(*body, nn.Dropout(), conv(6, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert found(model) == [("1", 4, (16, 24)), ("4", 6, (8, 12))]
+    assert block_list(model) == [("1", 4, (16, 24)), ("4", 6, (8, 12))]
 
 
 def test_functional_layers_have_names_that_hide_no_module() -> None:
     model = Functional()
-    assert found(model) == [("relu_function", 4, (16, 24)), ("relu", 6, (8, 12))]
+    assert block_list(model) == [("relu_function", 4, (16, 24)), ("relu", 6, (8, 12))]
     assert block_layers(model, IMAGE, layers=["relu_function", "relu"]).layers == block_layers(model, IMAGE).layers
 
 
 def test_calls_of_a_shared_module_are_told_apart() -> None:
-    assert [name for name, *_ in found(Shared())] == ["relu:1", "relu:2", "relu:3"]
+    assert [name for name, *_ in block_list(Shared())] == ["relu:1", "relu:2", "relu:3"]
 
 
 def test_maps_with_channels_last_are_read_as_such() -> None:
-    assert found(ChannelsLast()) == [("permute_1", 6, (16, 24)), ("down", 8, (8, 12))]
+    assert block_list(ChannelsLast()) == [("permute_1", 6, (16, 24)), ("down", 8, (8, 12))]
     assert block_layers(ChannelsLast(), IMAGE, layers=["gelu", "down"]).layers == (
         BlockLayer("gelu", 6, (16, 24), channel_axis=3),
         BlockLayer("down", 8, (8, 12)),
@@ -116,14 +116,14 @@ def test_an_untraceable_model_is_surveyed_by_hooks() -> None:
 
 
 def test_hooks_find_the_articulation_nodes_of_a_residual_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    traced = found(residual())
+    traced = block_list(residual())
     monkeypatch.setattr("heatlas.engine.layers.blocks.trace_of", lambda model: None)
-    assert found(residual()) == traced
+    assert block_list(residual()) == traced
 
 
 @pytest.mark.parametrize("wrap", [lambda x: (x, x), lambda x: {"aux": x[:, :2], "logits": x}, lambda x: [None, x]])
 def test_logits_are_found_inside_what_a_model_returns(wrap) -> None:
-    assert [name for name, *_ in found(Wrapped(wrap))] == ["body.1", "body.5", "body.9"]
+    assert [name for name, *_ in block_list(Wrapped(wrap))] == ["body.1", "body.5", "body.9"]
 
 
 # --- layers that the user names
@@ -174,9 +174,7 @@ def test_unusable_layers_are_refused(layers, text: str) -> None:
 
 def scripted() -> nn.Module:
     """Its inside can neither be traced nor hooked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and models of its kind are about
-        return torch.jit.script(pooled())
+    return scripted_program(pooled())
 
 
 @pytest.mark.parametrize(
@@ -277,4 +275,4 @@ def test_a_rebuilt_model_is_traced_again() -> None:
     assert len(block_layers(model, IMAGE)) == 3
     assert trace_of(model) is trace_of(model)
     del model[7]
-    assert found(model) == [("1", 4, (16, 24)), ("8", 8, (8, 12))]
+    assert block_list(model) == [("1", 4, (16, 24)), ("8", 8, (8, 12))]

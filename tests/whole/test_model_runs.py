@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
+from ..support.programs import scripted_program
 from ..support.tiny_run import CLASSES, FACTORY, draw_all, importable_factory
 
 
@@ -46,7 +47,7 @@ def test_programs_give_the_maps_of_their_module(folder: pathlib.Path, tmp_path: 
     rows, maps = run(folder, tmp_path / "factory", "tiny_net:model", *more)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.script(tiny_net()).save(str(tmp_path / "net.pt"))
+        scripted_program(tiny_net()).save(str(tmp_path / "net.pt"))
     batch = ({0: torch.export.Dim("batch")},)
     torch.export.save(
         torch.export.export(tiny_net(), (torch.zeros(2, 3, *shape),), dynamic_shapes=batch), tmp_path / "net.pt2"
@@ -80,7 +81,7 @@ def test_a_program_that_shows_no_layers_is_explained_by_a_method_that_needs_none
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.script(Looping().eval()).save(str(tmp_path / "net.pt"))
+        scripted_program(Looping().eval()).save(str(tmp_path / "net.pt"))
     size = ["--preprocess.size", "16", "--preprocess.resize", "squash"]
     argv = [
         "explain",

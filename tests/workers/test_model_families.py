@@ -21,6 +21,9 @@ from heatlas.workers.models.timm import preprocess_from_timm
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torch.jit import _builtins
+
+from ..support.programs import scripted_program
 
 
 def load(spec: str, **overrides) -> LoadedModel:
@@ -222,9 +225,15 @@ def test_a_wrapped_timm_model_has_timm_s_preprocessing(tmp_path: Path) -> None:
 def scripted(path: Path, module: nn.Module, example: torch.Tensor | None = None) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, which is not our matter
-        program = torch.jit.script(module) if example is None else torch.jit.trace(module, example)
-        program.save(str(path))
+        scripted_program(module, example).save(str(path))
     return path
+
+
+def test_scripting_does_not_stumble_over_a_freed_operator() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()).eval()
+    _builtins._register_builtin(net[0]._reversed_padding_repeated_twice, "aten::add")
+    image = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(scripted_program(net)(image), net(image))
 
 
 def exported(path: Path, module: nn.Module, side: int = 32, **options) -> Path:
