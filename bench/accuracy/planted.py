@@ -46,11 +46,14 @@ def marks_line(made: Subject) -> str:
     )  # fmt: skip
     listed, ranking = np.zeros(len(made.labels), bool), np.zeros(len(made.labels))
     for cue in search.cues:
-        ranking[cue.rows] = cue.transfer
+        ranking[cue.all_rows] = max(cue.strength, 0) * cue.carries * (2 if cue.guilty else 1)
         listed[cue.rows] = cue.guilty
     first = search.cues[0]
-    strongest = ", ".join(f"{CLASSES[cue.label]} {cue.transfer:.2f}" for cue in search.cues[:2])
-    text = f"strongest {strongest} (random halves {first.chance:.2f}); listed {listed.mean():.1%}"
+    strongest = ", ".join(
+        f"{CLASSES[cue.label]} {cue.transfer:.2f} {cue.kind} (separation {cue.separation:.1f})"
+        for cue in search.cues[:2]
+    )
+    text = f"strongest {strongest}; random halves {first.chance:.2f}; listed {listed.mean():.1%}"
     if made.guilty is None:
         return text
     found = [CLASSES[cue.label] for cue in search.cues if cue.guilty]
@@ -117,9 +120,12 @@ def strangers_line(made: Subject, seed: int) -> str:
     features, _ = forward(made, as_input(images))
     planted = np.zeros(len(images), bool)
     planted[places] = True
-    far = find_outliers(features)
+    far, plain = find_outliers(features, made.labels), find_outliers(features)
     listed = far.deviations >= 5
-    return f"AUROC {roc_auc_score(planted, far.distance):.3f}; {int((listed & planted).sum())} of {PLANTED} listed, {int((listed & ~planted).sum())} others"
+    return (
+        f"AUROC {roc_auc_score(planted, far.deviations):.3f} (k-NN of all features {roc_auc_score(planted, plain.distance):.3f}); "
+        f"{int((listed & planted).sum())} of {PLANTED} listed, {int((listed & ~planted).sum())} others"
+    )
 
 
 def line(kind: str, network: str, seed: int, cache: Path) -> str:

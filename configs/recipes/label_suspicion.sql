@@ -22,7 +22,7 @@ WITH predicted AS (
         median(insertion_auc) FILTER (label = prediction) AS usual_insertion
     FROM both_sides GROUP BY method, label
 ), judged AS (
-    SELECT both_sides.*, usual_score, usual_gini, usual_insertion, quality.probe_confidence, quality.suggested,
+    SELECT both_sides.*, usual_score, usual_gini, usual_insertion, quality.probe_confidence, quality.suggested, quality.estimated_wrong,
         coalesce(quality.suspicion, 1 - label_score) AS suspicion,
         coalesce(quality.accused, label <> prediction AND label_score <= $little AND score >= 0.8 * coalesce(usual_score, 0.5)) AS accused,
         coalesce(quality.suggested, prediction) AS other,
@@ -34,7 +34,7 @@ WITH predicted AS (
     WHERE label_score IS NOT NULL OR suspicion IS NOT NULL
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, score, label_score, usual_score, probe_confidence,
-    other_name AS suggested, gini, label_gini, insertion_auc, label_insertion, drop_pct, label_overlap, focus, faith, accused,
+    other_name AS suggested, gini, label_gini, insertion_auc, label_insertion, drop_pct, label_overlap, focus, faith, accused, estimated_wrong,
     -- a stranger reads two sentences: what is suspected, and what the maps say of it
     CASE WHEN (SELECT confidence FROM run) = 'sigmoid'
         THEN format('The label {} has a confidence of only {:.2f}.', label_name, 1 - suspicion)

@@ -132,6 +132,8 @@ def curation_text(written: WrittenQueues) -> str:
         total = written.curation.found[name]
         if name == "shortcut":
             lines.append(f"shortcut: {written.verdict or CANNOT_TELL}")
+        if wrong := _estimate(queue):
+            lines.append(f"{name}: {wrong}")
         kept = f", the first {len(queue):,} written" if len(queue) < total else ""
         lines.append(f"{name}: {counted(total, 'finding')}{kept}{_classes(queue)}")
         lines += [f"  {row['priority']:.2f}  {row['id']}: {row['reason']}" for row in queue.slice(0, _SHOWN).to_pylist()
@@ -155,6 +157,17 @@ def recipe_list() -> str:
             for name, value in recipe.params.items()
         ]
     return "\n".join(lines)
+
+
+def _estimate(queue: pa.Table) -> str | None:
+    """How many labels are wrong, where a queue has an estimate."""
+    if (
+        "estimated_wrong" not in queue.column_names
+        or not len(queue)
+        or (number := queue["estimated_wrong"][0].as_py()) is None
+    ):
+        return None
+    return f"about {counted(round(number), 'label')} may be wrong in all (an estimate that weak models raise)"
 
 
 def _classes(queue: pa.Table) -> str:

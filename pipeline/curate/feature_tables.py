@@ -62,7 +62,7 @@ def make_feature_tables(
     if features is None:
         return tables
     if "outliers" in tables:
-        far = find_outliers(features.features)
+        far = find_outliers(features.features, features.labels)
         tables["outliers"] = pa.table(
             [
                 pa.array(features.ids, pa.string()),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from ...errors import UsageError
+from ..features.cue_table import cues_of
 from ..features.image_table import features_of
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.sql import quoted
@@ -107,9 +108,10 @@ def run_recipes(
 
 def why_not(atlas: StoreReader, recipe: Recipe) -> str | None:
     """The columns that a store lacks for a recipe, with the command that adds them; None if it lacks none."""
-    if missing := recipe.missing(atlas.schema.names):
-        return f"needs {' and '.join(' or '.join(group) for group in missing)}; {_remedy(atlas, [group[0] for group in missing])}"
-    if empty := _without_values(atlas, recipe):
+    by_cues = any("cues" in group for group in recipe.needs) and cues_of(atlas) is not None
+    if not by_cues and (missing := recipe.missing(atlas.schema.names)):
+        return f"needs {' and '.join(' or '.join(name for name in group if name != 'cues') for group in missing)}; {_remedy(atlas, [group[0] for group in missing])}"
+    if not by_cues and (empty := _without_values(atlas, recipe)):
         return f"cannot tell without {' or '.join(empty)}, which {'has' if len(empty) == 1 else 'have'} no value in any row"
     if recipe.words & NEED_FEATURES and features_of(atlas) is None:
         return f"cannot tell without features; compute them with `heatlas curate {atlas.uri} --probe`"
@@ -123,7 +125,7 @@ def _without_values(atlas: StoreReader, recipe: Recipe) -> tuple[str, ...]:
     for group in recipe.needs:
         there = [name for name in group if name in atlas.schema.names]
         if not any(atlas.count(f"{quoted(name)} IS NOT NULL") for name in there):
-            return group
+            return tuple(name for name in group if name != "cues")
     return ()
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ..statistics.metric_summary import chance_columns
 from ..store.sql import quoted
-from .feature_tables import make_feature_tables
+from .feature_tables import SCHEMAS, make_feature_tables
 from .low_resolution_maps import KEYS, LowMaps, low_maps
 from .near_duplicate_maps import find_twins
 from .recipe import Recipe
@@ -33,7 +34,7 @@ def recipe_tables(
     """A database with the columns and tables that the recipes name, and nothing else.
 
     `atlas`: the rows with those columns that a recipe names (all plain ones where it says `*`), and `label_name`,
-    `prediction_name`, `target_name`. `classes(index, name)`. `maps(id, target, method, distance)`: how far each map is from the mean
+    `prediction_name`, `target_name`, `ebpg_chance` (EBPG of a random map, where it was measured). `classes(index, name)`. `maps(id, target, method, distance)`: how far each map is from the mean
     map of its target. `twins(id, target, method, twin, twin_target, distance, alike)`: a map that looks the same.
     `run(confidence)`: softmax, sigmoid or segmentation. The tables of `feature_tables.SCHEMAS`. Those of maps and features only where
     a recipe names them.
@@ -49,12 +50,12 @@ def recipe_tables(
     classes = pa.table({"index": pa.array(range(len(atlas.class_names)), pa.int32()),
                         "name": pa.array(atlas.class_names, pa.string())})  # fmt: skip
     _copy(connection, "classes", classes)
-    _copy(
-        connection,
-        "heatlas_rows",
-        atlas.sql(f"SELECT {', '.join(map(quoted, _columns(atlas, recipes)))} FROM atlas").to_arrow_table(),
-    )
-    absent = [name for recipe in recipes for name in recipe.optional if name not in atlas.schema.names]
+    selected = [quoted(name) for name in _columns(atlas, recipes)]
+    chance = ("ebpg_chance",) if "ebpg_chance" in words and "ebpg" in chance_columns(atlas.schema) else ()
+    selected += ["floors.random.ebpg AS ebpg_chance" for _ in chance]
+    _copy(connection, "heatlas_rows", atlas.sql(f"SELECT {', '.join(selected)} FROM atlas").to_arrow_table())
+    there = {*atlas.schema.names, *chance, *SCHEMAS}
+    absent = [name for recipe in recipes for name in recipe.optional if name not in there]
     extra = [f"NULL::DOUBLE AS {quoted(name)}" for name in dict.fromkeys(absent)]
     named = [
         f"coalesce((SELECT name FROM classes WHERE index = {column}), 'class ' || {column}) AS {column}_name"

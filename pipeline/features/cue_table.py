@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import StorageError
 from ..storage.atomic_write import put
 from ..storage.location import child, locate, names_in
+from ..text import class_name, counted
 from .cues import LEAST_TRANSFER, CueSearch
 from .image_table import FOLDER
 
@@ -24,20 +27,30 @@ METADATA_KEY = b"heatlas_cues"
 SCHEMA = pa.schema(
     [
         ("id", pa.string()), ("cue_class", pa.int32()), ("kind", pa.string()), ("share", pa.float64()), ("carrying", pa.int64()),
-        ("transfer", pa.float64()), ("chance", pa.float64()), ("guilty", pa.bool_()),
+        ("transfer", pa.float64()), ("chance", pa.float64()), ("separation", pa.float64()), ("carries", pa.float64()), ("guilty", pa.bool_()),
     ]
 )  # fmt: skip
-"""One row per image that carries the strongest candidate of its class; `guilty` where it decides for the class by itself."""
+"""One row per image that carries the strongest candidate of its class (how sure: `carries`); `guilty` where it decides for the class by itself."""
+KIND_TEXTS = {
+    "pixels": "a mark at one place",
+    "colour": "a colour",
+    "spectrum": "a texture",
+    "patch": "a mark at any place",
+}
 
 
 def write_cues(out: str, search: CueSearch, ids: Sequence[str]) -> str:
     """Write what was found beside the store, over an older table; returns its URI."""
     rows = [
         {"id": ids[row], "cue_class": cue.label, "kind": cue.kind, "share": cue.share, "carrying": len(cue.rows), "transfer": cue.transfer,
-         "chance": cue.chance, "guilty": cue.guilty}
+         "chance": cue.chance, "separation": cue.separation, "carries": float(cue.carries[np.searchsorted(cue.all_rows, row)]),
+         "guilty": cue.guilty}
         for cue in search.cues for row in cue.rows
     ]  # fmt: skip
-    facts = {"skipped": {str(label): why for label, why in search.skipped.items()}, "least_transfer": LEAST_TRANSFER}
+    facts = {
+        "skipped": {str(label): why for label, why in search.skipped.items()},
+        "least_transfer": dict(LEAST_TRANSFER),
+    }
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(facts).encode()}))
     buffer, uri = io.BytesIO(), child(out, f"{FOLDER}/{NAME}")
     pq.write_table(table, buffer, compression="zstd")
@@ -62,6 +75,39 @@ def cues_of(atlas: StoreReader) -> pa.Table | None:
         raise StorageError(f"cannot read the cues in {atlas.uri}/{FOLDER}/{NAME}: {error}; run `heatlas curate {atlas.uri} --probe` again") from error  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ClassCue:
+    """The strongest cue of one class."""
+
+    label: int
+    kind: str
+    share: float
+    """Of the class's correct predictions."""
+    carrying: int
+    """Images."""
+    transfer: float
+    """Mean rise of the class's confidence in other classes' images that were given the cue."""
+    chance: float
+    strength: float
+    """`transfer` in units of what counts."""
+    guilty: bool
+
+
+def class_cues(table: pa.Table) -> list[ClassCue]:
+    """The strongest cue of each judged class, guilty and strong ones first.
+
+    Args:
+        table: As `cues_of` gives it.
+    """
+    least = {**LEAST_TRANSFER, **_facts(table).get("least_transfer", {})}
+    cues = [
+        ClassCue(row["cue_class"], row["kind"], row["share"], row["carrying"], row["transfer"], row["chance"],
+                 row["transfer"] / least.get(row["kind"], 1.0), row["guilty"])
+        for row in {row["cue_class"]: row for row in table.to_pylist()}.values()
+    ]  # fmt: skip
+    return sorted(cues, key=lambda cue: (not cue.guilty, -cue.strength, cue.label))
+
+
 def verdict(table: pa.Table, class_names: Sequence[str]) -> str:
     """What the cues say of the data set, in a sentence or two; the same in terminal, queue and report.
 
@@ -69,27 +115,25 @@ def verdict(table: pa.Table, class_names: Sequence[str]) -> str:
         table: As `cues_of` gives it.
         class_names: Of the model.
     """
-    facts: dict[str, Any] = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    classes = {row["cue_class"]: row for row in table.to_pylist()}
-    ordered = sorted(classes.values(), key=lambda row: -row["transfer"])
-    guilty = [row for row in ordered if row["guilty"]]
-    left = f" {len(facts['skipped'])} classes were not judged." if facts.get("skipped") else ""
-    if not ordered:
+    cues, skipped = class_cues(table), _facts(table).get("skipped")
+    left = f" {len(skipped):,} {'class was' if len(skipped) == 1 else 'classes were'} not judged." if skipped else ""
+    if not cues:
         return f"cannot tell: no class could be judged.{left}"
-    if not guilty:
-        first = ordered[0]
+    if not cues[0].guilty:
+        first = cues[0]
         return (
-            f"nothing beyond chance: the strongest cue, of {_name(first, class_names)}, raises its confidence in other classes' images by "
-            f"{first['transfer']:.2f}, which is below {facts.get('least_transfer', LEAST_TRANSFER):.2f} (random halves: at most "
-            f"{first['chance']:.2f}).{left}"
-        )
-    return "; ".join(
-        f"{row['carrying']:,} images of {_name(row, class_names)} ({100 * row['share']:.0f} %) share a cue that raises the class's confidence in "
-        f"other classes' images by {row['transfer']:.2f} (random halves: at most {row['chance']:.2f})"
-        for row in guilty
-    ) + f".{left}"  # fmt: skip
+            f"nothing beyond chance. The strongest candidate, {KIND_TEXTS.get(first.kind, first.kind)} of {class_name(class_names, first.label)}, "
+            f"raises the confidence of other classes' images in it by {first.transfer:.2f} (random halves: at most {first.chance:.2f})"
+            + ("." if first.strength >= 1 else f", which is below {first.transfer / first.strength:.2f}." if first.strength > 0 else ".")
+            + left
+        )  # fmt: skip
+    return " ".join(
+        f"{counted(cue.carrying, 'image')} of {class_name(class_names, cue.label)} ({100 * cue.share:.0f} %) share {KIND_TEXTS.get(cue.kind, cue.kind)}. "
+        f"Given to other classes' images, it raises their confidence in {class_name(class_names, cue.label)} by {cue.transfer:.2f} "
+        f"(random halves: at most {cue.chance:.2f})."
+        for cue in cues if cue.guilty
+    ) + left  # fmt: skip
 
 
-def _name(row: dict[str, Any], class_names: Sequence[str]) -> str:
-    index = row["cue_class"]
-    return str(class_names[index]) if index < len(class_names) else f"class {index}"
+def _facts(table: pa.Table) -> dict[str, Any]:
+    return json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -31,6 +34,9 @@ MUCH = 0.5
 ANCHOR_SHARE = 0.1
 """Share of a predicted class's images of which the model counts as sure."""
 FEWEST_ANCHORS = 20
+MOST_MIXED = 200
+"""Classes up to which the transition matrix is fitted."""
+MIXTURE_STEPS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +119,30 @@ def label_quality(
     others[rows, labels] = -1
     suggested = others.argmax(axis=1)
     accused = np.asarray((joint[rows, suggested] >= MUCH) & (joint[rows, labels] <= LITTLE))
-    return LabelQuality(suspicion, suggested, accused, estimate_wrong(joint, labels), probe)
+    return LabelQuality(suspicion, suggested, accused, estimate_wrong(joint, labels, second), probe)
 
 
-def estimate_wrong(values: Float[np.ndarray, "image class"], labels: Int[np.ndarray, " image"]) -> float:
+def estimate_wrong(
+    values: Float[np.ndarray, "image class"],
+    labels: Int[np.ndarray, " image"],
+    probe: Float[np.ndarray, "image class"] | None = None,
+) -> float:
+    """Number of wrong labels: the geometric mean of `wrong_by_anchors` and, where there is a probe, `wrong_by_mixture`.
+
+    The first is too high for weak models, the second too low for mistakes that prefer one other class.
+
+    Args:
+        values: Confidences by which the surest images are chosen.
+        labels: Class indices.
+        probe: Cross-validated confidences.
+    """
+    anchors = wrong_by_anchors(values, labels)
+    if probe is None or values.shape[1] > MOST_MIXED:
+        return anchors
+    return float(np.sqrt(anchors * wrong_by_mixture(probe, labels)))
+
+
+def wrong_by_anchors(values: Float[np.ndarray, "image class"], labels: Int[np.ndarray, " image"]) -> float:
     """Number of wrong labels, from the images of which the model is surest (anchor points, Patrini et al. 2017).
 
     There honest mistakes are rare, so that the share of labels that disagree is the share of wrong ones; of every predicted class the
@@ -129,6 +155,32 @@ def estimate_wrong(values: Float[np.ndarray, "image class"], labels: Int[np.ndar
         surest = rows[np.argsort(-values[rows, index], kind="stable")[:count]]
         total += len(rows) * float(np.mean(labels[surest] != index))
     return total
+
+
+def wrong_by_mixture(probe: Float[np.ndarray, "image class"], labels: Int[np.ndarray, " image"]) -> float:
+    """Number of wrong labels, by maximum likelihood: a label is drawn from its true class, which the probe's confidences, at a temperature
+    that is fitted too, are the odds of (expectation maximisation of the transition matrix)."""
+    count, logs = probe.shape[1], np.log(np.clip(probe, 1e-12, 1))
+    transition = np.full((count, count), 0.1 / count) + 0.9 * np.eye(count)
+    stated = np.eye(count)[labels]
+    beta, counts = 1.0, np.eye(count)
+
+    def odds(sharpness: float) -> np.ndarray:
+        return np.asarray(softmax(sharpness * logs, axis=1))
+
+    for step in range(MIXTURE_STEPS):
+        if step % 5 == 0:
+            chosen = transition[:, labels].T
+            fit = minimize_scalar(
+                lambda log_beta, chosen=chosen: -np.log((odds(np.exp(log_beta)) * chosen).sum(axis=1) + 1e-300).sum(),
+                bounds=(-1, 2), method="bounded",
+            )  # fmt: skip
+            beta = float(np.exp(cast(Any, fit).x))
+        joint = odds(beta) * transition[:, labels].T
+        joint /= np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
+        counts = joint.T @ stated
+        transition = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
+    return float(max(0.0, len(labels) - np.trace(counts)))
 
 
 def _neighbours_vote(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

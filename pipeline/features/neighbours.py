@@ -1,4 +1,7 @@
-"""Find outliers and near-duplicates by nearest neighbours in the feature space, duplicates confirmed by perceptual hashes."""
+"""Find outliers and near-duplicates by nearest neighbours in the feature space, duplicates confirmed by perceptual hashes.
+
+Outliers are looked for among the images of one label: strangers of one kind lie near each other, but seldom have one label.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ NEAR_COSINE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Outliers:
-    """How far each image lies from its neighbours."""
+    """How far each image lies from those of its label."""
 
     distance: Float[np.ndarray, " image"]
-    """Mean distance of the unit features to the nearest `NEIGHBOURS` others, in [0, 2]."""
+    """Mean distance of the features to the nearest `NEIGHBOURS` others of the label."""
     deviations: Float[np.ndarray, " image"]
-    """Robust deviations of the distance's logarithm above the median; 0 where all are equal."""
+    """Robust deviations of a distance's logarithm above the median: of the features, or of the unit features, whichever is more."""
     nearest: Int[np.ndarray, " image"]
 
 
@@ -39,20 +42,49 @@ class Duplicates:
     """Whether the other is the mirror image."""
 
 
-def find_outliers(features: Float[np.ndarray, "image feature"]) -> Outliers:
-    """The k-NN distance of every image."""
-    unit, count = unit_rows(features), min(NEIGHBOURS, len(features) - 1)
+def find_outliers(
+    features: Float[np.ndarray, "image feature"], labels: Int[np.ndarray, " image"] | None = None
+) -> Outliers:
+    """The k-NN distance of every image to the others of its label.
+
+    Args:
+        features: Of the classifying layer.
+        labels: Class indices, or any other groups; None for one group.
+    """
+    groups = np.zeros(len(features), np.int64) if labels is None else labels
+    distance, unit_distance, nearest = (
+        np.zeros(len(features)),
+        np.zeros(len(features)),
+        np.zeros(len(features), np.int64),
+    )
+    unit = unit_rows(features)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        distance[rows], places = _mean_distances(features[rows])
+        unit_distance[rows], _ = _mean_distances(unit[rows])
+        nearest[rows] = rows[places]
+    return Outliers(distance, np.maximum(_deviations(distance), _deviations(unit_distance)), nearest)
+
+
+def _mean_distances(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean distance to the nearest others, and the nearest one; 0 and itself for a point without others."""
+    count = min(NEIGHBOURS, len(points) - 1)
     if count < 1:
-        return Outliers(np.zeros(len(features)), np.zeros(len(features)), np.zeros(len(features), np.int64))
-    distances, places = NearestNeighbors(n_neighbors=count + 1).fit(unit).kneighbors(unit)
-    own = places == np.arange(len(unit))[:, None]
+        return np.zeros(len(points)), np.zeros(len(points), np.int64)
+    distances, places = NearestNeighbors(n_neighbors=count + 1).fit(points).kneighbors(points)
+    own = places == np.arange(len(points))[:, None]
     own[~own.any(axis=1), -1] = True  # of several equal images the own one need not be among the nearest
     others = np.where(own, np.inf, distances)
-    mean = distances[~own].reshape(len(unit), count).mean(axis=1)
-    logs = np.log(np.maximum(mean, 1e-6))
-    spread = 1.4826 * np.median(np.abs(logs - np.median(logs)))
-    deviations = (logs - np.median(logs)) / spread if spread > 0 else np.zeros(len(logs))
-    return Outliers(mean, deviations, places[np.arange(len(unit)), others.argmin(axis=1)])
+    mean = distances[~own].reshape(len(points), count).mean(axis=1)
+    return mean, places[np.arange(len(points)), others.argmin(axis=1)]
+
+
+def _deviations(distance: np.ndarray) -> np.ndarray:
+    """Robust deviations of the logarithm above its median; 0 where all are equal."""
+    logs = np.log(np.maximum(distance, 1e-6))
+    centre = np.median(logs)
+    spread = 1.4826 * np.median(np.abs(logs - centre))
+    return (logs - centre) / spread if spread > 0 else np.zeros(len(logs))
 
 
 def find_duplicates(

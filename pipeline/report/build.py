@@ -22,7 +22,7 @@ from ..text import harmless
 from . import plain_words
 from .arrival import arrivals, wanted_rows
 from .cards import Card, CardMaker
-from .classes import SHOWN, class_columns, class_facts, most_suspicious, suspicion_rule
+from .classes import SHOWN, class_columns, class_facts, cue_verdict, most_suspicious, suspicion_rule
 from .derived import read_derived, with_cards
 from .distributions import metric_distributions
 from .galleries import Cause, Gallery, choose_galleries, error_causes
@@ -121,7 +121,11 @@ def content(
     scores = run_scores(rows)
     rule = suspicion_rule(rows, scores)
     classes = class_facts(rows, rule)
-    suspect = most_suspicious(classes)
+    cues = cue_verdict(rows)
+    if cues is None:
+        suspect = most_suspicious(classes)
+    else:
+        suspect = next((facts for facts in classes if facts.index == cues.guilty), None)
     galleries = choose_galleries(rows, rule, gallery)
     causes, cause_count = error_causes(rows, CAUSES)
     shown = [row for group in galleries for row in group.rows]
@@ -140,7 +144,7 @@ def content(
         "beside": with_cards(beside, cards), "arrived": arrived, "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,
         "plots": metric_distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
-        "class_columns": class_columns(rows), "class_heats": heats, "per_class": PER_CLASS, "suspect": suspect,
+        "class_columns": class_columns(rows), "class_heats": heats, "per_class": PER_CLASS, "suspect": suspect, "cues": cues,
         "galleries": [(group, gallery_cards(group, cards)) for group in galleries], "gallery": gallery,
         "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,
         "table": row_table(rows, [*shown, *failed, *beside.wanted]), "totals": totals(rows), "cards": cards, "sentences": sentences(scores),

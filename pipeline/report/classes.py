@@ -1,8 +1,10 @@
 """Every class: images, accuracy, localisation of the maps, and the class to review first.
 
 A prediction is "correct, off-object" if its class is the label but less of the map's mass lies on the marked object than a random
-map has there (the chance baseline, measured on the run's own images), or, where no object is marked, if more of the mass lies in
-the border than an even map has there. Classes are ranked by the lower end of the interval of that share, so that three images make no scandal.
+map has there (the chance baseline: measured on the image, else the mean of its class, so that classes of small objects are not
+accused of them), or, where no object is marked, if more of the mass lies in the border than an even map has there. Classes are ranked by
+the lower end of the interval of that share, so that three images make no scandal. Where `curate --probe` looked for cues by intervention, its
+verdict names the class to review first, as it does in the queue and in the terminal.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..features.cue_table import class_cues, cues_of, verdict
 from ..store.sql import quoted
 from .plain_words import LOCALISATION
-from .rows import ReportRows
+from .rows import CHANCE, ReportRows
 from .scores import wilson
 
 EVEN_BORDER = 0.36
@@ -66,10 +69,9 @@ def suspicion_rule(rows: ReportRows, scores: dict[str, dict[str, Any]]) -> Suspi
     if "ebpg" in rows.metrics:
         of_random_map = scores.get("ebpg", {}).get("random")
         chance = FALLBACK_CHANCE if of_random_map is None else of_random_map
-        beside = "a tenth" if of_random_map is None else f"{chance:.2f}, the share of a random map"
-        return Suspicion(
-            "ebpg", f"ebpg < {chance!r}", f"with less of the map's mass on the object than {beside}", chance
-        )
+        beside = "a tenth" if of_random_map is None else f"a random map has there ({chance:.2f} on average)"
+        text = f"with less of the map's mass on the object than {beside}"
+        return Suspicion("ebpg", f"ebpg < coalesce({CHANCE}, {chance!r})", text, chance)
     if "border_share" in rows.metrics:
         text = f"with more of the map's mass in the border than the {EVEN_BORDER} of an even map"
         return Suspicion("border_share", f"border_share > {EVEN_BORDER!r}", text, EVEN_BORDER)
@@ -112,6 +114,28 @@ def most_suspicious(classes: list[ClassFacts]) -> ClassFacts | None:
     return next(
         (facts for facts in classes if facts.of >= FEWEST and facts.suspicious > 1 and (facts.share or 0) > 0.1), None
     )
+
+
+@dataclass(frozen=True)
+class CueVerdict:
+    """What `curate --probe` found by intervention."""
+
+    text: str
+    guilty: int | None
+    """The class whose cue is strongest; None for nothing beyond chance."""
+
+
+def cue_verdict(rows: ReportRows) -> CueVerdict | None:
+    """The verdict of the queue; None where nobody looked, or nothing could be judged.
+
+    Raises:
+        StorageError: If the table of cues cannot be read.
+    """
+    table = cues_of(rows.atlas)
+    if table is None or not len(table):
+        return None
+    cues = class_cues(table)
+    return CueVerdict(verdict(table, rows.atlas.class_names), cues[0].label if cues and cues[0].guilty else None)
 
 
 def _facts(rows: ReportRows, record: dict[str, Any], columns: list[str], taken: tuple[int, int] | None) -> ClassFacts:

@@ -24,6 +24,8 @@ from ..text import class_name
 CONFIDENCE = "score"
 """The column that holds the model's confidence in the explained class."""
 PLAIN = ("id", "label", "prediction", "target", CONFIDENCE, "status")
+CHANCE = "chance_ebpg"
+"""The column that holds what a random map has on the object."""
 BLOCK = 256
 """Rows of a file that are read together where maps are sampled."""
 
@@ -104,10 +106,18 @@ class ReportRows:
 def _read(atlas: StoreReader, method: str, metrics: Sequence[str], *, with_chance: bool) -> pa.Table:
     columns = [*PLAIN, *metrics, *(["floors"] if with_chance else [])]
     return atlas.sql(
-        f"SELECT {', '.join(map(quoted, columns))}, md5_number_lower(id) AS draw, "
+        f"SELECT {', '.join(map(quoted, columns))}, {chance_sql(atlas, 'ebpg')} AS {CHANCE}, md5_number_lower(id) AS draw, "
         f"md5_number_lower(parse_filename(filename)) AS file, file_row_number // {BLOCK} AS block, file_row_number AS place "
         f"FROM {PARTS} WHERE method = {literal(method)}"
     ).to_arrow_table()
+
+
+def chance_sql(atlas: StoreReader, metric: str) -> str:
+    """What a random map has of a metric on each row: measured there, else the mean of its label's rows; null where none was measured."""
+    if metric not in chance_columns(atlas.schema):
+        return "NULL::DOUBLE"
+    measured = f"floors.random.{quoted(metric)}"
+    return f"coalesce({measured}, avg({measured}) OVER (PARTITION BY label))"
 
 
 def _main_rows(connection: duckdb.DuckDBPyConnection) -> str:

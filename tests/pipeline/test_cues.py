@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from heatlas.pipeline.features.cue_splits import bimodality, separation, sharpened
 from heatlas.pipeline.features.cue_table import METADATA_KEY, SCHEMA, verdict
-from heatlas.pipeline.features.cues import Cue, bimodality, find_cues, given_cue
+from heatlas.pipeline.features.cue_transfer import given_cue, patch_transfers
+from heatlas.pipeline.features.cues import Cue, find_cues
 from torch.nn import functional as F
 
 
@@ -108,8 +110,43 @@ def test_two_values_are_more_bimodal_than_noise():
     assert bimodality(columns) == pytest.approx([1.0, 5 / 9, 1 / 3], abs=0.02)
 
 
+def test_a_normal_distribution_cut_in_half_is_no_two_groups():
+    random = np.random.default_rng(0)
+    assert separation(random.normal(size=100_000)) == pytest.approx(2.65, abs=0.03)
+    assert separation(np.concatenate([random.normal(-4, 1, 10_000), random.normal(4, 1, 10_000)])) == pytest.approx(
+        8, abs=0.1
+    )
+    assert separation(np.ones(5)) == 0
+
+
+def test_a_split_is_sharpened_to_the_groups_behind_it():
+    random = np.random.default_rng(0)
+    truth = np.arange(120) % 3 == 0
+    description = random.normal(0, 1, (120, 6)) + 4 * truth[:, None]
+    blurred = truth ^ (random.random(120) < 0.2)
+    members, odds = sharpened(description, blurred)
+    assert (members == truth).all()
+    assert ((odds > 0) == truth).all()
+
+
+def test_a_patch_is_pasted_from_wherever_the_class_hangs_on_it():
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(6, 1, 16, 16, generator=random)
+    for row, image in enumerate(images[:3]):
+        image[:, 3 * row : 3 * row + 4, 9 - 3 * row : 13 - 3 * row] = 9.0
+    receivers = torch.rand(5, 1, 16, 16, generator=random)
+
+    def predict(batch):
+        bright = F.avg_pool2d(batch, 4, 1).amax(dim=(1, 2, 3)) / 9
+        return torch.stack([1 - bright, bright], dim=1).numpy()
+
+    rises = patch_transfers(images, receivers, predict, 1, np.random.default_rng(0))
+    assert (rises[:3] > 0.7).all()
+    assert (rises[3:] < 0.1).all()
+
+
 def table_of(*rows, skipped=None):
-    facts = {"skipped": skipped or {}, "least_transfer": 0.25}
+    facts = {"skipped": skipped or {}, "least_transfer": {"pixels": 0.25}}
     return pa.Table.from_pylist(list(rows), schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(facts).encode()}))
 
 
@@ -125,20 +162,26 @@ def test_the_verdict_is_a_sentence_for_each_case():
         "guilty": True,
     }
     assert verdict(table_of(row), ("ant", "bee")) == (
-        "96 images of bee (40 %) share a cue that raises the class's confidence in other classes' images by 0.50 (random halves: at most 0.02)."
+        "96 images of bee (40 %) share a mark at one place. Given to other classes' images, it raises their confidence in bee by 0.50 "
+        "(random halves: at most 0.02)."
     )
     weak = {**row, "transfer": 0.1, "guilty": False}
-    assert verdict(table_of(weak), ("ant", "bee")).startswith(
-        "nothing beyond chance: the strongest cue, of bee, raises its confidence"
+    assert verdict(table_of(weak), ("ant", "bee")) == (
+        "nothing beyond chance. The strongest candidate, a mark at one place of bee, raises the confidence of other classes' images in it by 0.10 "
+        "(random halves: at most 0.02), which is below 0.25."
     )
     assert (
-        verdict(table_of(skipped={"0": "few"}), ())
-        == "cannot tell: no class could be judged. 1 classes were not judged."
+        verdict(table_of(skipped={"0": "few"}), ()) == "cannot tell: no class could be judged. 1 class was not judged."
     )
 
 
-def test_what_is_guilty_exceeds_the_threshold_and_chance():
-    rows = np.arange(3)
-    assert Cue(0, rows, 0.3, "pixels", 0.3, 0.1).guilty
-    assert not Cue(0, rows, 0.3, "pixels", 0.2, 0.0).guilty
-    assert not Cue(0, rows, 0.3, "pixels", 0.3, 0.2).guilty
+def cue(kind="pixels", transfer=0.3, chance=0.1, separation=3.5):
+    return Cue(0, np.arange(3), 0.3, kind, transfer, chance, separation, np.arange(3), np.ones(3))
+
+
+def test_what_is_guilty_exceeds_the_threshold_and_chance_and_is_a_group():
+    assert cue().guilty
+    assert not cue(transfer=0.2).guilty
+    assert cue("patch", transfer=0.2, chance=0.0).guilty
+    assert not cue(chance=0.2).guilty
+    assert not cue(separation=2.7).guilty

@@ -8,7 +8,12 @@ from heatlas.errors import UsageError
 from heatlas.pipeline.curate.feature_tables import SCHEMAS, read_confidences
 from heatlas.pipeline.features import label_ranking as quality_module
 from heatlas.pipeline.features.image_hash import perceptual_hash
-from heatlas.pipeline.features.label_ranking import estimate_wrong, label_quality, linear_probe
+from heatlas.pipeline.features.label_ranking import (
+    estimate_wrong,
+    label_quality,
+    linear_probe,
+    wrong_by_mixture,
+)
 from heatlas.pipeline.features.neighbours import find_duplicates, find_outliers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,20 +85,44 @@ def test_the_number_of_wrong_labels_by_hand():
     assert estimate_wrong(values, np.zeros(40, int)) == 0
 
 
+def test_the_mixture_counts_wrong_labels_and_leaves_clean_ones_alone():
+    random = np.random.default_rng(0)
+    logits = 3 * random.normal(size=(3000, 3))
+    odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = (odds.cumsum(axis=1) > random.random((3000, 1))).argmax(axis=1)  # as calibrated as can be
+    labels = truth.copy()
+    labels[:300] = (truth[:300] + 1) % 3
+    assert wrong_by_mixture(odds, labels) == pytest.approx(300, rel=0.3)
+    assert wrong_by_mixture(odds, truth) < 60
+
+
 def test_outliers_are_the_mean_distance_of_the_slow_loop():
     random = np.random.default_rng(0)
-    features = random.normal(size=(60, 8))
+    features, labels = random.normal(size=(60, 8)), np.arange(60) % 2
     features[7] = -3 * features.mean(axis=0) + 20 * random.normal(size=8)
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    found = find_outliers(features)
+    found = find_outliers(features, labels)
     for row in range(60):
-        others = sorted(np.linalg.norm(unit[row] - unit[other]) for other in range(60) if other != row)
-        assert found.distance[row] == pytest.approx(np.mean(others[:10]), abs=1e-6)
-        assert np.linalg.norm(unit[row] - unit[found.nearest[row]]) == pytest.approx(others[0], abs=1e-6)
+        others = sorted(
+            (np.linalg.norm(features[row] - features[other]), other)
+            for other in range(60)
+            if other != row and labels[other] == labels[row]
+        )
+        assert found.distance[row] == pytest.approx(np.mean([distance for distance, _ in others[:10]]), abs=1e-6)
+        assert found.nearest[row] == others[0][1]
+    assert found.deviations.argmax() == 7
     equal = find_outliers(np.ones((5, 3)))
     assert equal.distance.max() == pytest.approx(0, abs=1e-6)
     assert (equal.deviations == 0).all()
     assert find_outliers(np.ones((1, 3))).distance.tolist() == [0.0]
+
+
+def test_strangers_of_one_kind_do_not_vouch_for_each_other():
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(300, 8)), np.arange(300) % 10
+    features[:20] = 10 + 0.1 * random.normal(size=(20, 8))  # two of each label
+    strangers = np.arange(300) < 20
+    assert roc_auc_score(strangers, find_outliers(features, labels).deviations) > 0.99
+    assert roc_auc_score(strangers, find_outliers(features).distance) < 0.2
 
 
 def pictures(count, seed=0):

@@ -19,6 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.curate.curate import curate_store, curation_text
+from heatlas.pipeline.features.cue_table import write_cues
+from heatlas.pipeline.features.cues import Cue, CueSearch
 from heatlas.pipeline.html.pictures import Pictures
 from heatlas.pipeline.html.texts import between, clipped, figure, named, percent
 from heatlas.pipeline.report.build import PICTURE_BYTES, write_report
@@ -89,7 +92,7 @@ def test_the_short_part_names_what_was_run_and_what_to_look_at(reader: Reader):
     assert "Look at the class <script>complain('class')</script> first" in reader.words
     # class 1 has 20 images, of which one failed
     assert (
-        "19 of its 19 correct predictions (100 %) were made with less of the map's mass on the object than 0.10, the share of a random map"
+        "19 of its 19 correct predictions (100 %) were made with less of the map's mass on the object than a random map has there (0.10 on average)"
         in reader.words
     )
     assert (
@@ -338,6 +341,36 @@ def test_the_most_suspicious_class_and_its_mean_map(store: Path):
     for label, at_object in ((0, True), (1, False)):
         expected = looking(at_object).reshape(8, scale, 8, scale).mean(axis=(1, 3))
         assert means[label][0] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("guilty", [True, False])
+def test_report_queue_and_terminal_share_the_verdict_of_an_intervention(tmp_path: Path, guilty: bool):
+    out = write_reported(tmp_path / "out", tmp_path / "images")
+    atlas = heatlas.open(str(out))
+    ids = sorted(atlas.table(["id"], "label = 0 AND status = 'ok'")["id"].to_pylist())
+    rows = np.arange(len(ids))
+    found = Cue(0, rows, 0.5, "patch", 0.6 if guilty else 0.1, 0.02, 5.0, rows, np.ones(len(rows)))
+    write_cues(str(out), CueSearch((found,)), ids)
+    written = curate_store(str(out), recipes=["shortcut"])
+    assert written.verdict is not None
+    assert written.verdict in curation_text(written)
+    page = Reader(Path(write_report(str(out), tmp_path / "page.html", blocks=False).uri).read_text("utf-8")).words
+    assert written.verdict in page
+    assert (f"Look at the class {CLASSES[0]} first" in page) is guilty
+    assert "Look at the class <script>" not in page, "the maps alone would name class 1"
+    assert set(written.curation.queues["shortcut"]["id"].to_pylist()) == (set(ids) if guilty else set())
+
+
+def test_a_class_of_small_objects_is_judged_by_its_own_chance(store: Path):
+    rows = ReportRows.of(heatlas.open(str(store)))
+    rule = suspicion_rule(rows, run_scores(rows))
+    assert rule is not None
+    [sql] = rows.ask(
+        "SELECT count(*) AS n FROM rows WHERE ebpg < chance_ebpg AND main AND status = 'ok' AND label = prediction"
+    )
+    assert sql["n"] == 19
+    query = f"SELECT label FROM (VALUES (0, 0.05, 0.02), (1, 0.05, 0.2), (2, 0.05, NULL)) AS t(label, ebpg, chance_ebpg) WHERE {rule.condition}"
+    assert [row["label"] for row in rows.ask(query)] == [1, 2]
 
 
 def test_a_class_is_judged_by_its_border_where_nothing_is_marked(tmp_path: Path):
