@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from jaxtyping import Float
 
 from ..lazy_torch import torch
@@ -120,17 +121,12 @@ def probabilities(
 
     The map is linear in the probability, not in the margin, and sigmoid(mean) is not its mean.
     """
-    nodes, weights = hermite(mean.device)
+    points, shares = np.polynomial.hermite_e.hermegauss(NODES)
+    nodes = torch.from_numpy(points).to(mean.device)
+    weights = torch.from_numpy(shares / shares.sum()).to(mean.device)
     values = torch.sigmoid(mean[:, None] + variance.sqrt()[:, None] * nodes)
     expected = values @ weights
     return expected, (values - expected[:, None]).square() @ weights
-
-
-def hermite(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nodes and weights for means over the standard normal distribution (Golub and Welsch)."""
-    steps = torch.arange(1, NODES, dtype=torch.float64).sqrt()
-    nodes, vectors = torch.linalg.eigh(steps.diag(1) + steps.diag(-1))
-    return nodes.to(device), vectors[0].square().to(device)
 
 
 def a_optimal(

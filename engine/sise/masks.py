@@ -20,20 +20,10 @@ def average_gradients(gradient: Float[torch.Tensor, "*batch height width"]) -> F
     return gradient.sum(dim=(-2, -1), dtype=torch.float64)
 
 
-def select_maps(
-    maps: Float[torch.Tensor, "channel height width"],
-    alphas: Float[torch.Tensor, " channel"],
-    mu: float,
-    beta: Beta = "kept",
-) -> Bool[torch.Tensor, " channel"]:
-    """Which feature maps become masks: alpha_k > mu * beta (eqs. 7, 8), strict; see `above_share`."""
-    return above_share(varying(maps), alphas, mu, beta)
-
-
 def above_share(
     varies: Bool[torch.Tensor, " channel"], alphas: Float[torch.Tensor, " channel"], mu: float, beta: Beta
 ) -> Bool[torch.Tensor, " channel"]:
-    """Channels whose alpha exceeds mu * beta, beta the largest alpha.
+    """Which feature maps become masks: alpha_k > mu * beta (eqs. 7, 8), strict, beta the largest alpha.
 
     A map that is the same everywhere has no min-max and would mask everything: it contributes nothing and is left out. It sets no beta
     either, unless `beta` is `paper`: what cannot be a mask does not decide which masks are kept.
@@ -42,17 +32,10 @@ def above_share(
     return (alphas > mu * deciding.max().clamp(min=torch.finfo(alphas.dtype).min)) & varies
 
 
-def select_by_otsu(
-    maps: Float[torch.Tensor, "channel height width"], alphas: Float[torch.Tensor, " channel"]
-) -> Bool[torch.Tensor, " channel"]:
-    """Which feature maps become masks in Ada-SISE; see `above_otsu_share`."""
-    return above_otsu_share(varying(maps), alphas)
-
-
 def above_otsu_share(
     varies: Bool[torch.Tensor, " channel"], alphas: Float[torch.Tensor, " channel"]
 ) -> Bool[torch.Tensor, " channel"]:
-    """Channels whose alpha is above Otsu's threshold over the positive alphas, divided by the largest; the largest alone where none
+    """Which feature maps become masks in Ada-SISE: those whose alpha is above Otsu's threshold over the positive alphas, divided by the largest; the largest alone where none
     is. Constant maps are left out before, since they cannot be masks."""
     positive = (alphas > 0) & varies
     if not bool(positive.any()):

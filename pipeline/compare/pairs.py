@@ -70,8 +70,6 @@ class Pairs:
     """Rows without a partner."""
     examples: tuple[list[str], list[str]]
     """Some of their ids."""
-    other_labels: int
-    """Pairs whose labels differ; the first run's are shown."""
     notes: list[str] = field(default_factory=list)
     class_names: tuple[str, ...] = ()
     """The first run's, then those that only the second has; all class indices of the table are places in it. Empty without names."""
@@ -115,7 +113,7 @@ def paired(first: Side, second: Side, metrics: Sequence[str]) -> Pairs:
     ).fetchall()
     return Pairs(
         (first, second), "id" if single else "id and target", table, tuple(metrics), (len(left[0]), len(left[1])),
-        ([row[0] for row in left[0][:NAMED]], [row[0] for row in left[1][:NAMED]]), labels,
+        ([row[0] for row in left[0][:NAMED]], [row[0] for row in left[1][:NAMED]]),
         _notes(first, second, table, labels, single=single, by_name=matched is not None),
         matched[0] if matched else names_of[0],
     )  # fmt: skip

@@ -57,14 +57,6 @@ class BucketSums:
         return cls._grouped(buckets, np.where(there, values, 0.0), there.astype(np.int64))
 
     @classmethod
-    def merged(cls, parts: Iterable[BucketSums]) -> BucketSums:
-        """The sums of all images of all parts, which hold the same columns and no image twice."""
-        sums = list(parts)
-        return cls._grouped(
-            *(np.concatenate([getattr(part, name) for part in sums]) for name in ("buckets", "sums", "counts"))
-        )
-
-    @classmethod
     def _grouped(cls, buckets: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> BucketSums:
         kept, places = np.unique(buckets, return_inverse=True)
         total, number = np.zeros((len(kept), sums.shape[1])), np.zeros((len(kept), sums.shape[1]), np.int64)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.sise.fusion import fuse, otsu_thresholds
-from heatlas.engine.sise.masks import extremes, min_max, select_maps, upsample, upsampled_sums
+from heatlas.engine.sise.masks import above_share, extremes, min_max, upsample, upsampled_sums, varying
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
@@ -180,7 +180,7 @@ def test_upsampling_equals_the_oracle(h: int, w: int, height: int, width: int, s
 def test_a_constant_map_is_never_selected(value: float):
     """Also where upsampling rounds: 0.1 interpolated with itself need not be 0.1."""
     maps = torch.full((1, 3, 5), value)
-    assert select_maps(maps, torch.tensor([1.0], dtype=torch.float64), 0.0).tolist() == [False]
+    assert above_share(varying(maps), torch.tensor([1.0], dtype=torch.float64), 0.0, "kept").tolist() == [False]
     assert reference.mask_of(maps[0].double().numpy(), 17, 31) is None
 
 

@@ -16,7 +16,7 @@ from heatlas.engine.random import sample_generator
 from heatlas.engine.scoring.confidence import SOFTMAX
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.sise.fusion import otsu_thresholds
-from heatlas.engine.sise.masks import average_gradients, select_by_otsu
+from heatlas.engine.sise.masks import above_otsu_share, average_gradients, varying
 from heatlas.errors import SettingsError
 from pytorch_grad_cam import ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -124,18 +124,18 @@ def test_ada_sise_keeps_what_is_above_otsus_threshold() -> None:
         alphas = torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(trial))
         positive = alphas[alphas > 0] / alphas.max()
         expected = alphas / alphas.max() > threshold_otsu(positive.numpy())
-        kept = select_by_otsu(maps, alphas)
+        kept = above_otsu_share(varying(maps), alphas)
         assert torch.equal(kept, expected)
         assert 0.1 <= float(kept.sum() / (alphas > 0).sum()) <= 0.6
 
 
 def test_ada_sise_keeps_the_largest_alone_where_none_is_above_and_no_constant_map() -> None:
     maps = torch.rand(4, 3, 3)
-    assert select_by_otsu(maps, torch.tensor([-1.0, 0.0, 0.5, -2.0])).tolist() == [False, False, True, False]
-    assert select_by_otsu(maps, torch.tensor([-1.0, 0.5, 0.5, -2.0])).tolist() == [False, True, True, False]
-    assert not bool(select_by_otsu(maps, torch.tensor([-1.0, 0.0, -0.5, -2.0])).any())
+    assert above_otsu_share(varying(maps), torch.tensor([-1.0, 0.0, 0.5, -2.0])).tolist() == [False, False, True, False]
+    assert above_otsu_share(varying(maps), torch.tensor([-1.0, 0.5, 0.5, -2.0])).tolist() == [False, True, True, False]
+    assert not bool(above_otsu_share(varying(maps), torch.tensor([-1.0, 0.0, -0.5, -2.0])).any())
     maps[2] = 1.0
-    assert select_by_otsu(maps, torch.tensor([-1.0, 0.1, 0.5, -2.0])).tolist() == [False, True, False, False]
+    assert above_otsu_share(varying(maps), torch.tensor([-1.0, 0.1, 0.5, -2.0])).tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,9 @@ def test_sise_with_options_is_its_equations(options: dict, net: nn.Module, image
     fused = None
     for place, (maps, gradient) in enumerate(zip(layers, gradients, strict=True)):
         alphas = average_gradients(gradient[0])
-        chosen = alphas > 0.2 * alphas.max() if sise.mu is not None else select_by_otsu(maps[0].detach(), alphas)
+        chosen = (
+            alphas > 0.2 * alphas.max() if sise.mu is not None else above_otsu_share(varying(maps[0].detach()), alphas)
+        )
         total = torch.zeros(SIZE, dtype=torch.float64)
         count = 0
         for one in maps[0].detach()[chosen]:

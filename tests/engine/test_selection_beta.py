@@ -6,7 +6,7 @@ import pytest
 import torch
 from heatlas.engine.methods.registry import settings_class
 from heatlas.engine.methods.sise import SISE
-from heatlas.engine.sise.masks import select_maps
+from heatlas.engine.sise.masks import above_share, varying
 from heatlas.errors import SettingsError
 
 from ..support.photographs import DATA, NEEDS_TILES, tile_input, tiles, trained_on_tiles
@@ -16,16 +16,19 @@ def test_a_dead_map_with_the_largest_gradient_keeps_no_other_out_by_default() ->
     maps = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(0))
     maps[1] = 0.0
     alphas = torch.tensor([1.0, 10.0, 0.4, 0.6], dtype=torch.float64)
-    assert select_maps(maps, alphas, 0.5).tolist() == [True, False, False, True]
-    assert select_maps(maps, alphas, 0.5, "kept").tolist() == [True, False, False, True]
-    assert select_maps(maps, alphas, 0.5, "paper").tolist() == [False] * 4
-    assert select_maps(maps, alphas, 0.0).tolist() == select_maps(maps, alphas, 0.0, "paper").tolist()
+    assert above_share(varying(maps), alphas, 0.5, "kept").tolist() == [True, False, False, True]
+    assert above_share(varying(maps), alphas, 0.5, "kept").tolist() == [True, False, False, True]
+    assert above_share(varying(maps), alphas, 0.5, "paper").tolist() == [False] * 4
+    assert (
+        above_share(varying(maps), alphas, 0.0, "kept").tolist()
+        == above_share(varying(maps), alphas, 0.0, "paper").tolist()
+    )
 
 
 def test_nothing_is_kept_where_every_map_is_dead_or_speaks_against_the_class() -> None:
-    assert not select_maps(torch.zeros(3, 2, 2), torch.ones(3, dtype=torch.float64), 0.5).any()
+    assert not above_share(varying(torch.zeros(3, 2, 2)), torch.ones(3, dtype=torch.float64), 0.5, "kept").any()
     maps = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert not select_maps(maps, -torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), 0.5).any()
+    assert not above_share(varying(maps), -torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), 0.5, "kept").any()
 
 
 def test_another_word_is_refused() -> None:
