@@ -40,6 +40,7 @@ from .imported import import_command
 from .layers import layers_command
 from .methods import methods_command
 from .metrics import metrics_command
+from .narrate import narrate_command
 from .plan import plan_command
 from .report import report_command
 from .show import show_command
@@ -62,6 +63,7 @@ COMMANDS = {
     "curate": Command(curate_command),
     "cluster": Command(cluster_command),
     "decide": Command(decide_command),
+    "narrate": Command(narrate_command),
     "report": Command(report_command),
     "compare": Command(compare_command),
     "view": Command(view_command),
