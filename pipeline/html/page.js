@@ -98,6 +98,13 @@
       }
       tell.value = `${shown} of ${rows.length} rows`;
     };
+    document.addEventListener("click", (event) => { // links elsewhere in the page that choose rows
+      const link = event.target.closest("a[data-choose]");
+      const field = link && fields.find((one) => one.dataset.field === link.dataset.field);
+      if (!field) return;
+      form.reset();
+      setTimeout(() => { field.value = link.dataset.choose; apply(); });
+    });
     form.hidden = false;
     form.addEventListener("input", apply);
     form.addEventListener("submit", (event) => event.preventDefault());

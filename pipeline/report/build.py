@@ -22,6 +22,7 @@ from ..text import harmless
 from . import plain_words
 from .arrival import arrivals, wanted_rows
 from .cards import Card, CardMaker
+from .class_sections import choose_class_sections, with_class_cards
 from .classes import SHOWN, class_columns, class_facts, cue_verdict, most_suspicious, suspicion_rule
 from .derived import read_derived, with_cards
 from .distributions import metric_distributions
@@ -131,6 +132,8 @@ def content(
     shown = [row for group in galleries for row in group.rows]
     failed = [row for cause in causes for row in cause.examples][:FAILED_CARDS]
     beside = read_derived(rows, pictures, gallery)
+    sections = choose_class_sections(rows, classes, rule, beside)
+    shown += [row for section in sections for row in section.rows]
     cards.fetch([*shown, *failed, *(row for group in galleries for row in group.pairs.values()), *beside.wanted])
     with_map = classes[:CLASSES_WITH_MAP]
     means = class_mean_maps(rows, [facts.index for facts in with_map])
@@ -145,6 +148,7 @@ def content(
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,
         "plots": metric_distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
         "class_columns": class_columns(rows), "class_heats": heats, "per_class": PER_CLASS, "suspect": suspect, "cues": cues,
+        "class_sections": with_class_cards(sections, cards, rule),
         "galleries": [(group, gallery_cards(group, cards)) for group in galleries], "gallery": gallery,
         "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,
         "table": row_table(rows, [*shown, *failed, *beside.wanted]), "totals": totals(rows), "cards": cards, "sentences": sentences(scores),

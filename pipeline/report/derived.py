@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,9 +52,13 @@ class Queue:
     name: str
     purpose: str
     """What it looks for; empty for a recipe of the user's own."""
+    key: str
+    """Name of its section in the page."""
     count: int
     rows: list[dict[str, Any]]
     reasons: dict[str, str]
+    by_label: dict[int, int]
+    """Images in it by label."""
     cards: list[Card] = field(default_factory=list)
 
 
@@ -98,9 +103,11 @@ def with_cards(derived: Derived, cards: CardMaker) -> Derived:
         Queue(
             queue.name,
             queue.purpose,
+            queue.key,
             queue.count,
             queue.rows,
             queue.reasons,
+            queue.by_label,
             [cards.card(row, why=queue.reasons[row["id"]]) for row in queue.rows],
         )
         for queue in derived.queues
@@ -170,7 +177,17 @@ def _queue(rows: ReportRows, name: str, purposes: Mapping[str, str], limit: int)
     recipe = name.removesuffix(ENDING)
     title = recipe.replace("_", " ").capitalize()
     chosen = _rows_of(rows, list(reasons)[:limit])
-    return Queue(title, purposes.get(recipe, ""), len(table), chosen, reasons) if chosen else None
+    if not chosen:
+        return None
+    key = f"queue-{zlib.crc32(recipe.encode()):08x}"  # whatever the file is called
+    return Queue(title, purposes.get(recipe, ""), key, len(table), chosen, reasons, _by_label(rows, table))
+
+
+def _by_label(rows: ReportRows, table: pa.Table) -> dict[int, int]:
+    rows.connection.register("heatlas_queue", table.select(["id"]))
+    counts = rows.ask("SELECT label, count(*) AS images FROM rows WHERE main AND label IS NOT NULL AND id IN (SELECT id FROM heatlas_queue) GROUP BY label")  # fmt: skip
+    rows.connection.unregister("heatlas_queue")
+    return {row["label"]: row["images"] for row in counts}
 
 
 def _rows_of(rows: ReportRows, ids: list[str]) -> list[dict[str, Any]]:

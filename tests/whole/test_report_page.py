@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.demo.dataset import write_dataset
@@ -265,6 +267,33 @@ def test_an_image_and_its_map_are_on_the_first_screen(opened: Page) -> None:
     assert opened.run("document.querySelectorAll('.hero .pair use').length >= 3")
 
 
-def test_it_prints_on_few_pages(opened: Page) -> None:
-    pdf = base64.b64decode(opened.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
+def test_sections_of_classes_lead_to_rows_and_back(opened: Page) -> None:
+    links = "[...document.querySelectorAll('.classes a, #classes td a')].map((link) => link.getAttribute('href'))"
+    first = opened.run(links)[0]
+    assert opened.run(f"document.querySelector('{first} .gallery .card') !== null")
+    label = opened.run(f"document.querySelector('{first} a[data-choose]').dataset.choose")
+    opened.run(f"document.querySelector('{first} a[data-choose]').click()")
+    opened.run("new Promise((done) => setTimeout(done, 50))")
+    shown = opened.run(
+        "[...document.querySelectorAll('#row-table tbody tr')].filter((row) => !row.hidden).map((row) => row.dataset.label)"
+    )
+    assert len(shown) > 5
+    assert set(shown) == {label}
+
+
+def test_a_report_of_300_images_prints_on_fewer_than_12_pages(tab: Page, tmp_path: Path) -> None:
+    out = write_reported(tmp_path / "out", tmp_path / "images", 300, both=True)
+    (out / "curation").mkdir()
+    ids = [f"image-{number:04d}" for number in range(20, 60)]
+    table = pa.table({"id": ids, "reason": ["because"] * 40, "priority": [1.0] * 40})
+    pq.write_table(table, out / "curation" / "shortcut.parquet")
+    tab.open(Path(write_report(str(out), blocks=False).uri))
+    assert tab.run("document.querySelectorAll('.class-section a[href^=\"#queue-\"]').length") == 3
+    assert (
+        tab.run(
+            "[...document.querySelectorAll('a[href^=\"#\"]')].filter((link) => !document.querySelector(link.getAttribute('href'))).length"
+        )
+        == 0
+    )
+    pdf = base64.b64decode(tab.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) < 12
