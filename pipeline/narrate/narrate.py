@@ -16,7 +16,7 @@ from ...errors import HeatlasError, UsageError
 from ...statuses import OK
 from ..pictures.show import draw
 from ..pictures.stored_images import heat_of, reader_of, stored_preprocess
-from ..report.rows import CONFIDENCE, ReportRows
+from ..report.rows import CHANCE, CONFIDENCE, ReportRows
 from ..report.scores import run_scores
 from ..storage.atomic_write import put
 from ..storage.location import child
@@ -153,10 +153,13 @@ class _Narrator:
         self._picture_of = _pictures(atlas, trust_code) if hook else None
 
     def records(self, table: pa.Table) -> Iterator[dict[str, Any]]:
-        grids = self._grids(table)
+        grids, chances = self._grids(table), self._chances(table["id"].to_pylist())
         plain = [name for name in table.column_names if name != "map"]
         for place, row in enumerate(table.select(plain).to_pylist()):
-            facts = row_facts(row, grids.get(place), self._atlas.class_names, self._chance)
+            chance = chances.get((row["id"], row["target"]))
+            facts = row_facts(
+                row, grids.get(place), self._atlas.class_names, self._chance if chance is None else chance
+            )
             narration = self._narration(row, table, place, facts)
             yield {
                 "id": row["id"], "target": row["target"], "method": self._rows.method, "language": self._language.name, "text": narration.text,
@@ -172,6 +175,11 @@ class _Narrator:
         return narrate_by_hook(
             self._hook, facts, text, self._picture_of(row, heat), self._atlas.class_names, self._language
         )
+
+    def _chances(self, ids: list[str]) -> dict[tuple[str, int | None], float | None]:
+        """What a random map has on the object, by row, as the report takes it."""
+        query = f"SELECT id, target, {CHANCE} AS chance FROM rows WHERE id IN (SELECT unnest(?))"
+        return {(row["id"], row["target"]): row["chance"] for row in self._rows.ask(query, [ids])}
 
     def _grids(self, table: pa.Table) -> dict[int, np.ndarray]:
         """By row, the mass of its map in each ninth of the image."""

@@ -24,10 +24,13 @@ from ..text import class_name
 CONFIDENCE = "score"
 """The column that holds the model's confidence in the explained class."""
 PLAIN = ("id", "label", "prediction", "target", CONFIDENCE, "status")
+CHANCE_OF = "ebpg"
 CHANCE = "chance_ebpg"
 """The column that holds what a random map has on the object."""
 BLOCK = 256
 """Rows of a file that are read together where maps are sampled."""
+BATCH = 50_000
+"""Rows that come from the files at once."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ class ReportRows:
         metrics = [name for name in metric_columns(atlas.schema) if atlas.schema.field(name).type == pa.float64()]
         chance_metrics = chance_columns(atlas.schema)
         connection = duckdb.connect()
-        connection.register("stored", _read(atlas, chosen, metrics, with_chance=bool(chance_metrics)))
-        connection.execute(_main_rows(connection))
+        _load(connection, atlas, chosen, metrics, with_chance=bool(chance_metrics))
         present = _present(connection, metrics)
+        _mark_main_rows(connection)
         [(total, images)] = connection.execute("SELECT count(*), count(*) FILTER (main) FROM rows").fetchall()
         others = {str(name): count for name, count in counts.items() if name != chosen}
         return cls(connection, atlas, str(chosen), others, tuple(present), tuple(chance_metrics), total, images)
@@ -103,31 +106,43 @@ class ReportRows:
         return {key: row for row in records if (key := (row["id"], row["target"])) in wanted}
 
 
-def _read(atlas: StoreReader, method: str, metrics: Sequence[str], *, with_chance: bool) -> pa.Table:
+def _load(
+    connection: duckdb.DuckDBPyConnection, atlas: StoreReader, method: str, metrics: Sequence[str], *, with_chance: bool
+) -> None:
+    """Make the table `stored`, batch by batch: rows are in memory once, however many there are."""
     columns = [*PLAIN, *metrics, *(["floors"] if with_chance else [])]
-    return atlas.sql(
-        f"SELECT {', '.join(map(quoted, columns))}, {chance_sql(atlas, 'ebpg')} AS {CHANCE}, md5_number_lower(id) AS draw, "
+    measured = f"floors.random.{quoted(CHANCE_OF)}" if CHANCE_OF in chance_columns(atlas.schema) else "NULL::DOUBLE"
+    batches = atlas.sql(
+        f"SELECT {', '.join(map(quoted, columns))}, {measured} AS {CHANCE}, md5_number_lower(id) AS draw, "
         f"md5_number_lower(parse_filename(filename)) AS file, file_row_number // {BLOCK} AS block, file_row_number AS place "
         f"FROM {PARTS} WHERE method = {literal(method)}"
-    ).to_arrow_table()
+    ).to_arrow_reader(BATCH)
+    connection.register("heatlas_batches", batches)
+    connection.execute("CREATE TABLE stored AS SELECT * FROM heatlas_batches")
+    connection.unregister("heatlas_batches")
+    if with_chance:
+        _fill_chance(connection)
 
 
-def chance_sql(atlas: StoreReader, metric: str) -> str:
-    """What a random map has of a metric on each row: measured there, else the mean of its label's rows; null where none was measured."""
-    if metric not in chance_columns(atlas.schema):
-        return "NULL::DOUBLE"
-    measured = f"floors.random.{quoted(metric)}"
-    return f"coalesce({measured}, avg({measured}) OVER (PARTITION BY label))"
+def _fill_chance(connection: duckdb.DuckDBPyConnection) -> None:
+    """What a random map has where it was not measured: the mean of the label's rows on which it was; null where there is none."""
+    connection.execute(f"CREATE TABLE label_chance AS SELECT label, avg({CHANCE}) AS mean FROM stored GROUP BY label")
+    connection.execute(
+        f"UPDATE stored SET {CHANCE} = mean FROM label_chance WHERE {CHANCE} IS NULL AND stored.label IS NOT DISTINCT FROM label_chance.label"
+    )
+    connection.execute("DROP TABLE label_chance")
 
 
-def _main_rows(connection: duckdb.DuckDBPyConnection) -> str:
-    """The view `rows`: `stored` and which row stands for its image, the one that explains the prediction if there is one."""
+def _mark_main_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make `rows`: `stored` and which row stands for its image, the one that explains the prediction if there is one."""
     [(several,)] = connection.execute("SELECT count(*) > count(DISTINCT id) FROM stored").fetchall()
     if not several:
-        return "CREATE VIEW rows AS SELECT *, true AS main FROM stored"
-    return (
+        connection.execute("CREATE VIEW rows AS SELECT *, true AS main FROM stored")
+        return
+    connection.execute(
         f"CREATE TABLE rows AS SELECT *, row_number() OVER (PARTITION BY id ORDER BY {ORDER}) = 1 AS main FROM stored"
     )
+    connection.execute("DROP TABLE stored")
 
 
 def _present(connection: duckdb.DuckDBPyConnection, metrics: Sequence[str]) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -16,16 +18,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...errors import HeatlasError, SampleError, UsageError
+from .block_maps import BlockColumn, block_maps
+from .class_means import class_mean_map
 from .decision_book import MOST_AT_ONCE, DecisionBook, Written, painted_mask
 from .description import describe_store
 from .detail import image_detail
+from .embeddings import Embeddings
 from .filters import RowFilter, parse_filter
+from .ground_truth import GroundTruth
 from .guard import BodyTooLarge
 from .images import MOST_MAPS, MapPixels, RowImages
 from .manifest_download import download_manifest
+from .row_vectors import FEATURES, FeatureVectors, MapVectors, VectorSample
 from .second_store import SecondStore
 from .selection import MOST_ROWS, Selections
-from .similar import SimilarMaps
+from .similar import nearest_rows
 from .view_rows import ViewRows
 
 ASSETS = Path(__file__).parent / "assets"
@@ -42,24 +49,41 @@ Asked = Mapping[str, Any]
 class ViewApp:
     """The endpoints over one store."""
 
-    def __init__(self, table: ViewRows, images: RowImages, book: DecisionBook, second: SecondStore | None = None):
+    def __init__(
+        self,
+        table: ViewRows,
+        images: RowImages,
+        book: DecisionBook,
+        second: SecondStore | None = None,
+        *,
+        trust_code: bool = False,
+    ):
         self.table = table
         self.images = images
         self.book = book
         self.second = second
+        self.truth = GroundTruth(table, images, trust_code=trust_code)
+        self.blocks = BlockColumn.of(table.atlas)
+        self.samples: dict[str, VectorSample] = {}
+        if "map" in table.atlas.metadata:
+            self.samples["map"] = VectorSample(table, MapVectors(images))
+        if FeatureVectors.present(table):
+            self.samples[FEATURES] = VectorSample(table, FeatureVectors(table, images.columns, images))
+        self.embeddings = Embeddings(table, self.samples)
         self.selections = Selections(table)
-        self.similar = SimilarMaps(table, images)
+        self.selections.histograms(RowFilter(), tuple(table.axes))  # what every page asks first
 
     def starlette(self) -> Starlette:
         """The ASGI application; wrap it in `LoopbackGuard`."""
         posts: dict[str, Callable[[Asked], Response]] = {
             "select": self.select, "rows": self.rows, "maps": self.maps, "sql": self.sql,
             "decide": self.decide, "undo": self.undo, "manifest": self.manifest,
+            "nearest": self.nearest, "embedding": self.embedding, "embedding_matches": self.embedding_matches,
         }  # fmt: skip
         gets: dict[str, Callable[[int], Response]] = {
             "thumbnail": self.thumbnail, "view": self.view, "map": self.map, "detail": self.detail,
             "source": self.source, "changes": self.changes,
-            "nearest": self.nearest, "class_mean": self.class_mean,
+            "truth": self.ground_truth, "blocks": self.block_maps, "class_mean": self.class_mean,
             "second": self.second_row, "second_map": self.second_map,
         }  # fmt: skip
         routes = [Route("/" + name, _file(name), methods=["GET"]) for name in FILES]
@@ -78,7 +102,14 @@ class ViewApp:
 
     def store(self) -> Response:
         return JSONResponse(
-            describe_store(self.table, self.selections, decisions=True, other=self.second.uri if self.second else "")
+            {
+                **describe_store(
+                    self.table, self.selections, decisions=True, other=self.second.uri if self.second else ""
+                ),
+                "vectors": list(self.samples),
+                "embeddings": list(self.embeddings.kinds),
+                "blocks": {"count": self.blocks.shape[0], "meaning": self.blocks.meaning} if self.blocks else None,
+            }
         )
 
     def select(self, asked: Asked) -> Response:
@@ -132,13 +163,39 @@ class ViewApp:
         data, _ = self.images.source(n)
         return Response(data, media_type="image/webp")
 
-    def nearest(self, n: int) -> Response:
-        """Rows whose maps are most similar."""
-        return JSONResponse(self.similar.nearest(n))
+    def nearest(self, asked: Asked) -> Response:
+        """Rows whose maps or features are most similar to those of one row."""
+        by = asked.get("by")
+        if by not in self.samples:
+            raise UsageError(
+                f"by must be one of {', '.join(self.samples) or 'nothing: this store has no maps'}, got {by!r}"
+            )
+        return JSONResponse(nearest_rows(self.samples[str(by)], _whole(asked, "row", 0)))
+
+    def embedding(self, asked: Asked) -> Response:
+        """The points of an embedding as Arrow; the headers say of how many rows they are, and what their plane holds."""
+        kind = str(asked.get("kind"))
+        explained = self.embeddings.get(kind).explained
+        headers = {"x-heatlas-explained": "" if explained is None else f"{explained:.4f}"}
+        return _arrow(self.embeddings.table(kind), headers)
+
+    def embedding_matches(self, asked: Asked) -> Response:
+        """For every point of an embedding a byte: 1 where its row matches the filter, its own region left out."""
+        numbers = self.embeddings.get(str(asked.get("kind"))).numbers
+        matching = self.selections.matching(replace(self._filter(asked), region=None))
+        return Response(np.isin(numbers, matching).tobytes(), media_type="application/octet-stream")
+
+    def ground_truth(self, n: int) -> Response:
+        """The outline of the object that the data set marks; null without one."""
+        return JSONResponse(self.truth.outline(n))
+
+    def block_maps(self, n: int) -> Response:
+        """Maps of the network's blocks, a byte a pixel."""
+        return _pixels(block_maps(self.blocks, self.images.columns, self.images, n))
 
     def class_mean(self, label: int) -> Response:
         """Mean map of a class, a byte a pixel."""
-        mean, _ = self.similar.class_mean(label)
+        mean, _ = class_mean_map(self.table, self.images, label)
         pixels = (mean * 255).round().astype("uint8")
         return _pixels(MapPixels(pixels.tobytes(), mean.shape[0], mean.shape[1], (True,)))
 
@@ -186,7 +243,10 @@ class ViewApp:
         return Response(data, media_type=kind, headers={"x-heatlas-name": name})
 
     def _filter(self, asked: Asked) -> RowFilter:
-        return parse_filter(asked.get("filter", {}), tuple(self.table.axes))
+        chosen = parse_filter(asked.get("filter", {}), tuple(self.table.axes))
+        if chosen.region is not None:
+            self.embeddings.get(chosen.region.kind)  # its points are what the region is looked for in
+        return chosen
 
     def _order(self, asked: Asked):
         sort, descending, session = asked.get("sort", ""), asked.get("descending", False), asked.get("session", "")

@@ -33,6 +33,7 @@ FIELDS = (
     "cluster",
     "decision",
     "sql",
+    "region",
     "targets",
 )
 
@@ -43,6 +44,32 @@ class Condition:
 
     sql: str
     values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle in a scatter plot, its edges included."""
+
+    kind: str
+    """Of the embedding."""
+    edges: tuple[float, float, float, float]
+    """Left, right, lower and upper edge, in the unit square of the plot."""
+
+    @classmethod
+    def parse(cls, text: str) -> Region:
+        """Read `KIND:LEFT,RIGHT,LOWER,UPPER`.
+
+        Raises:
+            UsageError: If it is written otherwise.
+        """
+        kind, _, numbers = text.rpartition(":")
+        try:
+            left, right, lower, upper = (float(number) for number in numbers.split(","))
+        except ValueError:
+            raise UsageError(f"a region must be KIND:LEFT,RIGHT,LOWER,UPPER, got {text!r}") from None
+        if not kind or not all(map(math.isfinite, (left, right, lower, upper))):
+            raise UsageError(f"a region must be KIND:LEFT,RIGHT,LOWER,UPPER with finite numbers, got {text!r}")
+        return cls(kind, (left, right, lower, upper))
 
 
 @dataclass(frozen=True)
@@ -65,6 +92,8 @@ class RowFilter:
     """A kind, `any`, `none`, or empty."""
     sql: str = ""
     """A condition over the columns of `items`."""
+    region: Region | None = None
+    """Only rows whose point lies in it; the embedding must have been made."""
     targets: str = "main"
     """`main`: one row per image. `all`: also the rows of further explained classes."""
 
@@ -87,7 +116,7 @@ class RowFilter:
         if self.outcome:
             parts.append(Condition(f"({OUTCOMES[self.outcome]})"))
         if self.text:
-            parts.append(Condition("contains(lower(id), lower(?))", (self.text,)))
+            parts.append(Condition("contains(folded(id), lower(?))", (self.text,)))
         if self.queue:
             parts.append(Condition("n IN (SELECT n FROM queued WHERE queue = ?)", (self.queue,)))
         if self.cluster:
@@ -98,6 +127,9 @@ class RowFilter:
             parts.append(Condition("id IN (SELECT id FROM decided)"))
         elif self.decision:
             parts.append(Condition("id IN (SELECT id FROM decided WHERE kind = ?)", (self.decision,)))
+        if self.region:
+            sql = "n IN (SELECT n FROM embedded WHERE kind = ? AND x BETWEEN ? AND ? AND y BETWEEN ? AND ?)"
+            parts.append(Condition(sql, (self.region.kind, *self.region.edges)))
         if self.sql:  # on lines of its own, so that a comment in it ends there
             parts.append(Condition(f"(\n{self.sql}\n)"))
         return Condition(
@@ -127,6 +159,7 @@ def parse_filter(asked: Any, columns: Sequence[str]) -> RowFilter:
         label=_integers("label", asked), prediction=_integers("prediction", asked),
         status=tuple(_list("status", asked, str)),
         **{name: _text(name, asked) for name in ("outcome", "text", "queue", "cluster", "decision", "sql")},
+        region=Region.parse(region) if (region := _text("region", asked)) else None,
         targets=_text("targets", asked) or "main",
     )  # fmt: skip
     if row_filter.outcome and row_filter.outcome not in OUTCOMES:

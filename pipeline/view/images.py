@@ -49,14 +49,14 @@ class RowImages:
 
     def __init__(self, atlas: StoreReader, table: ViewRows, *, trust_code: bool = False):
         self._table = table
-        self._columns = StoredColumns(atlas)
+        self.columns = StoredColumns(atlas)
         self._shape = atlas.metadata.get("map")
         self._with_png = "map_png" in atlas.schema.names
-        self._reader = stored_reader(atlas.run, code=trust_code)
+        self.reader = stored_reader(atlas.run, code=trust_code)
         try:
-            self._preprocess = stored_preprocess(atlas.run)
+            self.preprocess = stored_preprocess(atlas.run)
         except (KeyError, TypeError, HeatlasError):
-            self._preprocess = None
+            self.preprocess = None
         self._encoded: OrderedDict[tuple, bytes] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
@@ -75,23 +75,23 @@ class RowImages:
 
     def source(self, n: int) -> tuple[bytes, tuple[int, int]]:
         """The whole source image after EXIF rotation, at most 1024 pixels a side, as WebP, and its own width and height."""
-        image = decode_image(self._reader.read(self.uri(n)))
+        image = decode_image(self.reader.read(self.uri(n)))
         return _webp(smaller(image.convert("RGB"), LARGEST_PIXELS)), image.size
 
     def source_size(self, n: int) -> tuple[int, int]:
         """Width and height of the source image after EXIF rotation."""
-        return decode_image(self._reader.read(self.uri(n))).size
+        return decode_image(self.reader.read(self.uri(n))).size
 
     def uri(self, n: int) -> str:
         """Where the run read the image."""
-        return str(self._columns.values("uri", self.places([n]))[0].as_py())
+        return str(self.columns.values("uri", self.places([n]))[0].as_py())
 
     def maps(self, numbers: Sequence[int]) -> MapPixels:
         """The stored low-resolution maps of some rows; zeros for rows without."""
         if self._shape is None:
             return MapPixels(b"", 0, 0, (False,) * len(numbers))
         height, width = self._shape["height"], self._shape["width"]
-        values = self._columns.maps(self.places(numbers), height * width)
+        values = self.columns.lists("map", self.places(numbers), height * width)
         present = [not np.isnan(row).any() for row in values]
         pixels = (np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)
         return MapPixels(pixels.tobytes(), height, width, tuple(present))
@@ -99,7 +99,7 @@ class RowImages:
     def map(self, n: int) -> MapPixels:
         """The best stored map of a row: the PNG at input resolution, else the low-resolution one."""
         if self._with_png:
-            stored = self._columns.values("map_png", self.places([n]))[0].as_py()
+            stored = self.columns.values("map_png", self.places([n]))[0].as_py()
             heat = heat_of(stored, {}) if stored else None
             if heat is not None:
                 return MapPixels((heat * 255).round().astype(np.uint8).tobytes(), heat.shape[0], heat.shape[1], (True,))
@@ -117,9 +117,9 @@ class RowImages:
         return [places_by_number[n] for n in numbers]
 
     def _view(self, n: int) -> Image.Image:
-        if self._preprocess is None:
+        if self.preprocess is None:
             raise SampleError("read_error", "the run does not say how images were prepared")
-        return self._preprocess.view(decode_image(self._reader.read(self.uri(n)))).convert("RGB")
+        return self.preprocess.view(decode_image(self.reader.read(self.uri(n)))).convert("RGB")
 
     def _cached(self, key: tuple, make) -> bytes:
         with self._lock:

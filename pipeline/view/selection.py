@@ -1,36 +1,47 @@
-"""Order the rows that match a filter, keep recent orders, and count them by histogram bin and by class."""
+"""Find the rows that match a filter, order them, and count them by histogram bin and by class; recent answers are kept."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ...errors import UsageError, did_you_mean
-from ..report.rows import CONFIDENCE
 from ..store.sql import quoted
-from .filters import RowFilter
+from .filters import Condition, RowFilter
+from .recent_arrays import RecentArrays
+from .row_arrays import NO_BIN
 from .view_rows import PLAIN, ViewRows
 
-KEPT = 12
-"""Orders that are kept, 4 bytes a row each."""
+KEPT_BYTES = 160_000_000
+"""Of row numbers: matches, orders and permutations, 4 bytes a row each."""
 MOST_ROWS = 500
 """Rows in one request."""
 MOST_CLASSES = 2_000
 
 
 class Selections:
-    """Questions about the rows that match a filter."""
+    """Questions about the rows that match a filter; safe to use from several threads."""
 
     def __init__(self, table: ViewRows):
         self.table = table
-        self._orders: OrderedDict[tuple, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = RecentArrays(KEPT_BYTES)
         self._sortable = ("n", "id", "label", "prediction", "draw", *table.axes)
+
+    def matching(self, chosen: RowFilter, without: str = "") -> np.ndarray:
+        """Numbers of the rows that match, int32, ascending.
+
+        Args:
+            chosen: The filter.
+            without: A column whose range is left out.
+
+        Raises:
+            UsageError: For a condition that DuckDB refuses.
+        """
+        where = chosen.condition(without=without)
+        return self._kept.get((where, self.table.decided_version), lambda: self._matching(where))
 
     def order(self, chosen: RowFilter, sort: str = "", *, descending: bool = False, session: str = "") -> np.ndarray:
         """Row numbers in the order asked for, int32; rows without a value come last, ties in stored order.
@@ -44,24 +55,10 @@ class Selections:
         Raises:
             UsageError: For an unknown column, or a condition that DuckDB refuses.
         """
-        key = (chosen.condition(), sort, descending, session)
-        with self._lock:
-            if key in self._orders:
-                self._orders.move_to_end(key)
-                return self._orders[key]
         if sort and sort not in self._sortable:
             raise UsageError(f"cannot sort by {sort!r}{did_you_mean(sort, self._sortable)}; choose {', '.join(self._sortable)}")  # fmt: skip
-        by, values = f"{quoted(sort or 'n')} {'DESC' if descending else 'ASC'} NULLS LAST, n", ()
-        if not sort and chosen.queue:
-            by, values = "(SELECT min(q.rank) FROM queued q WHERE q.queue = ? AND q.n = items.n)", (chosen.queue,)
-        where = chosen.condition()
-        numbers = self.table.arrow(f"SELECT n FROM items WHERE {where.sql} ORDER BY {by}", [*where.values, *values])
-        order = numbers["n"].to_numpy().astype(np.int32)
-        with self._lock:
-            self._orders[key] = order
-            while len(self._orders) > KEPT:
-                self._orders.popitem(last=False)
-        return order
+        key = (chosen.condition(), sort, descending, session or self.table.decided_version)
+        return self._kept.get(key, lambda: self._ordered(chosen, sort, descending))
 
     def records(self, numbers: Sequence[int]) -> pa.Table:
         """The rows of these numbers, in this order, with decisions (`kind`, `new_label`) and without maps."""
@@ -96,36 +93,80 @@ class Selections:
         Raises:
             UsageError: For a column without a histogram.
         """
-        if not columns:
-            return {}
-        parts, values = [], []
-        for number, name in enumerate(columns):
+        for name in columns:
             if name not in self.table.axes:
                 raise UsageError(f"there is no histogram of {name!r}{did_you_mean(name, self.table.axes)}")
+        counts = {}
+        for name in columns:
             where = chosen.condition(without=name)
-            column = quoted(f"bin:{name}")
-            parts.append(f"SELECT {number} AS place, {column} AS bin, count(*) AS rows FROM items WHERE {column} IS NOT NULL AND {where.sql} GROUP BY bin")  # fmt: skip
-            values += where.values
-        counts = {name: [0] * self.table.axes[name][2] for name in columns}
-        names = list(columns)
-        for row in self.table.ask(" UNION ALL ".join(parts), values):
-            counts[names[row["place"]]][row["bin"]] = row["rows"]
+            key: Hashable = (where, self.table.decided_version, name)
+            counts[name] = self._kept.get(key, lambda name=name: self._binned(chosen, name)).tolist()
         return counts
 
     def classes(self, chosen: RowFilter) -> list[dict[str, Any]]:
-        """Counts by label: rows, correct ones, those off the object, and mean confidence."""
-        where = chosen.condition()
-        return self.table.ask(
-            "SELECT label, count(*) AS rows, count(correct) AS judged, count(*) FILTER (correct) AS correct, "
-            f"count(*) FILTER (off_object) AS off_object, avg({CONFIDENCE}) AS confidence FROM items "
-            f"WHERE label IS NOT NULL AND {where.sql} GROUP BY label ORDER BY rows DESC, label LIMIT {MOST_CLASSES}", where.values,
-        )  # fmt: skip
+        """Counts by label, the most frequent first: rows, correct ones, those off the object, and mean confidence."""
+        arrays, rows = self.table.arrays, self.matching(chosen)
+        rows = rows[arrays.label_code[rows] >= 0]
+        code, is_correct, confidence = arrays.label_code[rows], arrays.is_correct[rows], arrays.confidence[rows]
+        count = len(arrays.labels)
+        counted = {
+            "rows": np.bincount(code, minlength=count),
+            "judged": np.bincount(code[is_correct >= 0], minlength=count),
+            "correct": np.bincount(code[is_correct == 1], minlength=count),
+            "off_object": np.bincount(code[arrays.off_object[rows]], minlength=count),
+        }
+        known = ~np.isnan(confidence)
+        sums = np.bincount(code[known], confidence[known], minlength=count)
+        measured = np.bincount(code[known], minlength=count)
+        order = np.lexsort((arrays.labels, -counted["rows"]))[: min(MOST_CLASSES, np.count_nonzero(counted["rows"]))]
+        return [
+            {
+                "label": int(arrays.labels[place]),
+                **{name: int(values[place]) for name, values in counted.items()},
+                "confidence": float(sums[place] / measured[place]) if measured[place] else None,
+            }
+            for place in order
+        ]
 
     def totals(self, chosen: RowFilter) -> dict[str, Any]:
         """Rows that match, and how many of them are correct."""
-        where = chosen.condition()
-        [row] = self.table.ask(
-            "SELECT count(*) AS rows, count(correct) AS judged, count(*) FILTER (correct) AS correct, "
-            f"count(*) FILTER (off_object) AS off_object FROM items WHERE {where.sql}", where.values,
-        )  # fmt: skip
-        return row
+        arrays, rows = self.table.arrays, self.matching(chosen)
+        is_correct = arrays.is_correct[rows]
+        return {
+            "rows": len(rows),
+            "judged": int(np.count_nonzero(is_correct >= 0)),
+            "correct": int(np.count_nonzero(is_correct == 1)),
+            "off_object": int(np.count_nonzero(arrays.off_object[rows])),
+        }
+
+    def _matching(self, where: Condition) -> np.ndarray:
+        if where.sql in ("true", "main"):
+            arrays = self.table.arrays
+            return np.flatnonzero(arrays.is_main if where.sql == "main" else np.ones_like(arrays.is_main)).astype(np.int32)  # fmt: skip
+        rows = self.table.arrow(f"SELECT n FROM items WHERE {where.sql}", where.values)["n"].to_numpy()
+        return np.sort(rows)  # nearly always sorted already
+
+    def _ordered(self, chosen: RowFilter, sort: str, descending: bool) -> np.ndarray:
+        if not sort and chosen.queue:
+            where = chosen.condition()
+            ranked = self.table.arrow(
+                f"SELECT n FROM items WHERE {where.sql} ORDER BY (SELECT min(q.rank) FROM queued q WHERE q.queue = ? AND q.n = items.n)",
+                [*where.values, chosen.queue],
+            )
+            return ranked["n"].to_numpy().astype(np.int32)
+        rows = self.matching(chosen)
+        if sort in ("", "n"):
+            return rows[::-1] if descending else rows
+        all_rows = self._kept.get(("sorted", sort, descending), lambda: self._sorted(sort, descending))
+        is_wanted = np.zeros(len(all_rows), bool)
+        is_wanted[rows] = True
+        return all_rows[is_wanted[all_rows]]
+
+    def _sorted(self, sort: str, descending: bool) -> np.ndarray:
+        """All rows in the order of a column."""
+        by = f"{quoted(sort)} {'DESC' if descending else 'ASC'} NULLS LAST, n"
+        return self.table.arrow(f"SELECT n FROM items ORDER BY {by}")["n"].to_numpy().astype(np.int32)
+
+    def _binned(self, chosen: RowFilter, name: str) -> np.ndarray:
+        bins = self.table.arrays.bins[name][self.matching(chosen, without=name)]
+        return np.bincount(bins, minlength=NO_BIN + 1)[: self.table.axes[name][2]]

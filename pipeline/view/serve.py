@@ -91,7 +91,7 @@ def start_view(
             other = compare if isinstance(compare, StoreReader) else open_store(compare)
             other_table = ViewRows(other)
             second = SecondStore(other_table, RowImages(other, other_table))
-        app = LoopbackGuard(ViewApp(table, images, book, second).starlette(), token)
+        app = LoopbackGuard(ViewApp(table, images, book, second, trust_code=trust_code).starlette(), token)
     except BaseException:
         listening.close()
         raise

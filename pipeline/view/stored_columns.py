@@ -13,7 +13,7 @@ from ..store.part_files import PartFile
 from ..store.part_reader import open_file
 from ..store.reader import StoreReader
 
-CACHE_BYTES = 384_000_000
+CACHE_BYTES = 192_000_000
 """Decoded row groups that are kept."""
 Place = tuple[int, int]
 """Number of the file in the store's order, and the row in it."""
@@ -40,17 +40,17 @@ class StoredColumns:
         with self._lock:
             return [self._value(column, file, row) for file, row in places]
 
-    def maps(self, places: Sequence[Place], size: int) -> np.ndarray:
-        """float32 `(place, size)` of the column `map`; NaN for rows without."""
-        maps = np.full((len(places), size), np.nan, np.float32)
+    def lists(self, column: str, places: Sequence[Place], size: int) -> np.ndarray:
+        """float32 `(place, size)` of a column of fixed-size lists, such as `map`; NaN for rows without."""
+        values = np.full((len(places), size), np.nan, np.float32)
         with self._lock:
             for number, (file, row) in enumerate(places):
                 group, inside = self._locate(file, row)
-                column = self._group(file, group, "map")
-                if column[inside].is_valid:
-                    start = (column.offset + inside) * size
-                    maps[number] = column.values[start : start + size].to_numpy(zero_copy_only=False)
-        return maps
+                stored = self._group(file, group, column)
+                if stored[inside].is_valid:
+                    start = (stored.offset + inside) * size
+                    values[number] = stored.values[start : start + size].to_numpy(zero_copy_only=False)
+        return values
 
     def _value(self, column: str, file: int, row: int) -> pa.Scalar:
         group, inside = self._locate(file, row)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from ...errors import UsageError
@@ -18,6 +19,7 @@ from ..report.scores import run_scores
 from ..store.reader import StoreReader
 from ..store.sql import quoted
 from .memberships import Memberships, read_memberships
+from .row_arrays import Axis, RowArrays
 
 SECONDS = 5.0
 """Longest time of one query in seconds."""
@@ -29,15 +31,14 @@ MEMORY = "1GB"
 """Limit of DuckDB's memory beyond which a query fails."""
 BINS = 26
 PLAIN = ("n", "id", "label", "prediction", "target", CONFIDENCE, "status")
-NO_BIN = 255
 
 
 class ViewRows:
     """The rows of one method, without their maps, as the DuckDB table `items`.
 
     Columns: `n` (0 to rows - 1, in stored order), `id`, `label`, `prediction`, `target`, the confidence, `status`, every metric,
-    `main` (one row per image), `file` and `place` (where the row lies), `correct`, `off_object`, and the bin of every histogram (`bin:NAME`).
-    Beside it the tables `queued`, `clustered` and `decided`, by `n` or id.
+    `main` (one row per image), `file` and `place` (where the row lies), `correct` and `off_object`.
+    Beside it the tables `queued`, `clustered`, `embedded` and `decided`, by `n` or id, and `folded(id)`, the id in lower case.
     """
 
     def __init__(self, atlas: StoreReader, method: str | None = None):
@@ -48,31 +49,41 @@ class ViewRows:
         self.total, self.images = self.rows.total, self.rows.images
         self.metrics = self.rows.metrics
         self.rule: Suspicion | None = suspicion_rule(self.rows, run_scores(self.rows, resamples=100))
-        self.axes = _axes(self.rows)
-        """Histograms by column: where the axis begins, where it ends, and how many bins it has."""
+        self.axes: dict[str, Axis] = _axes(self.rows)
+        """Histograms by column."""
         self.memberships: Memberships = read_memberships(self.rows)
         self._connection = self.rows.connection
+        self.decided_version = 0
+        """Counts changes of the table `decided`."""
         self._lock = threading.Lock()
         self._build()
 
     def _build(self) -> None:
         connection = self._connection
-        judged = f"coalesce({self.rule.condition}, false)" if self.rule else "false"
-        bins = "".join(f", {_bin_sql(name, *axis)} AS {quoted('bin:' + name)}" for name, axis in self.axes.items())
-        names = ", ".join(quoted(name) for name in dict.fromkeys((*PLAIN[1:], *self.metrics)))
         files = pa.table({"name": [file.name for file in self.atlas.files], "number": range(len(self.atlas.files))})
         connection.register("heatlas_files", files)
+        in_order = _is_in_order(connection)
+        judged = f"coalesce({self.rule.condition}, false)" if self.rule else "false"
+        names = ", ".join(quoted(name) for name in dict.fromkeys((*PLAIN[1:], *self.metrics)))
+        number = "row_number() OVER ()" if in_order else "row_number() OVER (ORDER BY number, place)"
         connection.execute(
-            f"CREATE TABLE items AS SELECT (row_number() OVER (ORDER BY number, place) - 1)::INTEGER AS n, {names}, main, number AS file, place, draw, "
+            f"CREATE TABLE items AS SELECT ({number} - 1)::INTEGER AS n, {names}, main, number AS file, place, draw, "
             "(CASE WHEN label IS NOT NULL AND prediction IS NOT NULL THEN prediction = label END) AS correct, "
-            f"(status = 'ok' AND coalesce(prediction = label, false) AND {judged}) AS off_object{bins} "
-            "FROM rows JOIN heatlas_files ON md5_number_lower(name) = file ORDER BY n"
+            f"(status = 'ok' AND coalesce(prediction = label, false) AND {judged}) AS off_object "
+            f"FROM rows JOIN heatlas_files ON md5_number_lower(name) = file {'' if in_order else 'ORDER BY n'}"
         )
         connection.unregister("heatlas_files")
-        connection.execute("DROP VIEW IF EXISTS rows" if _is_view(connection, "rows") else "DROP TABLE rows")
-        connection.unregister("stored")
+        if _is_view(connection, "rows"):
+            connection.execute("DROP VIEW rows")
+            connection.execute("DROP TABLE stored")
+        else:
+            connection.execute("DROP TABLE rows")
         connection.execute("CREATE VIEW rows AS SELECT * FROM items")
+        self.arrays = RowArrays.read(connection, self.axes)
         self.memberships.load(connection)
+        [(are_lower,)] = connection.execute("SELECT coalesce(bool_and(id = lower(id)), true) FROM items").fetchall()
+        connection.execute(f"CREATE MACRO folded(text) AS {'text' if are_lower else 'lower(text)'}")
+        connection.execute("CREATE TABLE embedded (kind VARCHAR, n INTEGER, x DOUBLE, y DOUBLE)")
         connection.execute("CREATE TABLE decided (id VARCHAR, kind VARCHAR, label_name VARCHAR, who VARCHAR)")
         connection.execute(f"SET memory_limit = '{MEMORY}'")
         connection.execute("SET enable_external_access = false")
@@ -153,21 +164,35 @@ class ViewRows:
                 columns = [list(column) for column in zip(*records, strict=True)]
                 cursor.execute("INSERT INTO decided SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])", columns)  # fmt: skip
             cursor.execute("COMMIT")
+            self.decided_version += 1
+        finally:
+            cursor.close()
+
+    def add_points(self, kind: str, numbers: np.ndarray, points: np.ndarray) -> None:
+        """Put the points `(point, 2)` of an embedding into the table `embedded(kind, n, x, y)`."""
+        with self._lock:
+            cursor = self._connection.cursor()
+        try:
+            columns = [numbers.tolist(), points[:, 0].tolist(), points[:, 1].tolist()]
+            cursor.execute("INSERT INTO embedded SELECT ?, unnest(?::INTEGER[]), unnest(?::DOUBLE[]), unnest(?::DOUBLE[])", [kind, *columns])  # fmt: skip
         finally:
             cursor.close()
 
 
-def _axes(rows: ReportRows) -> dict[str, tuple[float, float, int]]:
-    axes: dict[str, tuple[float, float, int]] = {CONFIDENCE: (0.0, 1.0, BINS)}
+def _axes(rows: ReportRows) -> dict[str, Axis]:
+    axes: dict[str, Axis] = {CONFIDENCE: (0.0, 1.0, BINS)}
     for name, drawing in metric_distributions(rows).items():
         axes[name] = (drawing.low, drawing.high, len(drawing.counts))
     return axes
 
 
-def _bin_sql(name: str, low: float, high: float, bins: int) -> str:
-    """The bin of a value, values beyond the axis in its outermost bins; NULL for NULL."""
-    width = (high - low) or 1.0
-    return f"least(greatest(floor(({quoted(name)} - {low!r}) / {width!r} * {bins}), 0), {bins - 1})::UTINYINT"
+def _is_in_order(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether rows came in the order of their files already, so that they need not be sorted, which takes their memory twice."""
+    [(in_order,)] = connection.execute(
+        "SELECT coalesce(bool_and(was IS NULL OR was < now), true) FROM (SELECT now, lag(now) OVER () AS was FROM "
+        "(SELECT number * (1::HUGEINT << 40) + place AS now FROM rows JOIN heatlas_files ON md5_number_lower(name) = file))"
+    ).fetchall()
+    return bool(in_order)
 
 
 def _is_view(connection: duckdb.DuckDBPyConnection, name: str) -> bool:

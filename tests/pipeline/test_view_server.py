@@ -15,55 +15,18 @@ from urllib.parse import urlsplit
 
 import heatlas
 import numpy as np
-import pyarrow as pa
 import pytest
 from heatlas.errors import UsageError
 from heatlas.pipeline.decisions.record import current_decisions
 from heatlas.pipeline.decisions.rle import decode_mask
 from heatlas.pipeline.view.filters import parse_filter
 from heatlas.pipeline.view.guard import LARGEST_BODY_BYTES
-from heatlas.pipeline.view.serve import ViewServer, start_view
+from heatlas.pipeline.view.serve import start_view
 from heatlas.pipeline.view.view_rows import ViewRows
 from PIL import Image
 
 from ..support.reported_store import HOSTILE_CLASS, HOSTILE_IDS, write_reported
-
-
-class Client:
-    """Requests to one server, each on a connection of its own."""
-
-    def __init__(self, server: ViewServer):
-        parts = urlsplit(server.url)
-        self.host, self.port, self.root = parts.hostname or "", parts.port or 0, parts.path
-
-    def send(
-        self, method: str, path: str, body: bytes | None = None, root: str | None = None, **headers: str
-    ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, (self.root if root is None else root) + path, body, named)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
-
-    def post(self, path: str, asked: Any) -> tuple[int, dict[str, str], bytes]:
-        return self.send("POST", f"api/{path}", json.dumps(asked).encode(), content_type="application/json")
-
-    def json(self, path: str, asked: Any) -> Any:
-        status, _, content = self.post(path, asked)
-        assert status == 200, content
-        return json.loads(content)
-
-    def arrow(self, path: str, asked: Any) -> tuple[pa.Table, dict[str, str]]:
-        status, headers, content = self.post(path, asked)
-        assert status == 200, content
-        return pa.ipc.open_stream(io.BytesIO(content)).read_all(), headers
-
-    def error(self, path: str, asked: Any) -> str:
-        status, _, content = self.post(path, asked)
-        assert status == 400, content
-        return json.loads(content)["error"]
+from ..support.view_client import Client
 
 
 @pytest.fixture(scope="module")
@@ -529,17 +492,20 @@ def test_decisions_survive_the_server(decided: tuple[Client, Path]) -> None:
         again.stop()
 
 
-def test_similar_explanations_put_their_mass_in_the_same_place(client: Client) -> None:
+def test_similar_explanations_put_their_mass_in_the_same_place(client: Client, store: Path) -> None:
     table, _ = client.arrow("rows", {"filter": {"status": ["ok"]}, "count": 60})
     place_of = dict(zip(table["n"].to_pylist(), table["border_share"].to_pylist(), strict=True))
     first = next(n for n, share in place_of.items() if share == 0.9)
-    found = json.loads(client.send("GET", f"api/nearest/{first}")[2])
+    answer = client.json("nearest", {"row": first, "by": "map"})
+    found = answer["rows"]
     assert len(found) == 12
+    assert answer["searched"] == len(ids(store, "status = 'ok'"))
     assert first not in [row["n"] for row in found]
     assert {place_of[row["n"]] for row in found} == {0.9}
     assert all(row["similarity"] == pytest.approx(1, abs=0.01) for row in found)
     failed, _ = client.arrow("rows", {"filter": {"status": ["decode_error"]}})
-    assert client.send("GET", f"api/nearest/{failed['n'][0].as_py()}")[0] == 400
+    assert "has no map" in client.error("nearest", {"row": failed["n"][0].as_py(), "by": "map"})
+    assert "got 'features'" in client.error("nearest", {"row": first, "by": "features"})
 
 
 def test_the_mean_map_of_a_class_is_that_of_its_maps(client: Client, store: Path) -> None:

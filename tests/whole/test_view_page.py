@@ -18,8 +18,11 @@ from heatlas.pipeline.decisions.rle import decode_mask
 from heatlas.pipeline.view.serve import ViewServer, start_view
 
 from ..support.browser import Page, browser_page, needs_chromium
+from ..support.embedded_store import write_embedded
+from ..support.hostile_store import COUNT, PAYLOADS, PROPER, payload, write_hostile
 from ..support.reported_store import HOSTILE_CLASS, HOSTILE_IDS, write_reported
 from ..support.tiny_run import wait_until
+from ..support.view_client import Client
 
 pytestmark = needs_chromium
 READY = "document.documentElement.dataset.ready === '1'"
@@ -99,6 +102,16 @@ def brush(page: Page, name: str, first: float, last: float) -> None:
     page.call("Input.dispatchMouseEvent", type="mouseReleased", x=places[-1], y=y, button="left", clickCount=1)
 
 
+def drag(page: Page, places: list[tuple[float, float]]) -> None:
+    """Press at the first place, move over the others, release at the last."""
+    for kind, (x, y) in [
+        ("mousePressed", places[0]),
+        *(("mouseMoved", place) for place in places[1:]),
+        ("mouseReleased", places[-1]),
+    ]:
+        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+
 def test_a_brush_filters_the_grid_and_equals_sql(page: Page, store: Path) -> None:
     assert shown_rows(page) == count(store, "true")
     brush(page, "drop_pct", 0.001, 0.3)
@@ -166,6 +179,101 @@ def test_hostile_texts_are_shown_and_never_run(page: Page) -> None:
     assert HOSTILE_CLASS[:30] in text
     assert "\u202e" not in text
     assert page.complaints == []
+
+
+SEE_ALL = """(async () => {
+  const grid = document.getElementById('grid'), seen = {};
+  const note = () => { for (const cell of document.querySelectorAll('.cell')) seen[cell.dataset.position] = [cell.title, ...[...cell.querySelectorAll('bdi')].map((part) => part.textContent)]; };
+  for (let top = 0; top <= grid.scrollHeight; top += grid.clientHeight / 2) {
+    grid.scrollTop = top;
+    for (let wait = 0; wait < 200; wait++) {
+      await new Promise((done) => setTimeout(done, 15));
+      note();
+      const last = Math.max(...Object.keys(seen).map(Number));
+      if (Object.keys(seen).length > last && wait > 1) break;
+    }
+  }
+  return seen;
+})()"""
+FOREIGN = """[...document.querySelectorAll('*')].filter((part) => ['IFRAME', 'OBJECT', 'EMBED', 'BASE', 'FORM', 'math'].includes(part.tagName)
+  || [...part.attributes].some(({name}) => name.startsWith('on')) || (part.tagName === 'SCRIPT' && !part.src.endsWith('view.js'))
+  || (part.tagName === 'A' && !part.classList.contains('skip')) || (part.tagName === 'STYLE')
+  || (part.tagName === 'IMG' && !part.getAttribute('src').startsWith('api/'))).map((part) => part.outerHTML)"""
+
+
+def test_a_thousand_hostile_ids_labels_and_class_names_show_as_text(tab: Page, tmp_path: Path) -> None:
+    server = start_view(str(write_hostile(tmp_path / "out", tmp_path / "images")))
+    try:
+        tab.resize(1280, 800)
+        page = opened(tab, server)
+        page.run("window.complain = (what) => { document.title = `ran ${what}`; }")
+        seen = page.run(SEE_ALL)
+        assert len(seen) == COUNT
+        for number in range(COUNT):
+            title, explained, label = seen[str(number)]
+            if number % len(PAYLOADS) in PROPER:
+                assert title == payload(number, "i")
+                assert label.startswith(payload(number, "n")[:19])
+            if (number + 1) % len(PAYLOADS) in PROPER:
+                assert explained.startswith(payload((number + 1) % COUNT, "n")[:26])
+            assert not set("\u202e\u2066\u0000\x1b\n\r\t") & set(title + explained + label)
+        listed = page.run("[...document.querySelectorAll('.classes bdi')].map((part) => part.textContent)")
+        assert len(listed) == 200
+        for number in (0, 2, 3, 7):
+            page.run(
+                f"location.hash = 'row={number}&label={number}&text=' + encodeURIComponent({payload(number, 'i')!r})"
+            )
+            until(
+                page,
+                "document.querySelectorAll('.cell').length === 1 && document.querySelectorAll('.chip').length === 2",
+            )
+            page.run("document.querySelector('.cell').click()")
+            until(page, f"document.querySelector('#detail .id')?.textContent === {payload(number, 'i')!r}")
+            assert payload(number, "n")[:19] in page.run("document.querySelector('.chips').textContent")
+        page.press("Escape")
+        page.press("r", "r")
+        until(page, "document.querySelectorAll('dialog[open] .choices li').length > 20")
+        assert page.run(FOREIGN) == []
+        assert page.run("document.title").startswith("heatlas view")
+        assert page.complaints == []
+    finally:
+        server.stop()
+
+
+def test_a_region_of_the_scatter_plot_filters_and_an_image_shows_what_is_linked_to_it(
+    tab: Page, tmp_path: Path
+) -> None:
+    server = start_view(str(write_embedded(tmp_path / "out", tmp_path / "images")))
+    try:
+        tab.resize(1280, 900)
+        page = opened(tab, server)
+        page.press("e", "e")
+        until(page, "document.querySelectorAll('#scatter .entry').length === 3")
+        page.run(
+            "(() => { const kind = document.querySelector('#scatter select'); kind.value = 'features-pca'; kind.dispatchEvent(new Event('change')); })()"
+        )
+        until(page, "document.querySelector('#scatter [role=status]').textContent.includes('38 of 40 images')")
+        left, top, width, height = page.run(
+            "(() => { const box = document.querySelector('.points').getBoundingClientRect(); return [box.left, box.top, box.width, box.height]; })()"
+        )
+        drag(page, [(left + width / 2 - height / 2, top + 2), (left + width / 2, top + height - 2)])
+        until(page, "location.hash.includes('region=')")
+        until(page, "Number(document.getElementById('totals').dataset.rows) < 40")
+        region = page.run("new URLSearchParams(location.hash.slice(1)).get('region')")
+        rows, _ = Client(server).arrow("rows", {"filter": {"region": region}, "count": 100})
+        assert 0 < len(rows) < 38
+        until(page, f"document.getElementById('totals').dataset.rows === '{len(rows)}'")
+        page.run("document.querySelector('.chip').click()")
+        until(page, "document.getElementById('totals').dataset.rows === '40'")
+        page.run("document.querySelector('.cell[data-position=\"0\"]').click()")
+        until(page, "document.querySelector('.truth-text')?.textContent.includes('as marked (1 box)')")
+        page.run("document.querySelectorAll('#detail details').forEach((part) => { part.open = true; })")
+        for by, count in (("map", 12), ("features", 12)):
+            until(page, f"document.querySelectorAll('details[data-by={by}] button').length === {count}")
+        until(page, "document.querySelectorAll('details[data-by=blocks] canvas').length === 2")
+        assert page.complaints == []
+    finally:
+        server.stop()
 
 
 def test_the_keyboard_goes_on_and_opens(page: Page) -> None:

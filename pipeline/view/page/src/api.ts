@@ -7,7 +7,7 @@ export interface Store {
   version: string; uri: string; model: string; method: string; methods: string[]; rows: number; images: number;
   classes: string[]; confidence: string; columns: Column[]; outcomes: string[]; off_object: string; statuses: Named[];
   queues: Named[]; clusters: Named[]; map: [number, number] | null; colours: [number, number, number][];
-  decisions: boolean; other: string; notes: string[];
+  decisions: boolean; other: string; notes: string[]; vectors: string[]; embeddings: string[]; blocks: { count: number; meaning: string } | null;
 }
 export interface Totals { rows: number; judged: number; correct: number; off_object: number }
 export interface ClassRow { label: number; rows: number; judged: number; correct: number; off_object: number; confidence: number | null }
@@ -23,6 +23,12 @@ export interface Detail {
   queues: { queue: string; rank: number; reason: string }[];
   clusters: string[];
   decisions: { kind: string; label_name: string | null; who: string | null }[];
+}
+export interface Nearest { rows: { n: number; similarity: number }[]; searched: number }
+export interface Truth { kind: "mask" | "boxes"; count: number; height: number; width: number; path: string }
+export interface Points {
+  n: Int32Array; x: Float32Array; y: Float32Array; label: Int32Array; correct: Int8Array; off_object: Int8Array; confidence: Float32Array;
+  explained: number | null;
 }
 export interface MapPixels { height: number; width: number; maps: (Uint8Array | null)[] }
 
@@ -74,6 +80,21 @@ export interface SecondRow { n: number; method: string; explained: string; predi
 
 export async function secondMap(n: number): Promise<MapPixels> {
   return pixels(await checked(await fetch(`api/second_map/${n}`)));
+}
+
+export async function blockMaps(n: number): Promise<MapPixels> {
+  return pixels(await checked(await fetch(`api/blocks/${n}`)));
+}
+
+export async function embedding(kind: string): Promise<Points> {
+  const response = await posted("embedding", { kind });
+  const explained = response.headers.get("x-heatlas-explained");
+  const columns = tableFromIPC(new Uint8Array(await response.arrayBuffer())).toColumns();
+  return { ...(columns as unknown as Points), explained: explained ? Number(explained) : null };
+}
+
+export async function embeddingMatches(kind: string, filter: unknown): Promise<Uint8Array> {
+  return new Uint8Array(await (await posted("embedding_matches", { kind, filter })).arrayBuffer());
 }
 
 export async function classMean(label: number): Promise<MapPixels> {

@@ -1,6 +1,7 @@
 // Maps in colour: the same perceptually uniform scale as in reports, and the outline of a map's strongest region.
 
 export const STRONGEST = 0.2; // share of the pixels inside the outline
+export const TRUTH = "#35e0ff"; // colour of the marked object
 
 export class Colours {
   readonly table = new Uint8ClampedArray(256 * 3);
@@ -66,6 +67,20 @@ export function threshold(map: Uint8Array, share = STRONGEST): number {
     if (inside >= share * map.length) return value;
   }
   return 1;
+}
+
+// The object that the data set marks, as an SVG path in pixels of the network's input.
+export function drawTruth(context: CanvasRenderingContext2D, path: string, height: number, width: number): void {
+  const { width: columns, height: rows } = context.canvas;
+  const edge = new Path2D();
+  edge.addPath(new Path2D(path), new DOMMatrix([columns / width, 0, 0, rows / height, 0, 0]));
+  context.setLineDash([]);
+  context.strokeStyle = "#002b36";
+  context.lineWidth = Math.max(4, columns / 110);
+  context.stroke(edge);
+  context.strokeStyle = TRUTH;
+  context.lineWidth = Math.max(2, columns / 220);
+  context.stroke(edge);
 }
 
 export function drawOutline(context: CanvasRenderingContext2D, map: Uint8Array, height: number, width: number): void {

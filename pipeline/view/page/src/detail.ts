@@ -1,7 +1,7 @@
 // One image, large: its map over it, what the model said, the metrics, and why it stands in a queue.
-import { fullMap, get, maps, secondMap, type Detail, type MapPixels, type SecondRow, type Store } from "./api";
-import { clipped, el, figure, foreign, nodes } from "./dom";
-import { drawOutline, STRONGEST, type Colours } from "./colours";
+import { blockMaps, fullMap, get, maps, post, secondMap, type Detail, type MapPixels, type Nearest, type SecondRow, type Store, type Truth } from "./api";
+import { clipped, counted, el, figure, foreign, nodes } from "./dom";
+import { drawOutline, drawTruth, STRONGEST, type Colours } from "./colours";
 
 const SIDE = 448;
 
@@ -9,12 +9,14 @@ export class DetailView {
   n: number | null = null;
   private image: ImageBitmap | null = null;
   private map: MapPixels | null = null;
+  private truth: Truth | null = null;
+  private truthText = el("span", { className: "truth-text small", hidden: true });
   private canvas = el("canvas", { className: "overlay", role: "img" });
   private plain = el("canvas", { className: "overlay plain", role: "img" });
   private version = 0;
   detail: Detail | null = null;
 
-  constructor(private root: HTMLElement, private store: Store, private colours: Colours, private options: { opacity: () => number; outline: () => boolean }, private actions: { close: () => void; step: (by: number) => void; extra: (detail: Detail) => HTMLElement[]; go: (n: number) => void }) {}
+  constructor(private root: HTMLElement, private store: Store, private colours: Colours, private options: { opacity: () => number; outline: () => boolean; truth: () => boolean }, private actions: { close: () => void; step: (by: number) => void; extra: (detail: Detail) => HTMLElement[]; go: (n: number) => void }) {}
 
   close(): void {
     this.n = null;
@@ -36,7 +38,14 @@ export class DetailView {
     this.detail = detail;
     this.map = map?.maps[0] ? map : null;
     this.image = image instanceof Error ? null : image;
+    this.truth = null;
+    this.truthText.hidden = true;
     this.render(detail, image instanceof Error ? image.message : "");
+    // asked for last, because the first answer lists the data set again
+    const truth = await get<Truth | null>(`truth/${n}`).catch(() => null);
+    if (version !== this.version || !truth) return;
+    this.truth = truth;
+    this.draw();
   }
 
   private className(index: number | null): string { return index === null ? "none" : (this.store.classes[index] ?? `class ${index}`); }
@@ -57,7 +66,7 @@ export class DetailView {
       el("div", { className: "panes" }, this.image ? this.plain : null, this.canvas),
       missing ? el("p", { className: "small" }, `No image: ${clipped(missing, 300)}`) : null,
       this.map ? el("div", { className: "scale" }, el("span", {}, "0"), bar, el("span", {}, "1"),
-        el("span", { className: "small" }, this.options.outline() ? `outline: the strongest ${100 * STRONGEST} % of the pixels` : "map value")) : el("p", { className: "small" }, `No map: ${detail.status}`),
+        el("span", { className: "small" }, this.options.outline() ? `white: the strongest ${100 * STRONGEST} % of the pixels` : "map value"), this.truthText) : el("p", { className: "small" }, `No map: ${detail.status}`),
       detail.targets.length > 1 ? el("div", { className: "targets", role: "group", "aria-label": "Explained class" }, "Explained: ",
         ...detail.targets.map((one) => el("button", { type: "button", "aria-pressed": one.n === detail.n, onclick: () => void this.show(one.n) },
           foreign(this.className(one.target), 30), one.target === detail.label ? " (label)" : one.target === detail.prediction ? " (prediction)" : ""))) : null,
@@ -69,7 +78,9 @@ export class DetailView {
       ...this.actions.extra(detail),
       ...detail.queues.map(({ queue, rank, reason }) => el("p", { className: "reason" }, el("b", {}, `${clipped(queue, 40)} #${rank}: `), clipped(reason, 400))),
       this.store.other ? this.second(detail.n) : null,
-      this.map ? this.similar(detail.n) : null,
+      this.store.blocks && this.map ? this.blocks(detail.n, this.store.blocks) : null,
+      this.map && this.store.vectors.includes("map") ? this.similar(detail.n, "map", "Similar explanations") : null,
+      this.store.vectors.includes("features") ? this.similar(detail.n, "features", "Similar images, by the model's features") : null,
       el("table", { className: "metrics" }, el("tbody", {}, ...detail.metrics.filter(({ value }) => value !== null).map(({ name, title, text }) =>
         el("tr", { title: name }, el("td", {}, title), el("td", { className: "n" }, text)))))));
     this.root.hidden = false;
@@ -92,14 +103,32 @@ export class DetailView {
     return place;
   }
 
-  // Asked for only when it is opened, because the first answer reads the maps of all rows.
-  private similar(n: number): HTMLElement {
+  // The maps of the network's blocks, each over the image, where the method stored them.
+  private blocks(n: number, { count, meaning }: { count: number; meaning: string }): HTMLElement {
     const place = el("div", { className: "similar" });
-    const details = el("details", {}, el("summary", {}, "Similar explanations"), place);
+    const details = el("details", { "data-by": "blocks" }, el("summary", {}, `Maps of the ${counted(count, "block")}`), el("p", { className: "small" }, clipped(meaning, 200)), place);
+    details.addEventListener("toggle", () => {
+      if (!details.open || place.childElementCount) return;
+      blockMaps(n).then(({ height, width, maps: found }) => {
+        place.replaceChildren(...found.map((map, at) => {
+          const canvas = el("canvas", { className: "overlay", role: "img", "aria-label": `Map of block ${at + 1} over the image` });
+          if (map) this.compose(canvas, { height, width, maps: [map] });
+          return el("figure", {}, canvas, el("figcaption", {}, `block ${at + 1}`));
+        }));
+      }).catch((error: Error) => { place.textContent = error.message; });
+    });
+    return details;
+  }
+
+  // Asked for only when it is opened, because the first answer reads the maps of all rows.
+  private similar(n: number, by: string, title: string): HTMLElement {
+    const place = el("div", { className: "similar" }), said = el("p", { className: "small" });
+    const details = el("details", { "data-by": by }, el("summary", {}, title), place, said);
     details.addEventListener("toggle", () => {
       if (!details.open || place.childElementCount) return;
       place.textContent = "…";
-      get<{ n: number; similarity: number }[]>(`nearest/${n}`).then(async (found) => {
+      post<Nearest>("nearest", { row: n, by }).then(async ({ rows: found, searched }) => {
+        if (searched < this.store.images) said.textContent = `searched: ${searched.toLocaleString("en")} of ${counted(this.store.images, "image")}`;
         const { height, width, maps: pixels } = await maps(found.map((one) => one.n));
         place.replaceChildren(...found.map((one, at) => {
           const canvas = el("canvas", { "aria-hidden": "true" });
@@ -127,6 +156,10 @@ export class DetailView {
     if (this.map) this.overlay(context, this.map);
     const pixels = this.map?.maps[0];
     if (this.map && pixels && this.options.outline()) drawOutline(plain, pixels, this.map.height, this.map.width);
+    const truth = this.options.truth() ? this.truth : null;
+    for (const each of truth ? [plain, context] : []) drawTruth(each, truth!.path, truth!.height, truth!.width);
+    this.truthText.hidden = !truth;
+    this.truthText.textContent = truth ? `blue: the object as marked (${truth.kind === "mask" ? "mask" : counted(truth.count, "box").replace("boxs", "boxes")})` : "";
     this.canvas.setAttribute("aria-label", `The map for ${this.className(this.detail.targets.find(({ n }) => n === this.detail!.n)!.target)} over the image`);
     this.plain.setAttribute("aria-label", "The image as the model sees it");
   }

@@ -3,6 +3,7 @@ import { classMean, type ClassRow, type MapPixels, type Selected, type Store } f
 import type { Colours } from "./colours";
 import { clipped, counted, el, foreign, nodes, percent } from "./dom";
 import { Histogram } from "./histogram";
+import { regionTitle } from "./scatter";
 import { emptyFilter, isEmpty, type Filter, type State } from "./state";
 
 const SHOWN_CLASSES = 200;
@@ -156,6 +157,7 @@ export function chips(store: Store, state: State): HTMLElement[] {
   if (filter.cluster) chip(store.clusters.find(({ name }) => name === filter.cluster)?.title ?? `cluster ${filter.cluster}`, { cluster: "" });
   if (filter.decision) chip(filter.decision === "none" ? "not decided" : filter.decision === "any" ? "decided" : `decided: ${filter.decision}`, { decision: "" });
   if (filter.sql) chip(filter.sql, { sql: "" });
+  if (filter.region) chip(regionTitle(filter.region), { region: "" });
   if (filter.targets !== "main") chip("all explained classes", { targets: "main" });
   if (!isEmpty(filter)) found.push(el("button", { type: "button", className: "quiet", onclick: () => state.filter(emptyFilter()) }, "clear all"));
   return found;

@@ -6,12 +6,13 @@ import { Decisions } from "./decide";
 import { chips, Facets, totalsText } from "./facets";
 import { DetailView } from "./detail";
 import { Grid, gridOf } from "./grid";
+import { Scatter } from "./scatter";
 import { State } from "./state";
 
 const SEARCH_DELAY = 200; // milliseconds
 const KEYS: [string, string][] = [
   ["← → ↑ ↓", "previous or next image, line up or down"], ["Enter", "open the image"], ["Esc", "close it, or clear the selection"],
-  ["x, Shift + click, Ctrl + click", "select images"], ["/", "find an id"], ["k, r, d, s, u", "keep, relabel, drop, shortcut, unsure: the image or the selection"], ["m", "paint a shortcut"], ["z", "undo the last decision of this page"], ["o", "map on or off"], ["c", "outline of the strongest region"], ["?", "this list"],
+  ["x, Shift + click, Ctrl + click", "select images"], ["/", "find an id"], ["k, r, d, s, u", "keep, relabel, drop, shortcut, unsure: the image or the selection"], ["m", "paint a shortcut"], ["z", "undo the last decision of this page"], ["o", "map on or off"], ["c", "outline of the strongest region"], ["b", "outline of the marked object"], ["e", "scatter plot"], ["?", "this list"],
 ];
 
 const remember = (key: string, value: string) => { try { localStorage.setItem(key, value); } catch { /* for this visit only */ } };
@@ -49,7 +50,7 @@ async function start(): Promise<void> {
   notes.hidden = !store.notes.length;
   notes.append(...store.notes.map((note) => el("p", {}, harmless(note))));
 
-  const opacity = byId<HTMLInputElement>("opacity"), outline = byId<HTMLInputElement>("outline");
+  const opacity = byId<HTMLInputElement>("opacity"), outline = byId<HTMLInputElement>("outline"), truth = byId<HTMLInputElement>("truth");
   let hidden = false;
   const strength = () => (hidden ? 0 : Number(opacity.value) / 100);
   const grid = new Grid(gridOf(), store, state, colours, (row, open) => {
@@ -57,7 +58,7 @@ async function start(): Promise<void> {
     if (open || detail.n !== null) void detail.show(row.n).catch(failed);
   }, () => bulk());
   const close = () => { detail.close(); gridOf().focus({ preventScroll: true }); grid.draw(); };
-  const detail = new DetailView(byId("detail"), store, colours, { opacity: strength, outline: () => outline.checked },
+  const detail = new DetailView(byId("detail"), store, colours, { opacity: strength, outline: () => outline.checked, truth: () => truth.checked },
     { close, step: (by) => void grid.go(grid.current + by, true), extra: (shown) => decisions?.panel(shown) ?? [], go: (n) => void detail.show(n).catch(failed) });
   const decisions: Decisions | null = store.decisions ? new Decisions(store, state, grid, toast, () => {
     if (detail.n !== null) void detail.show(detail.n).catch(failed);
@@ -73,13 +74,14 @@ async function start(): Promise<void> {
   };
   opacity.addEventListener("input", () => { hidden = false; overlay(); });
   outline.addEventListener("change", () => { if (detail.n !== null) void detail.show(detail.n); });
+  truth.addEventListener("change", () => detail.draw());
   overlay();
 
   const bulk = () => {
     byId("bulk").replaceChildren(...(decisions?.bar(Number(byId("totals").dataset.rows ?? 0)) ?? []));
   };
 
-  const first = await post<Selected>("select", { filter: { ...state.view.filter, ranges: {}, label: [], prediction: [], status: [], outcome: "", text: "", queue: "", cluster: "", decision: "", sql: "" }, columns: store.columns.map(({ name }) => name), classes: true });
+  const first = await post<Selected>("select", { filter: { ...state.view.filter, ranges: {}, label: [], prediction: [], status: [], outcome: "", text: "", queue: "", cluster: "", decision: "", sql: "", region: "" }, columns: store.columns.map(({ name }) => name), classes: true });
   let asking: AbortController | null = null, again = false;
   // one question at a time: while it is answered only the latest wish is remembered
   const refresh = async (): Promise<void> => {
@@ -118,9 +120,15 @@ async function start(): Promise<void> {
   };
   state.on((change) => {
     controls();
-    if (change.filter) void refresh();
+    if (change.filter) { void refresh(); void scatter.follow().catch(failed); }
     if (change.order) void grid.reset();
   });
+
+  const scatter = new Scatter(byId("scatter"), store, state, colours, { open: (n) => { state.set({ ...state.view, at: n }); void detail.show(n).catch(failed); }, fail: failed });
+  const scatterButton = byId("toggle-scatter");
+  scatterButton.hidden = !store.embeddings.length;
+  const toggleScatter = () => { void scatter.toggle().catch(failed); scatterButton.setAttribute("aria-expanded", String(scatter.isOpen)); };
+  scatterButton.addEventListener("click", toggleScatter);
 
   const toggle = byId("toggle-filters");
   toggle.addEventListener("click", () => {
@@ -147,6 +155,8 @@ async function start(): Promise<void> {
     else if (event.key === "/") search.focus();
     else if (event.key === "o") { hidden = !hidden; overlay(); }
     else if (event.key === "c") { outline.checked = !outline.checked; outline.dispatchEvent(new Event("change")); }
+    else if (event.key === "b") { truth.checked = !truth.checked; detail.draw(); }
+    else if (event.key === "e" && store.embeddings.length) toggleScatter();
     else if (event.key === "?") keys.showModal();
     else if (decisions?.key(event.key)) { /* done there */ }
     else return;
@@ -155,6 +165,7 @@ async function start(): Promise<void> {
 
   controls();
   await Promise.all([refresh(), grid.reset()]);
+  if (state.view.filter.region) void scatter.follow().catch(failed);
   if (state.view.at !== null) void detail.show(state.view.at).catch(failed);
   gridOf().focus({ preventScroll: true });
   document.documentElement.dataset.ready = "1";

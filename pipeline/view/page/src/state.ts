@@ -3,14 +3,14 @@
 export type Range = [number | null, number | null];
 export interface Filter {
   ranges: Record<string, Range>; label: number[]; prediction: number[]; status: string[]; outcome: string; text: string;
-  queue: string; cluster: string; decision: string; sql: string; targets: string;
+  queue: string; cluster: string; decision: string; sql: string; region: string; targets: string;
 }
 export interface View { filter: Filter; sort: string; descending: boolean; at: number | null }
 
-const TEXTS = ["outcome", "text", "queue", "cluster", "decision", "sql"] as const;
+const TEXTS = ["outcome", "text", "queue", "cluster", "decision", "sql", "region"] as const;
 
 export function emptyFilter(): Filter {
-  return { ranges: {}, label: [], prediction: [], status: [], outcome: "", text: "", queue: "", cluster: "", decision: "", sql: "", targets: "main" };
+  return { ranges: {}, label: [], prediction: [], status: [], outcome: "", text: "", queue: "", cluster: "", decision: "", sql: "", region: "", targets: "main" };
 }
 
 export function isEmpty(filter: Filter): boolean {
