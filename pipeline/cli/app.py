@@ -23,6 +23,9 @@ from ..text import harmless
 from .bank import SETTINGS as BANK_SETTINGS
 from .bank import TEXTS as BANK_TEXTS
 from .bank import bank_command
+from .choose import SETTINGS as CHOOSE_SETTINGS
+from .choose import TEXTS as CHOOSE_TEXTS
+from .choose import choose_command
 from .cluster import cluster_command
 from .command import Command
 from .compact import compact_command
@@ -60,6 +63,7 @@ COMMANDS = {
     "train": Command(train_command, TRAIN_SETTINGS, TRAIN_TEXTS),
     "import": Command(import_command, IMPORT_SETTINGS, IMPORT_TEXTS),
     "evaluate": Command(evaluate_command, EXECUTION),
+    "choose": Command(choose_command, CHOOSE_SETTINGS, CHOOSE_TEXTS),
     "curate": Command(curate_command),
     "cluster": Command(cluster_command),
     "decide": Command(decide_command),

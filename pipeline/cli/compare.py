@@ -37,6 +37,9 @@ def compare_command(
             metavar='"NAME < NUMBER"',
         ),
     ] = None,
+    choice: Annotated[
+        str | None, Parameter(help="choice.parquet of `heatlas choose`; default: those in the stores.", metavar="FILE")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Compare two models, methods or settings over the same images: paired metrics, predictions, explanations that moved.
@@ -61,6 +64,7 @@ def compare_command(
         most=limit,
         resamples=resamples,
         seed=seed,
+        choice=choice,
     )
     failures = failed_conditions(comparison, conditions)
     size = write_page(comparison, out) if out is not None else 0

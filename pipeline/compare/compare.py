@@ -15,6 +15,7 @@ from ..statistics.metric_summary import real
 from ..statistics.paired_tests import common_metrics, favoured, holm, row_of
 from ..store.identity import differences
 from ..store.reader import StoreReader, open_store
+from .chosen_columns import choice_warnings
 from .movement import Movement, measure_movement
 from .pairs import Pairs, Side, fine, paired
 from .predictions import Predictions, compare_predictions
@@ -47,6 +48,8 @@ class Comparison:
     """What differs between the runs, a line each."""
     resamples: int
     seed: int
+    warnings: list[str]
+    """Metrics that favour a method because they chose it."""
 
     @property
     def stayed(self) -> np.ndarray:
@@ -72,7 +75,7 @@ class Comparison:
                  for side, alone, some in zip(pairs.sides, pairs.alone, pairs.examples, strict=True)]  # fmt: skip
         return {
             "first": sides[0], "second": sides[1], "joined_by": pairs.joined, "pairs": len(pairs), "both_ok": int(fine(pairs).to_numpy().sum()),
-            "differences": self.settings, "notes": pairs.notes, "metrics": self.metrics, "uncompared": self.uncompared,
+            "differences": self.settings, "notes": pairs.notes, "warnings": self.warnings, "metrics": self.metrics, "uncompared": self.uncompared,
             "predictions": {
                 "images": answers.images, "changed": answers.changed, "changes": answers.changes, "labelled": answers.labelled,
                 "accuracy": list(answers.accuracy), "only_right": list(answers.only), "p": answers.p,
@@ -94,6 +97,7 @@ def compare_runs(
     most: int = MOST,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    choice: str | None = None,
 ) -> Comparison:
     """Compare two models, methods or settings over the same images.
 
@@ -106,6 +110,7 @@ def compare_runs(
         most: How many pairs whose explanation moved most are listed, 1 to 200.
         resamples: Of the bootstrap intervals.
         seed: Of the resamples.
+        choice: File of `heatlas choose`, where it does not lie in one of the stores: metrics that chose a method are named where they favour it.
 
     Raises:
         UsageError: If nothing can be compared as asked.
@@ -129,7 +134,7 @@ def compare_runs(
     without = [name for name in names if name not in {row["metric"] for row in rows}]
     comparison = Comparison(
         pairs, rows, [*(uncompared(atlases[0], atlases[1], names) if metrics is None else []), *without], compare_predictions(pairs), moved, [],
-        differing(*sides), resamples, seed,
+        differing(*sides), resamples, seed, choice_warnings(pairs, rows, choice),
     )  # fmt: skip
     comparison.most.extend(most_moved(comparison, most))
     return comparison

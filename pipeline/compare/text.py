@@ -34,6 +34,7 @@ def _head(comparison: Comparison) -> list[str]:
                 f"  {counted(alone, 'row')} only in the {which} (such as {', '.join(shown(identity) for identity in some)})"
             )
     lines += [f"  note: {note}" for note in pairs.notes]
+    lines += [f"  warning: {warning}" for warning in comparison.warnings]
     lines += [f"  differs: {shortened(line, WIDEST)}" for line in comparison.settings[:LINES]]
     if len(comparison.settings) > LINES:
         lines.append(f"  and {len(comparison.settings) - LINES} more differences; --json lists all")

@@ -11,7 +11,8 @@ from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
 from heatlas.workers.samples import Row, Sample
 
-BETTER = {"drop_pct": "lower", "ebpg": "higher", "spread": "neither", "random_model_spearman": "neither"}
+BETTER = {"drop_pct": "lower", "ebpg": "higher", "spread": "neither", "random_model_spearman": "neither",
+          "insertion_auc": "higher", "deletion_auc": "lower"}  # fmt: skip
 
 
 def write_scores(
@@ -23,6 +24,9 @@ def write_scores(
     labels: Sequence[int | None] | None = None,
     shard_size: int = 4,
     definitions: Mapping[str, str] | None = None,
+    method: str = "sise",
+    model: str | None = None,
+    passes: int = 0,
 ) -> Path:
     """A run of as many images `img-0000 ...` as there are scores; `chance` by place; `failed` places have no map."""
     metrics = tuple(scores)
@@ -32,10 +36,10 @@ def write_scores(
         facts[name]["definition"] = definition
     chance_metrics = tuple(next(iter(next(iter(chance.values())).values()))) if chance else ()
     layout = StoreLayout(
-        (4, 4), metrics=metrics, chance_metrics=chance_metrics, with_map=False, with_png=False,
+        (4, 4), method=method, metrics=metrics, chance_metrics=chance_metrics, with_map=False, with_png=False,
         metadata={"metrics": facts, "class_names": ["ant", "bee"]},
     )  # fmt: skip
-    claim_run(str(out), {"plan_digest": "p"}, {"seed": 0})
+    claim_run(str(out), {"plan_digest": "p", **({"model": {"digest": model}} if model else {})}, {"seed": 0})
     for shard in plan_shards(count, shard_size):
         rows = []
         for place in range(shard.start, shard.stop):
@@ -44,6 +48,16 @@ def write_scores(
                 rows.append(Row(sample, "decode_error", "no image"))
                 continue
             values = {name: scores[name][place] for name in metrics}
-            rows.append(Row(sample, "ok", prediction=1, target=1, metrics=values, chance=(chance or {}).get(place)))
+            rows.append(
+                Row(
+                    sample,
+                    "ok",
+                    prediction=1,
+                    target=1,
+                    metrics=values,
+                    n_forwards=passes,
+                    chance=(chance or {}).get(place),
+                )
+            )
         assert ParquetSink(str(out), layout).commit(shard, rows)
     return out
