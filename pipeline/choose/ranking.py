@@ -54,7 +54,7 @@ def rank_methods(values: Float[np.ndarray, "method column image"], *, resamples:
     Raises:
         UsageError: If a column has no image with a value from every method.
     """
-    present = ~np.isnan(values).any(axis=0)
+    present = np.asarray(~np.isnan(values).any(axis=0))
     if not present.any(axis=1).all():
         raise UsageError("a column has no image with a value from every method")
     filled = np.where(present[None], values, 0.0)

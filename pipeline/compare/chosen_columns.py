@@ -21,7 +21,9 @@ def choice_warnings(pairs: Pairs, metrics: Sequence[Mapping[str, Any]], file: st
     Raises:
         StorageError: If a file is no choice.
     """
-    places = dict.fromkeys([*([file] if file else []), *(choice_place(side.atlas.uri) for side in pairs.sides)])
+    places: list[str] = list(
+        dict.fromkeys([*([file] if file else []), *(choice_place(side.atlas.uri) for side in pairs.sides)])
+    )
     choices = {(choice.reason, choice.seed): choice for place in places if (choice := read_choice(place)) is not None}
     return [warning for choice in choices.values() if (warning := _warning(choice, pairs, metrics))]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from ...errors import UsageError
 from .facts import Facts
@@ -48,7 +49,7 @@ def load_hook(spec: str) -> Hook:
     hook = module_attribute(import_user_module(module), name, module)
     if not callable(hook):
         raise UsageError(f"--vlm {spec} cannot be called")
-    return hook
+    return cast(Hook, hook)
 
 
 def prompt_of(facts: Facts, template: str, language: Language) -> str:
