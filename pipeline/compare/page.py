@@ -61,6 +61,8 @@ def bars(counts: list[int]) -> list[tuple[float, float, float, float, int]]:
 
 def moved_cards(comparison: Comparison, pictures: Pictures) -> list[Card]:
     """The image, the first run's map over it and the second's, for every pair that is listed."""
+    if not comparison.most:  # stores without maps, or nothing that moved
+        return []
     maps = [
         side_maps(side, comparison.most, which)
         for which, side in zip(("first", "second"), comparison.pairs.sides, strict=True)
