@@ -58,7 +58,7 @@ def choose_command(
         print(json.dumps({"method": choice.method, "reason": choice.reason, "columns": choice.columns, "images": choice.images, "rows": choice.rows,
                           "skipped": chosen.skipped, "notes": chosen.notes}, indent=2))  # fmt: skip
         return 0
-    from ..choose.choice_text import choice_text
+    from ..choose.text import choice_text
 
     print(harmless(choice_text(chosen)))
     return 0

@@ -22,10 +22,10 @@ from ..storage.atomic_write import put
 from ..storage.location import child
 from ..store.reader import StoreReader, open_store
 from ..store.sql import literal
-from .class_summaries import class_summaries
 from .facts import Facts
+from .facts_of_classes import class_summaries
+from .facts_of_rows import ninths, row_facts
 from .grounding import ungrounded_parts
-from .row_facts import ninths, row_facts
 from .templates import Language, load_language
 from .vision_hook import TEMPLATE, Hook, Narration, load_hook, narrate_by_hook, sha256_of
 

@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import UsageError, did_you_mean
 from ..storage.location import bytes_of, locate
 from .facts import Facts
-from .row_facts import GRID
+from .facts_of_rows import GRID
 
 LANGUAGES = Path(__file__).parent / "languages"
 LARGEST_BYTES = 200_000

@@ -18,7 +18,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...errors import HeatlasError, SampleError, UsageError
-from .block_maps import BlockColumn, block_maps
 from .class_means import class_mean_map
 from .decision_book import MOST_AT_ONCE, DecisionBook, Written, painted_mask
 from .description import describe_store
@@ -33,6 +32,7 @@ from .row_vectors import FEATURES, FeatureVectors, MapVectors, VectorSample
 from .second_store import SecondStore
 from .selection import MOST_ROWS, Selections
 from .similar import nearest_rows
+from .stored_blocks import BlockColumn, block_maps
 from .view_rows import ViewRows
 
 ASSETS = Path(__file__).parent / "assets"

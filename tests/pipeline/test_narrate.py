@@ -12,9 +12,9 @@ import pytest
 from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.narrate.facts import Facts
+from heatlas.pipeline.narrate.facts_of_rows import ninths, row_facts
 from heatlas.pipeline.narrate.grounding import ungrounded_parts
 from heatlas.pipeline.narrate.narrate import narrate_store
-from heatlas.pipeline.narrate.row_facts import ninths, row_facts
 from heatlas.pipeline.narrate.templates import LANGUAGES, load_language, parse_language
 from hypothesis import given
 from hypothesis import strategies as st
