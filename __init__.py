@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from .engine.methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
     from .engine.methods.consensus import Consensus
     from .engine.methods.daam import DAAM
+    from .engine.methods.expected_gradients import ExpectedGradients
     from .engine.methods.feature_cam import FeatureCAM
     from .engine.methods.fovex import FovEx
     from .engine.methods.integrated_gradients import IntegratedGradients
     from .engine.methods.lafam import LaFAM
+    from .engine.methods.lima import LiMA
     from .engine.methods.occlusion import Occlusion
     from .engine.methods.refine_cam import RefineCAM
     from .engine.methods.rise import RISE
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .engine.methods.sise import SISE, AdaSISE
     from .engine.methods.ttame import TTAME
     from .engine.methods.ucag import UCAG
+    from .engine.methods.winsor_cam import WinsorCAM
     from .errors import HeatlasError
     from .pipeline.atlas import Atlas
     from .pipeline.atlas import open_atlas as open
@@ -57,6 +60,7 @@ __all__ = [
     "BlockLayer",
     "BlockPlan",
     "Consensus",
+    "ExpectedGradients",
     "Explainer",
     "Explanations",
     "FeatureCAM",
@@ -67,10 +71,12 @@ __all__ = [
     "IntegratedGradients",
     "LaFAM",
     "LayerCAM",
+    "LiMA",
     "MapMetrics",
     "Occlusion",
     "RefineCAM",
     "ScoreCAM",
+    "WinsorCAM",
     "__version__",
     "block_layers",
     "evaluate",
@@ -83,6 +89,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "LiMA": ("engine.methods.lima", "LiMA"),
+    "WinsorCAM": ("engine.methods.winsor_cam", "WinsorCAM"),
+    "ExpectedGradients": ("engine.methods.expected_gradients", "ExpectedGradients"),
     "FeatureCAM": ("engine.methods.feature_cam", "FeatureCAM"),
     "BEESelect": ("engine.methods.bee_select", "BEESelect"),
     "BEE": ("engine.methods.bee", "BEE"),

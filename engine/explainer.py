@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -18,6 +18,7 @@ from .layers.outputs import logits_of, wide
 from .lazy_torch import nn, torch
 from .requests import Rows, Steps
 from .scoring.budget import EXACT
+from .scoring.confidence import LOGIT
 from .scoring.precision import gradient_precision, pass_precision
 from .scoring.scoring_options import Scoring
 from .targets import target_list
@@ -159,6 +160,18 @@ class Explainer(Scoring):
         from .scoring.masked_scorer import Scorer
 
         return Scorer(self.model, self)
+
+    @cached_property
+    def logit_scorer(self) -> Scorer:
+        """Scores by the target's logit, through the same forward as `scorer`; of a dense model `scorer` itself."""
+        from .scoring.masked_scorer import Scorer
+
+        if self.confidence.scene is not None:
+            return self.scorer
+        options = {each.name: getattr(self, each.name) for each in fields(Scoring)}
+        made = Scorer(self.model, Scoring(**{**options, "confidence": LOGIT, "compile": False, "fold_bn": False}))
+        made.forward = self.scorer.forward
+        return made
 
     def rows_for(self, image: torch.Tensor) -> int:
         """Images that a batch takes where this one lies: on an accelerator as many as the run's batch allows."""

@@ -13,10 +13,12 @@ from .methods.bee_select import BEESelect
 from .methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
 from .methods.consensus import Consensus
 from .methods.daam import DAAM
+from .methods.expected_gradients import ExpectedGradients
 from .methods.feature_cam import FeatureCAM
 from .methods.fovex import FovEx
 from .methods.integrated_gradients import IntegratedGradients
 from .methods.lafam import LaFAM
+from .methods.lima import LiMA
 from .methods.occlusion import Occlusion
 from .methods.refine_cam import RefineCAM
 from .methods.registry import bind_method
@@ -25,6 +27,7 @@ from .methods.score_cam import ScoreCAM
 from .methods.sise import SISE, AdaSISE
 from .methods.ttame import TTAME
 from .methods.ucag import UCAG
+from .methods.winsor_cam import WinsorCAM
 
 
 @overload
@@ -65,6 +68,12 @@ def explainer(name: Literal["bee"], model: nn.Module, **options: Any) -> BEE: ..
 def explainer(name: Literal["bee_select"], model: nn.Module, **options: Any) -> BEESelect: ...
 @overload
 def explainer(name: Literal["feature_cam"], model: nn.Module, **options: Any) -> FeatureCAM: ...
+@overload
+def explainer(name: Literal["expected_gradients"], model: nn.Module, **options: Any) -> ExpectedGradients: ...
+@overload
+def explainer(name: Literal["winsor_cam"], model: nn.Module, **options: Any) -> WinsorCAM: ...
+@overload
+def explainer(name: Literal["lima"], model: nn.Module, **options: Any) -> LiMA: ...
 @overload
 def explainer(name: Literal["ttame"], model: nn.Module, **options: Any) -> TTAME: ...
 @overload

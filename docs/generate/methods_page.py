@@ -38,7 +38,7 @@ runs, which `heatlas compare` compares. A model that a method cannot explain is 
     found.maps, found.statuses, found.extras, found.n_forwards
 
 Passes are forwards (F) and backwards (B) of the model per image and class with default settings, K the number of masks. Methods
-whose own passes do not show the logits of the image (`integrated_gradients`, `ucag`, `fovex`, `consensus`, `bee_select`) take one more forward, which finds the predicted class. `n_forwards` and `n_backwards` in the store
+whose own passes do not show the logits of the image (`integrated_gradients`, `ucag`, `fovex`, `consensus`, `bee_select`, `expected_gradients`) take one more forward, which finds the predicted class. `n_forwards` and `n_backwards` in the store
 count all passes of a row, its metrics included.
 """
 PASSES = {

@@ -47,6 +47,7 @@ SAYS = {
     "adcc": "One number from drop, coherency and complexity, so that none is won at the cost of another. Inherits each one's weakness.",
     "max_sensitivity": "How far the map moves under noise that nobody sees. A constant explanation would be perfect; SISE's Otsu gates make it jump.",
     "infidelity": "Whether the map's mass in a square predicts what removing the square costs. Ten squares per image: noisy alone, usable as a mean.",
+    "single_deletion_rho": "Whether the map orders 16 parts as hiding each of them does. Of a network that was never shown images with a part hidden, hiding one is unusual input, and the order says little about the map: fine-tune first (`python -m bench single_deletion` does, and shows the difference).",
     "ebpg": "Share of the map's mass on the object. Grows with the object; the object's share of the image is what chance gets.",
     "miou": "Overlap of the top 20 % with the object. Cannot reach 1 unless the object covers 20 %.",
     "bbox": "Precision at the object's size. The object's share of the image is what chance gets.",

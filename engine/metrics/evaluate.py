@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +17,7 @@ from torch import Tensor
 from ...errors import SettingsError, did_you_mean
 from ..explainer import Explainer
 from ..requests import Job, Score, Steps, Together
+from ..scoring.masked_scorer import Scorer
 from ..transfer import to_host
 from . import METRIC_PRESETS, METRICS, Evidence, ExtraExplanations, Metric, Probe, Subject
 from .extra_explanations import ExtraMaps, explain_more
@@ -115,6 +117,7 @@ class ProbeJob:
     job: Job
     notes: Float[Tensor, " variant"] | None
     of_map: bool
+    reads: Literal["confidence", "logit"]
 
 
 def probe_jobs(wanted: MetricSet, subject: Subject) -> dict[str, ProbeJob]:
@@ -122,7 +125,8 @@ def probe_jobs(wanted: MetricSet, subject: Subject) -> dict[str, ProbeJob]:
     made = dict[str, ProbeJob]()
     for probe in wanted.probes:
         variants = probe.make(subject)
-        made[probe.name] = ProbeJob(Job(probe.count, subject.target, variants.fill), variants.notes, probe.of_map)
+        job = Job(probe.count, subject.target, variants.fill)
+        made[probe.name] = ProbeJob(job, variants.notes, probe.of_map, probe.reads)
     return made
 
 
@@ -145,11 +149,12 @@ def measure(
     jobs = [probe.job for probe in probes.values()]
     answers = yield Together(
         [
-            scored(explainer, subject, jobs),
+            scored(explainer.scorer, subject, [probe.job for probe in probes.values() if probe.reads == "confidence"]),
+            scored(explainer.logit_scorer, subject, [probe.job for probe in probes.values() if probe.reads == "logit"]),
             *(explain_more(explainer, kind, subject) for kind in wanted.explains),
         ]
     )
-    extra = dict(zip((kind.name for kind in wanted.explains), answers[1:], strict=True))
+    extra = dict(zip((kind.name for kind in wanted.explains), answers[2:], strict=True))
     return Measurement(
         wanted,
         subject,
@@ -160,10 +165,10 @@ def measure(
     )
 
 
-def scored(explainer: Explainer, subject: Subject, jobs: Sequence[Job]) -> Steps[None]:
+def scored(scorer: Scorer, subject: Subject, jobs: Sequence[Job]) -> Steps[None]:
     """Score probes."""
     if jobs:
-        yield Score(explainer.scorer, subject.image, jobs)
+        yield Score(scorer, subject.image, jobs)
 
 
 def find_metric(name: str) -> Metric:

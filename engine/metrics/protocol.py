@@ -79,6 +79,8 @@ class Probe:
     make: Callable[[Subject], Variants]
     of_map: bool = True
     """Whether the variants depend on the map; those that do not serve every map of the image."""
+    reads: Literal["confidence", "logit"] = "confidence"
+    """What its scores are: Psi, or the target's logit (of dense models Psi, too)."""
 
 
 @dataclass(frozen=True)

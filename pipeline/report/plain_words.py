@@ -22,6 +22,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "complexity_l1": ("Mean of the map", "How much of the image the map covers."),
     "max_sensitivity": ("Change under small noise", "The largest relative change of the map under invisible noise. 0: none."),
     "infidelity": ("Wrong about what squares matter", "Error when the map predicts how much a hidden square lowers the confidence. 0: none."),
+    "single_deletion_rho": ("Ranks the parts as hiding them does", "Whether the parts of the image that the map marks are those without which the class's logit falls most. 1: the same order. For networks that were trained on images with a part hidden."),
     "entropy": ("Spread of the mass (entropy)", "High: mass everywhere. Low: mass in one place."),
     "gini": ("Concentration (Gini)", "0: the same everywhere. Near 1: all mass in one point."),
     "border_share": ("Mass at the border", "Share of the map's mass in the outer tenth of the image on each side. An even map has 0.36 there."),
@@ -38,7 +39,7 @@ WORDS: dict[str, tuple[str, str]] = {
 LOCALISATION = ("ebpg", "bbox", "miou", "pointing_hit", "relevance_rank_accuracy")
 FAITHFULNESS = (
     "drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road", "adcc", "coherency", "infidelity",
-    "max_sensitivity", "random_model_spearman",
+    "single_deletion_rho", "max_sensitivity", "random_model_spearman",
 )  # fmt: skip
 GROUPS = (
     ("On the object?", "Where the data set marks the object, these say whether the map lies on it.", LOCALISATION),

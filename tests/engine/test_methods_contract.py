@@ -39,6 +39,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "bee": {"steps": 3, "draws": 1},
     "bee_select": {"steps": 3, "draws": 3, "metric": "drop_pct"},
     "feature_cam": {"edges": "sobel"},
+    "expected_gradients": {"samples": 3},
+    "lima": {"grid": 4, "pending": 3},
     "fovex": {"fixations": 2, "steps": 8, "step_size": 0.7},
     "consensus": {"of": ("grad_cam", "layer_cam", "occlusion")},
 }
@@ -47,13 +49,13 @@ DRAWN = [name for name in NAMES if find_method(name).stochastic]
 PACKED = [name for name in NAMES if find_method(name).packed]
 CLASS_BLIND = {"lafam"}
 """Their map is the same for every class: a baseline."""
-CHAOTIC = {"fovex", "bee_select"}
-"""A step follows the sign of a gradient, or the best of several maps is kept, so rounding leads elsewhere."""
+CHAOTIC = {"fovex", "bee_select", "lima"}
+"""A step follows the sign of a gradient, the best of several maps, or of several regions, so rounding leads elsewhere."""
 CHOSEN_BY = {"bee_select": ("drop_pct", "increase", "average_gain_pct")}
 """Metrics that cannot evaluate a method's maps, because they choose them, with the settings here."""
 NEEDS_A_FILE = {"feature_cam"}
 """With their defaults they ask for a file that heatlas does not bring."""
-DRAWN_GRADIENTS = {"bee", "bee_select"}
+DRAWN_GRADIENTS = {"bee", "bee_select", "expected_gradients"}
 """Draws decide where gradients are taken: no gradient, no map."""
 
 

@@ -16,6 +16,7 @@ SPECIFIED = {
     "drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road", "coherency", "complexity_l1", "adcc",
     "entropy", "gini", "max_sensitivity", "infidelity", "ebpg", "miou", "bbox", "pointing_hit", "relevance_rank_accuracy",
     "border_share", "centroid_x", "centroid_y", "spread", "n_components", "top_area", "layer_agreement", "label_overlap",
+    "single_deletion_rho",
 }  # fmt: skip
 
 

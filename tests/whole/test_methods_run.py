@@ -25,6 +25,8 @@ SHORT = {
     "bee": ("--bee.steps", "3", "--bee.draws", "1"),
     "bee_select": ("--bee-select.steps", "3", "--bee-select.draws", "2"),
     "feature_cam": ("--feature-cam.edges", "sobel"),
+    "expected_gradients": ("--expected-gradients.samples", "3"),
+    "lima": ("--lima.grid", "3"),
     "fovex": ("--fovex.fixations", "2", "--fovex.steps", "3"),
     "consensus": ("--consensus.of", "grad_cam,layer_cam"),
 }
@@ -151,7 +153,7 @@ def test_other_settings_of_the_method_are_another_run(
         ("feature_cam", (), "name their file (--feature-cam.hed-weights FILE), or take --feature-cam.edges sobel"),
         ("consensus", ("--consensus.of", "grad_cam,feature_cam"), "of must not name feature_cam"),
         ("daam", ("--model", "tiny_net:model"), "methods that fit it: sise, "),
-        ("sise", ("--model", "tiny_net:transformer"), "methods that fit it: daam, fovex, integrated_gradients, occlusion, rise"),
+        ("sise", ("--model", "tiny_net:transformer"), "methods that fit it: daam, expected_gradients, fovex, integrated_gradients, lima, occlusion, rise"),
     ],
 )  # fmt: skip
 def test_what_does_not_work_is_said_before_anything_is_written(
@@ -181,8 +183,8 @@ def test_settings_of_another_method_are_named_as_without_effect(
 def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
     assert main(["methods", "--names"]) == 0
     assert capsys.readouterr().out.split() == [
-        "sise", "ada_sise", "agf", "bee", "bee_select", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "feature_cam", "fovex", "integrated_gradients",
-        "lafam", "occlusion", "refine_cam", "rise", "score_cam", "ttame", "ucag",
+        "sise", "ada_sise", "agf", "bee", "bee_select", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "expected_gradients", "feature_cam", "fovex", "integrated_gradients",
+        "lafam", "lima", "occlusion", "refine_cam", "rise", "score_cam", "ttame", "ucag", "winsor_cam",
     ]  # fmt: skip
     assert main(["methods", "--json"]) == 0
     told = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
