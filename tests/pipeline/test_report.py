@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import math
 import re
 import shutil
 from dataclasses import asdict, replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import heatlas
@@ -23,50 +21,21 @@ from heatlas.pipeline.curate.curate import curate_store, curation_text
 from heatlas.pipeline.features.cue_table import write_cues
 from heatlas.pipeline.features.cues import Cue, CueSearch
 from heatlas.pipeline.html.pictures import Pictures
-from heatlas.pipeline.html.texts import between, clipped, figure, named, percent
 from heatlas.pipeline.report.build import PICTURE_BYTES, write_report
 from heatlas.pipeline.report.classes import class_facts, most_suspicious, suspicion_rule
-from heatlas.pipeline.report.distributions import axis, drawn, metric_distributions
+from heatlas.pipeline.report.distributions import metric_distributions
 from heatlas.pipeline.report.galleries import choose_galleries
 from heatlas.pipeline.report.mean_maps import class_mean_maps
 from heatlas.pipeline.report.rows import ReportRows
-from heatlas.pipeline.report.same_place import overlap
-from heatlas.pipeline.report.scores import run_scores, wilson
+from heatlas.pipeline.report.scores import run_scores
 from heatlas.pipeline.shards import plan_shards
 from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.workers.samples import Row, Sample
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
+from ..support.page_reader import PageReader
 from ..support.reported_store import CLASSES, HOSTILE_IDS, LAYOUT, METRICS, PREPROCESS, SIDE, looking, write_reported
-
-
-class Reader(HTMLParser):
-    """Tags, attributes and text of a page, as a browser would take it apart."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._raw = 0
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._raw += tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._raw -= tag in ("script", "style")
-
-    def handle_data(self, data: str) -> None:
-        if not self._raw:
-            self.text.append(data)
-
-    @property
-    def words(self) -> str:
-        return " ".join("".join(self.text).split())
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +50,11 @@ def page(store: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def reader(page: str) -> Reader:
-    return Reader(page)
+def reader(page: str) -> PageReader:
+    return PageReader(page)
 
 
-def test_the_short_part_names_what_was_run_and_what_to_look_at(reader: Reader):
+def test_the_short_part_names_what_was_run_and_what_to_look_at(reader: PageReader):
     assert "nowhere_at_all:model on 60 images of 3 classes" in reader.words
     assert "explained with sise" in reader.words
     assert "57 with a map, 3 without" in reader.words
@@ -102,7 +71,7 @@ def test_the_short_part_names_what_was_run_and_what_to_look_at(reader: Reader):
     assert "Against a random map on 12 images: better in all 2 metrics that have a direction." in reader.words
 
 
-def test_the_page_is_closed_and_names_its_own_script_and_style(page: str, reader: Reader):
+def test_the_page_is_closed_and_names_its_own_script_and_style(page: str, reader: PageReader):
     policy = next(
         attrs["content"]
         for tag, attrs in reader.tags
@@ -126,7 +95,7 @@ def test_the_page_is_closed_and_names_its_own_script_and_style(page: str, reader
     assert not {tag for tag, _ in reader.tags} & {"iframe", "object", "embed", "base", "video", "audio"}
 
 
-def test_hostile_names_are_shown_and_do_nothing(page: str, reader: Reader):
+def test_hostile_names_are_shown_and_do_nothing(page: str, reader: PageReader):
     assert [tag for tag, _ in reader.tags].count("script") == 1
     assert "img" not in {tag for tag, _ in reader.tags}
     holding = {name for _, attrs in reader.tags for name, value in attrs.items() if "complain" in (value or "")}
@@ -141,7 +110,7 @@ def test_hostile_names_are_shown_and_do_nothing(page: str, reader: Reader):
     assert "<b>cannot</b> decode" in reader.words
 
 
-def test_every_picture_says_what_it_is(reader: Reader):
+def test_every_picture_says_what_it_is(reader: PageReader):
     drawn = [attrs for tag, attrs in reader.tags if tag == "svg" and attrs.get("role") == "img"]
     assert len(drawn) > 20
     assert all(attrs.get("aria-label") for attrs in drawn)
@@ -157,7 +126,7 @@ def test_every_picture_says_what_it_is(reader: Reader):
     assert used <= set(names)
 
 
-def test_error_rows_are_counted_by_cause(reader: Reader):
+def test_error_rows_are_counted_by_cause(reader: PageReader):
     assert "3 rows have no map." in reader.words
     assert "decode_error" in reader.words
 
@@ -181,7 +150,7 @@ def test_without_images_maps_stand_alone_and_the_page_says_so(
     said = capsys.readouterr().out
     assert said.startswith(f"{out}/report.html  (0.")
     assert "images could not be read any more; their maps stand alone" in said
-    words = Reader((out / "report.html").read_text("utf-8")).words
+    words = PageReader((out / "report.html").read_text("utf-8")).words
     assert "The images cannot be read from where the run found them, so the maps stand alone." in words
     assert "The images cannot be read any more, so nothing can be recomputed." in words
 
@@ -191,13 +160,13 @@ def test_images_outside_of_the_data_root_are_not_read(tmp_path: Path):
     assert write_report(str(out), blocks=False).unread > 10
 
 
-def test_a_model_of_others_is_not_run_unasked(reader: Reader):
+def test_a_model_of_others_is_not_run_unasked(reader: PageReader):
     assert "The run's model, nowhere_at_all:model, is code that this store names." in reader.words
 
 
 def test_a_model_that_cannot_be_loaded_is_told_and_the_page_is_made(store: Path, tmp_path: Path):
     assert main(["report", str(store), "--blocks", "--out", str(tmp_path / "page.html")]) == 0
-    assert "The run's model cannot be loaded here" in Reader((tmp_path / "page.html").read_text("utf-8")).words
+    assert "The run's model cannot be loaded here" in PageReader((tmp_path / "page.html").read_text("utf-8")).words
 
 
 def test_rows_for_label_and_prediction_are_shown_side_by_side(tmp_path: Path):
@@ -211,21 +180,13 @@ def test_rows_for_label_and_prediction_are_shown_side_by_side(tmp_path: Path):
     assert all(one["target"] == one["prediction"] for one in same.rows)
     assert all(one["target"] == one["label"] for one in same.pairs.values())
     page = Path(atlas.report(tmp_path / "page.html", blocks=False).uri).read_text("utf-8")
-    assert "60 images" in Reader(page).words
+    assert "60 images" in PageReader(page).words
     assert 'class="gallery wide" aria-label="Maps for label and prediction overlap"' in page
-
-
-def test_overlap_by_hand():
-    one, two = np.zeros((2, 5)), np.zeros((2, 5))
-    one[0, 0] = one[0, 1] = two[0, 1] = two[0, 2] = 1
-    assert overlap(one, two) == pytest.approx(1 / 3)
-    assert overlap(one, one) == 1
-    assert overlap(np.zeros((2, 5)), np.ones((2, 5))) == 1, "ties are broken alike"
 
 
 def test_an_unfinished_run_is_called_one(tmp_path: Path):
     out = write_reported(tmp_path / "out", tmp_path / "images", shards=4)
-    words = Reader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
+    words = PageReader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
     assert "This run is not finished. 4 of 9 shards are stored" in words
 
 
@@ -234,7 +195,7 @@ def test_a_store_with_nothing_but_rows(tmp_path: Path, with_map: bool):
     """No metrics, no truth, no chance baselines, no PNGs, and perhaps no maps."""
     layout = replace(LAYOUT, metrics=(), chance_metrics=(), with_map=with_map, with_png=False, metadata={})
     out = write_reported(tmp_path / "out", tmp_path / "images", 12, layout=layout)
-    words = Reader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
+    words = PageReader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
     assert "nothing here says whether the network predicts correctly because of the object" in words
     assert "class 1" in words
 
@@ -250,7 +211,7 @@ def test_clusters_and_queues_beside_the_store_are_shown(store: Path, tmp_path: P
     queue = {"id": ["image-0022", "image-0010"], "reason": ["<i>late</i>", "early"], "priority": [0.1, 0.9]}
     pq.write_table(pa.table(queue), out / "curation" / "my_own.parquet")
     pq.write_table(pa.table({"nothing": [1]}), out / "curation" / "broken.parquet")
-    words = Reader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
+    words = PageReader(Path(write_report(str(out), blocks=False).uri).read_text("utf-8")).words
     assert "Clusters of maps" in words
     assert "17 maps, separation 0.90" in words
     assert words.index("early") < words.index("<i>late</i>")
@@ -354,7 +315,7 @@ def test_report_queue_and_terminal_share_the_verdict_of_an_intervention(tmp_path
     written = curate_store(str(out), recipes=["shortcut"])
     assert written.verdict is not None
     assert written.verdict in curation_text(written)
-    page = Reader(Path(write_report(str(out), tmp_path / "page.html", blocks=False).uri).read_text("utf-8")).words
+    page = PageReader(Path(write_report(str(out), tmp_path / "page.html", blocks=False).uri).read_text("utf-8")).words
     assert written.verdict in page
     assert (f"Look at the class {CLASSES[0]} first" in page) is guilty
     assert "Look at the class <script>" not in page, "the maps alone would name class 1"
@@ -400,76 +361,6 @@ def test_distributions_count_every_value_once(store: Path):
     assert [text for _, text, _ in whole.ticks] == ["1", "3"]
 
 
-def test_an_axis_leaves_far_values_to_its_edges():
-    low, high, _ = axis({"low": 0.0, "high": 1e9, "least": 0.0, "most": 1.0, "whole": False}, [0.0, "inf"])
-    assert low < 0 <= 1 < high < 10
-    assert axis({"low": 0.1, "high": 0.9, "least": 0.1, "most": 0.9, "whole": False}, [0.0, 1.0])[:2] == (0.0, 1.0)
-    flat = axis({"low": 0.5, "high": 0.5, "least": 0.5, "most": 0.5, "whole": False}, None)
-    assert flat[0] < 0.5 < flat[1]
-
-
-@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=40))
-def test_bars_stay_in_the_drawing_and_none_disappears(counts: list[int]):
-    one = drawn(0.0, 1.0, counts, 0)
-    assert len(one.bars) == sum(count > 0 for count in counts)
-    for x, y, width, height in one.bars:
-        assert 0 <= x <= x + width <= 280.2
-        assert 0 <= y <= y + height <= 86.1
-        assert height >= 1.5
-
-
-@given(st.integers(0, 500), st.integers(1, 500))
-def test_wilson_holds_the_share(hits: int, of: int):
-    hits = min(hits, of)
-    low, high = wilson(hits, of)  # pyright: ignore[reportGeneralTypeIssues]
-    assert 0 <= low <= hits / of + 1e-12
-    assert hits / of - 1e-12 <= high <= 1
-    assert wilson(hits, 0) is None
-
-
-def test_wilson_by_hand():
-    low, high = wilson(8, 10)  # pyright: ignore[reportGeneralTypeIssues]
-    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "\u2013"), (0.0, "0"), (0.0613, "0.061"), (51.14, "51.1"), (1204.4, "1,204"), (-0.5, "\u22120.50"), (3e-5, "3e-5"), (7.0, "7.00")],
-)  # fmt: skip
-def test_figures(value: float | None, text: str):
-    assert figure(value) == text
-
-
-@given(st.floats(min_value=1e-300, max_value=1e15))
-def test_no_figure_rounds_something_to_nothing(value: float):
-    assert re.search("[1-9]", figure(value))
-
-
-@given(st.floats(0, 1))
-def test_percent_never_rounds_to_nothing_or_all(share: float):
-    assert (percent(share) == "0 %") == (100 * share == 0)
-    assert (percent(share) == "100 %") == (100 * share >= 100)
-
-
-@given(st.floats(0.001, 100), st.floats(0.001, 100))
-def test_ends_of_an_interval_can_be_told_apart(one: float, other: float):
-    low, high = sorted((one, other))
-    if not math.isclose(low, high, rel_tol=1e-3):
-        assert len(set(between(low, high).split(" to "))) == 2
-
-
-@given(st.text(max_size=400))
-def test_names_are_inert(text: str):
-    shown = str(named(text))
-    assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200f\x00\x1b")
-    assert re.sub("</?(bdi|i)>", "", shown).find("<") == -1
-
-
-def test_long_names_keep_both_ends():
-    assert clipped("a" * 200 + "z" * 50, 60) == "a" * 39 + "…" + "z" * 20
-    assert len(clipped("x" * 500, 120)) == 120
-
-
 def test_show_draws_in_a_notebook(store: Path):
     atlas = heatlas.open(str(store))
     one = atlas.show("image-0010")
@@ -481,7 +372,7 @@ def test_show_draws_in_a_notebook(store: Path):
     assert base64.b64encode(png).decode() in one._repr_html_()
     assert repr(one) == f"<Shown 'image-0010': sise: {CLASSES[1]} (51 %)>"
     for identity in HOSTILE_IDS:
-        page = Reader(atlas.show(identity)._repr_html_())
+        page = PageReader(atlas.show(identity)._repr_html_())
         assert {tag for tag, _ in page.tags} <= {"figure", "img", "figcaption", "div", "b", "bdi", "code"}
 
 
