@@ -40,7 +40,7 @@ def work_through(
         sink: Takes finished shards.
         totals: Counts what happens, for the display.
         max_error_rate: Share of failed images above which the run stops.
-        build: Makes a worker's engine, None for SISE.
+        build: Makes a worker's engine; None for the engine of the spec's method.
     """
     with RunProgress(totals, EventLog(settings.out)) as progress:
         shared = (todo, samples, spec, reader, sink)

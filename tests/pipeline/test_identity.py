@@ -28,7 +28,8 @@ from heatlas.pipeline.store.verify import verify_run
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.models.explainer_file import StoredExplainer
 from heatlas.workers.models.load import LoadedModel
-from heatlas.workers.models.model_identity import RELATIVE_TOLERANCE, logits_agree, probe_logits, require_model
+from heatlas.workers.models.logit_probe import probe_logits
+from heatlas.workers.models.model_identity import RELATIVE_TOLERANCE, logits_agree, require_model
 from heatlas.workers.samples import Shard
 
 NAMES = ("ant", "bee", "cat")

@@ -25,7 +25,7 @@ from .factory import load_factory
 from .given_model import load_given
 from .huggingface import load_hf
 from .input_channels import check_channels
-from .model_identity import probe_logits
+from .logit_probe import probe_logits
 from .timm import load_timm
 from .torchvision import load_torchvision, torchvision_names
 from .weights import model_digest
