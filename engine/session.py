@@ -1,6 +1,6 @@
 """Explains and measures a stream of images, several in flight, all their passes in shared batches.
 
-Push images in, take finished ones out: a shard worker can so announce every image before it is touched.
+Push images in, take finished ones out: so a shard worker can report every image before it is touched.
 """
 
 from __future__ import annotations

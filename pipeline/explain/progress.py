@@ -75,7 +75,7 @@ class RunProgress:
             self._log.write(event_record(event))
         self._stopping |= isinstance(event, RunStopping)
         given_up_by_stopping = self._stopping and isinstance(event, ShardGivenUp)  # thousands, and the user knows why
-        if not given_up_by_stopping and (text := announcement(event)) is not None:
+        if not given_up_by_stopping and (text := event_text(event)) is not None:
             LOG.warning(text)
         self._show()
 
@@ -109,7 +109,7 @@ def line(totals: RunTotals, now: float) -> str:
     return ", ".join(parts)
 
 
-def announcement(event: RunEvent) -> str | None:
+def event_text(event: RunEvent) -> str | None:
     """What deserves a line of its own, because somebody may want to act on it."""
     match event:
         case WorkerLost():

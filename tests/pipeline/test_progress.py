@@ -9,7 +9,7 @@ import pathlib
 import fsspec
 import pytest
 from heatlas.pipeline.explain.event_log import EventLog
-from heatlas.pipeline.explain.progress import RunProgress, announcement, line
+from heatlas.pipeline.explain.progress import RunProgress, event_text, line
 from heatlas.pipeline.terminal_log import LOG, shown_in_terminal
 from heatlas.pipeline.text import duration
 from heatlas.workers.events import (
@@ -88,11 +88,11 @@ def test_duration(seconds: float, text: str):
 
 
 def test_only_what_someone_may_act_on_is_announced():
-    assert announcement(DIED) == "worker 1 lost on shard 4 (died): SIGSEGV, images in work: a, b"
-    assert announcement(ShardGivenUp(7, "died 3 times")) == "shard 7 given up: died 3 times"
-    assert announcement(RunStopping("too many errors")) == "stopping: too many errors"
-    assert "'x' was in work at three worker deaths" in (announcement(ImageQuarantined(1, "x")) or "")
-    assert announcement(WorkersChanged(1, 0)) is None
+    assert event_text(DIED) == "worker 1 lost on shard 4 (died): SIGSEGV, images in work: a, b"
+    assert event_text(ShardGivenUp(7, "died 3 times")) == "shard 7 given up: died 3 times"
+    assert event_text(RunStopping("too many errors")) == "stopping: too many errors"
+    assert "'x' was in work at three worker deaths" in (event_text(ImageQuarantined(1, "x")) or "")
+    assert event_text(WorkersChanged(1, 0)) is None
 
 
 def test_plain_lines_come_every_ten_seconds_and_at_the_end(tmp_path: pathlib.Path):

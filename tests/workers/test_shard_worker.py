@@ -1,4 +1,4 @@
-"""The shard worker without Ray: announcements, rows, and whose fault an exception is."""
+"""The shard worker without Ray: events, rows, and whose fault an exception is."""
 
 from __future__ import annotations
 

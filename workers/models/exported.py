@@ -156,7 +156,7 @@ def _in_training(node: fx.Node) -> bool:
 
 @contextmanager
 def _quiet():
-    """TorchScript is deprecated and its conversion talkative; neither is news to the user."""
+    """TorchScript is deprecated and its conversion warns much; neither concerns the user."""
     level = logging.getLogger("torch").level
     try:
         with warnings.catch_warnings():

@@ -56,8 +56,8 @@ class ActorPool:
     ) -> None:
         """Give the worker a shard.
 
-        Backpressure of one object makes a worker wait until its announcement has been read here, before it touches the image.
-        Without it all unread announcements are lost when the process dies [measured], and a breadcrumb could name the wrong image.
+        Backpressure of one object makes a worker wait until its event has been read here, before it touches the image.
+        Without it all unread events are lost when the process dies [measured], and a breadcrumb could name the wrong image.
         """
         member = self._members[worker]
         run = member.handle.run.options(num_returns="streaming", _generator_backpressure_num_objects=1)

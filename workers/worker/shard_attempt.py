@@ -1,7 +1,7 @@
 """One attempt at a shard: images in order, decoded ahead, pushed through the engine, a row for every target of each.
 
-Every image is announced before anything touches it, also before a thread decodes it: if the process dies, the last
-announcement names the suspects. With `ahead=0` there is only ever one.
+Every image is reported before anything touches it, also before a thread decodes it: if the process dies, the last
+event names the suspects. With `ahead=0` there is only ever one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class ShardAttempt:
         return [row for position in range(len(self.samples)) for row in self._rows[position]]
 
     def work(self, ahead: int) -> Iterator[ImagesAlive]:
-        """Explain everything, announcing each image first.
+        """Explain everything, reporting each image first.
 
         Args:
             ahead: Images to decode in threads while others are explained; 0: strictly one image at a time.
@@ -118,7 +118,7 @@ class ShardAttempt:
 
     def _one_by_one(self, todo: deque[int]) -> Iterator[ImagesAlive]:
         for position in todo:
-            yield self._announce(position)
+            yield self._report(position)
             ready: Future[Prepared] = Future()
             try:
                 ready.set_result(self._prepare(position))
@@ -134,7 +134,7 @@ class ShardAttempt:
             while todo or decoding:
                 while todo and len(decoding) < ahead:
                     position = todo.popleft()
-                    yield self._announce(position)
+                    yield self._report(position)
                     decoding.append((position, pool.submit(self._prepare, position)))
                 yield from self._take(*decoding.popleft())
             if self._in_flight:
@@ -143,7 +143,7 @@ class ShardAttempt:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _announce(self, position: int) -> ImagesAlive:
+    def _report(self, position: int) -> ImagesAlive:
         self._alive.pop(position, None)
         self._alive[position] = None
         return self._heartbeat()
@@ -222,7 +222,7 @@ class ShardAttempt:
         if len(suspects) == 1 and not failure.again and len(self._in_flight[suspects[0]].left) <= 1:
             return self._give_up(suspects[0], failure)
         for position in suspects:
-            yield self._announce(position)
+            yield self._report(position)
             self._alone(position)
 
     def _alone(self, position: int) -> None:
