@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .html.notebook import Shown
     from .report.build import Report
     from .store.compact import Compacted
+    from .store.status_facts import RunStatus
+    from .store.verify import Verification
     from .view.serve import ViewServer
 
 
@@ -83,22 +85,59 @@ class Atlas(StoreReader):
         """Mean of every metric with its 95 % bootstrap interval, chance baselines beside them; see `score_summary`, which this is."""
         return score_summary(self, by, resamples=resamples, seed=seed)
 
-    def compare(self, other: Atlas | str, metrics: Sequence[str] | None = None, **options: Any) -> pa.Table:
-        """Paired tests against another run over the same ids, or a chance baseline of this one; see `compare_scores`, which this is."""
-        return compare_scores(self, other, metrics, **options)
+    def status(self) -> RunStatus:
+        """How far the run is now: shards, rows, errors by cause, mean metrics; as `heatlas status`."""
+        from .store.status import run_status  # here, because most who read a store do not ask
 
-    def curate(self, recipes: Sequence[str] | None = None, **options: Any) -> pa.Table:
+        return run_status(self.uri)
+
+    def verify(self, *, delete_damaged: bool = False) -> Verification:
+        """Read every file of the store and check it against the run's plan; as `heatlas verify`."""
+        from .store.verify import verify_run  # here, because most who read a store do not ask
+
+        return verify_run(self.uri, delete_damaged=delete_damaged)
+
+    def compare(
+        self,
+        other: Atlas | str,
+        metrics: Sequence[str] | None = None,
+        *,
+        where: str = "TRUE",
+        second_where: str | None = None,
+        resamples: int = 1000,
+        seed: int = 0,
+    ) -> pa.Table:
+        """Paired tests against another run over the same ids, or a chance baseline of this one; see `compare_scores`, which this is."""
+        return compare_scores(
+            self, other, metrics, where=where, second_where=second_where, resamples=resamples, seed=seed
+        )
+
+    def curate(
+        self,
+        recipes: Sequence[str] | None = None,
+        *,
+        limit: int = 1000,
+        params: Sequence[str] = (),
+        probs: str | None = None,
+    ) -> pa.Table:
         """What is to be looked at, ranked and with reasons, as one table; options and errors as `run_recipes`, which this is.
 
         Recipes that cannot run on this store are left out; the table's metadata `heatlas_curation` says which and why.
         """
-        return run_recipes(self, recipes, **options).table()
+        return run_recipes(self, recipes, limit=limit, params=params, probs=probs).table()
 
-    def cluster(self, **options: Any) -> Clusters:
+    def cluster(
+        self,
+        *,
+        target: Literal["predicted", "label"] = "predicted",
+        min_size: int | None = None,
+        side: int = 14,
+        seed: int = 0,
+    ) -> Clusters:
         """Groups of alike maps in every class; options and errors as `cluster_maps`, which this is."""
         from .cluster.cluster import cluster_maps  # here, because scikit-learn takes a second to import
 
-        return cluster_maps(self, **options)
+        return cluster_maps(self, target=target, min_size=min_size, side=side, seed=seed)
 
     def decide(
         self,
@@ -159,29 +198,57 @@ class Atlas(StoreReader):
 
         return show_row(self, identity)
 
-    def view(self, **options: Any) -> ViewServer:
+    def view(
+        self,
+        *,
+        port: int = 0,
+        method: str | None = None,
+        compare: str | os.PathLike[str] | StoreReader | None = None,
+        who: str | None = None,
+        trust_code: bool = False,
+    ) -> ViewServer:
         """Serve the store to a browser on this machine; shows as a link in a notebook. Options and errors as `start_view`.
 
         Needs the extra `view`. The server runs until `.stop()` or the end of the process.
         """
         from .view.serve import start_view  # here, because it loads every row without its map
 
-        return start_view(self, **options)
+        return start_view(self, port=port, method=method, compare=compare, who=who, trust_code=trust_code)
 
-    def report(self, to: str | os.PathLike[str] | None = None, **options: Any) -> Report:
+    def report(
+        self,
+        to: str | os.PathLike[str] | None = None,
+        *,
+        gallery: int = 8,
+        method: str | None = None,
+        blocks: bool | None = None,
+        images: bool = True,
+    ) -> Report:
         """The run as one HTML page, by default `report.html` in the store; options and errors as `write_report`, which this is."""
         from .report.build import write_report  # here, because it opens stores itself
 
-        return write_report(self, to, **options)
+        return write_report(self, to, gallery=gallery, method=method, blocks=blocks, images=images)
 
-    def export(self, to: str, place: str | os.PathLike[str], **options: Any) -> Exported:
+    def export(
+        self,
+        to: str,
+        place: str | os.PathLike[str],
+        *,
+        where: str | None = None,
+        ids: str | None = None,
+        columns: Sequence[str] | None = None,
+        overwrite: bool = False,
+        trust_code: bool = False,
+    ) -> Exported:
         """The rows, or some of them, in the format of another program; options and errors as `export_store`, which this is."""
         from .export.export import export_store  # here, because it opens stores itself
 
-        return export_store(self, to, place, **options)
+        return export_store(
+            self, to, place, where=where, ids=ids, columns=columns, overwrite=overwrite, trust_code=trust_code
+        )
 
-    def compact(self, **options: Any) -> Compacted:
+    def compact(self, *, size_mb: int = 128) -> Compacted:
         """Many small files of the store become few large ones; options and errors as `compact_store`, which this is."""
         from .store.compact import compact_store  # here, because most who read a store do not change it
 
-        return compact_store(self.uri, **options)
+        return compact_store(self.uri, size_mb=size_mb)

@@ -46,5 +46,5 @@ def plan_command(
     from ..plan.forecast_text import format_forecast
 
     forecast = plan_run(settings, look_at)
-    print(json.dumps(forecast, indent=2) if as_json else harmless(format_forecast(forecast)))
+    print(json.dumps(forecast.as_json(), indent=2) if as_json else harmless(format_forecast(forecast)))
     return 0

@@ -16,5 +16,5 @@ def status_command(store: Store, /, *, as_json: Json = False) -> int:
     from ..store.status import run_status, status_text
 
     status = run_status(store)
-    print(json.dumps(status, indent=2) if as_json else harmless(status_text(status)))
+    print(json.dumps(status.as_json(), indent=2) if as_json else harmless(status_text(status)))
     return 0

@@ -27,5 +27,5 @@ def verify_command(
     from ..store.verify import verify_run, verify_text
 
     report = verify_run(store, delete_damaged=delete_damaged)
-    print(json.dumps(report, indent=2) if as_json else harmless(verify_text(report)))
-    return 0 if report["ok"] else 1
+    print(json.dumps(report.as_json(), indent=2) if as_json else harmless(verify_text(report)))
+    return 0 if report.ok else 1

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from ...errors import DataError, RunMismatchError, StorageError
 from ...statuses import OK, RETRYABLE
@@ -20,18 +20,20 @@ from ..explain.explain import refuse_undone
 from ..explain.fingerprint import metric_facts
 from ..explain.prepare import PreparedRun, prepare_run, refuse_chosen_by
 from ..settings.imported_runs import IMPORTED
+from ..settings.options import ExecutionOptions
 from ..settings.run import Settings
 from ..shards import samples_of
 from ..storage.atomic_write import remove, sweep_temporaries
 from ..storage.location import child
 from ..store.committed_shards import done_shards, read_part, row_totals
-from ..store.evaluation_status import evaluation_record
+from ..store.evaluation_status import evaluation_status
 from ..store.evaluations import Evaluation, claim_evaluation, list_evaluations
 from ..store.footer_reader import part_summaries
 from ..store.identity import differences
 from ..store.part_names import SUCCESS
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.run_file import read_run
+from ..store.status_facts import ShardCounts
 from ..store.success_file import read_success, write_success
 from ..terminal_log import say
 from ..text import counted
@@ -46,7 +48,7 @@ BELONGS = ("model", "preprocess")
 
 
 def evaluate_store(
-    out: str | os.PathLike[str], *, metrics: str | Sequence[str] = ("standard",), **how: Any
+    out: str | os.PathLike[str], *, metrics: str | Sequence[str] = ("standard",), **how: Unpack[ExecutionOptions]
 ) -> EvaluationResult:
     """Add metrics to the store `out` without making its maps again, as `heatlas evaluate` does.
 
@@ -69,7 +71,7 @@ def evaluate_store(
     wanted = wanted_metrics(
         asked, run["fingerprint"]["metrics"], list_evaluations(out), imported=IMPORTED in run["settings"]
     )
-    settings = evaluation_settings(out, run, how)
+    settings = evaluation_settings(out, run, dict(how))
     refuse_chosen_by(settings, wanted.new)
     for names, why in notes(wanted).items():
         say(f"note: {names}: {why}")
@@ -77,8 +79,8 @@ def evaluate_store(
     planned = run["fingerprint"]["plan"]["shards"]
     return EvaluationResult(
         out=out,
-        records=[evaluation_record(out, evaluation, planned) for evaluation in outcomes],
-        shards={"planned": planned, "stored": len(done_shards(out))},
+        evaluations=[evaluation_status(out, evaluation, planned) for evaluation in outcomes],
+        shards=ShardCounts(planned, len(done_shards(out))),
         shards_done=sum(len(totals.done) for totals in outcomes.values()),
         seconds=time.monotonic() - begun,
         deaths=sum(totals.deaths for totals in outcomes.values()),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ...engine.metrics.sanity import SANITY
 from ..atlas import Atlas, open_atlas
 from ..statistics.summary_text import verdicts
 from ..store.status import field, totals_lines
+from ..store.status_facts import RunStatus
 from ..text import counted, duration
 
 
@@ -17,8 +17,7 @@ class RunResult:
     """A completed run. Rows, statuses, metrics and forwards are those of the whole store, earlier runs included."""
 
     out: str
-    status: dict[str, Any]
-    """As `run_status` gives it."""
+    status: RunStatus
     shards_done: int
     """Shards that this run committed; 0 if everything was done already."""
     seconds: float
@@ -32,17 +31,17 @@ class RunResult:
 
     @property
     def rows(self) -> int:
-        return self.status["rows"]
+        return self.status.rows
 
     @property
     def statuses(self) -> dict[str, int]:
         """Rows by status."""
-        return self.status["statuses"]
+        return self.status.statuses
 
     @property
     def metrics(self) -> dict[str, float]:
         """Mean of every metric over the rows that have it."""
-        return {name: value["mean"] for name, value in self.status["metrics"].items() if value["count"]}
+        return {name: value.mean for name, value in self.status.metrics.items() if value.mean is not None}
 
     def open(self) -> Atlas:
         """The store, for tables, maps and SQL."""
@@ -64,7 +63,7 @@ class RunResult:
             lines.append(field("retried", f"{counted(self.retried, 'error row')}, of which {self.recovered} ok now"))
         if self.shards_done:
             deaths = f", {counted(self.deaths, 'worker death')}" if self.deaths else ""
-            before = self.status["shards"]["done"] - self.shards_done
+            before = self.status.shards.done - self.shards_done
             earlier = f" ({before} by earlier runs)" if before else ""
             took = f"{duration(self.seconds)} for {counted(self.shards_done, 'shard')}{earlier}{deaths}"
             lines.append(field("time", took))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
 
 from ...errors import shortened
 from ...workers.models.built_model import UNSTATED
 from ...workers.models.load import LoadedModel
 from ..sources.listing.labels import ResolvedLabels
 from ..text import counted
+from .forecast_facts import Finding
 from .probe import Looked, RunProbe
 
 MUCH_LARGER = 4.0
@@ -22,18 +21,6 @@ ENOUGH = 8
 """Images from which one class for everything is no accident."""
 POOR = 0.3
 SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that looks wrong."""
-
-    code: str
-    text: str
-    remedy: str
-
-    def record(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def findings(probe: RunProbe, labels: ResolvedLabels, model: LoadedModel) -> list[Finding]:
@@ -171,7 +158,3 @@ def seconds_per_row(probe: RunProbe) -> float:
     if probe.seconds is not None:
         return probe.seconds
     return sum(probe.forwards) / max(len(probe.forwards), 1) / probe.rate + probe.alone
-
-
-def finding_records(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    return [finding.record() for finding in findings]

@@ -21,7 +21,19 @@ from ..settings.run import Settings
 from ..store.parquet_bytes import table_to_parquet
 from ..store.part_summary import with_summary
 from ..store.rows_to_table import build_table
-from .checks import accuracy, finding_records, findings, seconds_per_row
+from .checks import accuracy, findings, seconds_per_row
+from .forecast_facts import (
+    Forecast,
+    ForwardCounts,
+    ForwardRate,
+    PlannedShards,
+    PredictedTime,
+    PreprocessValue,
+    ProbedAccuracy,
+    ProbeFacts,
+    StoreSize,
+    ValueSpread,
+)
 from .probe import LOOKED_AT, RunProbe, probe_run
 
 PNG_SHARE = 0.2
@@ -33,17 +45,12 @@ ASSUMED_RATE = 1000.0
 """Forwards a second of a GPU in the line that shows how to reckon where there is none to measure."""
 
 
-def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
-    """What `heatlas plan` says, as JSON values.
+def plan_run(settings: Settings, images: int = LOOKED_AT) -> Forecast:
+    """What `heatlas plan` says.
 
     Args:
         settings: As for `explain_settings`; nothing is written.
         images: Images to look at, at least 1.
-
-    Returns:
-        `model`, `data`, `out`, `method`, `images`, `classes`, `class_names` (whether there are any), `shards`, `layers`, `preprocess`
-        (name, value, from), `probe` (what was looked at), `masks` and `forwards` (per image, in total, and `parts` by what they are for), `rate`, `times` (per device
-        and number of workers), `store` (bytes), `accuracy` and `findings` (code, text, remedy).
 
     Raises:
         UsageError: If the run cannot be begun as written.
@@ -58,47 +65,44 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> dict[str, Any]:
     parts = forward_counts(run, probe, total_images, total_rows)
     forwards = None if parts is None else sum(parts.values())
     measured = accuracy(probe.looked)
-    return {
-        "model": settings.model,
-        "data": settings.data,
-        "out": settings.out,
-        "method": settings.method,
-        "target": settings.target,
-        "images": total_images,
-        "rows_per_image": rows,
-        "classes": run.model.num_classes,
-        "class_names": run.model.class_names is not None,
-        "labels": run.labels.how or None,
-        "shards": {"count": len(run.shards), "largest": max(map(len, run.shards))},
-        "layers": run.sink.layout.metadata["provenance"].get("layers"),
-        "preprocess": [
-            {"name": name, "value": _shown(name, value), "from": run.model.origins.get(name, "")}
+    return Forecast(
+        model=settings.model,
+        data=settings.data,
+        out=settings.out,
+        method=settings.method,
+        target=settings.target,
+        images=total_images,
+        rows_per_image=rows,
+        classes=run.model.num_classes,
+        class_names=run.model.class_names is not None,
+        labels=run.labels.how or None,
+        shards=PlannedShards(len(run.shards), max(map(len, run.shards))),
+        layers=run.sink.layout.metadata["provenance"].get("layers"),
+        preprocess=[
+            PreprocessValue(name, _shown(name, value), run.model.origins.get(name, ""))
             for name, value in asdict(run.model.preprocess).items()
             if name != "processor" or value
         ],
-        "probe": {
-            "device": probe.device, "threads": settings.cpus_per_worker, "looked_at": len(probe.looked), "usable": len(usable),
-            "counted": len(probe.masks), "explained": len(probe.rows),
-        },
-        "masks": spread_of(probe.masks),
-        "forwards": {"per_image": None if forwards is None else forwards / total_images, "total": forwards, "parts": parts},
-        "rate": {"forwards_per_second": probe.rate, "batch_size": probe.batch_size, "device": probe.device},
-        "seconds_per_row": seconds_per_row(probe) if probe.forwards else None,
-        "times": times(run, probe, forwards, total_rows),
-        "store": store_bytes(run, probe, total_images, total_rows),
-        "accuracy": None if measured is None else {"top1": measured[0], "images": measured[1]},
-        "findings": finding_records(findings(probe, run.labels, run.model)),
-    }  # fmt: skip
+        probe=ProbeFacts(
+            probe.device, settings.cpus_per_worker, len(probe.looked), len(usable), len(probe.masks), len(probe.rows)
+        ),
+        masks=spread_of(probe.masks),
+        forwards=ForwardCounts(None if forwards is None else forwards / total_images, forwards, parts),
+        rate=ForwardRate(probe.rate, probe.batch_size, probe.device),
+        seconds_per_row=seconds_per_row(probe) if probe.forwards else None,
+        times=times(run, probe, forwards, total_rows),
+        store=store_bytes(run, probe, total_images, total_rows),
+        accuracy=None if measured is None else ProbedAccuracy(measured[0], measured[1]),
+        findings=findings(probe, run.labels, run.model),
+    )
 
 
 def _shown(name: str, value: Any) -> Any:
     return processor_name(value) if name == "processor" else value
 
 
-def spread_of(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    return {"mean": fmean(values), "low": min(values), "high": max(values), "images": len(values)}
+def spread_of(values: Sequence[float]) -> ValueSpread | None:
+    return ValueSpread(fmean(values), min(values), max(values), len(values)) if values else None
 
 
 def forward_counts(run: PreparedRun, probe: RunProbe, images: int, rows: float) -> dict[str, float] | None:
@@ -133,7 +137,7 @@ def probes_of(run: PreparedRun) -> dict[str, Probe]:
     return {probe.name: probe for name in run.spec.metrics for probe in METRICS[name].probes}
 
 
-def times(run: PreparedRun, probe: RunProbe, forwards: float | None, rows: float) -> list[dict[str, Any]]:
+def times(run: PreparedRun, probe: RunProbe, forwards: float | None, rows: float) -> list[PredictedTime]:
     """Predicted seconds by device and number of workers: work divided by workers, whole shards at a time."""
     if forwards is None or not rows:
         return []
@@ -141,16 +145,17 @@ def times(run: PreparedRun, probe: RunProbe, forwards: float | None, rows: float
         work, how = rows * probe.seconds, "from images explained here"
     else:
         work, how = forwards / probe.rate + rows * probe.alone, "from the forward rate measured here"
-    records = [
-        {"device": probe.device, "workers": count, "seconds": divided(work, count, len(run.shards)), "how": how}
-        for count in counts(run)
-    ]
+    records = [PredictedTime(probe.device, count, divided(work, count, len(run.shards)), how) for count in counts(run)]
     if not probe.device.startswith("cuda") and probe.rate < ASSUMED_RATE / 2:
         records += [
-            {"device": "gpu", "workers": count, "seconds": divided(forwards / ASSUMED_RATE, count, len(run.shards)),
-             "how": f"assuming {ASSUMED_RATE:,.0f} forwards a second on each, which was not measured: run this on a machine with one"}
+            PredictedTime(
+                "gpu",
+                count,
+                divided(forwards / ASSUMED_RATE, count, len(run.shards)),
+                f"assuming {ASSUMED_RATE:,.0f} forwards a second on each, which was not measured: run this on a machine with one",
+            )
             for count in (1, 8)
-        ]  # fmt: skip
+        ]
     return records
 
 
@@ -169,22 +174,18 @@ def divided(work: float, workers: int, shards: int) -> float:
     return work * math.ceil(shards / min(workers, shards)) / shards
 
 
-def store_bytes(run: PreparedRun, probe: RunProbe, images: int, rows: float) -> dict[str, Any]:
+def store_bytes(run: PreparedRun, probe: RunProbe, images: int, rows: float) -> StoreSize:
     """Bytes of the store, from rows made here or by rule of thumb."""
     layout = run.sink.layout
     if probe.rows:
         table = build_table(probe.rows, layout)
         each = ROW_BYTES + sum(bytes_of_maps(table)) / len(table)
         frame = max(0, len(table_to_parquet(with_summary(table))) - each * len(table))
-        return {
-            "bytes": round(rows * each + len(run.shards) * frame),
-            "per_row": round(each),
-            "how": "from rows made here",
-        }
+        return StoreSize(round(rows * each + len(run.shards) * frame), round(each), "from rows made here")
     height, width = layout.map_shape
     pixels = layout.input_size[0] * layout.input_size[1]
     each = ROW_BYTES + (2 * height * width if layout.with_map else 0) + (PNG_SHARE * pixels if layout.with_png else 0)
-    return {"bytes": round(rows * each), "per_row": round(each), "how": "by rule of thumb"}
+    return StoreSize(round(rows * each), round(each), "by rule of thumb")
 
 
 def bytes_of_maps(table: pa.Table) -> list[int]:

@@ -73,11 +73,6 @@ class StoreReader:
         self.parts = tuple(done)
         """Shards whose rows these are."""
         self._use(done)
-        names = self.class_names
-        self._classes = pa.table(
-            {"index": pa.array(range(len(names)), pa.int32()), "name": pa.array(names, pa.string())}
-        )
-        self._database.register("classes", self._classes)
 
     def _use(self, done: DoneShards) -> None:
         """Read from these files from now on."""
@@ -96,6 +91,14 @@ class StoreReader:
             joined=self._added.joins(),
             keys=KEYS,
         )
+        names = self.class_names
+        self._database.register(
+            "classes",
+            pa.table({"index": pa.array(range(len(names)), pa.int32()), "name": pa.array(names, pa.string())}),
+        )
+        self._database.execute(
+            "CREATE MACRO class_name(number) AS (SELECT any_value(name) FROM classes WHERE index = number)"
+        )
 
     def _follow(self) -> bool:
         """Find the rows again where `heatlas compact` has put them since; False if they lie where they lay."""
@@ -103,7 +106,6 @@ class StoreReader:
         if done.files_with(self.parts) == list(self.files) or not done.keys() >= set(self.parts):
             return False
         self._use(done)
-        self._database.register("classes", self._classes)
         return True
 
     def _steadily(self, read: Callable[[], Found]) -> Found:
@@ -165,6 +167,8 @@ class StoreReader:
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
         """Ask DuckDB, with the views `atlas` (all rows, all columns) and `classes(index, name)`.
+
+        Class names stand beside `label` and `prediction` in `label_name` and `prediction_name`; `class_name(target)` names any index.
 
         Returns:
             A DuckDB relation: it prints as a table, and `.df()`, `.pl()`, `.to_arrow_table()`, `.fetchall()` run it. In SQL the

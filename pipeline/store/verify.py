@@ -27,6 +27,7 @@ from .part_names import MAPS, SUCCESS
 from .part_origin import expected_run
 from .part_summary import added_up, without_summary
 from .run_file import read_run
+from .status_facts import ShardCounts
 from .success_file import read_success
 
 READERS = 4
@@ -49,17 +50,36 @@ class Problem:
     could do."""
 
 
-def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Verification:
+    """What a look at every file of a store came to."""
+
+    out: str
+    ok: bool
+    """Whether nothing is wrong."""
+    shards: ShardCounts
+    samples: int
+    """Planned."""
+    totals: dict[str, Any]
+    """Of all rows, as `_SUCCESS` holds them."""
+    problems: list[Problem]
+    repair: list[str]
+    """Commands that repair what is wrong, in order."""
+    deleted: list[str]
+    """Files that were deleted."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as `heatlas verify --json` prints them."""
+        return asdict(self)
+
+
+def verify_run(out: str, *, delete_damaged: bool = False) -> Verification:
     """Check a run from end to end.
 
     Args:
         out: The run's directory.
         delete_damaged: Delete the files whose content is wrong, and `_SUCCESS` with them, so that the run's own command
             recomputes them. Files that cannot be read at the moment are left alone.
-
-    Returns:
-        JSON values: `out`, `ok`, `shards` (planned, done), `samples` (planned), `totals` (as `row_totals`, of the readable parts,
-        made anew from their rows), `problems` (where, text, repair), `repair` (shell lines, in order) and `deleted` (files).
 
     Raises:
         NoRunError: If `out` is not a store.
@@ -81,16 +101,16 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> dict[str, Any]:
     problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts, schema)]
     problems += _success_problems(out, totals, whole=all(problem.repair == "compact" for problem in problems))
     deleted = _delete(out, problems) if delete_damaged else []
-    return {
-        "out": out,
-        "ok": not problems,
-        "shards": {"planned": len(plan), "done": len(plan.keys() & done.keys())},
-        "samples": facts["samples"],
-        "totals": totals,
-        "problems": [asdict(problem) for problem in problems],
-        "repair": repair_lines(out, run["settings"], problems, deleted),
-        "deleted": deleted,
-    }
+    return Verification(
+        out=out,
+        ok=not problems,
+        shards=ShardCounts(len(plan), len(plan.keys() & done.keys())),
+        samples=facts["samples"],
+        totals=totals,
+        problems=problems,
+        repair=repair_lines(out, run["settings"], problems, deleted),
+        deleted=deleted,
+    )
 
 
 def in_plan(file: PartFile, plan: Mapping[int, int]) -> bool:
@@ -207,15 +227,15 @@ def repair_lines(
     return [*lines, f"heatlas compact {shlex.quote(out)}"] if "compact" in repairs else lines
 
 
-def verify_text(report: Mapping[str, Any]) -> str:
+def verify_text(report: Verification) -> str:
     """The outcome for people, ready to print."""
-    shards, totals = report["shards"], report["totals"]
-    what = f"{report['out']}: {counted(shards['done'], 'shard')} of {shards['planned']}, {counted(totals['rows'], 'row')} read"
-    if report["ok"]:
+    shards, totals = report.shards, report.totals
+    what = f"{report.out}: {counted(shards.done, 'shard')} of {shards.planned}, {counted(totals['rows'], 'row')} read"
+    if report.ok:
         return f"{what}; nothing is wrong\n  digest    {totals['digest']}"
-    lines = [f"{what}; {counted(len(report['problems']), 'problem')}"]
-    lines += [f"  {problem['where']}: {problem['text']}" for problem in report["problems"]]
-    lines += [f"  deleted   {name}" for name in report["deleted"]]
-    if report["repair"]:
-        lines += ["repair with", *(f"  {line}" for line in report["repair"])]
+    lines = [f"{what}; {counted(len(report.problems), 'problem')}"]
+    lines += [f"  {problem.where}: {problem.text}" for problem in report.problems]
+    lines += [f"  deleted   {name}" for name in report.deleted]
+    if report.repair:
+        lines += ["repair with", *(f"  {line}" for line in report.repair)]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from heatlas.pipeline.evaluate.sink import MetricsSink
 from heatlas.pipeline.evaluate.stored_maps import StoredMaps
 from heatlas.pipeline.store import parquet_bytes, schema
 from heatlas.pipeline.store.committed_shards import done_shards, read_part
-from heatlas.pipeline.store.evaluation_status import evaluation_lines, evaluation_records
+from heatlas.pipeline.store.evaluation_status import evaluation_lines, evaluation_statuses
 from heatlas.pipeline.store.evaluations import (
     Evaluation,
     claim_evaluation,
@@ -86,7 +86,7 @@ def test_racing_claims_agree(place, make_store):
 def test_a_store_without_evaluations_has_none(place, make_store):
     make_store(place)
     assert list_evaluations(place) == []
-    assert evaluation_records(place, 4) == []
+    assert evaluation_statuses(place, 4) == []
 
 
 def test_strange_folders_are_no_evaluations(tmp_path, make_store):
@@ -240,10 +240,10 @@ def test_a_file_is_replaced_only_where_that_is_meant(tmp_path, make_store, make_
 def test_a_failed_measurement_says_why(tmp_path, make_store, make_row):
     plan = make_store(tmp_path)
     one = add(str(tmp_path), plan, only=lambda row: True, make_row=make_row)
-    [record] = evaluation_records(str(tmp_path), len(plan))
-    assert (record["rows"], record["statuses"]) == (20, {"decode_error": 2, "ok": 18})
-    assert record["metrics"]["gini"]["count"] == 18
-    assert not record["complete"]
+    [record] = evaluation_statuses(str(tmp_path), len(plan))
+    assert (record.rows, record.statuses) == (20, {"decode_error": 2, "ok": 18})
+    assert record.metrics["gini"].count == 18
+    assert not record.complete
     lines = dict(evaluation_lines(record))
     assert lines["added"] == "2 metrics (decode_error 2, ok 18), 4 of 4 shards, not complete"
     assert lines[""].startswith("2 x decode_error: cannot identify")

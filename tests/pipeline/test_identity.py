@@ -145,7 +145,7 @@ def test_resumption_workers_and_verify_see_every_entry(fact, tmp_path, monkeypat
     rows = [replace(row, map=None, status="no_evidence", metrics={}) for row in rows]
     ParquetSink(out, layout).commit(Shard(0, 0, 5), rows[:5])
     ParquetSink(out, layout, run_identity(stored_fingerprint(changed))).commit(Shard(1, 5, 10), rows[5:])
-    texts = {problem["where"]: problem["text"] for problem in verify_run(out)["problems"]}
+    texts = {problem.where: problem.text for problem in verify_run(out).problems}
     assert texts.get("maps/part-000001.parquet") == "belongs to another run", texts
     assert "maps/part-000000.parquet" not in texts
 
@@ -157,7 +157,7 @@ def test_parts_of_other_columns_are_named_even_where_all_have_them(tmp_path, mak
     rows = [replace(make_row(number), map=None, status="no_evidence", metrics={}) for number in range(10)]
     for shard in BASE["shards"]:
         ParquetSink(out, layout).commit(shard, rows[shard.start : shard.stop])
-    texts = [problem["text"] for problem in verify_run(out)["problems"]]
+    texts = [problem.text for problem in verify_run(out).problems]
     assert texts.count("has other columns or another origin than the rest of the run") == 2
 
 

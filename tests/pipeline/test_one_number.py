@@ -98,3 +98,10 @@ def test_class_names_stand_beside_indices(tmp_path: Path):
     assert set(frame["target_name"]) == {"ant", "<bee>"}
     assert set(frame["prediction_name"]) == {"<bee>", "class 7"}
     assert list(atlas.to_pandas(["id", "label"], names=False).columns) == ["id", "label"]
+
+
+def test_sql_names_any_class(tmp_path: Path):
+    atlas = heatlas.open(write_store(tmp_path / "out", 2))
+    rows = atlas.sql("SELECT DISTINCT target, class_name(target) FROM atlas ORDER BY 1").fetchall()
+    assert rows == [(0, "ant"), (1, "<bee>")]
+    assert atlas.sql("SELECT class_name(7)").fetchall() == [(None,)]

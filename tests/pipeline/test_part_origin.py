@@ -97,7 +97,7 @@ def test_nobody_reads_a_foreign_part(runs, forge, reader):
 @pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
 def test_a_foreign_part_is_not_merged_and_verify_names_it(runs, forge):
     ours, theirs = runs
-    assert verify_run(ours)["problems"] == [
+    assert verify_run(ours).as_json()["problems"] == [
         {
             "where": "_SUCCESS",
             "text": "is missing: every shard is done, but the run was not concluded",
@@ -107,8 +107,8 @@ def test_a_foreign_part_is_not_merged_and_verify_names_it(runs, forge):
     forge(ours, theirs)
     with pytest.raises(StorageError, match=FORGERIES[forge]):
         compact_store(ours)
-    problems = verify_run(ours)["problems"]
-    assert any(FORGERIES[forge] in problem["text"] and problem["repair"] == "delete" for problem in problems), problems
+    problems = verify_run(ours).problems
+    assert any(FORGERIES[forge] in problem.text and problem.repair == "delete" for problem in problems), problems
 
 
 def test_a_retry_leaves_a_part_of_another_run_alone(runs, make_row, layout):

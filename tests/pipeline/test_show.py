@@ -7,6 +7,7 @@ import pathlib
 import shutil
 from dataclasses import asdict, replace
 
+import heatlas
 import numpy as np
 import pytest
 from heatlas.pipeline.cli.app import main
@@ -217,7 +218,7 @@ def test_status_of_an_unfinished_run(store: pathlib.Path, capsys: pytest.Capture
     assert "run the same `heatlas explain` command again" in text
     assert main(["status", str(store), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == run_status(str(store))
+    assert found == run_status(str(store)).as_json() == heatlas.open(store).status().as_json()
     assert (found["complete"], found["undone"], found["rows"], found["success"]) == (False, [1], 4, False)
 
 

@@ -76,16 +76,16 @@ def test_a_sound_run(place, make_run, capsys):
     assert code == 0
     assert text.startswith(f"{place}: 4 shards of 4, 20 rows read; nothing is wrong\n")
     found = verify_run(place)
-    assert found["totals"]["digest"] == logical_digest(place) == row_totals(place)["digest"]
-    assert found["totals"] == row_totals(place)
-    assert (found["problems"], found["repair"], found["deleted"]) == ([], [], [])
+    assert found.totals["digest"] == logical_digest(place) == row_totals(place)["digest"]
+    assert found.totals == row_totals(place)
+    assert (found.problems, found.repair, found.deleted) == ([], [], [])
 
 
 def test_json_says_the_same(run, capsys):
     (run / part_path(2)).unlink()
     code, text = told(capsys, run, "--json")
     assert code == 1
-    assert json.loads(text) == verify_run(str(run))
+    assert json.loads(text) == verify_run(str(run)).as_json()
 
 
 def stored(run: Path) -> bytes:
@@ -188,7 +188,7 @@ def test_damage_is_named_and_repaired(damage, text, run, layout, make_row, capsy
         ParquetSink(str(run), layout).commit(shard, [make_row(n) for n in range(shard.start, shard.stop)])
     write_success(str(run), check_complete(str(run), plan_shards(20, 5)))
     make_run(tmp_path / "calm")
-    assert verify_run(str(run))["ok"]
+    assert verify_run(str(run)).ok
     assert logical_digest(str(run)) == logical_digest(str(tmp_path / "calm"))
 
 
@@ -250,11 +250,11 @@ def test_files_that_storage_does_not_give_are_left_alone(memory_uri, make_run, m
     with monkeypatch.context() as patch:
         patch.setattr(fs, "cat_file", cat_file)
         found = verify_run(memory_uri, delete_damaged=True)
-    assert [(one["where"], one["repair"]) for one in found["problems"] if one["where"] != "_SUCCESS"] == [
+    assert [(problem.where, problem.repair) for problem in found.problems if problem.where != "_SUCCESS"] == [
         ("maps/part-000001.parquet", "look")
     ]
-    assert found["deleted"] == []
-    assert verify_run(memory_uri)["ok"]
+    assert found.deleted == []
+    assert verify_run(memory_uri).ok
 
 
 def test_no_run_is_a_usage_error(tmp_path, capsys):
@@ -309,8 +309,8 @@ def test_status_reads_one_listing_and_the_ends_of_files(run, monkeypatch):
     found = run_status(str(run))
     assert found == expected
     assert [place for (place,) in listings if place.endswith("maps")] == [f"{run}/maps"]
-    assert found["statuses"] == {"decode_error": 2, "ok": 18}
-    assert not verify_run(str(run))["ok"]
+    assert found.statuses == {"decode_error": 2, "ok": 18}
+    assert not verify_run(str(run)).ok
 
 
 def test_causes_by_status_and_text(run, capsys):
@@ -327,7 +327,7 @@ def test_a_files_own_name_makes_no_cause_of_its_own(tmp_path, layout, make_row, 
     for row in rows[:3]:
         row.status, row.error, row.map = "read_error", f"cannot read {row.sample.uri}: no such file", None
     overwrite(tmp_path, 0, rows, layout)
-    causes = {(one["status"], one["error"]): one["rows"] for one in run_status(str(tmp_path))["causes"]}
+    causes = {(cause.status, cause.error): cause.rows for cause in run_status(str(tmp_path)).causes}
     assert causes["read_error", "cannot read <uri>: no such file"] == 3
 
 
@@ -341,9 +341,9 @@ def test_files_of_other_writers_are_read_row_by_row(run):
         rest = {key: value for key, value in table.schema.metadata.items() if key != SUMMARY_KEY}
         pq.write_table(table.replace_schema_metadata(rest), path)
     found = run_status(str(run))
-    assert {**found, "bytes": 0} == {**expected, "bytes": 0}
+    assert replace(found, bytes=0) == replace(expected, bytes=0)
     assert row_totals(str(run))["digest"] is None
-    assert verify_run(str(run))["totals"]["digest"] == json.loads((run / "_SUCCESS").read_text())["digest"]
+    assert verify_run(str(run)).totals["digest"] == json.loads((run / "_SUCCESS").read_text())["digest"]
 
 
 def test_a_footer_longer_than_usual_and_a_file_that_grew_are_read(run):

@@ -32,6 +32,14 @@ def use(model: nn.Module, images: torch.Tensor) -> None:
     )
     atlas: heatlas.Atlas = heatlas.open("out")
     atlas.summary("class", resamples=10)
+    rows: int = atlas.status().rows
+    sound: bool = atlas.verify().ok
+    atlas.compare("other", resamples=10)
+    atlas.curate(["shortcut"], limit=5)
+    atlas.report("report.html", images=False)
+    heatlas.evaluate_store("out", metrics=["road"], workers=2)
+    heatlas.import_maps({"a.png": maps[0]}, model=model, data="d", out="o", sign="absolute", workers=0)
+    print(rows, sound)
     print(confidences, statuses, rise, any_method, mean)
 
     heatlas.SISE(model, mo=0.3)  # refused
@@ -42,3 +50,7 @@ def use(model: nn.Module, images: torch.Tensor) -> None:
     heatlas.explain_dataset(model=model, data="d", out="o", device="tpu")  # refused
     heatlas.explain_dataset(model=3, data="d", out="o")  # refused
     heatlas.open("out").sumary()  # refused
+    heatlas.open("out").report("report.html", image=False)  # refused
+    heatlas.open("out").status()["rows"]  # refused
+    heatlas.evaluate_store("out", worker=2)  # refused
+    heatlas.import_maps({}, model=model, data="d", out="o", sign="plus")  # refused

@@ -133,7 +133,7 @@ def test_first_ctrl_c_finishes_shards_in_work_and_says_how_to_resume(workers: st
     assert "Traceback" not in told
     done = done_shards(str(run.out))
     assert 0 < len(done) < SHARDS
-    assert {one["repair"] for one in verify_run(str(run.out))["problems"]} == {"resume"}
+    assert {problem.repair for problem in verify_run(str(run.out)).problems} == {"resume"}
     assert main(command(folder / "images", run.out)) == 0
     assert logical_digest(str(run.out)) == logical_digest(str(folder / "calm"))
 

@@ -139,7 +139,7 @@ def test_resume_computes_only_what_is_missing(
     assert "in 2 shards" in capsys.readouterr().err
     after = {one["name"]: one["LastModified"] for one in fs.ls(f"{out}/maps", detail=True, refresh=True)}
     assert kept.items() < after.items()
-    assert verify_run(out)["ok"]
+    assert verify_run(out).ok
 
 
 def test_damage_is_found_and_repaired(
@@ -168,8 +168,8 @@ def test_images_on_s3_and_errors_tried_again(server: S3Place, folder: pathlib.Pa
     draw(tmp_path / "good.png", 4)
     put(f"{images}/{name}", (tmp_path / "good.png").read_bytes())
     assert main(command(images, f"{out}/run", "--retry-errors")) == 0
-    assert run_status(f"{out}/run")["statuses"] == {"ok": COUNT}
-    assert verify_run(f"{out}/run")["ok"]
+    assert run_status(f"{out}/run").statuses == {"ok": COUNT}
+    assert verify_run(f"{out}/run").ok
 
 
 def test_planted_errors_lose_nothing(no_ray: None, server: S3Place, folder: pathlib.Path, out: str):
@@ -177,8 +177,8 @@ def test_planted_errors_lose_nothing(no_ray: None, server: S3Place, folder: path
     with server.failing(4, "500,503,409,cut"):
         assert main(command(folder / "images", out, "--workers", "2")) == 0
         faults = [one[2] for one in server.requests()]
-        assert verify_run(out)["ok"]
-        assert run_status(out)["success"]
+        assert verify_run(out).ok
+        assert run_status(out).success
     assert {"500", "503", "cut"} <= set(faults)
     assert logical_digest(out) == logical_digest(str(folder / "calm"))
 
@@ -205,7 +205,7 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(
         server.start()
     assert started.returncode == 0, told.decode()
     assert len(done_shards(out)) == 60
-    assert verify_run(out)["ok"]
+    assert verify_run(out).ok
 
 
 def stored_parts(server: S3Place) -> bool:
@@ -252,5 +252,5 @@ def test_metrics_are_added_to_a_store_in_a_bucket(folder: pathlib.Path, out: str
     there, here = (heatlas.open(place) for place in (out, str(tmp_path / "local")))
     assert there.table(["id", "gini", "drop_pct"]).equals(here.table(["id", "gini", "drop_pct"]))
     assert there.sql("SELECT count(gini) FROM atlas").fetchall() == [(6,)]
-    [record] = run_status(out)["evaluations"]
-    assert record["complete"]
+    [evaluation] = run_status(out).evaluations
+    assert evaluation.complete

@@ -75,12 +75,12 @@ def test_a_full_disk_ends_loudly_and_resumes_with_more_space(
     assert temporaries(out) == [], "the disk is not full of half files"
     done = done_shards(str(out))
     assert 0 < len(done) < 6
-    assert {one["repair"] for one in verify_run(str(out))["problems"]} == {"resume"}
+    assert {problem.repair for problem in verify_run(str(out)).problems} == {"resume"}
     assert enlarge("8m") == 0
     assert main(run) == 0
     assert f"in {6 - len(done)} shard" in capsys.readouterr().err
     assert logical_digest(str(out)) == logical_digest(str(folder / "calm"))
-    assert verify_run(str(out))["ok"]
+    assert verify_run(str(out)).ok
 
 
 def test_a_limit_on_file_sizes_leaves_no_partial_file(folder: pathlib.Path, tmp_path: pathlib.Path):
@@ -130,7 +130,7 @@ def test_two_drivers_at_once_lose_nothing_and_double_nothing(folder: pathlib.Pat
     assert list(done_shards(str(out))) == list(range(COUNT))
     assert heatlas.open(out).sql("SELECT count(*), count(DISTINCT id) FROM atlas").fetchall() == [(COUNT, COUNT)]
     assert logical_digest(str(out)) == logical_digest(str(folder / "calm"))
-    assert verify_run(str(out))["ok"]
+    assert verify_run(str(out)).ok
     assert temporaries(out) == []
 
 
