@@ -26,7 +26,7 @@ from ..shards import samples_of
 from ..storage.atomic_write import remove, sweep_temporaries
 from ..storage.location import child
 from ..store.committed_shards import done_shards, read_part, row_totals
-from ..store.evaluation_status import evaluation_status
+from ..store.evaluation_status import status_of_evaluation
 from ..store.evaluations import Evaluation, claim_evaluation, list_evaluations
 from ..store.footer_reader import part_summaries
 from ..store.identity import differences
@@ -79,7 +79,7 @@ def evaluate_store(
     planned = run["fingerprint"]["plan"]["shards"]
     return EvaluationResult(
         out=out,
-        evaluations=[evaluation_status(out, evaluation, planned) for evaluation in outcomes],
+        evaluations=[status_of_evaluation(out, evaluation, planned) for evaluation in outcomes],
         shards=ShardCounts(planned, len(done_shards(out))),
         shards_done=sum(len(totals.done) for totals in outcomes.values()),
         seconds=time.monotonic() - begun,

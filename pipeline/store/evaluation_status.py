@@ -19,10 +19,10 @@ def evaluation_statuses(out: str, planned: int) -> list[EvaluationStatus]:
         out: Directory or URI of the store.
         planned: Shards of the run.
     """
-    return [evaluation_status(out, evaluation, planned) for evaluation in list_evaluations(out)]
+    return [status_of_evaluation(out, evaluation, planned) for evaluation in list_evaluations(out)]
 
 
-def evaluation_status(out: str, evaluation: Evaluation, planned: int) -> EvaluationStatus:
+def status_of_evaluation(out: str, evaluation: Evaluation, planned: int) -> EvaluationStatus:
     """How far an evaluation is."""
     done = done_shards(out, evaluation.folder)
     totals = row_totals(out, done, evaluation.folder)
