@@ -25,7 +25,7 @@ class MetricMean:
 
 
 @dataclass(frozen=True)
-class Cause:
+class FailureCause:
     """Rows that failed alike."""
 
     status: str
@@ -48,7 +48,7 @@ class EvaluationStatus:
     rows: int
     statuses: dict[str, int]
     """Rows by status."""
-    causes: list[Cause]
+    causes: list[FailureCause]
     """Of rows that failed, the most frequent first."""
     forwards: int
     seconds: float
@@ -79,7 +79,7 @@ class RunStatus:
     seconds: float
     """Of all workers together."""
     bytes: int
-    causes: list[Cause]
+    causes: list[FailureCause]
     """Of rows that failed, the most frequent first."""
     retryable: int
     """Rows that `--retry-errors` would try again."""
@@ -99,6 +99,6 @@ def metric_means(values: Mapping[str, Mapping[str, Any]]) -> dict[str, MetricMea
     return {name: MetricMean(value["mean"], value["count"]) for name, value in values.items()}
 
 
-def causes_of(values: Iterable[Mapping[str, Any]]) -> list[Cause]:
+def causes_of(values: Iterable[Mapping[str, Any]]) -> list[FailureCause]:
     """The causes of `row_totals`."""
-    return [Cause(value["status"], value["error"], value["rows"], value["example"]) for value in values]
+    return [FailureCause(value["status"], value["error"], value["rows"], value["example"]) for value in values]
