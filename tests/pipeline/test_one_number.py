@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import heatlas
 import pytest
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.report.build import totals
+from heatlas.pipeline.report.classes import class_facts, suspicion_rule
 from heatlas.pipeline.report.rows import ReportRows
 from heatlas.pipeline.report.scores import run_scores
 from heatlas.pipeline.shards import plan_shards
@@ -40,13 +43,19 @@ def write_store(out: Path, targets: int) -> Path:
     return out
 
 
-def expected(out: Path) -> dict[str, tuple[float, int]]:
-    """Mean and number of images per metric, by the rule in words: the predicted class's row, else the lowest target's."""
-    frame = heatlas.open(out).to_pandas(["id", "target", "prediction", *METRICS])
+def chosen_rows(out: Path) -> list[Any]:
+    """One row per image."""
+    frame = heatlas.open(out).to_pandas(["id", "label", "target", "prediction", *METRICS], names=False)
     chosen = []
     for _, rows in frame.groupby("id"):
         own = rows[rows["target"] == rows["prediction"]]
         chosen.append((own if len(own) else rows.sort_values("target")).iloc[0])
+    return chosen
+
+
+def expected(out: Path) -> dict[str, tuple[float, int]]:
+    """Mean and number of images per metric, by the rule in words: the predicted class's row, else the lowest target's."""
+    chosen = chosen_rows(out)
     return {
         name: (sum(values) / len(values), len(values))
         for name in METRICS
@@ -81,6 +90,38 @@ def test_every_printed_mean_is_that_of_the_rows(tmp_path: Path, capsys: pytest.C
         assert ("all targets" in line) == (targets > 1)
         if targets == 1:
             assert f"{wanted[name][0]:.4g}  (mean of {wanted[name][1]})" in line
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_counts_of_correct_and_off_object_predictions_are_those_of_the_rows(tmp_path: Path, targets: int):
+    out = write_store(tmp_path / "out", targets)
+    images, rows = chosen_rows(out), ReportRows.of(heatlas.open(out))
+    right = [row for row in images if row["prediction"] == row["label"]]
+    counts = totals(rows)
+    assert (counts["images"], counts["right"], counts["answered"]) == (IMAGES, len(right), IMAGES)
+    assert counts["accuracy"] == pytest.approx(len(right) / IMAGES)
+    rule = suspicion_rule(rows, run_scores(rows))
+    assert rule is not None
+    facts = class_facts(rows, rule)
+    assert sum(each.images for each in facts) == IMAGES
+    for each in facts:
+        own = [row for row in images if row["label"] == each.index]
+        correct = [row for row in own if row["prediction"] == each.index]
+        off_object = [row for row in correct if row["ebpg"] < rule.threshold]
+        assert (each.images, each.right, each.answered) == (len(own), len(correct), len(own))
+        assert (each.suspicious, each.of) == (len(off_object), len(correct))
+        assert each.accuracy == pytest.approx(len(correct) / len(own))
+        assert each.means["ebpg"] == pytest.approx(sum(row["ebpg"] for row in own) / len(own))
+
+
+def test_a_status_counts_every_row(tmp_path: Path):
+    out = write_store(tmp_path / "out", 2)
+    status, frame = heatlas.open(out).status(), heatlas.open(out).to_pandas(["id", "status", *METRICS])
+    assert (status.rows, status.samples_done, status.samples) == (len(frame), frame["id"].nunique(), IMAGES)
+    assert status.statuses == frame["status"].value_counts().to_dict()
+    for name in METRICS:
+        assert status.metrics[name].mean == pytest.approx(frame[name].mean())
+        assert status.metrics[name].count == frame[name].count()
 
 
 def test_class_names_stand_beside_indices(tmp_path: Path):
