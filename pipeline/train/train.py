@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -95,8 +95,21 @@ def agreement_text(agreement: Mapping[str, float]) -> str:
     verdict = "" if better else "; the student is no better than the mean map: do not use it for single images"
     return (
         f"agreement with the teacher on {agreement['images']:.0f} held-out images: {student}; the mean map of the class: {mean}; nearer on "
-        f"{agreement['ahead_of_class_mean']:.0%} of the images{verdict}"
+        f"{agreement['ahead_of_class_mean']:.0%} of the images{verdict}{metrics_text(agreement)}"
     )
+
+
+def metrics_text(agreement: Mapping[str, float]) -> str:
+    """A line about each metric that was measured."""
+    lines = ""
+    for name, words in (("insertion_auc", "insertion (area under the curve)"), ("ebpg", "energy on the object (EBPG)")):
+        if agreement.get(f"{name}_images"):
+            student, teacher, mean = (agreement[f"{of}_{name}"] for of in ("student", "teacher", "class_mean"))
+            lines += (
+                f"\n{words} on {agreement[f'{name}_images']:.0f} held-out images: student {student:.3f}, teacher {teacher:.3f}, "
+                f"mean map of the class {mean:.3f}"
+            )
+    return lines
 
 
 def train_settings(
@@ -157,7 +170,8 @@ def prepared(
     place = listing.schema.get_field_index("label")
     listing = listing.set_column(place, "label", pa.nulls(len(listing), pa.int32()))  # labels are not used
     [shard] = plan_shards(len(listing), len(listing))
-    samples = [Sample(sample.id, sample.uri) for sample in samples_of(listing, shard)]
+    listed = {sample.id: sample for sample in samples_of(listing, shard)}
+    samples = [Sample(sample.id, sample.uri) for sample in listed.values()]
     model_spec = ModelSpec(spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump())
     loaded = load_model(model_spec, FsspecReader())
     if loaded.dense:
@@ -168,6 +182,10 @@ def prepared(
         maps = read_teacher(teacher, loaded.digest, {sample.id for sample in samples})
         samples = [sample for sample in samples if sample.id in maps]
     training, holdout = split(samples, head.holdout)
+    if teacher is not None:  # whose maps and the student's are measured with what the data set says of the object
+        holdout = [
+            replace(sample, boxes=listed[sample.id].boxes, mask_uri=listed[sample.id].mask_uri) for sample in holdout
+        ]
     if len(training) < 2:
         raise DataError(
             f"--data {settings.data} gives {counted(len(samples), 'image')} to train on; at least 3 are needed"

@@ -137,6 +137,8 @@ def test_a_student_imitates_a_store_and_says_how_well(images: Path, tmp_path: Pa
     text = capsys.readouterr().out
     assert "agreement with the teacher on 4 held-out images: Spearman " in text
     assert "the mean map of the class: Spearman " in text
+    assert "insertion (area under the curve) on 4 held-out images: student " in text
+    assert "EBPG" not in text, "nothing says where the objects are"
     stored = read_explainer(str(tmp_path / "student.safetensors"))
     assert stored.facts["activation"] == "sigmoid"
     assert stored.facts["agreement"]["images"] == 4

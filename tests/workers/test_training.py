@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from heatlas.engine.training.head_settings import HeadSettings
 from heatlas.errors import DataError, RunError, SettingsError
 from heatlas.pipeline.demo import dataset
 from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.workers.images.decode import prepare
 from heatlas.workers.models.load import ModelSpec, load_model
 from heatlas.workers.samples import Sample
 from heatlas.workers.training.agreement import Agreement, MeanMaps, weighted_jaccard
 from heatlas.workers.training.image_batches import epoch_batches, share_of
+from heatlas.workers.training.student_metrics import map_metrics
 from heatlas.workers.training.train_rank import RankTraining
 from heatlas.workers.training.training_spec import (
     CheckpointMade,
@@ -137,6 +140,25 @@ def test_a_student_comes_nearer_to_its_teacher(samples: list[Sample]) -> None:
     assert agreement["class_mean_spearman"] == pytest.approx(1, abs=1e-6), "all maps are the same here"
     assert agreement["ahead_of_class_mean"] == 0
     assert -1 <= agreement["student_spearman"] <= 1
+
+
+def test_a_student_is_measured_beside_its_teacher_on_the_objects(samples: list[Sample]) -> None:
+    left = np.zeros((24, 24), np.float16)
+    left[:, :12] = 1
+    marked = [replace(sample, boxes=((0.0, 0.0, 12.0, 24.0),)) for sample in samples[:2]]
+    teacher = {sample.id: TeacherMap(0, left) for sample in samples}
+    images = samples[2], *marked
+    end = end_of(trained(spec(samples, holdout=images, settings=HeadSettings(epochs=1, batch_size=4), teacher=teacher)))
+    assert (end.agreement["insertion_auc_images"], end.agreement["ebpg_images"]) == (3, 2)
+    assert end.agreement["teacher_ebpg"] == end.agreement["class_mean_ebpg"]
+    model = load_model(MODEL)
+    image = prepare(marked[0], FsspecReader(), model.preprocess)
+    assert image.truth is not None
+    sides = {"on": image.truth.float(), "off": 1 - image.truth.float()}
+    measured = map_metrics(model.module, image.image, 0, sides, image.truth)
+    assert measured["on_ebpg"] == pytest.approx(1)
+    assert measured["off_ebpg"] == pytest.approx(0, abs=1e-6)
+    assert set(map_metrics(model.module, image.image, 0, sides, None)) == {"on_insertion_auc", "off_insertion_auc"}
 
 
 def test_every_epoch_shows_every_image_in_another_order() -> None:

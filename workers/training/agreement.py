@@ -33,7 +33,7 @@ class MeanMaps:
 
 @dataclass
 class Agreement:
-    """Spearman's correlation and weighted Jaccard index with the teacher, collected image by image."""
+    """Spearman's correlation and weighted Jaccard index with the teacher, and metrics of the maps, collected image by image."""
 
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -44,13 +44,19 @@ class Agreement:
                 self.values[f"{name}_spearman"].append(value)
             self.values[f"{name}_jaccard"] += weighted_jaccard(maps, teacher).tolist()
 
+    def add_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Metrics of the maps of one image, by name."""
+        for name, value in metrics.items():
+            self.values[name].append(value)
+
     def summary(self) -> Mapping[str, float]:
         """Means over the images, those without a value left out; how many there were; and with how many the student was nearer."""
         if not self.values:
             return {}
         means = {name: float(np.nanmean(values)) for name, values in self.values.items()}
         ahead = np.array(self.values["student_spearman"]) > np.array(self.values["class_mean_spearman"])
-        return {**means, "images": float(len(ahead)), "ahead_of_class_mean": float(ahead.mean())}
+        counts = {f"{name}_images": float(len(self.values[f"student_{name}"])) for name in ("insertion_auc", "ebpg")}
+        return {**means, **counts, "images": float(len(ahead)), "ahead_of_class_mean": float(ahead.mean())}
 
 
 def weighted_jaccard(first: Tensor, second: Tensor) -> Tensor:

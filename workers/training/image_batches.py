@@ -31,6 +31,8 @@ class TrainingBatch:
     """Classes of the teacher's maps, if there is a teacher."""
     teacher: Tensor | None
     skipped: int
+    truths: Sequence[Tensor | None] = ()
+    """Ground truth of each image, as `Prepared` has it."""
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """What a training step takes."""
@@ -76,18 +78,19 @@ def decoded_batches(
 
 def ready_batch(waiting: list[tuple[Sample, Future[Prepared]]], teacher: dict[str, TeacherMap]) -> TrainingBatch:
     """What could be decoded; a batch without any image has an empty tensor."""
-    ready: list[tuple[Sample, Tensor]] = []
+    ready: list[tuple[Sample, Prepared]] = []
     for sample, future in waiting:
         try:
-            ready.append((sample, future.result().image))
+            ready.append((sample, future.result()))
         except SampleError:
             continue
     samples = [sample for sample, _ in ready]
-    images = torch.stack([image for _, image in ready]) if ready else torch.empty(0, 1, 1, 1)
+    images = torch.stack([prepared.image for _, prepared in ready]) if ready else torch.empty(0, 1, 1, 1)
     skipped = len(waiting) - len(ready)
+    truths = [prepared.truth for _, prepared in ready]
     if not teacher:
-        return TrainingBatch(samples, images, None, None, skipped)
+        return TrainingBatch(samples, images, None, None, skipped, truths)
     teacher_maps = [teacher[sample.id] for sample in samples]
     maps = np.stack([entry.map for entry in teacher_maps]) if teacher_maps else np.zeros((0, 1, 1))
     targets = torch.tensor([entry.target for entry in teacher_maps], dtype=torch.long)
-    return TrainingBatch(samples, images, targets, torch.from_numpy(maps.astype(np.float32)), skipped)
+    return TrainingBatch(samples, images, targets, torch.from_numpy(maps.astype(np.float32)), skipped, truths)

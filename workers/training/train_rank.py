@@ -23,6 +23,7 @@ from ..samples import Sample
 from .agreement import Agreement, MeanMaps, resized
 from .checkpoint import TrainingState, checkpoint_bytes, restore
 from .image_batches import TrainingBatch, decoded_batches, epoch_batches, share_of
+from .student_metrics import MEASURED, map_metrics
 from .training_spec import CheckpointMade, EpochDone, TrainingDone, TrainingEvent, TrainingSpec
 
 
@@ -186,7 +187,7 @@ class RankTraining:
         if not self.spec.teacher or self.rank > 0:
             return {}
         means = MeanMaps(self.spec.teacher[sample.id] for sample in self.spec.training)
-        agreement = Agreement()
+        agreement, left = Agreement(), MEASURED
         self.head.eval()
         with torch.no_grad():
             for batch in self._holdout_batches(every=True):
@@ -196,5 +197,19 @@ class RankTraining:
                 _, features = self.features(images)
                 student = resized(self.head.rows(features, targets).sigmoid(), (teacher.shape[1], teacher.shape[2]))
                 of_class = np.stack([means.of(int(target)) for target in targets])
-                agreement.add(student.cpu(), torch.from_numpy(of_class), teacher.cpu())
+                mean = torch.from_numpy(of_class)
+                agreement.add(student.cpu(), mean, teacher.cpu())
+                maps = {"student": student, "class_mean": mean.to(student), "teacher": teacher}
+                for place in range(min(left, len(images))):
+                    agreement.add_metrics(
+                        map_metrics(
+                            self.features.model, images[place], int(targets[place]),
+                            {name: values[place] for name, values in maps.items()}, self._truth(batch, place),
+                        )
+                    )  # fmt: skip
+                left = max(0, left - len(images))
         return dict(agreement.summary())
+
+    def _truth(self, batch: TrainingBatch, place: int) -> Tensor | None:
+        truth = batch.truths[place]
+        return None if truth is None or not bool(truth.any()) else truth.to(self.device)
