@@ -352,11 +352,11 @@ def test_means_are_those_of_the_summary(store: Path):
 
 def test_distributions_count_every_value_once(store: Path):
     rows = ReportRows.of(heatlas.open(str(store)))
-    found = metric_distributions(rows)
-    for name, one in found.items():
-        assert sum(one.counts) == 57, name
-        assert one.beyond == 0
-    whole = found["n_components"]
+    distributions = metric_distributions(rows)
+    for name, distribution in distributions.items():
+        assert sum(distribution.counts) == 57, name
+        assert distribution.beyond == 0
+    whole = distributions["n_components"]
     assert (whole.whole, len(whole.counts)) == (True, 3)
     assert [text for _, text, _ in whole.ticks] == ["1", "3"]
 
