@@ -61,9 +61,9 @@ def compare(model: nn.Module, sample: Sample, precisions: list[str], mu: float) 
         )
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for key, record in found.items():
+    for key, record in figures.items():
         if "spearman" in record:
             cells.setdefault(tuple(key.split(" ", 4)[:4]), []).append(record)
     rows = []

@@ -65,9 +65,17 @@ def measured(
     return [*left, *session.finish()]
 
 
-def as_read(one: Explained, keep: Callable[[Tensor], Tensor]) -> Explanation:
-    heat = None if one.map is None else keep(one.map)
-    return Explanation(one.status, one.error, one.prediction, one.target, one.confidence, one.logit, map=heat)
+def as_read(explained: Explained, keep: Callable[[Tensor], Tensor]) -> Explanation:
+    heat = None if explained.map is None else keep(explained.map)
+    return Explanation(
+        explained.status,
+        explained.error,
+        explained.prediction,
+        explained.target,
+        explained.confidence,
+        explained.logit,
+        map=heat,
+    )
 
 
 def table(made: Sequence[Explained], read_back: dict[str, list[Explained]]) -> str:

@@ -102,9 +102,9 @@ def measure(
     }  # fmt: skip
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     rows = []
-    for key, record in found.items():
+    for key, record in figures.items():
         name, precision, device, batch, stand_in, mu = key.split()
         target = TARGET[device]
         verdict = "yes" if record["efficiency"] >= target else f"**no** ({target:g})"

@@ -56,9 +56,9 @@ def measure(name: str, precision: str, batch_size: int, rounds: int) -> dict[str
     }  # fmt: skip
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     rows = []
-    for key, record in found.items():
+    for key, record in figures.items():
         name, precision, batch = key.split()
         ratios = record["ratios"]
         rows.append([

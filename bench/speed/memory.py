@@ -60,9 +60,9 @@ def in_a_process(batch_size: int, mu: float, images: int, precision: str) -> dic
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     rows = []
-    for key, record in sorted(found.items(), key=lambda item: (int(item[0].split()[0]), item[1]["masks"])):
+    for key, record in sorted(figures.items(), key=lambda item: (int(item[0].split()[0]), item[1]["masks"])):
         batch, _, images, precision = key.split()
         device = [] if record["device"] is None else [f"{record['device']:.0f}"]
         rows.append([batch, images, record["masks"], precision, f"{record['plain']:.0f}", f"{record['engine']:.0f}", f"{record['engine'] - record['plain']:+.0f}", *device])  # fmt: skip
@@ -75,7 +75,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         "after the engine, MiB",
         "difference",
     ]
-    head += ["peak device memory, MiB"] if any(record["device"] is not None for record in found.values()) else []
+    head += ["peak device memory, MiB"] if any(record["device"] is not None for record in figures.values()) else []
     return [
         "## Memory",
         "",

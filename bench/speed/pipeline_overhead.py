@@ -167,9 +167,9 @@ def explain_bare(folder: str, shards: int, images: int, mu: float, precision: st
         engine.session.finish()
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     rounds: dict[str, list[dict[str, Any]]] = {}
-    for key, record in found.items():
+    for key, record in figures.items():
         rounds.setdefault(key.rsplit(" ", 1)[0], []).append(record)
     rows, starts = [], []
     for key, several in rounds.items():

@@ -208,10 +208,10 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     loops = [
-        [key.split()[1], key.split()[3], f"{one['shards_per_second']:.0f}", f"{one['events_per_second']:.0f}"]
-        for key, one in found.items() if key.startswith("simulated")
+        [key.split()[1], key.split()[3], f"{figure['shards_per_second']:.0f}", f"{figure['events_per_second']:.0f}"]
+        for key, figure in figures.items() if key.startswith("simulated")
     ]  # fmt: skip
     out = [
         "## Scale",
@@ -221,19 +221,19 @@ def lines(found: dict[str, Any]) -> list[str]:
         *table(("workers", "images a shard", "shards/s", "events/s"), loops),
         "",
     ]
-    for key, one in found.items():
+    for key, figure in figures.items():
         kind, count = key.split()[:2]
         if kind == "ray":
-            out += [f"Through Ray, {count} actors with an engine that sleeps 5 ms an image: {one['shards_per_second']:.1f} shards/s, "
-                    f"{one['events_per_second']:.0f} events/s; the sleeping alone is {one['sleep_share']:.0%} of the time.", ""]  # fmt: skip
+            out += [f"Through Ray, {count} actors with an engine that sleeps 5 ms an image: {figure['shards_per_second']:.1f} shards/s, "
+                    f"{figure['events_per_second']:.0f} events/s; the sleeping alone is {figure['sleep_share']:.0%} of the time.", ""]  # fmt: skip
         if kind == "plan":
-            out += [f"Planning {int(count):,} images into {one['shards']:,} shards: unique ids {one['unique_s']:.1f} s, digest of the listing "
-                    f"{one['digest_s']:.1f} s, shards and their digest {one['shards_s']:.2f} s, the policy's state {one['policy_s']:.2f} s, "
-                    f"the samples of one shard {one['one_shard_s'] * 1000:.1f} ms. The listing is {one['listing_mib']:.0f} MiB, on top of which "
-                    f"planning takes at most {one['peak_growth_mib']:.0f} MiB.", ""]  # fmt: skip
+            out += [f"Planning {int(count):,} images into {figure['shards']:,} shards: unique ids {figure['unique_s']:.1f} s, digest of the listing "
+                    f"{figure['digest_s']:.1f} s, shards and their digest {figure['shards_s']:.2f} s, the policy's state {figure['policy_s']:.2f} s, "
+                    f"the samples of one shard {figure['one_shard_s'] * 1000:.1f} ms. The listing is {figure['listing_mib']:.0f} MiB, on top of which "
+                    f"planning takes at most {figure['peak_growth_mib']:.0f} MiB.", ""]  # fmt: skip
         if kind == "resume":
             out += [
-                f"Resuming over {int(count):,} parts on a local disk: {one['seconds']:.2f} s and {one['listings']} listing.",
+                f"Resuming over {int(count):,} parts on a local disk: {figure['seconds']:.2f} s and {figure['listings']} listing.",
                 "",
             ]
     return out[:-1]

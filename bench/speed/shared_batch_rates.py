@@ -85,13 +85,13 @@ def theirs(peer: str, tuned: bool, model: nn.Module, layer: str, images: Tensor,
         )
 
 
-def score_cam_lines(found: dict[str, Any]) -> list[str]:
+def score_cam_lines(figures: dict[str, Any]) -> list[str]:
     """The section's tables."""
     out = []
     for name, layer, count in dict.fromkeys(
-        tuple(key.split("|")[1:4]) for key in found if key.startswith("score_cam|")
+        tuple(key.split("|")[1:4]) for key in figures if key.startswith("score_cam|")
     ):
-        rounds = [record for key, record in found.items() if key.startswith(f"score_cam|{name}|{layer}|{count}|")]
+        rounds = [record for key, record in figures.items() if key.startswith(f"score_cam|{name}|{layer}|{count}|")]
         rows = []
         for label in rounds[0]:
             ratios = [round_[label]["rate"] / max(round_[peer]["rate"] for peer in SCORE_CAMS) for round_ in rounds]

@@ -155,7 +155,7 @@ def quality(name: str, images: int, records: Records) -> None:
             records.add(key, {"seconds": seconds, "status": status, "metrics": left[0].metrics})
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(figures: dict[str, Any]) -> list[str]:
     out = [
         "## Beside other libraries",
         "",
@@ -163,25 +163,25 @@ def lines(found: dict[str, Any]) -> list[str]:
         "peer under our bf16 autocast with a channels_last model in a process that keeps freed memory, which its users would have to do by",
         "themselves; heatlas's workers do it. Ratios are within an image; the median over images counts, in brackets the least and the largest.",
     ]
-    for name in dict.fromkeys(key.split("|")[1] for key in found if key.startswith("race")):
-        races = [record for key, record in found.items() if key.startswith(f"race|{name}|")]
+    for name in dict.fromkeys(key.split("|")[1] for key in figures if key.startswith("race")):
+        races = [record for key, record in figures.items() if key.startswith(f"race|{name}|")]
         labels = list(races[0])
         plain = [max(race[peer]["rate"] for peer in PEERS) for race in races]
         tuned = [max(race[f"{peer} tuned"]["rate"] for peer in PEERS) for race in races]
         rows = []
         for label in labels:
             rates = [race[label]["rate"] for race in races]
-            batch = found.get(f"batch|{name}|{label.removesuffix(' tuned')}|{label.endswith(' tuned')}", 32)
+            batch = figures.get(f"batch|{name}|{label.removesuffix(' tuned')}|{label.endswith(' tuned')}", 32)
             rows.append([label, batch, f"{statistics.mean(race[label]['masks'] for race in races):.0f}", f"{statistics.median(rates):.1f}",
                          spread(rates, plain), spread(rates, tuned)])  # fmt: skip
         head = ("method", "batch", "masks", "masks/s", "x the best peer", "x the best tuned peer")
         out += ["", f"### {name}, {len(races)} images", "", *table(head, rows)]
-    for name in dict.fromkeys(key.split("|")[1] for key in found if key.startswith("quality")):
+    for name in dict.fromkeys(key.split("|")[1] for key in figures if key.startswith("quality")):
         rows = []
-        cells = [record for key, record in found.items() if key.startswith(f"quality|{name}|")]
-        ids = {key.split("|")[3] for key in found if key.startswith(f"quality|{name}|")}
+        cells = [record for key, record in figures.items() if key.startswith(f"quality|{name}|")]
+        ids = {key.split("|")[3] for key in figures if key.startswith(f"quality|{name}|")}
         for method in ("heatlas bf16", *PEERS):
-            of = [found[f"quality|{name}|{method}|{id}"] for id in ids if all(f"quality|{name}|{other}|{id}" in found for other in ("heatlas bf16", *PEERS))]  # fmt: skip
+            of = [figures[f"quality|{name}|{method}|{id}"] for id in ids if all(f"quality|{name}|{other}|{id}" in figures for other in ("heatlas bf16", *PEERS))]  # fmt: skip
             values = [
                 [record["metrics"][metric] for record in of if record["metrics"].get(metric) is not None]
                 for metric in METRICS

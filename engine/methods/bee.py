@@ -187,12 +187,12 @@ class BEE(BaselinePaths, BatchMethod):
         """The signed map of every draw over its largest absolute value, and the logits."""
         logits, [layer] = self.gradients.values(images)
         targets = predicted_where_negative(targets, logits)
-        found = []
+        path_maps = []
         for family in self.families:
             for draw in range(self.draws):
                 baselines = self.baselines(images, layer, seeds, family, draw)
-                found.append(over_largest(self.path_map(images, targets, layer, baselines, family)))
-        return torch.stack(found, dim=1), logits
+                path_maps.append(over_largest(self.path_map(images, targets, layer, baselines, family)))
+        return torch.stack(path_maps, dim=1), logits
 
     def maps(
         self,

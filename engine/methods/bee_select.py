@@ -144,10 +144,10 @@ class BEESelect(BaselinePaths):
                 image, heat, rank_pixels(heat[None])[0], logits.target, logits.prediction, None, self.seed, seed
             )
             jobs = {name: job for name, job in probe_jobs(wanted, subject).items() if name not in shared}
-            found = yield from measure(self, wanted, subject, jobs, shared)
-            forwards += found.n_forwards
+            measurement = yield from measure(self, wanted, subject, jobs, shared)
+            forwards += measurement.n_forwards
             shared = {name: job for name, job in {**shared, **jobs}.items() if not job.of_map}
-            value = (found.values() or {}).get(self.metric)
+            value = (measurement.values() or {}).get(self.metric)
             if value is None:
                 continue
             won = generator.random() < rank_in(history, value, higher_is_better=higher)

@@ -134,10 +134,10 @@ class FeatureCAM(BatchMethod):
             targets = predicted_where_negative(targets, logits)
             others = [(seen + LIFTED * edges[:, None]).clamp(0, 1)]
             others.append(seen * edges[:, None] if self.third == "masked" else edges[:, None].expand_as(seen))
-            found = [(first, logits), *(self._cam((other - mean) / std, targets) for other in others)]
-            weights = torch.stack([softmax_probability(output, targets) for _, output in found])
+            cams = [(first, logits), *(self._cam((other - mean) / std, targets) for other in others)]
+            weights = torch.stack([softmax_probability(output, targets) for _, output in cams])
             weights = weights / weights.sum(dim=0)
-            first = sum(share[:, None, None] * each for share, (each, _) in zip(weights.float(), found, strict=True))
+            first = sum(share[:, None, None] * each for share, (each, _) in zip(weights.float(), cams, strict=True))
         return MethodMaps(spread_wide(first * edges), cost(self), logits=logits)
 
     def _cam(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

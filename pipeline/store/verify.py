@@ -150,11 +150,11 @@ def _part_problems(
     yield from _repeated(out, [part for part in parts if part.summaries])
 
 
-def _as_planned(found: pa.Schema, digest: str | None, usual: pa.Schema | None) -> bool:
+def _as_planned(schema: pa.Schema, digest: str | None, usual: pa.Schema | None) -> bool:
     """Whether a part has the columns and metadata that the run's identity says; what most parts have where it says nothing."""
     if digest is not None:
-        return schema_digest(found) == digest
-    return without_summary(found).equals(usual, check_metadata=True)
+        return schema_digest(schema) == digest
+    return without_summary(schema).equals(usual, check_metadata=True)
 
 
 def _usual_schema(parts: Sequence[PartCheck]) -> Any:

@@ -43,12 +43,12 @@ def model_facts(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def model_differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def model_differences(expected: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """A line about every expected fact that was found otherwise."""
     return [
-        difference_text(key, expected[key], found.get(key))
+        difference_text(key, expected[key], own.get(key))
         for key in expected
-        if not facts_agree(key, expected[key], found.get(key))
+        if not facts_agree(key, expected[key], own.get(key))
     ]
 
 
@@ -97,9 +97,9 @@ def _distance(first: Sequence[float | None] | None, second: Sequence[float | Non
     """Largest difference relative to the largest number; infinite where the two cannot be compared."""
     ours, theirs = first or (), second or ()
     if len(ours) != len(theirs) or any(
-        (one is None) != (other is None) for one, other in zip(ours, theirs, strict=True)
+        (mine is None) != (yours is None) for mine, yours in zip(ours, theirs, strict=True)
     ):
         return math.inf
-    pairs = [(one, other) for one, other in zip(ours, theirs, strict=True) if one is not None and other is not None]
+    pairs = [(mine, yours) for mine, yours in zip(ours, theirs, strict=True) if mine is not None and yours is not None]
     scale = max((abs(value) for pair in pairs for value in pair), default=0.0)
-    return max((abs(one - other) for one, other in pairs), default=0.0) / scale if scale else 0.0
+    return max((abs(mine - yours) for mine, yours in pairs), default=0.0) / scale if scale else 0.0
