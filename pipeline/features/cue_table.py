@@ -16,11 +16,12 @@ from ...errors import StorageError
 from ..storage.atomic_write import put
 from ..storage.location import child, locate, names_in
 from ..text import class_name, counted
-from .cues import LEAST_TRANSFER, CueSearch
+from .cue_thresholds import LEAST_TRANSFER
 from .image_table import FOLDER
 
 if TYPE_CHECKING:
     from ..store.reader import StoreReader
+    from .cues import CueSearch
 
 NAME = "cues.parquet"
 METADATA_KEY = b"heatlas_cues"

@@ -17,11 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from .cue_splits import candidate_splits, describe_images, separation, sharpened
+from .cue_thresholds import LEAST_TRANSFER
 from .cue_transfer import Predict, given_cue, patch_transfers
 
-LEAST_TRANSFER: Mapping[str, float] = {"pixels": 0.25, "colour": 0.25, "spectrum": 0.15, "patch": 0.15}
-"""Rise of the class's confidence in other classes' images from which on a cue of each kind counts. Set on two marks, clean data and one network, see
-bench/accuracy/planted.py: of what was not planted there, pixels and colours gave at most 0.21, the others 0.07."""
 LEAST_SEPARATION = 3.0
 """Separation of carriers and rest from which on there are two groups; a normal distribution cut in half has 2.65."""
 FEWEST_IMAGES = 20

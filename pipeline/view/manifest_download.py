@@ -7,7 +7,6 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..decisions.manifest import write_manifest
 from ..store.reader import StoreReader
 
 NAME = "manifest.csv"
@@ -21,6 +20,10 @@ def download_manifest(atlas: StoreReader) -> tuple[str, bytes, str]:
         DataError: If it cannot be listed any more.
         StorageError: If the decisions cannot be read.
     """
+    from ..decisions.manifest import (
+        write_manifest,  # here, because it knows the metrics and with them torch, half a gigabyte
+    )
+
     with tempfile.TemporaryDirectory() as folder:
         write_manifest(atlas, str(Path(folder) / NAME))
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())

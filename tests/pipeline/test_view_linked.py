@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,3 +180,8 @@ def test_a_filter_by_decision_is_asked_again_after_a_decision(tmp_path: Path) ->
 def test_unknown_values_are_refused() -> None:
     with pytest.raises(UsageError, match="region must be text"):
         parse_filter({"region": 3}, ())
+
+
+def test_the_server_does_without_torch() -> None:
+    code = "import sys, heatlas.pipeline.view.app, heatlas.pipeline.store.reader; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

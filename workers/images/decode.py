@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from PIL import Image
-from torch import Tensor
 
 from ...engine.explanation import Explanation
+from ...engine.lazy_torch import torch
 from ...errors import SampleError
 from ...statuses import DECODE_ERROR, READ_ERROR, TRUTH_ERROR
 from ..protocols import SampleReader
@@ -41,9 +40,9 @@ Image.init()  # registers the drivers, once, before any thread decodes
 class Prepared:
     """One sample, ready for the network."""
 
-    image: Float[Tensor, "channel height width"]
+    image: Float[torch.Tensor, "channel height width"]
     """float32, normalised, at the network's input size."""
-    truth: Bool[Tensor, "height width"] | None
+    truth: Bool[torch.Tensor, "height width"] | None
     """Ground truth at the same size; None where the data set has none, all False where it says that there is nothing."""
     height: int
     """Pixels of the upright image, before preprocessing."""

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-Transform = Callable[[Image.Image], Tensor]
+from ...engine.lazy_torch import torch
+
+Transform = Callable[[Image.Image], "torch.Tensor"]
 """An RGB image of any size to values `(channel, height, width)`."""
 
 
@@ -52,7 +52,7 @@ def _transformers(said: Mapping[str, Any]) -> Transform:
     return lambda image: pixel_values(processor, image)
 
 
-def pixel_values(processor: Any, image: Image.Image) -> Tensor:
+def pixel_values(processor: Any, image: Image.Image) -> torch.Tensor:
     """What an image processor of transformers makes of one image, without the batch axis.
 
     Raises:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
+from ...engine.lazy_torch import torch
 from ...errors import SampleError, SettingsError, did_you_mean
 from ...statuses import DECODE_ERROR
 from .geometry import Geometry, centre_offset
@@ -80,7 +79,7 @@ class Preprocess:
         """What the network sees, for human eyes: RGB at input size, not normalised."""
         return self._fitted(image).convert("RGB")
 
-    def tensor(self, image: Image.Image) -> Float[Tensor, "channel height width"]:
+    def tensor(self, image: Image.Image) -> Float[torch.Tensor, "channel height width"]:
         """The network's input, float32, normalised by mean and std."""
         if self.processor:
             return self._processed(image)
@@ -90,7 +89,7 @@ class Preprocess:
         values = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
         return values.sub_(_per_channel(self.mean)).div_(_per_channel(self.std))
 
-    def _processed(self, image: Image.Image) -> Tensor:
+    def _processed(self, image: Image.Image) -> torch.Tensor:
         """By the processor of the model's family."""
         try:
             values = processor_of(self.processor)(image.convert("RGB"))
@@ -194,7 +193,7 @@ def _scaled(height: int, width: int, *, by_height: bool, size: tuple[int, int]) 
     return max(1, size[1] * height // width), size[1]
 
 
-def _per_channel(values: tuple[float, ...]) -> Tensor:
+def _per_channel(values: tuple[float, ...]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
 
 
