@@ -127,7 +127,7 @@ def test_what_processors_do_is_measured(name: str, settings: dict, expected: dic
         measured = getattr(preprocess, field)
         assert measured == (pytest.approx(value, rel=1e-4) if isinstance(value, tuple) else value), field
     image = odd_picture()
-    theirs = torch.as_tensor(np.asarray(kind(**settings)(images=image)["pixel_values"][0]))
+    theirs = torch.as_tensor(np.array(kind(**settings)(images=image)["pixel_values"][0], copy=True, order="C"))
     assert apart(preprocess, theirs, image) <= LEVELS
 
 
