@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from jaxtyping import Float, Int
 
@@ -21,12 +21,14 @@ from .scoring.budget import EXACT
 from .scoring.confidence import LOGIT
 from .scoring.precision import gradient_precision, pass_precision
 from .scoring.scoring_options import Scoring
+from .scoring.whole_image import WholeImage
 from .targets import target_list
 from .transfer import to_host
 
 if TYPE_CHECKING:
     from .methods.protocol import Method
     from .scoring.masked_scorer import Scorer
+    from .scoring.penultimate_features import PenultimateReader
 
 Own = TypeVar("Own", bound="Explainer")
 """The class of a method. Not `typing.Self`, which beartype takes in classes only that it decorates itself (`make test-shapes`)."""
@@ -46,6 +48,8 @@ class Explainer(Scoring):
 
     declared: ClassVar[Method]
     """Set by the decorator `method`."""
+    _noting: ClassVar[Literal["output", "features"] | None] = None
+    """Set on the copies that `noting` makes."""
 
     model: nn.Module = field(kw_only=False)
     keep_layers: bool = False
@@ -146,9 +150,43 @@ class Explainer(Scoring):
         """The same explainer, which keeps block maps or does not."""
         if keep_layers is None or keep_layers == self.keep_layers:
             return self
-        other = copy.copy(self)  # with what it has found out about the model
+        other = self._twin()
         object.__setattr__(other, "keep_layers", keep_layers)
         return other
+
+    def _twin(self: Own) -> Own:
+        """A copy with what this one has found out about the model, and with its scorer, so that both fill the same batches."""
+        _ = self.scorer, self._classes
+        return copy.copy(self)
+
+    def noting(self: Own, *, features: bool) -> Own:
+        """The same explainer, which keeps what the forward of the unmasked image leaves (`Explanation.whole`), so that none is made
+        for that alone.
+
+        Args:
+            features: Whether penultimate features are looked for, too.
+        """
+        other = self._twin()
+        object.__setattr__(other, "_noting", "features" if features else "output")
+        return other
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Around the forward of unmasked images: what it leaves is kept where that is asked for."""
+        return self._penultimate.listening() if self._noting == "features" else nullcontext()
+
+    def whole_images(self, output: Float[torch.Tensor, "batch class *pixels"]) -> list[WholeImage | None]:
+        """What the forward of unmasked images left of each, after `listening`; None unless it is kept."""
+        if self._noting is None:
+            return [None] * len(output)
+        features = self._penultimate.features(output) if self._noting == "features" else None
+        rows = [None] * len(output) if features is None else features
+        return [WholeImage(row, feature) for row, feature in zip(output, rows, strict=True)]
+
+    @cached_property
+    def _penultimate(self) -> PenultimateReader:
+        from .scoring.penultimate_features import PenultimateReader
+
+        return PenultimateReader(self.model)
 
     def over(self: Own, model: nn.Module) -> Own:
         """The same settings over another model of the same architecture, which is scored as it is."""
@@ -199,9 +237,10 @@ class Explainer(Scoring):
 
     def read_logits(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Logits]:
         """What the model says of each image of a batch: for `Rows`."""
-        output = self.logits(images)
+        with self.listening():
+            output = self.logits(images)
         facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence))
-        return [Logits.read(row, target) for row, target in zip(facts, targets, strict=True)]
+        return [Logits.read(*row) for row in zip(facts, targets, self.whole_images(output), strict=True)]
 
     def own_precision(self, device: torch.device) -> AbstractContextManager[None]:
         """Of the method's own passes: float32 where it needs gradients, that of the run where it does not."""

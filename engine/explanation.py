@@ -11,6 +11,7 @@ from .. import statuses
 from ..errors import TargetError
 from .lazy_torch import torch
 from .scoring.confidence import Confidence
+from .scoring.whole_image import WholeImage
 from .transfer import to_host
 
 TOLERANCE = 1e-3
@@ -41,6 +42,8 @@ class Explanation:
     """Expected RMS error of the map, by the surrogate itself; None where every mask was scored."""
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """What else the method gives, as it declares."""
+    whole: WholeImage | None = field(default=None, repr=False)
+    """What the forward of the unmasked image left, where it was asked to be kept (`Explainer.noting`)."""
 
 
 @dataclass(eq=False)
@@ -105,6 +108,8 @@ class Logits:
     logit: float | None
     absent: bool = False
     """A dense model gives the target no pixel."""
+    whole: WholeImage | None = field(default=None, compare=False, repr=False)
+    """The output itself, where it is kept."""
 
     @classmethod
     def of(cls, logits: Float[torch.Tensor, " class *pixels"], target: int | None, confidence: Confidence) -> Logits:
@@ -118,17 +123,18 @@ class Logits:
         return cls.read(to_host(logit_facts(logits[None], chosen, confidence))[0], target)
 
     @classmethod
-    def read(cls, facts: Sequence[float], target: int | None) -> Logits:
+    def read(cls, facts: Sequence[float], target: int | None, whole: WholeImage | None = None) -> Logits:
         """A row of `logit_facts`, once it is on the host.
 
         Args:
             facts: The row; what comes after `LOGIT_FACTS` numbers is not looked at.
             target: As it was asked for.
+            whole: The output itself, to be kept.
         """
         finite, prediction, chosen, confidence, logit, absent = facts[:LOGIT_FACTS]
         if not finite:
-            return cls(False, None, target, None, None)
-        return cls(True, int(prediction), int(chosen), confidence, logit, bool(absent))
+            return cls(False, None, target, None, None, whole=whole)
+        return cls(True, int(prediction), int(chosen), confidence, logit, bool(absent), whole)
 
     @property
     def failure(self) -> tuple[str, str] | None:
@@ -167,7 +173,7 @@ class Logits:
         explanation = Explanation(
             status=statuses.OK if failure is None else failure[0], error=None if failure is None else failure[1],
             prediction=self.prediction, target=self.target, confidence=self.confidence, logit=self.logit,
-            mask_counts=mask_counts, n_forwards=n_forwards, n_backwards=n_backwards,
+            mask_counts=mask_counts, n_forwards=n_forwards, n_backwards=n_backwards, whole=self.whole,
         )  # fmt: skip
         if failure is None and heat is not None:
             explanation.map = heat.detach().float().clamp(0, 1)

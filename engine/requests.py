@@ -13,7 +13,7 @@ A part of a conversation is a generator of its own: `yield from` it, or yield se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,12 +71,28 @@ class Rows:
 
 
 @dataclass(eq=False)
+class Batched:
+    """Work on the device that several images share and that is no pass of the model. `function(items)` is called once for the items
+    that they bring, and each is answered with its own: the reply is `function(...)[place]`.
+
+    As with `Rows` every call has the same number of items.
+    """
+
+    function: Callable[[list[Any]], Sequence[Any]]
+    item: Any
+    key: Hashable
+    """What items must have in common, such as shapes."""
+    limit: int
+    """Items of a call, at least 1."""
+
+
+@dataclass(eq=False)
 class Together:
     """Several conversations at once, which share batches. Reply: a list of their results."""
 
     parts: Sequence[Generator[Any, Any, Any]]
 
 
-Request = Score | Rows | Together
+Request = Score | Rows | Batched | Together
 Steps = Generator[Request, Any, Result]
 """A conversation that ends with a result."""

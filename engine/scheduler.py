@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from .requests import Request, Rows, Score, Steps
+from .requests import Batched, Request, Rows, Score, Steps
 from .scoring.masked_scorer import Scorer
+from .time_spent import WorkMeter
 
 Result = TypeVar("Result")
 
@@ -34,9 +35,11 @@ class Conversation:
 class Scheduler:
     """Drives conversations, see `requests`."""
 
+    meter: WorkMeter = field(default_factory=WorkMeter)
+    """Charged with everything that is done here."""
     _ready: deque[tuple[Conversation, Any]] = field(default_factory=deque)
     """With the reply that each goes on with."""
-    _rows: dict[tuple[Any, ...], list[tuple[Conversation, Rows]]] = field(default_factory=dict)
+    _rows: dict[tuple[Any, ...], list[tuple[Conversation, Rows | Batched]]] = field(default_factory=dict)
     _scoring: list[tuple[Conversation, Score]] = field(default_factory=list)
     _scorers: dict[int, Scorer] = field(default_factory=dict)
     _open: dict[int, Conversation] = field(default_factory=dict)
@@ -94,7 +97,8 @@ class Scheduler:
 
     def _resume(self, conversation: Conversation, reply: Any) -> None:
         try:
-            request = conversation.steps.send(reply)
+            with self.meter.at("method"):
+                request = conversation.steps.send(reply)
         except StopIteration as end:
             conversation.result, conversation.done = end.value, True
             del self._open[id(conversation)]
@@ -106,27 +110,45 @@ class Scheduler:
     def _serve(self, conversation: Conversation, request: Request) -> None:
         if isinstance(request, Rows):
             image = request.image
-            key = (request.function, image.shape, image.dtype, image.device, request.limit)
-            waiting = self._rows.setdefault(key, [])
-            waiting.append((conversation, request))
-            if len(waiting) >= request.limit:
-                self._call(key)
+            self._wait((request.function, image.shape, image.dtype, image.device, request.limit), conversation, request)
+        elif isinstance(request, Batched):
+            self._wait((request.function, request.key, request.limit), conversation, request)
         elif isinstance(request, Score):
             self._scorers[id(request.scorer)] = request.scorer
-            request.scorer.submit(*request.jobs, like=request.image)
+            request.scorer.meter = self.meter
+            with self.meter.at("masks"):
+                request.scorer.submit(*request.jobs, like=request.image)
             self._scoring.append((conversation, request))
         else:
             self._branch(conversation, request.parts)
 
+    def _wait(self, key: tuple[Any, ...], conversation: Conversation, request: Rows | Batched) -> None:
+        waiting = self._rows.setdefault(key, [])
+        waiting.append((conversation, request))
+        if len(waiting) >= request.limit:
+            self._call(key)
+
     def _call(self, key: tuple[Any, ...]) -> None:
         waiting = self._rows.pop(key)
-        requests = [request for _, request in waiting]
-        requests += requests[-1:] * (requests[0].limit - len(requests))
-        images = torch.stack([request.image for request in requests])
-        replies = requests[0].function(
-            images, [request.target for request in requests], [request.seed for request in requests]
-        )
+        requests: list[Any] = [request for _, request in waiting]
+        spare = requests[0].limit - len(requests)
+        requests += requests[-1:] * spare
+        is_pass = isinstance(requests[0], Rows)
+        with self.meter.at("gradients" if is_pass else "metrics"):
+            replies = self._replies(requests)
+        self.meter.padded += spare if is_pass else 0
         self._ready.extend((conversation, replies[place]) for place, (conversation, _) in enumerate(waiting))
+
+    @staticmethod
+    def _replies(requests: Sequence[Any]) -> Sequence[Any]:
+        if isinstance(requests[0], Batched):
+            replies = requests[0].function([request.item for request in requests])
+        else:
+            images = torch.stack([request.image for request in requests])
+            replies = requests[0].function(
+                images, [request.target for request in requests], [request.seed for request in requests]
+            )
+        return replies
 
     def _branch(self, conversation: Conversation, parts: Sequence[Steps[Any]]) -> None:
         branches = [Conversation(steps) for steps in parts]

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -23,11 +24,22 @@ from .layers.eval_mode import untouched
 from .metrics import Subject, rank_pixels
 from .metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from .metrics.choosing_metric import refuse_choosing_metric
-from .metrics.evaluate import Measurement, MetricSet, ProbeJob, measure, probe_jobs
+from .metrics.evaluate import (
+    Measurable,
+    Measurement,
+    MetricSet,
+    ProbeJob,
+    measure,
+    measured_together,
+    probe_jobs,
+    values_of,
+)
 from .metrics.sanity import SANITY
 from .metrics.sanity_check import RandomModel, SanityCheck
-from .requests import Steps, Together
+from .requests import Batched, Steps, Together
 from .scheduler import Conversation, Scheduler
+from .scoring.whole_image import ClassOverview, overview_of
+from .time_spent import WorkMeter
 
 
 @dataclass(eq=False, kw_only=True)
@@ -41,6 +53,8 @@ class Explained(Explanation):
     """Wall time since the image before left, so that the sum over images is the session's time."""
     chance: dict[str, dict[str, float | None]] | None = None
     """The metrics of each chance map; None for an image that is not in the sample."""
+    overview: ClassOverview | None = None
+    """What the model says of the whole image, where the session was asked for it; None for a given explanation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +67,18 @@ class Pushed:
     label: int | None
     sample: int
     """Stands for the image in random draws."""
+    is_given: bool = False
+    """Its explanation was there before."""
+
+
+@dataclass(frozen=True)
+class OverviewWanted:
+    """What of a whole image is kept."""
+
+    top_k: int = 5
+    """Classes to list, at least 1; all where there are at most 100."""
+    features: bool = True
+    """Whether to look for the penultimate features."""
 
 
 class ExplainSession:
@@ -64,6 +90,9 @@ class ExplainSession:
         seed: Of the metrics' random draws, at least 0; with each image's own seed it fixes them.
         chance_below: Images whose own seed is less get the metrics of a random map and of a centred Gaussian beside their own.
         sanity_below: Images whose own seed is less are explained once more with randomised weights (`random_model_spearman`).
+        overview: Give what the model says of the whole image beside the explanation. Where the method makes a forward of the unmasked
+            image, as nearly all do, that costs none.
+        meter: Is charged with the work.
 
     Raises:
         SettingsError: When a metric is unknown or is the one that the method chooses its maps by, or the seed is negative.
@@ -77,6 +106,8 @@ class ExplainSession:
         seed: int = 0,
         chance_below: int = 0,
         sanity_below: int = 0,
+        overview: OverviewWanted | None = None,
+        meter: WorkMeter | None = None,
     ):
         if seed < 0:
             raise SettingsError(f"seed must be at least 0, got {seed}")
@@ -86,11 +117,14 @@ class ExplainSession:
         refuse_choosing_metric(declared.name, declared.selected_by(explainer), metrics)
         self.explainer = explainer
         self._keeping = explainer.keeping(explainer.keep_layers or self.metrics.layers)
+        self._overview = overview
+        if overview is not None:
+            self._keeping = self._keeping.noting(features=overview.features)
         self._chance_metrics = MetricSet(chance_metrics(self.metrics.metrics))
         self._chance_below = chance_below
         self._sanity_below = sanity_below
         self._random = RandomModel(explainer, seed)
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler(meter or WorkMeter())
         self._in_flight: deque[tuple[int, Conversation]] = deque()
         self._left = time.perf_counter()
         self._eval_mode, self._holds = ExitStack(), False
@@ -131,7 +165,8 @@ class ExplainSession:
         device = next((parameter.device for parameter in self.explainer.model.parameters()), image.device)
         image = image.to(device, non_blocking=True)
         own = key if sample_seed is None else sample_seed
-        pushed = Pushed(key, image, None if truth is None else truth.to(device, non_blocking=True), label, own)
+        truth = None if truth is None else truth.to(device, non_blocking=True)
+        pushed = Pushed(key, image, truth, label, own, given is not None)
         with self._held():
             explaining = self._keeping.start(image, target, own) if given is None else self._stored(given, image, own)
             self._in_flight.append((key, self._scheduler.start(self._work(pushed, explaining))))
@@ -182,9 +217,12 @@ class ExplainSession:
     def _work(self, pushed: Pushed, explaining: Steps[Explanation]) -> Steps[Explained]:
         """An image's way through the session: explained, measured, and off to the host."""
         explanation = yield from explaining
-        measured = None
+        if self._overview is not None and explanation.whole is None and not pushed.is_given:
+            seen = yield self._keeping.rows_of(self._keeping.read_logits, pushed.image, None, pushed.sample)
+            explanation.whole, explanation.n_forwards = seen.whole, explanation.n_forwards + 1
+        measured, values, chance = None, None, {}
         if explanation.map is not None and explanation.target is not None and explanation.prediction is not None:
-            order = rank_pixels(explanation.map[None])[0]
+            order = yield from ranked(explanation.map)
             subject = Subject(
                 pushed.image,
                 explanation.map,
@@ -196,7 +234,10 @@ class ExplainSession:
                 pushed.sample,
             )
             measured = yield from self._measure(subject)
-        return self._leaving(pushed, explanation, measured)
+            values = yield from computed(Measurable(measured.own, pushed.truth, explanation.layer_maps))
+            for name, each in measured.chance.items():
+                chance[name] = (yield from computed(Measurable(each, pushed.truth))) or each.wanted.undefined
+        return self._leaving(pushed, explanation, measured, values, chance)
 
     def _stored(self, given: Explanation, image: Tensor, sample: int) -> Steps[Explanation]:
         """A conversation about an explanation that is there already; its passes do not count again.
@@ -224,7 +265,7 @@ class ExplainSession:
 
     def _measure(self, subject: Subject) -> Steps[ImageMetrics]:
         """The metrics of the image's own map, of chance maps and of a random model's, all in flight together."""
-        own = probe_jobs(self.metrics, subject)
+        own = yield from probe_jobs(self.metrics, subject)
         shared = {name: probe for name, probe in own.items() if not probe.of_map}
         names = list(CHANCE_MAPS) if subject.sample < self._chance_below else []
         checks = []
@@ -243,39 +284,48 @@ class ExplainSession:
     def _measure_chance(self, name: str, subject: Subject, shared: dict[str, ProbeJob]) -> Steps[Measurement]:
         size = (subject.map.shape[0], subject.map.shape[1])
         heat = CHANCE_MAPS[name](size, seed=self.seed, sample=subject.sample).to(subject.map)
-        chance = replace(subject, map=heat, order=rank_pixels(heat[None])[0])
-        jobs = {name: probe for name, probe in probe_jobs(self._chance_metrics, chance).items() if name not in shared}
-        return measure(self.explainer, self._chance_metrics, chance, jobs, shared)
+        chance = replace(subject, map=heat, order=(yield from ranked(heat)))
+        made = yield from probe_jobs(self._chance_metrics, chance)
+        jobs = {name: probe for name, probe in made.items() if name not in shared}
+        return (yield from measure(self.explainer, self._chance_metrics, chance, jobs, shared))
 
-    def _leaving(self, pushed: Pushed, explanation: Explanation, measured: ImageMetrics | None) -> Explained:
+    def _leaving(
+        self,
+        pushed: Pushed,
+        explanation: Explanation,
+        measured: ImageMetrics | None,
+        own: dict[str, float | None] | None,
+        chance: dict[str, dict[str, float | None]],
+    ) -> Explained:
         values = dict[str, float | None](self.metrics.undefined)
         if self._sanity_below:
             values[SANITY] = None
-        chance: dict[str, dict[str, float | None]] = {}
         facts: dict[str, Any] = {}
         if measured is not None:
             facts = {
                 "n_forwards": explanation.n_forwards + measured.n_forwards,
                 "n_backwards": explanation.n_backwards + measured.n_backwards,
             }
-            chance = {
-                name: each.values(pushed.truth) or each.wanted.undefined for name, each in measured.chance.items()
-            }
-            own = measured.own.values(pushed.truth, explanation.layer_maps)
             if own is None:
                 facts |= {"status": statuses.NON_FINITE, "error": "a metric's score is not finite", "map": None}
             else:
                 values |= own
                 if measured.sanity is not None:
                     values[SANITY] = measured.sanity.value
+        overview = None
+        if explanation.whole is not None and self._overview is not None:
+            overview = overview_of(
+                explanation.whole, self.explainer.confidence, label=pushed.label, top_k=self._overview.top_k
+            )
         left = replace(
             explanation,
             layer_maps=None,
+            whole=None,
             extras={name: extra.cpu() for name, extra in explanation.extras.items()},
             **facts,
         )
         left.map = None if left.map is None else left.map.cpu()
-        return Explained(**vars(left), key=pushed.key, metrics=values, chance=chance or None)
+        return Explained(**vars(left), key=pushed.key, metrics=values, chance=chance or None, overview=overview)
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,3 +356,19 @@ def finished(explanation: Explanation) -> Steps[Explanation]:
     """A conversation that has nothing to ask."""
     yield from ()
     return explanation
+
+
+def ranked(heat: Tensor) -> Steps[Tensor]:
+    """Flat pixel indices of a map, most relevant first, several images' in one sort."""
+    return (yield Batched(ranked_together, heat, heat.shape, measured_together(heat)))
+
+
+def ranked_together(maps: list[Tensor]) -> list[Tensor]:
+    """The order of every map."""
+    return list(rank_pixels(torch.stack(maps)))
+
+
+def computed(item: Measurable) -> Steps[dict[str, float | None] | None]:
+    """The metrics of a map, several images' together."""
+    limit = measured_together(item.measurement.subject.map)
+    return (yield Batched(values_of, item, item.key, limit))

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
+from ..engine.methods.protocol import Method
 from ..engine.methods.registry import find_method
 from ..engine.metrics import METRICS
 from ..engine.metrics.sanity import SANITY
+from ..engine.scoring.budget import EXACT, Budget
 from ..workers.samples import Shard
 from .settings.run import Settings
 from .shards import EXTRA, cut_containers, default_shard_size, plan_shards
@@ -21,6 +23,9 @@ from .sources.listing.options import Listed, SourceOptions
 from .sources.listing.selection import draw_sample, filter_by_condition, select_ids
 from .sources.reading.container_uri import CONTAINER
 from .store.schema import EXTRA_TYPES, RESERVED
+
+ROUNDS_SHARED = 6
+"""Images of a shard whose rounds fill batches together under a budget."""
 
 
 def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
@@ -54,14 +59,28 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
     return replace(listed, listing=listing.combine_chunks(), labels=tuple(labels))
 
 
-def shards_of(listed: Listed, shard_size: int | str) -> list[Shard]:
-    """The plan: shards of equal size, or, where nobody asked for a size and the data set comes in tars, each within one tar."""
+def shards_of(listed: Listed, shard_size: int | str, least: int = 1) -> list[Shard]:
+    """The plan: shards of equal size, or, where nobody asked for a size and the data set comes in tars, each within one tar.
+
+    Args:
+        listed: What there is.
+        shard_size: Samples, or "auto".
+        least: Of an automatic size, see `images_sharing_batches`.
+    """
     if shard_size != "auto":
         return plan_shards(len(listed.listing), int(shard_size))
     if listed.container_shards:
         containers = pc.replace_substring_regex(listed.listing["uri"], CONTAINER, "")
         return cut_containers(containers)
-    return plan_shards(len(listed.listing), default_shard_size(len(listed.listing)))
+    return plan_shards(len(listed.listing), default_shard_size(len(listed.listing), least))
+
+
+def images_sharing_batches(method: Method, budget: Budget) -> int:
+    """Images of a shard without which batches stay half empty: as many as a batch of a cheap method takes, and as the rounds of a
+    budget need, each of which scores a few masks of every image. One where each image fills batches by itself."""
+    if budget != EXACT:
+        return ROUNDS_SHARED
+    return 1 if method.packed else method.images
 
 
 def stored_extra(listed: Listed) -> tuple[tuple[str, str], ...]:

@@ -30,9 +30,15 @@ SHARDS_WANTED = 64
 LARGEST_SHARD = 256
 
 
-def default_shard_size(sample_count: int) -> int:
-    """Samples per shard when nobody asks for a number: 64 shards, each with 1 to 256 samples."""
-    return min(max(-(-sample_count // SHARDS_WANTED), 1), LARGEST_SHARD)
+def default_shard_size(sample_count: int, least: int = 1) -> int:
+    """Samples per shard when nobody asks for a number: 64 shards, each with 1 to 256 samples.
+
+    Args:
+        sample_count: Of the listing.
+        least: Samples of a shard that the method needs to fill its batches; a data set of fewer than two such shards is halved.
+    """
+    shared = min(least, max(1, -(-sample_count // 2)))
+    return min(max(-(-sample_count // SHARDS_WANTED), shared), LARGEST_SHARD)
 
 
 def plan_shards(sample_count: int, shard_size: int) -> list[Shard]:

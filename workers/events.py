@@ -62,6 +62,10 @@ class ShardDone:
     """Sum and count of every metric over the rows that have it."""
     batch_size: int = 0
     """Micro-batch at the end of the shard; smaller than the run's after the device ran out of memory. 0: not known."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage, see `engine.time_spent.STAGES`; decoding goes on beside the others."""
+    padded: int = 0
+    """Rows of forwards that held nothing; not among `forwards`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,12 @@ class RunTotals:
     """Their rows."""
     statuses: Counter[str] = field(default_factory=Counter)
     forwards: int = 0
+    padded: int = 0
+    """Rows of forwards that held nothing."""
+    stages: Counter[str] = field(default_factory=Counter)
+    """Seconds of all workers by stage."""
+    seconds: float = 0.0
+    """Seconds of all workers on committed shards."""
     deaths: int = 0
     """Workers that died or were killed; failed starts not counted."""
     failed_starts: int = 0
@@ -69,6 +75,10 @@ class RunTotals:
                 self.rows += event.done.rows
                 self.statuses.update(event.done.statuses)
                 self.forwards += event.done.forwards
+                self.padded += event.done.padded
+                self.seconds += event.done.seconds
+                for stage, seconds in event.done.stages.items():
+                    self.stages[stage] += seconds  # pyright: ignore[reportArgumentType]
             case ShardGivenUp():
                 self._open.pop(event.shard, None)
                 self.undone.append((event.shard, event.reason))

@@ -87,17 +87,20 @@ class BatchMethod(Explainer):
     def _explained(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
         asked = class_tensor(targets, images.device)
         if self.reads_logits:
-            method_maps = self.checked_maps(images, asked, seeds)
+            with self.listening():
+                method_maps = self.checked_maps(images, asked, seeds)
             output, forwards = method_maps.logits, method_maps.cost.forwards
         else:
-            output = self.logits(images)
+            with self.listening():
+                output = self.logits(images)
             method_maps = self.checked_maps(images, predicted_where_negative(asked, output), seeds)
             forwards = 1 + method_maps.cost.forwards
         if output is None:
             raise RuntimeError(f"method {self.declared.name} says that it reads logits and hands out none")
         facts = to_host(torch.cat([logit_facts(output, asked, self.confidence), map_facts(method_maps.maps)], dim=1))
+        wholes = self.whole_images(output)
         return [
-            Logits.read(row, target).explanation(
+            Logits.read(row, target, wholes[place]).explanation(
                 method_maps.maps[place], n_forwards=forwards, n_backwards=method_maps.cost.backwards, facts=row[LOGIT_FACTS:],
                 extras={name: values[place] for name, values in method_maps.extras.items()},
             )

@@ -143,7 +143,8 @@ class BEESelect(BaselinePaths):
             subject = Subject(
                 image, heat, rank_pixels(heat[None])[0], logits.target, logits.prediction, None, self.seed, seed
             )
-            jobs = {name: job for name, job in probe_jobs(wanted, subject).items() if name not in shared}
+            made = yield from probe_jobs(wanted, subject)
+            jobs = {name: job for name, job in made.items() if name not in shared}
             measurement = yield from measure(self, wanted, subject, jobs, shared)
             forwards += measurement.n_forwards
             shared = {name: job for name, job in {**shared, **jobs}.items() if not job.of_map}
@@ -194,8 +195,9 @@ class BEESelect(BaselinePaths):
         """What the model says, and the bandit's context: the layer's mean activations, projected, of length 1, and a 1."""
         from ..layers.eval_mode import untouched
 
-        with untouched(self.model), torch.inference_mode(False), self.own_precision(images.device):
+        with untouched(self.model), torch.inference_mode(False), self.own_precision(images.device), self.listening():
             output, [layer] = self.gradients.values(images)
+        wholes = self.whole_images(output)
         facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence))
         means = layer.mean(dim=(2, 3)).double().cpu()
         draw = sample_generator(0, means.shape[1], "bee context")
@@ -203,6 +205,6 @@ class BEESelect(BaselinePaths):
         lengths = np.linalg.norm(projected, axis=1, keepdims=True)
         contexts = np.concatenate([projected / np.where(lengths > 0, lengths, 1), np.ones_like(lengths)], axis=1)
         return [
-            (Logits.read(row, target), context)
-            for row, target, context in zip(facts, targets, np.nan_to_num(contexts), strict=True)
+            (Logits.read(row, target, whole), context)
+            for row, target, whole, context in zip(facts, targets, wholes, np.nan_to_num(contexts), strict=True)
         ]

@@ -30,6 +30,8 @@ COST = Cost(forwards=1)
 class LaFAM(BatchMethod):
     """Up(N(mean over channels of A)), N to [0, 1] over the map's own range."""
 
+    reads_logits = True
+
     layer: str | None = setting(default=None, text=LAYER_TEXT)
 
     @cached_property
@@ -45,5 +47,5 @@ class LaFAM(BatchMethod):
     ) -> MethodMaps:
         """In [0, 1]; `targets` and `seeds` are not used."""
         size = (images.shape[2], images.shape[3])
-        mean = self.layers.maps(images).mean(dim=1)
-        return MethodMaps(upsampled(spread(mean), size).float(), COST)
+        logits, layers = self.layers.values(images)
+        return MethodMaps(upsampled(spread(layers[-1].mean(dim=1)), size).float(), COST, logits=logits)

@@ -82,13 +82,16 @@ class MaskMethod(Explainer):
         return logits.explanation(heat, failure, n_forwards=1 + count, mask_counts=(count,), facts=facts)
 
     def _read_rows(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Any]:
-        output, layers = self.read(images)
+        with self.listening():
+            output, layers = self.read(images)
         self.confidence.check(output, self.declared.name)
-        facts = to_host(logit_facts(output.detach(), class_tensor(targets, output.device), self.confidence))
+        output = output.detach()
+        wholes = self.whole_images(output)
+        facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence))
         return [
             (
-                Logits.read(facts[place], target),
-                output.detach()[place : place + 1],
+                Logits.read(facts[place], target, wholes[place]),
+                output[place : place + 1],
                 tuple(layer.detach()[place] for layer in layers),
             )
             for place, target in enumerate(targets)

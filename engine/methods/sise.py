@@ -199,7 +199,9 @@ class SISE(Explainer):
         with (
             untouched(self.model), torch.inference_mode(False), torch.enable_grad(), gradient_precision(images.device)
         ):  # fmt: skip
-            output, activations = capture_layers(self.model, self.plan(images[0]), images)
+            plan = self.plan(images[0])
+            with self.listening():
+                output, activations = capture_layers(self.model, plan, images)
             confidence.check(output, "SISE")
             asked = class_tensor(targets, output.device)
             chosen = torch.where(asked < 0, predicted(output.detach(), confidence), asked)
@@ -210,10 +212,11 @@ class SISE(Explainer):
         alphas = [average_gradients(gradient) for gradient in gradients]
         parts = [logit_facts(output, asked, confidence)]
         parts += [layer_facts(maps, alpha) for maps, alpha in zip(activations, alphas, strict=True)]
+        wholes = self.whole_images(output)
         edges = list(accumulate((part.shape[1] for part in parts), initial=0))
         return [
             BlockGradients(
-                Logits.read(facts, target), output[place][None], [maps[place] for maps in activations],
+                Logits.read(facts, target, wholes[place]), output[place][None], [maps[place] for maps in activations],
                 [alpha[place] for alpha in alphas], [facts[start:stop] for start, stop in pairwise(edges[1:])],
             )
             for place, (facts, target) in enumerate(zip(to_host(torch.cat(parts, dim=1)), targets, strict=True))

@@ -67,7 +67,7 @@ class TTAME(Explainer):
         with untouched(self.model), torch.inference_mode(False), torch.no_grad():
             if images.shape[1:] not in self._reader:
                 self._reader[images.shape[1:]] = FeatureReader(self.model, images[0], self.trained.layers)
-            with self.own_precision(images.device):
+            with self.own_precision(images.device), self.listening():
                 logits, features = self._reader[images.shape[1:]](images)
             logits, asked = wide(logits), class_tensor(targets, images.device)
             chosen = torch.where(asked < 0, predicted(logits, self.confidence), asked)
@@ -75,7 +75,8 @@ class TTAME(Explainer):
             maps = values if self.trained.activation == "sigmoid" else spread(values)
             maps = upsampled(maps, (images.shape[2], images.shape[3]))
             facts = to_host(torch.cat([logit_facts(logits, asked, self.confidence), map_facts(maps)], dim=1))
+        wholes = self.whole_images(logits)
         return [
-            Logits.read(row, target).explanation(maps[place], facts=row[LOGIT_FACTS:])
+            Logits.read(row, target, wholes[place]).explanation(maps[place], facts=row[LOGIT_FACTS:])
             for place, (row, target) in enumerate(zip(facts, targets, strict=True))
         ]

@@ -5,7 +5,7 @@ Whose map it is does not matter: an explanation just made, a stored one, another
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,11 +16,19 @@ from torch import Tensor
 
 from ...errors import SettingsError, did_you_mean
 from ..explainer import Explainer
-from ..requests import Job, Score, Steps, Together
+from ..requests import Batched, Job, Score, Steps, Together
 from ..scoring.masked_scorer import Scorer
 from ..transfer import to_host
 from . import METRIC_PRESETS, METRICS, Evidence, ExtraExplanations, Metric, Probe, Subject
 from .extra_explanations import ExtraMaps, explain_more
+
+MEASURED_TOGETHER = 16
+"""Images whose metrics an accelerator computes at once: alone each would launch a thousand operations."""
+
+
+def measured_together(values: Tensor) -> int:
+    """Images whose metrics are computed at once where these values are: one on a CPU, where more gain nothing."""
+    return 1 if values.device.type == "cpu" else MEASURED_TOGETHER
 
 
 @dataclass(frozen=True)
@@ -78,36 +86,76 @@ class Measurement:
         truth: Bool[Tensor, "height width"] | None = None,
         layer_maps: Float[Tensor, "layer height width"] | None = None,
     ) -> dict[str, float | None] | None:
-        """Every metric, read from the device in one piece; None where it is not defined for the map, or asks for ground truth or block
-        maps that are not there. None altogether where a score is not a number."""
-        asked = [
-            metric for metric in self.wanted.metrics
-            if (metric.needs != "truth" or truth is not None) and (not metric.layers or layer_maps is not None)
-        ]  # fmt: skip
-        evidence = self._evidence(truth, layer_maps)
-        numbers = [metric.measure(evidence)[0].double() for metric in asked]
-        numbers += [probe.job.scores.isfinite().all().double() for probe in self.probed.values()]
-        if not numbers:
-            return self.wanted.undefined
-        values = to_host(torch.stack(numbers))
-        if not all(values[len(asked) :]):
-            return None
-        measured = {
-            metric.name: None if value != value else value for metric, value in zip(asked, values, strict=False)
-        }
-        return {metric.name: measured.get(metric.name) for metric in self.wanted.metrics}
+        """Every metric of this image alone, see `values_of`."""
+        return values_of([Measurable(self, truth, layer_maps)])[0]
 
-    def _evidence(self, truth: Tensor | None, layer_maps: Tensor | None) -> Evidence:
-        noted = {name: probe.notes for name, probe in self.probed.items() if probe.notes is not None}
-        return Evidence(
-            maps=self.subject.map[None],
-            order=self.subject.order[None],
-            truth=None if truth is None else truth[None],
-            probes={name: probe.job.scores[None] for name, probe in self.probed.items()},
-            notes={name: notes[None] for name, notes in noted.items()},
-            explained={name: extra.maps[None] for name, extra in self.extra.items()},
-            layer_maps=None if layer_maps is None else layer_maps[None],
-        )
+
+@dataclass(frozen=True, eq=False)
+class Measurable:
+    """A measurement with what else its metrics may read."""
+
+    measurement: Measurement
+    truth: Bool[Tensor, "height width"] | None = None
+    layer_maps: Float[Tensor, "layer height width"] | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """What measurements that are computed together have in common."""
+        shapes = [None if part is None else part.shape for part in (self.truth, self.layer_maps)]
+        return (id(self.measurement.wanted), self.measurement.subject.map.shape, *shapes)
+
+
+def values_of(items: Sequence[Measurable]) -> list[dict[str, float | None] | None]:
+    """Every metric of several images, read from the device in one piece.
+
+    Args:
+        items: Of one `key`.
+
+    Returns:
+        For each image the metrics; None where one is not defined for the map, or asks for ground truth or block maps that are not
+        there. None altogether where a score is not a number.
+    """
+    first = items[0]
+    wanted = first.measurement.wanted
+    asked = [
+        metric for metric in wanted.metrics
+        if (metric.needs != "truth" or first.truth is not None) and (not metric.layers or first.layer_maps is not None)
+    ]  # fmt: skip
+    evidence = evidence_of(items)
+    numbers = [metric.measure(evidence).double() for metric in asked]
+    numbers += [scores.isfinite().all(dim=1).double() for scores in evidence.probes.values()]
+    if not numbers:
+        return [wanted.undefined for _ in items]
+    return [_read(wanted, asked, row) for row in to_host(torch.stack(numbers, dim=1))]
+
+
+def _read(wanted: MetricSet, asked: Sequence[Metric], row: Sequence[float]) -> dict[str, float | None] | None:
+    if not all(row[len(asked) :]):
+        return None
+    measured = {metric.name: None if value != value else value for metric, value in zip(asked, row, strict=False)}
+    return {metric.name: measured.get(metric.name) for metric in wanted.metrics}
+
+
+def evidence_of(items: Sequence[Measurable]) -> Evidence:
+    """What several images' metrics are computed from, side by side."""
+    measured = [item.measurement for item in items]
+    first = measured[0]
+    noted = [name for name, probe in first.probed.items() if probe.notes is not None]
+    return Evidence(
+        maps=torch.stack([each.subject.map for each in measured]),
+        order=torch.stack([each.subject.order for each in measured]),
+        truth=stacked([item.truth for item in items]),
+        probes={name: torch.stack([each.probed[name].job.scores for each in measured]) for name in first.probed},
+        notes={name: stacked([each.probed[name].notes for each in measured]) for name in noted},  # pyright: ignore[reportArgumentType]
+        explained={name: torch.stack([each.extra[name].maps for each in measured]) for name in first.extra},
+        layer_maps=stacked([item.layer_maps for item in items]),
+    )
+
+
+def stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Side by side; None where one is not there."""
+    present = [part for part in parts if part is not None]
+    return torch.stack(present) if len(present) == len(parts) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +168,14 @@ class ProbeJob:
     reads: Literal["confidence", "logit"]
 
 
-def probe_jobs(wanted: MetricSet, subject: Subject) -> dict[str, ProbeJob]:
+def probe_jobs(wanted: MetricSet, subject: Subject) -> Steps[dict[str, ProbeJob]]:
     """The probes of a map by name, to be scored."""
     made = dict[str, ProbeJob]()
     for probe in wanted.probes:
-        variants = probe.make(subject)
+        if probe.together is None:
+            variants = probe.make(subject)
+        else:
+            variants = yield Batched(probe.together, subject, subject.image.shape, measured_together(subject.map))
         job = Job(probe.count, subject.target, variants.fill)
         made[probe.name] = ProbeJob(job, variants.notes, probe.of_map, probe.reads)
     return made

@@ -6,7 +6,7 @@ for "not defined for this image" inside the engine and becomes null outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -81,6 +81,8 @@ class Probe:
     """Whether the variants depend on the map; those that do not serve every map of the image."""
     reads: Literal["confidence", "logit"] = "confidence"
     """What its scores are: Psi, or the target's logit (of dense models Psi, too)."""
+    together: Callable[[Sequence[Subject]], list[Variants]] | None = None
+    """As `make` for several images at once, where that is worth more than one after the other."""
 
 
 @dataclass(frozen=True)

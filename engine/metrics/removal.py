@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .imputation import impute
@@ -20,18 +22,41 @@ def imputed(subject: Subject) -> Variants:
 
     The notes say which were filled in as they should: 1, else NaN.
     """
+    return imputed_together([subject])[0]
+
+
+def imputed_together(subjects: Sequence[Subject]) -> list[Variants]:
+    """As `imputed`, all systems of several images of one size solved together."""
+    removed = [holes(subject) for subject in subjects]
+    count = len(removed[0])
+    noise = torch.cat([noise_of(subject, count) for subject in subjects])
+    images = torch.stack([subject.image for subject in subjects]).repeat_interleave(count, dim=0)
+    filled, solved = impute(images, torch.cat(removed), noise.to(images))
+    notes = torch.where(solved, 1.0, torch.nan)
+    return [copied(*each) for each in zip(filled.split(count), notes.split(count), strict=True)]
+
+
+def copied(filled: Float[Tensor, "variant channel height width"], notes: Float[Tensor, " variant"]) -> Variants:
+    """Variants that are there already."""
+    return Variants(lambda start, out: out.copy_(filled[start : start + len(out)]), notes)
+
+
+def noise_of(subject: Subject, count: int) -> Float[Tensor, "variant channel height width"]:
+    """What is added to imputed pixels, of the image's own generator."""
+    return NOISE * torch.randn(count, *subject.image.shape, generator=subject.generator("road"))
+
+
+def holes(subject: Subject) -> Bool[Tensor, "variant height width"]:
+    """Which pixels each variant lacks."""
     pixels, size = len(subject.order), (subject.image.shape[1], subject.image.shape[2])
     counts = torch.tensor(
         [min(round(part * pixels / 100), pixels - 1) for part in PERCENTILES], device=subject.order.device
     )
     orders = subject.order.expand(len(counts), -1)
-    removed = torch.cat([top_pixels(orders, counts, size), top_pixels(orders.flip(1), counts, size)])
-    noise = NOISE * torch.randn(len(removed), *subject.image.shape, generator=subject.generator("road"))
-    filled, solved = impute(subject.image, removed, noise.to(subject.image))
-    return Variants(lambda start, out: out.copy_(filled[start : start + len(out)]), torch.where(solved, 1.0, torch.nan))
+    return torch.cat([top_pixels(orders, counts, size), top_pixels(orders.flip(1), counts, size)])
 
 
-IMPUTED = Probe("road", 2 * len(PERCENTILES), imputed)
+IMPUTED = Probe("road", 2 * len(PERCENTILES), imputed, together=imputed_together)
 
 
 @metric(

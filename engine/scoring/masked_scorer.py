@@ -14,14 +14,21 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..layers.eval_mode import untouched
 from ..layers.outputs import logits_of
 from ..requests import Job
+from ..time_spent import WorkMeter
 from .fast_forward import ScoringForward
 from .memory_errors import is_out_of_memory
 from .precision import pass_precision
 from .scoring_options import Scoring
 
+CPU_ROWS = 16
+"""Rows of a forward on a CPU, where more are no faster: of the last batch only forwards that hold something are made."""
+
 
 class Scorer:
     """Fills fixed-size batches with the variants of any number of jobs and scores them.
+
+    A batch is one forward on an accelerator, and on a CPU several of `CPU_ROWS` rows: always of the same shape, so that a score does
+    not depend on what else is scored.
 
     Args:
         model: Classifier of `(batch, channel, height, width)`; used in eval mode and given back as it was.
@@ -35,6 +42,10 @@ class Scorer:
         self.batch_size = options.batch_size
         self.micro_batch = options.batch_size
         self.precision = options.precision
+        self.padded = 0
+        """Rows so far that were computed and held nothing."""
+        self.meter = WorkMeter()
+        """Charged with the forwards."""
         self._inputs: Tensor | None = None
         self._targets: Tensor | None = None
         self._scenes: Tensor | None = None
@@ -59,7 +70,7 @@ class Scorer:
             start = 0
             while start < job.count:
                 begin = self._filled
-                stop = min(self.batch_size, begin + job.count - start)
+                stop = min(len(inputs), begin + job.count - start)
                 with torch.no_grad():
                     job.fill(start, inputs[begin:stop])
                     targets[begin:stop] = job.target
@@ -68,15 +79,18 @@ class Scorer:
                 self._segments.append((job, start, begin, stop))
                 self._filled = stop
                 start += stop - begin
-                if stop == self.batch_size:
+                if stop == len(inputs):
                     self.flush()
 
     def flush(self) -> None:
-        """Score what is queued, in one padded batch; afterwards every submitted job is done."""
+        """Score what is queued, the last forward padded; afterwards every submitted job is done."""
         if not self._segments or self._inputs is None or self._targets is None:
             return
-        segments, self._segments, self._filled = self._segments, [], 0
-        scores = self._forward(self._inputs, self._targets, self._scenes)
+        segments, filled, self._segments, self._filled = self._segments, self._filled, [], 0
+        with self.meter.at("forwards"):
+            scores = self._forward(self._inputs, self._targets, self._scenes, filled)
+        self.padded += len(scores) - filled
+        self.meter.padded += len(scores) - filled
         for job, start, begin, stop in segments:
             job.scores[start : start + stop - begin] = scores[begin:stop]
             job.waiting -= stop - begin
@@ -85,9 +99,18 @@ class Scorer:
         """Forget everything queued; jobs in flight will never be done."""
         self._segments, self._filled = [], 0
 
-    def warm_up(self, like: Tensor) -> None:
-        """Score an empty batch, so that compiling, and what cannot be compiled, is over before the first image."""
-        self._forward(*self._buffers(like, self._scene(like)))
+    def warm_up(self, like: Tensor, *, full: bool = False) -> int:
+        """Score nothing, so that compiling, and what cannot be compiled, is over before the first image.
+
+        Args:
+            like: As for `submit`.
+            full: A whole batch, where one forward is less.
+
+        Returns:
+            The rows that were computed.
+        """
+        inputs, targets, scenes = self._buffers(like, self._scene(like))
+        return len(self._forward(inputs, targets, scenes, len(inputs) if full else 1))
 
     def remember(self, image: Tensor, output: Tensor) -> None:
         """Take note of the model's output for an unmasked image, so that its scene needs no further forward.
@@ -108,28 +131,43 @@ class Scorer:
         return self._known[image]
 
     def _buffers(self, like: Tensor, scene: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        shape = (self.batch_size, *like.shape)
+        rows = self._forward_rows(like.device)
+        shape = (-(-self.batch_size // rows) * rows, *like.shape)
         if (
             self._inputs is None
             or self._targets is None
             or (self._inputs.shape, self._inputs.device) != (shape, like.device)
         ):
             self.flush()
-            blank = torch.zeros(shape, dtype=like.dtype, device=like.device)
-            self._inputs = blank.to(memory_format=torch.channels_last)
-            self._targets = torch.zeros(self.batch_size, dtype=torch.long, device=like.device)
-            self._scenes = None if scene is None else scene.new_zeros(self.batch_size, *scene.shape)
+            self._inputs = None
+            try:
+                self._inputs = torch.zeros(shape, dtype=like.dtype, device=like.device).to(
+                    memory_format=torch.channels_last
+                )
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.batch_size == 1:
+                    raise
+                self.batch_size = (self.batch_size + 1) // 2
+                self.micro_batch = min(self.micro_batch, self.batch_size)
+            if self._inputs is None:
+                return self._buffers(like, scene)
+            self._targets = torch.zeros(shape[0], dtype=torch.long, device=like.device)
+            self._scenes = None if scene is None else scene.new_zeros(shape[0], *scene.shape)
         return self._inputs, self._targets, self._scenes
 
-    def _forward(self, inputs: Tensor, targets: Tensor, scenes: Tensor | None) -> Tensor:
+    def _forward_rows(self, device: torch.device) -> int:
+        return min(CPU_ROWS, self.micro_batch) if device.type == "cpu" else self.micro_batch
+
+    def _forward(self, inputs: Tensor, targets: Tensor, scenes: Tensor | None, filled: int) -> Tensor:
         while True:
+            rows = self._forward_rows(inputs.device)
             try:
                 with untouched(self.model), torch.inference_mode(), pass_precision(self.precision, inputs.device):
                     return torch.cat([
                         self.confidence.value(
                             logits_of(self.forward(inputs[some])), targets[some], None if scenes is None else scenes[some]
                         )
-                        for some in (slice(start, start + self.micro_batch) for start in range(0, len(inputs), self.micro_batch))
+                        for some in (slice(start, start + rows) for start in range(0, filled, rows))
                     ])  # fmt: skip
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.micro_batch == 1:

@@ -22,6 +22,13 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def resolved_precision(precision: str, device: torch.device) -> str:
+    """What a precision of `PRECISIONS` comes to on a device: `auto` is bf16 or fp32, and tf32 is fp32 where there is no TF32."""
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return "fp32" if precision == "tf32" and device.type != "cuda" else precision
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware, where emulation would be slower than float32."""
     if device.type == "cuda":

@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
-from ..features.feature_bank import FeatureBank
 from ..layers.eval_mode import untouched
-from ..layers.outputs import logits_of
+from ..lazy_torch import nn, torch
+from ..transfer import to_host
 from .confidence import Confidence
+from .precision import gradient_precision
 
 MOST_LISTED_WHOLE = 100
 """With at most so many classes all of them are listed."""
-LATEST = 8
-"""Layers whose output is kept: auxiliary heads may run after the one that gives the logits."""
+
+
+@dataclass(frozen=True, eq=False)
+class WholeImage:
+    """What a forward pass of the unmasked image left on the device."""
+
+    output: Float[torch.Tensor, " class *pixels"]
+    """The model's, of this image alone."""
+    features: Float[torch.Tensor, " width"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ClassOverview:
-    """One plain forward pass of the unmasked image, on the CPU."""
+    """What is kept of a whole image."""
 
-    ranking: Float[Tensor, " class"]
-    """The larger the more the model sees of the class, see `Confidence.ranking`; the largest is predicted."""
+    ranking: Float[torch.Tensor, " class"]
+    """The larger the more the model sees of the class, see `Confidence.ranking`; the largest is predicted. On the model's device."""
     top: tuple[tuple[int, float], ...] = ()
     """Class and confidence in it, in [0, 1], the highest rank first; empty where the output is not finite."""
     label_confidence: float | None = None
     """Confidence in the labelled class, in [0, 1]; None without a label that is a class."""
-    features: Float[Tensor, " width"] | None = None
-    """float32 input of the layer that gives the logits, averaged over positions; None where that layer cannot be found."""
+    features: Float[torch.Tensor, " width"] | None = None
+    """float32 input of the layer that gives the logits, averaged over positions, on the CPU; None where that layer cannot be found."""
 
 
 def class_overview(
     model: nn.Module,
     confidence: Confidence,
-    image: Float[Tensor, "channel height width"],
+    image: Float[torch.Tensor, "channel height width"],
     *,
     label: int | None = None,
     top_k: int = 5,
     features: bool = True,
 ) -> ClassOverview:
-    """One plain forward pass in the model's own precision, alone in its batch.
+    """One plain forward pass in the model's own precision (float32 is not TF32), alone in its batch.
 
     Args:
         model: Left as it came.
@@ -55,89 +59,40 @@ def class_overview(
         top_k: How many classes to list, at least 1; all where there are at most 100.
         features: Whether to look for the penultimate features.
     """
-    with untouched(model), torch.inference_mode(), _inputs_of_layers(model, features) as calls:
-        logits = logits_of(model(image[None]))
-        ranking = confidence.ranking(logits).float().cpu()
-        count = len(ranking)
-        top: tuple[tuple[int, float], ...] = ()
-        known = label if label is not None and 0 <= label < count else None
-        label_confidence = None
-        if bool(logits.isfinite().all()):
-            order = ranking.sort(descending=True, stable=True).indices.tolist()
-            listed = order if count <= MOST_LISTED_WHOLE else order[:top_k]
-            asked = [*listed, *([] if known is None else [known])]
-            values = _confidences(confidence, logits, asked)
-            top = tuple(zip(listed, values, strict=False))
-            label_confidence = None if known is None else values[-1]
-        return ClassOverview(ranking, top, label_confidence, _penultimate(calls, logits))
+    from .penultimate_features import logits_with_features
+
+    with untouched(model), torch.inference_mode(), gradient_precision(image.device):
+        output, found = logits_with_features(model, image[None], features)
+        whole = WholeImage(output[0], None if found is None else found[0])
+        return overview_of(whole, confidence, label=label, top_k=top_k)
 
 
-def _confidences(confidence: Confidence, logits: Tensor, classes: Sequence[int]) -> list[float]:
+def overview_of(
+    whole: WholeImage, confidence: Confidence, *, label: int | None = None, top_k: int = 5
+) -> ClassOverview:
+    """The overview of an image that a forward pass was made of, its numbers read in one piece."""
+    logits = whole.output[None]
+    ranking = confidence.ranking(logits).float()
+    count = len(ranking)
+    order = ranking.sort(descending=True, stable=True).indices
+    listed = order if count <= MOST_LISTED_WHOLE else order[:top_k]
+    known = label if label is not None and 0 <= label < count else None
+    asked = listed if known is None else torch.cat([listed, listed.new_tensor([known])])
+    numbers = [
+        logits.isfinite().all()[None].double(),
+        listed.double(),
+        _confidences(confidence, logits, asked).double(),
+    ]
+    finite, *read = to_host(torch.cat(numbers))
+    features = None if whole.features is None else whole.features.cpu()
+    if not finite:
+        return ClassOverview(ranking, (), None, features)
+    values = read[len(listed) :]
+    top = tuple((int(number), value) for number, value in zip(read, values[: len(listed)], strict=False))
+    return ClassOverview(ranking, top, None if known is None else values[-1], features)
+
+
+def _confidences(confidence: Confidence, logits: torch.Tensor, classes: torch.Tensor) -> Float[torch.Tensor, " asked"]:
     """One at a time where every class has an image of its own, which would take too much memory together."""
-    step = len(classes) if logits.ndim == 2 else 1
-    values: list[float] = []
-    for start in range(0, len(classes), step):
-        some = torch.tensor(classes[start : start + step], device=logits.device)
-        values += confidence.value(logits.expand(len(some), *logits.shape[1:]), some).tolist()
-    return values
-
-
-@contextmanager
-def _inputs_of_layers(model: nn.Module, wanted: bool) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Averaged input and output of every layer that could give logits, in order of their calls; no hook stays behind.
-
-    Large outputs, which are feature maps, are not kept: they would hold the memory of the whole forward pass.
-    """
-    calls: list[tuple[Tensor, Tensor]] = []
-
-    def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        if given and isinstance(given[0], Tensor) and isinstance(output, Tensor) and output.ndim >= 2:
-            calls.append((_averaged(given[0], module), output))
-            for place in range(len(calls) - LATEST, -1, -1):
-                if not calls[place][1].numel():
-                    break
-                calls[place] = calls[place][0], output.new_empty(0, 0)
-
-    hooks = []
-    try:
-        if wanted:
-            hooks = [module.register_forward_hook(note) for module in model.modules() if _gives_logits(module)]
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _gives_logits(module: nn.Module) -> bool:
-    if isinstance(module, torch.jit.ScriptModule):
-        return False
-    weight = getattr(module, "weight", None)
-    matrix = isinstance(weight, Tensor) and weight.ndim >= 2 and not any(True for _ in module.children())
-    return matrix or isinstance(module, FeatureBank)
-
-
-def _averaged(values: Tensor, module: nn.Module) -> Tensor:
-    """`(width,)`: over tokens, which stand before the width, or over pixels, which stand behind the channels."""
-    own = values[0].detach().float()
-    channels_first = own.ndim == 3 and isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim == 4  # type: ignore[union-attr]
-    return own.flatten(1).mean(dim=1) if channels_first else own.reshape(-1, own.shape[-1]).mean(dim=0)
-
-
-def _penultimate(calls: Sequence[tuple[Tensor, Tensor]], logits: Tensor) -> Tensor | None:
-    """The input of the layer whose output the logits are; else of the last layer with an output for every class.
-
-    A dense model enlarges what its head gives, and may have an auxiliary head: of several the one nearest to the logits counts.
-    """
-    classes = logits.shape[1]
-    fitting = [(given, output) for given, output in calls if classes in (output.shape[-1], output.shape[1])]
-    same = [given for given, output in fitting if output.data_ptr() == logits.data_ptr()]
-    if not same and logits.ndim == 4:
-        heads = [(given, output) for given, output in fitting if output.ndim == 4]
-        same = [given for given, output in sorted(heads, key=lambda call: -_distance(call[1], logits))]
-    chosen = [*[given for given, _ in fitting[-1:]], *same[-1:]]
-    return chosen[-1].cpu() if chosen else None
-
-
-def _distance(output: Tensor, logits: Tensor) -> float:
-    enlarged = nn.functional.interpolate(output.float(), logits.shape[2:], mode="bilinear", align_corners=False)
-    return float((enlarged - logits.float()).abs().mean())
+    parts: Sequence[torch.Tensor] = [classes] if logits.ndim == 2 else classes.split(1)
+    return torch.cat([confidence.value(logits.expand(len(some), *logits.shape[1:]), some) for some in parts])

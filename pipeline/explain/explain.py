@@ -92,7 +92,8 @@ def carry_out(run: PreparedRun) -> RunResult:
     seconds = time.monotonic() - begun
     deaths = outcome.deaths + again.deaths
     return RunResult(settings.out, run_status(settings.out), len(outcome.done), seconds, deaths,
-                       retried=again.rows if settings.retry_errors else None, recovered=again.recovered)  # fmt: skip
+                       retried=again.rows if settings.retry_errors else None, recovered=again.recovered,
+                       stages=dict(outcome.stages), worked=outcome.seconds, padded=outcome.padded)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ...workers.samples import Sample, Shard
 from ...workers.targets import TargetRule
 from ...workers.worker.engine_protocol import Build
 from ...workers.worker.spec import WorkerSpec
-from ..run_samples import chosen_samples, shards_of, stored_extra
+from ..run_samples import chosen_samples, images_sharing_batches, shards_of, stored_extra
 from ..settings.methods import chosen_settings, without_effect
 from ..settings.run import Settings, describe
 from ..shards import samples_of
@@ -180,7 +180,8 @@ def prepare_run(settings: Settings) -> PreparedRun:
     rule = target_rule(settings, labels, model.num_classes)
     score = resolved_confidence(settings, rule, dense=model.dense, multi_label=model.multi_label)
     chosen = chosen_settings(settings)
-    shards = shards_of(listed, settings.shard_size)
+    least = images_sharing_batches(find_method(settings.method), settings.budget)
+    shards = shards_of(listed, settings.shard_size, least)
     scoring = scoring_of(settings, score, images=max(map(len, shards)))
     fit = check_fit(
         settings.method,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 from ...engine.metrics.sanity import SANITY
 from ..atlas import Atlas, open_atlas
@@ -10,6 +12,11 @@ from ..statistics.summary_text import verdicts
 from ..store.status import field, totals_lines
 from ..store.status_facts import RunStatus
 from ..text import counted, duration
+
+SHOWN = 0.005
+"""Least share of the workers' time that is told."""
+TOO_LONG = 0.2
+"""Share of their time above which waiting for decoded images deserves advice."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,12 @@ class RunResult:
     """Error rows of earlier runs that this run computed again; None if it was not asked to."""
     recovered: int = 0
     """Those of them that are `ok` now."""
+    stages: Mapping[str, float] = dataclass_field(default_factory=dict)
+    """Seconds of this run's workers by stage of the work (`engine.time_spent.STAGES`); decoding goes on beside the others."""
+    worked: float = 0.0
+    """Seconds of this run's workers on shards that they committed."""
+    padded: int = 0
+    """Rows of this run's forwards that held nothing."""
 
     @property
     def rows(self) -> int:
@@ -67,6 +80,29 @@ class RunResult:
             earlier = f" ({before} by earlier runs)" if before else ""
             took = f"{duration(self.seconds)} for {counted(self.shards_done, 'shard')}{earlier}{deaths}"
             lines.append(field("time", took))
+            lines += time_lines(self.stages, self.worked, self.padded)
         lines.append(field("next", f"heatlas show {self.out}"))
         lines.append(field("", f'python -c "import heatlas; print(heatlas.open({self.out!r}).to_pandas())"'))
         return "\n".join(lines)
+
+
+def time_lines(stages: Mapping[str, float], worked: float, padded: int) -> list[str]:
+    """Where the workers' time went, in shares, the largest first; and advice where they wait for images.
+
+    Args:
+        stages: Seconds by stage; decoding goes on in threads beside the others.
+        worked: All of the workers' seconds.
+        padded: Rows of forwards that held nothing.
+    """
+    if worked <= 0:
+        return []
+    own = {name: seconds / worked for name, seconds in stages.items() if name != "decoding"}
+    own["other"] = max(0.0, 1 - sum(own.values()))
+    told = [f"{name} {share:.0%}" for name, share in sorted(own.items(), key=lambda item: -item[1]) if share >= SHOWN]
+    beside = f"; decoding {stages['decoding'] / worked:.0%} beside it" if stages.get("decoding") else ""
+    empty = f"; {padded:,} rows of padding" if padded else ""
+    lines = [field("work", ", ".join(told) + beside + empty)]
+    if own.get("waiting", 0) > TOO_LONG:
+        advice = "workers wait for decoded images: give each more CPUs (--cpus-per-worker), or store smaller files nearer to them"
+        lines.append(field("", advice))
+    return lines

@@ -128,7 +128,7 @@ def _look(run: PreparedRun, engine: ModelEngine, sample: Sample) -> tuple[Looked
     except SampleError as error:
         return Looked(sample, status=error.status, error=error.text), None
     seconds = time.perf_counter() - begun
-    ranking = engine.overview(prepared.image, sample.label).ranking
+    ranking = engine.overview(prepared.image, sample.label).ranking.cpu()
     facts = {"height": prepared.height, "width": prepared.width, "seconds": seconds}
     prediction = int(ranking.argmax()) if bool(ranking.isfinite().any()) else None
     try:
@@ -144,8 +144,7 @@ def _rate(engine: ModelEngine, example: torch.Tensor) -> tuple[float, int]:
     scorer.warm_up(image)
     count, begun = 0, _clock()
     while count == 0 or _clock() - begun < TIMED:
-        scorer.warm_up(image)
-        count += scorer.batch_size
+        count += scorer.warm_up(image, full=True)
     return count / (_clock() - begun), scorer.micro_batch
 
 

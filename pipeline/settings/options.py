@@ -50,7 +50,7 @@ class ImportOptions(ExecutionOptions, total=False):
     """Presets (paper, standard, full), names, none."""
     chance_maps: int
     """Images on which a random and a centred Gaussian map are measured too, as chance baselines."""
-    precision: Literal["fp32", "bf16", "fp16", "auto"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"]
     """Number format of masked passes."""
     batch_size: int
     """Masked images per forward pass."""

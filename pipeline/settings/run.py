@@ -123,7 +123,9 @@ class Settings(MethodChoice):
         0,
         description="Images explained with random weights, too.",
     )
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field("fp32", description="Number format of masked passes.")
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = Field(
+        "fp32", description="Number format of masked passes."
+    )
     batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
     fold_bn: bool = Field(
         False,

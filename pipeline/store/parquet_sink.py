@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...engine.time_spent import stage
 from ...workers.samples import Row, Shard
 from ..storage.atomic_write import put_if_absent
 from ..storage.location import child
@@ -30,5 +31,6 @@ class ParquetSink:
         """See `ShardSink.commit`."""
         run = self.run or expected_run(find_run(self.out))
         origin = None if run is None else PartOrigin(run, shard.index, "")
-        data = table_to_parquet(with_summary(build_table(rows, self.layout), origin))
+        with stage("encoding"):
+            data = table_to_parquet(with_summary(build_table(rows, self.layout), origin))
         return put_if_absent(child(self.out, part_path(shard.index)), data)

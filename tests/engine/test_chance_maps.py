@@ -70,7 +70,7 @@ def test_chance_maps_of_the_sample_only_and_measured_like_any_map():
         heat = CHANCE_MAPS[name](SIZE, seed=3, sample=100)
         subject = Subject(images[0], heat, rank_pixels(heat[None])[0], found[0].target or 0, 0, None, 3, 100)
         wanted = MetricSet.of(("drop_pct", "increase", "ebpg", "bbox", "deletion_auc"))
-        alone = run(measure(sise, wanted, subject, probe_jobs(wanted, subject)))
+        alone = run(measure(sise, wanted, subject, run(probe_jobs(wanted, subject))))
         truth = torch.zeros(SIZE, dtype=torch.bool)
         truth[4:12, 6:20] = True
         assert values == pytest.approx(alone.values(truth))

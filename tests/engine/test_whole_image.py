@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from heatlas.engine.explainer import Explainer
+from heatlas.engine.explanation import Explanation
+from heatlas.engine.methods.protocol import METHODS as DECLARED
+from heatlas.engine.methods.registry import bind_method
 from heatlas.engine.scoring.confidence import SEGMENTATION, SIGMOID, SOFTMAX
 from heatlas.engine.scoring.whole_image import MOST_LISTED_WHOLE, class_overview
+from heatlas.engine.session import ExplainSession, OverviewWanted
 from torch import nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
+METHODS = ("sise", "grad_cam", "layer_cam", "refine_cam", "integrated_gradients", "occlusion", "rise",
+           "fovex", "consensus", "lafam", "agf")  # fmt: skip
+QUICK: dict[str, dict] = {
+    "rise": {"masks": 8}, "integrated_gradients": {"steps": 2}, "occlusion": {"positions": 2},
+    "fovex": {"fixations": 1, "steps": 2}, "consensus": {"of": ("grad_cam", "layer_cam")},
+    "sise": {"mu": 0.9},
+}  # fmt: skip
 IMAGE = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -62,6 +76,51 @@ def test_a_dense_model_with_an_auxiliary_head():
     assert overview.features is not None
     torch.testing.assert_close(overview.features, seen["given"][0].mean(dim=(1, 2)))
     assert len(overview.top) == 5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_explanations_bring_the_overview_without_a_forward_of_its_own(name):
+    """Every method of a plain CNN: the numbers are those of `class_overview`, the forwards those that it declares."""
+    torch.manual_seed(0)
+    model = models.resnet18(num_classes=6).eval()
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    explainer = bind_method(name, model, batch_size=8, **QUICK.get(name, {}))
+    session = ExplainSession(explainer, overview=OverviewWanted(top_k=2))
+    found = [one for key, image in enumerate(images) for one in session.push(key, image, label=key)]
+    found += session.finish()
+    bare = ExplainSession(explainer)
+    plain = [one for key, image in enumerate(images) for one in bare.push(key, image)] + bare.finish()
+    assert [one.n_forwards for one in found] == [one.n_forwards for one in plain]
+    for key, (image, one) in enumerate(zip(images, found, strict=True)):
+        expected = class_overview(model, SOFTMAX, image, label=key, top_k=2)
+        assert one.overview is not None
+        assert one.overview.features is not None
+        torch.testing.assert_close(one.overview.features, expected.features, atol=1e-4, rtol=1e-3)
+        assert [index for index, _ in one.overview.top] == [index for index, _ in expected.top]
+        assert one.overview.label_confidence == pytest.approx(expected.label_confidence, abs=1e-4)
+        assert one.prediction == one.overview.top[0][0]
+    assert not [hook for module in model.modules() for hook in module._forward_hooks]
+
+
+def test_masks_and_metrics_share_batches_whatever_is_kept():
+    explainer = bind_method("sise", models.resnet18(num_classes=6).eval())
+    assert explainer.noting(features=True).keeping(True).scorer is explainer.scorer
+
+
+def test_a_method_that_keeps_no_output_costs_one_forward_more():
+    class Told(Explainer):
+        declared = replace(DECLARED["grad_cam"], name="told")
+
+        def explain_image(self, image, target, seed):
+            yield from ()
+            return Explanation("ok", None, 1, 1, 0.5, 0.0, map=image[0].sigmoid(), n_forwards=0)
+
+    model = models.resnet18(num_classes=6).eval()
+    session = ExplainSession(Told(model), overview=OverviewWanted())
+    [found] = [*session.push(0, IMAGE), *session.finish()]
+    assert found.n_forwards == 1
+    assert found.overview is not None
+    assert len(found.overview.top) == 6
 
 
 class Failing(nn.Module):

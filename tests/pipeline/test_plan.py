@@ -47,6 +47,11 @@ def test_default_size_makes_64_shards_of_at_most_256(count, size):
     assert default_shard_size(count) == size
 
 
+@pytest.mark.parametrize(("count", "least", "size"), [(1, 8, 1), (3, 8, 2), (12, 6, 6), (100, 8, 8), (6400, 8, 100)])
+def test_shards_are_large_enough_to_fill_batches_but_small_sets_are_halved(count, least, size):
+    assert default_shard_size(count, least) == size
+
+
 def test_ten_million_samples_are_planned():
     plan = plan_shards(10**7, default_shard_size(10**7))
     assert len(plan) == 39063

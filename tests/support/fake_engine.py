@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from heatlas.engine.scoring.whole_image import ClassOverview
 from heatlas.engine.session import Explained
+from heatlas.engine.time_spent import WorkMeter
 from heatlas.errors import ModelError, SampleError
 from heatlas.workers.images.decode import Prepared
 from heatlas.workers.samples import Sample, Shard
@@ -66,16 +67,23 @@ def act(uri: str, stage: str) -> None:
                 raise ValueError(f"unknown action {action!r}")
 
 
+def said(label: int | None) -> ClassOverview:
+    """Class 1 before class 4 before the others, which are below a sigmoid of 0.5."""
+    ranking = torch.full((10,), -1.0)
+    ranking[1], ranking[4] = 3.0, 2.0
+    return ClassOverview(ranking, ((1, 0.75), (4, 0.25)), 0.25 if label == 4 else None, torch.arange(3.0))
+
+
 class FakeSession:
     """Gives an image back when `depth` others have been pushed after it, like packed batches do."""
 
     def __init__(self, depth: int = 2):
         self.depth = depth
-        self.held: list[tuple[int, str, int | None]] = []
+        self.held: list[tuple[int, str, int | None, int | None]] = []
 
     def push(self, key, image, *, target=None, truth=None, label=None, sample_seed=None, given=None):
         uri = bytes(image.to(torch.uint8).flatten().tolist()).decode()
-        self.held.append((key, uri, target))
+        self.held.append((key, uri, target, label))
         act(uri, "push")
         return self._leave(self.depth)
 
@@ -88,11 +96,11 @@ class FakeSession:
     def _leave(self, keep: int):
         found = []
         while len(self.held) > keep:
-            key, _, target = self.held.pop(0)
+            key, _, target, label = self.held.pop(0)
             heat = torch.full((2, 2), 0.5)
             found.append(
                 Explained("ok", None, 1, 1 if target is None else target, 0.5, 0.1, heat, mask_counts=(3,), n_forwards=10, key=key,
-                          metrics={"drop_pct": float(key), "ebpg": None}, seconds=0.01)
+                          metrics={"drop_pct": float(key), "ebpg": None}, seconds=0.01, overview=said(label))
             )  # fmt: skip
         return found
 
@@ -107,6 +115,7 @@ class FakeEngine:
     def __init__(self, spec: WorkerSpec, reader):
         self.spec = spec
         self.session = FakeSession()
+        self.meter = WorkMeter()
         self.device = f"cpu:{os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
 
     def prepare(self, sample: Sample, reader) -> Prepared:
@@ -115,11 +124,9 @@ class FakeEngine:
         return Prepared(image, None, 4, 6)
 
     def overview(self, image: torch.Tensor, label: int | None) -> ClassOverview:
-        """Class 1 before class 4 before the others, which are below a sigmoid of 0.5."""
+        """As `said`."""
         act(bytes(image.to(torch.uint8).flatten().tolist()).decode(), "rank")
-        ranking = torch.full((10,), -1.0)
-        ranking[1], ranking[4] = 3.0, 2.0
-        return ClassOverview(ranking, ((1, 0.75), (4, 0.25)), 0.25 if label == 4 else None, torch.arange(3.0))
+        return said(label)
 
     def shrink(self) -> bool:
         if self.batch_size == 1:

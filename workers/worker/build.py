@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ...engine.methods.registry import make_explainer, settings_class
 from ...engine.scoring.fast_forward import StandInWarning
+from ...engine.scoring.precision import resolved_precision
 from ...engine.scoring.whole_image import ClassOverview, class_overview
-from ...engine.session import ExplainSession
+from ...engine.session import ExplainSession, OverviewWanted
+from ...engine.time_spent import WorkMeter
 from ..images.decode import Prepared, prepare
 from ..models.load import LoadedModel, load_model
 from ..models.model_identity import require_model
@@ -68,8 +70,9 @@ class ModelEngine:
         self._model = loaded.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_classes: int | None = loaded.num_classes
         self.device = f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
-        self.precision = spec.scoring.precision
+        self.precision = resolved_precision(spec.scoring.precision, device)
         self._batch_size = spec.scoring.batch_size
+        self.meter = WorkMeter()
         self.session = self._new_session()
         self.notes = self._warm_up() if spec.scoring.fold_bn or spec.scoring.compile else ()
 
@@ -133,5 +136,6 @@ class ModelEngine:
             colours = {"mean": self._preprocess.mean, "std": self._preprocess.std}
             explainer = replace(explainer, **colours)
         return ExplainSession(
-            explainer, spec.metrics, seed=spec.seed, chance_below=spec.chance_below, sanity_below=spec.sanity_below
-        )
+            explainer, spec.metrics, seed=spec.seed, chance_below=spec.chance_below, sanity_below=spec.sanity_below,
+            overview=OverviewWanted(spec.top_k, spec.features), meter=self.meter,
+        )  # fmt: skip

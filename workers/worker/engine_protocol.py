@@ -10,6 +10,7 @@ from torch import Tensor
 from ...engine.explanation import Explanation
 from ...engine.scoring.whole_image import ClassOverview
 from ...engine.session import Explained
+from ...engine.time_spent import WorkMeter
 from ..images.decode import Prepared
 from ..protocols import SampleReader
 from ..samples import Sample
@@ -49,6 +50,11 @@ class Engine(Protocol):
 
     @property
     def session(self) -> Session: ...
+    @property
+    def meter(self) -> WorkMeter:
+        """Where the time goes."""
+        ...
+
     @property
     def num_classes(self) -> int | None: ...
     @property

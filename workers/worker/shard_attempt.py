@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,7 +50,7 @@ class InWork:
     asked: int = 0
     """Forward passes spent on settling that."""
     overview: ClassOverview | None = None
-    """What the model says of the whole image; None until it was asked."""
+    """What the model says of the whole image; None until it was asked, or told with its first explanation."""
     rows: dict[int, Row] = field(default_factory=dict)
     """By place among the targets."""
 
@@ -152,14 +153,18 @@ class ShardAttempt:
         return ImagesAlive(tuple(self._alive), len(self._rows))
 
     def _prepare(self, position: int) -> Prepared:
-        sample = self.samples[position]
+        sample, begun = self.samples[position], time.perf_counter()
         if not self.target.asks_model:  # before the image is read, because there may be nothing to explain
             targets_of(self.target, sample, None, self.engine.num_classes)
-        return self.engine.prepare(sample, self.reader)
+        try:
+            return self.engine.prepare(sample, self.reader)
+        finally:
+            self.engine.meter.add("decoding", time.perf_counter() - begun)
 
     def _take(self, position: int, ready: Future[Prepared]) -> Iterator[ImagesAlive]:
         try:
-            prepared = ready.result()
+            with self.engine.meter.at("waiting"):
+                prepared = ready.result()
         except SampleError as error:
             self._settle(position, [self._failed(position, error.status, error.text)])
         except RunError:
@@ -186,10 +191,10 @@ class ShardAttempt:
             if any(given.prediction is None for given in state.prepared.given):  # maps that are to be stored, too
                 state.overview = state.overview or self.engine.overview(state.prepared.image, sample.label)
             return True
-        state.overview = state.overview or self.engine.overview(state.prepared.image, sample.label)
         seen = None
         if self.target.asks_model:
-            seen, state.asked = state.overview.ranking, 1
+            state.overview = state.overview or self.engine.overview(state.prepared.image, sample.label)
+            seen, state.asked = state.overview.ranking.cpu(), 1
         try:
             state.targets = targets_of(self.target, sample, seen, self.engine.num_classes)
         except SampleError as error:
@@ -293,6 +298,7 @@ class ShardAttempt:
 
     def _explained(self, position: int, explained: Explained, place: int) -> Row:
         work = self._in_flight[position]
+        work.overview = work.overview or explained.overview
         row = Row(
             sample=self.samples[position],
             status=explained.status,

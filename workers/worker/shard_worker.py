@@ -7,7 +7,9 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
+from ...engine.time_spent import measured_by
 from ...errors import TooManyErrorsError
 from ..events import ShardDone, ShardFailed, StartReport, WorkerEvent, WorkerPlaced, Writing
 from ..policy.circuit_breaker import Breaker, count_failures
@@ -85,6 +87,7 @@ class ShardWorker:
         """
         begun = time.perf_counter()
         try:
+            self.engine.meter.take()
             attempt = ShardAttempt(
                 self.engine, self.reader, samples,
                 target=self.spec.target, quarantine=quarantine, exit_process=self._exit_process,
@@ -93,8 +96,11 @@ class ShardWorker:
             rows = attempt.rows
             self._refuse_too_many_errors(rows)
             yield Writing()
-            first = self.sink.commit(shard, rows)
-            yield summary(rows, len(samples), first, time.perf_counter() - begun, self.engine.batch_size)
+            with self.engine.meter.at("commit"), measured_by(self.engine.meter):
+                first = self.sink.commit(shard, rows)
+            stages, padded = self.engine.meter.take()
+            done = summary(rows, len(samples), first, time.perf_counter() - begun, self.engine.batch_size)
+            yield replace(done, stages=stages, padded=padded)
         except TooManyErrorsError as error:
             yield ShardFailed("too_many_errors", str(error))
         except Exception as error:

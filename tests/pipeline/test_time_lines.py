@@ -1,0 +1,24 @@
+"""The closing summary says where the workers' time went."""
+
+from __future__ import annotations
+
+from heatlas.pipeline.explain.result import time_lines
+
+
+def test_shares_the_largest_first_with_decoding_beside():
+    stages = {"forwards": 70.0, "gradients": 20.0, "waiting": 5.0, "decoding": 40.0, "metrics": 0.1}
+    [line] = time_lines(stages, 100.0, 1234)
+
+    assert (
+        line.split(maxsplit=1)[1]
+        == "forwards 70%, gradients 20%, waiting 5%, other 5%; decoding 40% beside it; 1,234 rows of padding"
+    )
+
+
+def test_waiting_for_images_earns_advice():
+    assert not any("cpus-per-worker" in line for line in time_lines({"waiting": 2.0, "forwards": 8.0}, 10.0, 0))
+    assert "--cpus-per-worker" in time_lines({"waiting": 3.0, "forwards": 7.0}, 10.0, 0)[-1]
+
+
+def test_a_run_that_did_nothing_says_nothing():
+    assert time_lines({}, 0.0, 0) == []
