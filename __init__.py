@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .engine.methods.rise import RISE
     from .engine.methods.score_cam import ScoreCAM
     from .engine.methods.sise import SISE, AdaSISE
+    from .engine.methods.sise_plus import SISEPlus
     from .engine.methods.ttame import TTAME
     from .engine.methods.ucag import UCAG
     from .engine.methods.winsor_cam import WinsorCAM
@@ -75,6 +76,7 @@ __all__ = [
     "MapMetrics",
     "Occlusion",
     "RefineCAM",
+    "SISEPlus",
     "ScoreCAM",
     "WinsorCAM",
     "__version__",
@@ -89,6 +91,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "SISEPlus": ("engine.methods.sise_plus", "SISEPlus"),
     "LiMA": ("engine.methods.lima", "LiMA"),
     "WinsorCAM": ("engine.methods.winsor_cam", "WinsorCAM"),
     "ExpectedGradients": ("engine.methods.expected_gradients", "ExpectedGradients"),

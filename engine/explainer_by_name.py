@@ -25,6 +25,7 @@ from .methods.registry import bind_method
 from .methods.rise import RISE
 from .methods.score_cam import ScoreCAM
 from .methods.sise import SISE, AdaSISE
+from .methods.sise_plus import SISEPlus
 from .methods.ttame import TTAME
 from .methods.ucag import UCAG
 from .methods.winsor_cam import WinsorCAM
@@ -74,6 +75,8 @@ def explainer(name: Literal["expected_gradients"], model: nn.Module, **options: 
 def explainer(name: Literal["winsor_cam"], model: nn.Module, **options: Any) -> WinsorCAM: ...
 @overload
 def explainer(name: Literal["lima"], model: nn.Module, **options: Any) -> LiMA: ...
+@overload
+def explainer(name: Literal["sise_plus"], model: nn.Module, **options: Any) -> SISEPlus: ...
 @overload
 def explainer(name: Literal["ttame"], model: nn.Module, **options: Any) -> TTAME: ...
 @overload

@@ -81,7 +81,7 @@ class MethodContender:
         self.name = asked.text
         self.facts = json.dumps([asked.name, asdict(asked.settings)], default=str)
         self.explainer = make_explainer(asked.name, model, asked.settings, scoring)
-        layers = asked.name in ("sise", "ada_sise")
+        layers = asked.name in ("sise", "ada_sise", "sise_plus")
         kept = [metric for metric in MetricSet.of(metrics).metrics if layers or not metric.layers]
         self.metrics = tuple(metric.name for metric in kept)
 
@@ -159,7 +159,7 @@ def contenders(
 def of_known_scores(asked: Asked) -> bool:
     """Whether its maps are made of the scores that masks of the default kind have."""
     settings = asked.settings
-    if asked.name not in ("sise", "ada_sise"):
+    if asked.name not in ("sise", "ada_sise", "sise_plus"):
         return False
     return settings.fill == "zero" and not settings.baseline and settings.layers is None
 

@@ -44,6 +44,7 @@ count all passes of a row, its metrics included.
 PASSES = {
     "sise": "1F 1B + K F, K maps of all blocks",
     "ada_sise": "1F 1B + K F, K fewer maps",
+    "sise_plus": "1F 1B + K F, K maps of all blocks",
     "score_cam": "1F + K F, K maps of the layer",
 }
 MEASURED = {

@@ -158,7 +158,7 @@ class SISE(Explainer):
         spent = {"n_forwards": 1 + blocks.n_scored, "n_backwards": 1, "mask_counts": counts}
         if blocks.failure is not None:
             return blocks.logits.explanation(None, blocks.failure, **spent)
-        raw = torch.stack([layer.weighted_sum(blocks.shown) for layer in blocks.layers])
+        raw = torch.stack([self.block_sum(layer, blocks.shown) for layer in blocks.layers])
         low, high = extremes(raw)
         layer_maps = min_max(raw, low, high)
         heat = fuse(layer_maps, self.gate) / len(raw)
@@ -170,6 +170,10 @@ class SISE(Explainer):
         if explanation.map is not None and self.keep_layers:
             explanation.layer_maps = layer_maps.float()
         return explanation
+
+    def block_sum(self, layer: LayerMasks, shown: float | torch.Tensor) -> Float[torch.Tensor, "height width"]:
+        """A block's masks, each by its weight: V_l of eq. 12 before min-max, float64."""
+        return layer.weighted_sum(shown)
 
     def plan(self, image: Float[torch.Tensor, "channel height width"]) -> BlockPlan:
         """The block layers for inputs of this shape, found once per shape."""

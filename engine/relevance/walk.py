@@ -36,6 +36,8 @@ SHARE = (nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 SHARE_CALLS = {F.relu, F.relu6, torch.relu, F.max_pool2d, torch.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
 SUMS = {operator.add, operator.iadd, torch.add}
 PASS_CALLS = {F.dropout}
+UNIT_CALLS = {F.normalize}
+"""As batch norm: relevance passes, the gradient goes through."""
 RESHAPES = {torch.flatten, "flatten", "view", "reshape"}
 KNOWN = "convolutions, batch norms, ReLUs, pools, sums, flattening and linear layers"
 
@@ -163,6 +165,8 @@ def _step(walk: Walk, node: fx.Node) -> None:
         walk.give(source, contribution, pulled)
     elif isinstance(module, PASS) or node.target in PASS_CALLS:
         walk.give(source, relevance, gradient)
+    elif node.target in UNIT_CALLS:
+        walk.give(source, relevance, pull_back(_layer_of(walk.model, node), values, gradient)[0])
     elif isinstance(module, nn.Flatten) or node.target in RESHAPES:
         walk.give(source, relevance.reshape(values.shape), gradient.reshape(values.shape))
     else:
@@ -226,7 +230,7 @@ def _has_rule(model: nn.Module, node: fx.Node) -> bool:
     if node.target in SUMS:
         return len(_inputs(node)) == 2
     if node.op in ("call_function", "call_method") and len(_inputs(node)) == 1:
-        return node.target in SHARE_CALLS | PASS_CALLS | RESHAPES or node.target == "relu"
+        return node.target in SHARE_CALLS | PASS_CALLS | UNIT_CALLS | RESHAPES or node.target == "relu"
     return False
 
 

@@ -95,14 +95,21 @@ class LayerMasks:
         evidence = torch.einsum("k,khw->hw", self.alphas.double(), self.maps.double())
         return on_grid(evidence[None])[0].clamp(min=0)
 
-    def weighted_sum(self, baseline: float | torch.Tensor = 0.0) -> Float[torch.Tensor, "height width"]:
-        """V_l of eq. 12, the baseline taken from every score, up to a positive factor and a constant, both of which min-max removes; float64.
+    def areas(self) -> Float[torch.Tensor, " mask"]:
+        """Mean of every mask over the pixels, in (0, 1); without a forward."""
+        return self.survey()[1] / (self.size[0] * self.size[1])
+
+    def weighted_sum(
+        self, baseline: float | torch.Tensor = 0.0, scores: Float[torch.Tensor, " mask"] | None = None
+    ) -> Float[torch.Tensor, "height width"]:
+        """V_l of eq. 12, of other scores than the masks' own where some are given, the baseline taken from every one, up to a positive factor and a constant, both of which min-max removes; float64.
 
         With m = (U - low) / (high - low), U the upsampled map, m / sum(m) = (U - low) / (sum(U) - pixels * low); and as upsampling
         is linear, the weighted maps are summed at the layer's own resolution and upsampled once.
         """
         mass = self._mass()
-        weights = torch.where(mass > 0, (self.job.scores.double() - baseline) / mass, 0)
+        values = self.job.scores if scores is None else scores
+        weights = torch.where(mass > 0, (values.double() - baseline) / mass, 0)
         total = torch.einsum("k,khw->hw", weights, self.maps.double())
         return upsample(total[None], self.size)[0]
 

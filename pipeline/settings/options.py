@@ -109,6 +109,7 @@ class RunOptions(ImportOptions, total=False):
     ucag: Mapping[str, Any]
     agf: Mapping[str, Any]
     lafam: Mapping[str, Any]
+    sise_plus: Mapping[str, Any]
     lima: Mapping[str, Any]
     winsor_cam: Mapping[str, Any]
     expected_gradients: Mapping[str, Any]
