@@ -18,6 +18,7 @@ from ..workers.samples import Shard
 from .settings.run import Settings
 from .shards import EXTRA, cut_containers, default_shard_size, plan_shards
 from .sources import list_source
+from .sources.listing.boxes import settle_boxes
 from .sources.listing.extra_columns import choose_extra, wants_extra
 from .sources.listing.options import Listed, SourceOptions
 from .sources.listing.selection import draw_sample, filter_by_condition, select_ids
@@ -45,7 +46,7 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
         data_root=data_root,
     )
     listed = list_source(settings.data, options)
-    listing = listed.listing
+    listing, notes = settle_boxes(listed.listing, settings.labels.boxes)
     if settings.where is not None:
         listing = filter_by_condition(listing, settings.where)
     if settings.ids is not None:
@@ -56,7 +57,7 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
         listing.slice(0, settings.limit), extra, {*RESERVED, *METRICS, SANITY, *find_method(settings.method).extras}
     )
     labels = pc.unique(pc.drop_null(listed.listing["label"])).to_pylist() if len(listing) < len(listed.listing) else ()
-    return replace(listed, listing=listing.combine_chunks(), labels=tuple(labels))
+    return replace(listed, listing=listing.combine_chunks(), labels=tuple(labels), notes=(*listed.notes, *notes))
 
 
 def shards_of(listed: Listed, shard_size: int | str, least: int = 1) -> list[Shard]:

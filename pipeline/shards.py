@@ -26,6 +26,9 @@ from ..workers.samples import Sample, Shard
 EXTRA = "extra:"
 """Before the names of the data set's own columns."""
 
+DRAWN_ON, SCALED_FROM = "drawn_on", "scaled_from"
+"""Columns of the width and height for which boxes and masks were drawn: where they must be the image's, and where they are scaled to it."""
+
 SHARDS_WANTED = 64
 LARGEST_SHARD = 256
 
@@ -100,10 +103,16 @@ def samples_of(listing: pa.Table, shard: Shard) -> list[Sample]:
     label = listing.schema.field("label").type
     if not (pa.types.is_integer(label) or pa.types.is_null(label)):
         raise DataError(f"labels are {label}, not class indices; resolve them before planning")
-    return [_sample(row) for row in listing.slice(shard.start, len(shard)).to_pylist()]
+    return [sample_of_row(row) for row in listing.slice(shard.start, len(shard)).to_pylist()]
 
 
-def _sample(row: dict) -> Sample:
+def sample_of_row(row: Mapping[str, Any]) -> Sample:
+    """A row of a listing as a plain object; its label is a class index or None."""
     boxes = tuple(tuple(box) for box in row.get("boxes") or ())
     extra = tuple((name.removeprefix(EXTRA), value) for name, value in row.items() if name.startswith(EXTRA))
-    return Sample(row["id"], row["uri"], row["label"], boxes, row.get("mask_uri"), extra=extra)
+    scaled = row.get(SCALED_FROM)
+    size = scaled or row.get(DRAWN_ON)
+    return Sample(
+        row["id"], row["uri"], row["label"], boxes, row.get("mask_uri"), extra=extra,
+        drawn_on=None if size is None else (size[0], size[1]), scale_truth=scaled is not None,
+    )  # fmt: skip

@@ -26,6 +26,10 @@ class Sample:
     """Shard in which the explanation to measure is stored; None where it is yet to be explained."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Further columns of the manifest, by name; plain values."""
+    drawn_on: tuple[int, int] | None = None
+    """Width and height of the picture on which boxes were drawn, as their source says; (1, 1) for fractions."""
+    scale_truth: bool = False
+    """Whether boxes and mask are scaled from there to the image; else another size is an error."""
 
 
 @dataclass(frozen=True, slots=True)

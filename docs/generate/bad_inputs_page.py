@@ -52,7 +52,7 @@ explain --config unknown.yaml
 {RUN} --limit 0
 {RUN} --max-error-rate 2
 {RUN} --preprocess.mean 0.5,0.5
-{RUN} --preprocess.channels 2
+{RUN} --preprocess.channels 0
 {RUN} --store.map-size 0
 {RUN} --where "nosuch > 1"
 {RUN} --where "label ="

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .channel_axis import FIRST, measured_axes
 from .dominators import Flow, crossed_by_all, leading_to, reached_from
 from .outputs import logits_of
 from .survey import (
@@ -66,8 +67,10 @@ def hooked_survey(model: nn.Module, images: Tensor) -> Survey:
     returned_by: dict[Step, list[str]] = {}
     for call, name in named:
         returned_by.setdefault(call.step, []).append(name)
-    for call, name in named:
-        axes = map_shape(call.shape, 1)
+    measured = measured_axes(model, images)
+    known = measured if len(measured) == len(calls) else [None] * len(calls)
+    for (call, name), axis in zip(named, known, strict=True):
+        axes = map_shape(call.shape, axis or FIRST)
         if axes is None or call.step is None or call.shape[0] != images.shape[0] or not _lies_like(axes[1], images):
             continue
         channels, size = axes
@@ -78,7 +81,7 @@ def hooked_survey(model: nn.Module, images: Tensor) -> Survey:
                 names=enclosing(returned_by[call.step]),
                 channels=channels,
                 size=size,
-                channel_axis=1,
+                channel_axis=axis or FIRST,
                 crossed=call.step in crossed,
                 feature=call.step in learned and not in_head and not passes_on,
                 depthwise=is_depthwise(call.module),

@@ -23,7 +23,7 @@ TITLES = {
         "image_timeout", "start_timeout", "shard_retries", "retry_errors", "max_error_rate", "shared_fs",
     ),
     **{f"Method {name} (others: heatlas methods NAME)": (name,) for name in METHOD_GROUPS},
-    "Preprocessing (default: as the weights declare)": ("preprocess",),
+    "Preprocessing (default: as the weights declare)": ("preprocess", "decode"),
     "Columns of a manifest or table": ("columns",),
     "Labels (default: by class names, else as the predictions tell)": ("labels",),
     "Store": ("store",),
@@ -50,6 +50,8 @@ METAVARS = {
     "preprocess.interpolation": "FILTER",
     "preprocess.mean": "NUM...",
     "preprocess.std": "NUM...",
+    "decode.range": "RANGE",
+    "decode.bands": "NUM...",
 }
 """Short forms where the types' own are long or say little."""
 GROUPS = {name: Group(title, sort_key=order) for order, (title, names) in enumerate(TITLES.items()) for name in names}

@@ -38,6 +38,7 @@ from ..storage.location import locate
 from ..store.run_file import versions
 from ..terminal_log import say
 from ..text import counted
+from .image_files import file_evidence
 
 SHOW_SECONDS = 10.0
 """Between two lines of progress."""
@@ -102,9 +103,12 @@ def bank_settings(settings: Settings, overwrite: bool = False) -> BankResult:
     data_root = check_data_root(settings.data_root)
     labels, classes = labelled(settings, listed(settings, data_root))
     listing = labels.listing.filter(pc.is_valid(labels.listing["label"]))
-    spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump())
-    model = load_feature_model(spec, FsspecReader())
     reader = FsspecReader(data_root, code=item_source(settings.data))
+    files = file_evidence(listing, reader, settings)
+    spec = files.applied_to(ModelSpec(spec=settings.model, **settings.preprocess.model_dump()), settings)
+    model = load_feature_model(spec, FsspecReader())
+    for note in files.notes:
+        say(f"note: {note}")
     device = usable_device(settings.device)
     skipped = Skipped()
     skipped.causes.update(without_class(labels))

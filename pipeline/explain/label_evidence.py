@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from ...errors import DataError, SampleError, UsageError
-from ...workers.images.decode import decode_image
+from ...workers.images.decode import decode_input
 from ...workers.models.load import LoadedModel
 from ...workers.protocols import SampleReader
 from ..settings.run import Settings
@@ -69,7 +69,8 @@ def probe_predictions(listing: pa.Table, model: LoadedModel, reader: SampleReade
     read, predictions, images = [], [], []
     for row in rows.tolist():
         try:
-            images.append(model.preprocess.tensor(decode_image(reader.read(listing["uri"][row].as_py()))))
+            data = reader.read(listing["uri"][row].as_py())
+            images.append(model.preprocess.tensor(decode_input(data, model.preprocess)[0]))
         except SampleError:
             continue
         read.append(row)

@@ -49,6 +49,7 @@ from ..text import counted
 from .device import refuse_missing_gpu
 from .dispatch import work_through
 from .fingerprint import run_fingerprint, store_layout
+from .image_files import file_evidence
 from .label_evidence import label_rules, probe_predictions
 from .retry_errors import Retry, RetrySink
 from .subsample import chosen_below
@@ -161,10 +162,12 @@ def prepare_run(settings: Settings) -> PreparedRun:
     model_spec = ModelSpec(
         spec=settings.model, bank=settings.bank, explainer=settings.explainer, **settings.preprocess.model_dump()
     )
+    reader = FsspecReader(data_root, named_by_user(settings), item_source(settings.data))
+    files = file_evidence(listed.listing, reader, settings)
+    model_spec = files.applied_to(model_spec, settings)
     model = load_model(model_spec, FsspecReader())
     check_explainer(settings, model)
     refuse_random_weights(model_spec, model, FsspecReader())
-    reader = FsspecReader(data_root, named_by_user(settings), item_source(settings.data))
     labels = resolve_labels(
         listed.listing,
         model.class_names,
@@ -195,7 +198,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
         refuse_blocked_gradients(model.module, layers, model.preprocess, settings.model)
     if idle := without_effect(settings):
         say(f"note: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with method {settings.method}")
-    for note in (*model.notes, *listed.notes, labels.how, labels.warning()):
+    for note in (*model.notes, *listed.notes, *files.notes, labels.how, labels.warning()):
         if note:
             say(f"note: {note}")
     layout = store_layout(
@@ -222,7 +225,11 @@ def prepare_run(settings: Settings) -> PreparedRun:
         ),
         reader=reader,
         sink=ParquetSink(settings.out, layout, run_identity(stored_fingerprint(fingerprint))),
-        remarks={"labels": labels.how, "layers_found": fit.blocks.how if fit.blocks else ""},
+        remarks={
+            "labels": labels.how,
+            "layers_found": fit.blocks.how if fit.blocks else "",
+            "said": "; ".join((*model.notes, *listed.notes, *files.notes)),
+        },
         layer_count=len(fit.blocks or ()),
         labels=labels,
         model=replace(model, module=nn.Identity()),

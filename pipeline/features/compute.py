@@ -17,6 +17,7 @@ from ...workers.images.decode import prepare
 from ...workers.images.preprocess import Preprocess
 from ...workers.models.load import ModelSpec, load_model
 from ...workers.samples import Sample
+from ..pictures.stored_images import decoding_of
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
 from ..settings.renamed import current_names
@@ -85,7 +86,9 @@ def load_stored_model(atlas: StoreReader) -> StoredModel:
         DataError: If the data set cannot be listed.
     """
     settings = load_settings({**current_names(atlas.run["settings"]), "out": atlas.uri})
-    spec = ModelSpec(spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump())
+    spec = ModelSpec(
+        spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump(), **decoding_of(atlas.run)
+    )
     reader = FsspecReader(atlas.run["fingerprint"].get("data_root"))
     model = load_model(spec, FsspecReader())
     if model.dense:

@@ -139,7 +139,7 @@ def _image(atlas: StoreReader, uri: str) -> tuple[Image.Image | None, str]:
     try:
         preprocess = stored_preprocess(atlas.run)
         reader = FsspecReader(atlas.run["fingerprint"].get("data_root"))
-        return preprocess.view(decode_image(reader.read(uri))), ""
+        return preprocess.view(decode_image(reader.read(uri), preprocess)), ""
     except (SampleError, HeatlasError) as error:
         return None, str(error)
     except (KeyError, TypeError):

@@ -106,7 +106,7 @@ def draw(
     """
     if row["status"] != OK or row["heat"] is None:
         raise SampleError(row["status"], row["error"] or "the row has no map")
-    view = preprocess.view(decode_image(reader.read(row["uri"])))
+    view = preprocess.view(decode_image(reader.read(row["uri"]), preprocess))
     buffer = io.BytesIO()
     heat = row["heat"] if edges is None else edged(view, row["heat"], edges)
     if names is None:

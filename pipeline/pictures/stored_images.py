@@ -39,6 +39,13 @@ def stored_preprocess(run: Mapping[str, Any]) -> Preprocess:
     return Preprocess(**values)
 
 
+def decoding_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """How the run read its files, as a `ModelSpec` takes it."""
+    stored = run["fingerprint"].get("preprocess", {})
+    said = {name: stored.get(name) for name in ("levels", "clip_levels", "bands")}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+
+
 def rows_of(atlas: StoreReader, ids: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of these ids with the best map there is: the PNG at input resolution, else the numbers.
 

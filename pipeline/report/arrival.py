@@ -106,6 +106,7 @@ def _recomputed(
     from ...engine.methods.sise import SISE
     from ...engine.scoring.confidence import CONFIDENCES
     from ...workers.models.load import ModelSpec, load_model
+    from ..pictures.stored_images import decoding_of
     from ..sources.reading.reader import FsspecReader
 
     run = rows.atlas.run
@@ -114,6 +115,7 @@ def _recomputed(
         spec=settings["model"],
         bank=settings.get("bank"),
         **{name: _plain(value) for name, value in settings.get("preprocess", {}).items()},
+        **decoding_of(run),
     )
     model = load_model(spec, FsspecReader())
     if model.digest != fingerprint.get("model", {}).get("digest"):

@@ -168,7 +168,7 @@ def key_of(row: Mapping[str, Any]) -> Key:
 def view(uri: str, reader: FsspecReader, preprocess: Preprocess | None) -> Image.Image | str:
     """The image as the network sees it, or why it cannot be shown."""
     try:
-        image = decode_image(reader.read(uri))
+        image = decode_image(reader.read(uri), preprocess)
         return image if preprocess is None else preprocess.view(image)
     except SampleError as error:
         return error.text

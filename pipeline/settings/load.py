@@ -39,7 +39,7 @@ def load_settings(flags: Mapping[str, Any], config: str | os.PathLike[str] | Non
     except ValidationError as error:
         problems += explained(error, written)
     else:
-        problems += refused_by_methods(settings, written)
+        problems += [*refused_by_methods(settings, written), *numbers_of_channels(settings, written)]
         if not problems:
             return settings
     raise SettingsError("\n".join(dict.fromkeys(problems)))
@@ -54,6 +54,19 @@ def refused_by_methods(settings: Settings, written: WrittenSettings) -> list[str
         except SettingsError as error:
             refusals.append(f"{error}{written.place(name)}")
     return sorted(refusals)
+
+
+def numbers_of_channels(settings: Settings, written: WrittenSettings) -> list[str]:
+    """What is wrong with how many numbers mean and std have."""
+    given, problems = settings.preprocess, []
+    for name, numbers in (("preprocess.mean", given.mean), ("preprocess.std", given.std)):
+        wanted = (3, 1) if given.channels is None else (given.channels,)
+        if numbers is not None and len(numbers) not in wanted:
+            problems.append(
+                f"setting {name} has {len(numbers)} numbers{written.place(name)}; it needs one per channel: 3 (RGB), 1 (grey), or as many as "
+                "--preprocess.channels says"
+            )
+    return problems
 
 
 class WrittenSettings:

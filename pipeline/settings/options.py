@@ -72,6 +72,8 @@ class ImportOptions(ExecutionOptions, total=False):
     """Column names of a manifest or table: `{"label": "class"}`."""
     store: Mapping[str, Any]
     """What the store keeps of each map: `{"map_size": "input"}`."""
+    decode: Mapping[str, Any]
+    """How image files are read."""
     labels: Mapping[str, Any]
     """How labels are read."""
     allow_unlabelled: bool

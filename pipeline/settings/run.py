@@ -23,6 +23,8 @@ from .types import (
     whole_number,
 )
 
+RANGE = r"^(dtype|minmax|percentile|[-+0-9.eE]+,[-+0-9.eE]+)$"
+
 
 class PreprocessSettings(SettingsGroup):
     """Preprocessing of images, where the weights do not declare it or declare another one."""
@@ -37,9 +39,7 @@ class PreprocessSettings(SettingsGroup):
     )
     mean: Mean | None = Field(None, description="Mean per channel, of values in [0, 1].")
     std: Std | None = Field(None, description="Standard deviation per channel.")
-    channels: Annotated[Literal[1, 3], BeforeValidator(whole_number)] | None = Field(
-        None, description="Channels of the network's input: 3 RGB, 1 grey."
-    )
+    channels: PositiveInt | None = Field(None, description="Channels: 3 RGB, 1 grey, else bands.")
 
 
 class ColumnSettings(SettingsGroup):
@@ -72,6 +72,18 @@ class LabelSettings(SettingsGroup):
     base: Annotated[Literal[0, 1], BeforeValidator(whole_number)] | None = Field(
         None, description="First class where labels are numbers."
     )
+    boxes: Literal["pixels", "scaled", "fractions"] | None = Field(
+        None, description="Boxes: pixels, scaled, fractions."
+    )
+
+
+class DecodeSettings(SettingsGroup):
+    """How image files are read."""
+
+    range: Annotated[str, Field(pattern=RANGE)] | None = Field(
+        None, description="Black and white: dtype, minmax, percentile, LOW,HIGH."
+    )
+    bands: tuple[PositiveInt, ...] | None = Field(None, description="Bands of the file, from 1.")
 
 
 class StoreSettings(SettingsGroup):
@@ -80,7 +92,7 @@ class StoreSettings(SettingsGroup):
     map: bool = Field(True, description="Store the map as numbers (float16).")
     map_size: PositiveInt | Literal["input"] = Field(56, description="Height and width; input: the network's own.")
     map_png: bool = Field(True, description="Store the map as an 8-bit PNG, too.")
-    features: bool = Field(True, description="Store the model's penultimate features of each image (float16).")
+    features: bool = Field(True, description="Store penultimate features of images.")
     top_k: PositiveInt = Field(5, description="Classes stored with their confidence.")
 
 
@@ -142,7 +154,7 @@ class Settings(MethodChoice):
         BeforeValidator(number_or_share),
     ] = Field(
         "exact",
-        description="exact, balanced (25 %), fast (10 %), a number or share of forward passes; other scores predicted.",
+        description="exact, balanced (25 %), fast (10 %), a number or share of forward passes; rest predicted.",
     )
     seed: NaturalInt = Field(0, description="Seed of all random numbers.")
     where: str | None = Field(
@@ -167,9 +179,7 @@ class Settings(MethodChoice):
     cpus_per_worker: PositiveInt = Field(1, description="CPUs and threads of each worker.")
     address: str | None = Field(None, description="Ray cluster, auto or HOST:6379; or a local one.")
     shard_size: Literal["auto"] | PositiveInt = Field("auto", description="Images per shard, the unit of resuming.")
-    image_timeout: PositiveFloat = Field(
-        600.0, description="Restart a worker after this many seconds without progress."
-    )
+    image_timeout: PositiveFloat = Field(600.0, description="Restart a worker without progress (seconds).")
     start_timeout: PositiveFloat = Field(900.0, description="Restart a worker that starts slower (seconds).")
     shard_retries: NaturalInt = Field(10, description="Retries of a shard after failures.")
     retry_errors: bool = Field(False, description="Recompute error rows that may succeed this time.")
@@ -181,6 +191,7 @@ class Settings(MethodChoice):
     preprocess: PreprocessSettings = PreprocessSettings()  # pyright: ignore[reportCallIssue]
     columns: ColumnSettings = ColumnSettings()  # pyright: ignore[reportCallIssue]
     labels: LabelSettings = LabelSettings()  # pyright: ignore[reportCallIssue]
+    decode: DecodeSettings = DecodeSettings()  # pyright: ignore[reportCallIssue]
     store: StoreSettings = StoreSettings()  # pyright: ignore[reportCallIssue]
 
 

@@ -60,8 +60,8 @@ def gpu_as_cuda(value: Any) -> Any:
 
 
 Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(height_and_width)]
-Mean = tuple[float, float, float] | tuple[float]
-Std = tuple[PositiveFloat, PositiveFloat, PositiveFloat] | tuple[PositiveFloat]
+Mean = tuple[float, ...]
+Std = tuple[PositiveFloat, ...]
 
 
 class SettingsGroup(BaseModel):

@@ -30,6 +30,7 @@ from ...workers.training.training_spec import (
     TrainingSpec,
 )
 from ...workers.worker.shard_attempt import seed_of
+from ..explain.image_files import file_evidence
 from ..run_samples import chosen_samples
 from ..settings.run import Settings
 from ..shards import plan_shards, samples_of
@@ -173,6 +174,8 @@ def prepared(
     listed = {sample.id: sample for sample in samples_of(listing, shard)}
     samples = [Sample(sample.id, sample.uri) for sample in listed.values()]
     model_spec = ModelSpec(spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump())
+    reader = FsspecReader(data_root, code=item_source(settings.data))
+    model_spec = file_evidence(listing, reader, settings).applied_to(model_spec, settings)
     loaded = load_model(model_spec, FsspecReader())
     if loaded.dense:
         raise UsageError(f"{settings.model} gives every pixel its class; {method} explains classifiers of images")

@@ -7,14 +7,19 @@ import threading
 from typing import Any
 
 import pyarrow.compute as pc
+from PIL import Image
 
 from ...errors import HeatlasError
-from ...workers.images.decode import decode_mask, decode_stored
-from ...workers.images.ground_truth import truth_from_boxes, truth_from_mask
+from ...workers.images.decode import decode_input, decode_mask
+from ...workers.images.exif import stored_size
+from ...workers.images.ground_truth import drawn_boxes, scaled_mask, truth_from_boxes, truth_from_mask
+from ...workers.samples import Sample
 from ..pictures.outline import outline_path
 from ..report.plain_words import LOCALISATION
 from ..settings.renamed import current_names
+from ..shards import DRAWN_ON, SCALED_FROM, sample_of_row
 from ..sources import list_source
+from ..sources.listing.boxes import settle_boxes
 from ..sources.listing.detection import item_source
 from ..sources.listing.options import SourceOptions
 from .images import RowImages
@@ -23,8 +28,6 @@ from .view_rows import ViewRows
 LISTED_ANYHOW = 100_000
 """Images up to which a data set is listed although no metric says that it marks objects."""
 MOST_BOXES = 60
-Marked = tuple[str, tuple[tuple[float, ...], ...], str | None]
-"""URI of the image, boxes, URI of the mask."""
 log = logging.getLogger("heatlas.view")
 
 
@@ -40,7 +43,7 @@ class GroundTruth:
     def __init__(self, table: ViewRows, images: RowImages, *, trust_code: bool = False):
         self._table, self._images, self._trust_code = table, images, trust_code
         self._lock = threading.Lock()
-        self._marked: dict[str, Marked] | None = None
+        self._marked: dict[str, Sample] | None = None
 
     def outline(self, n: int) -> dict[str, Any] | None:
         """The object as the metrics took it, in pixels of the network's input.
@@ -58,23 +61,26 @@ class GroundTruth:
                 self._marked = self._list()
         marked = self._marked.get(rows[0]["id"]) if rows else None
         uri = self._images.uri(n) if marked else ""
-        if marked is None or marked[0] != uri or self._images.preprocess is None:
+        preprocess = self._images.preprocess
+        if marked is None or marked.uri != uri or preprocess is None:
             return None
-        _, boxes, mask_uri = marked
-        image, orientation = decode_stored(self._images.reader.read(uri))
-        geometry = self._images.preprocess.geometry(image.height, image.width)
-        if mask_uri is not None:
-            mask = decode_mask(self._images.reader.read(mask_uri))
+        image, orientation = decode_input(self._images.reader.read(uri), preprocess)
+        size = (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[0], image.shape[1])
+        geometry, stored = preprocess.geometry(*size), stored_size(*size, orientation)
+        if marked.mask_uri is not None:
+            mask = decode_mask(self._images.reader.read(marked.mask_uri))
+            mask = scaled_mask(mask, stored) if marked.scale_truth else mask
             regions = [truth_from_mask(mask, orientation, geometry)]
         else:
-            regions = [truth_from_boxes([box], orientation, geometry) for box in boxes[:MOST_BOXES]]  # pyright: ignore[reportArgumentType]
+            boxes = drawn_boxes(marked, stored, size)[:MOST_BOXES]
+            regions = [truth_from_boxes([box], orientation, geometry) for box in boxes]
         height, width = geometry.size
         return {
-            "kind": "boxes" if mask_uri is None else "mask", "count": len(regions), "height": height, "width": width,
+            "kind": "boxes" if marked.mask_uri is None else "mask", "count": len(regions), "height": height, "width": width,
             "path": "".join(outline_path(region) for region in regions),
         }  # fmt: skip
 
-    def _list(self) -> dict[str, Marked]:
+    def _list(self) -> dict[str, Sample]:
         settings = current_names(self._table.atlas.run["settings"])
         has_metric = any(name in self._table.metrics for name in LOCALISATION)
         if not has_metric and self._table.images > LISTED_ANYHOW:
@@ -90,17 +96,18 @@ class GroundTruth:
                 columns=columns, rows=settings.get("rows", "image"), images=settings.get("images"),
                 data_root=self._table.atlas.run["fingerprint"].get("data_root"),
             )  # fmt: skip
-            listing = list_source(data, options).listing
+            rule = (settings.get("labels") or {}).get("boxes")
+            listing, _ = settle_boxes(list_source(data, options).listing, rule)
         except (HeatlasError, OSError, KeyError, TypeError) as error:
             log.info("objects are not outlined: the data set cannot be listed: %s", error)
             return {}
         if not {"boxes", "mask_uri"} & set(listing.column_names):
             return {}
-        wanted = [name for name in ("id", "uri", "boxes", "mask_uri") if name in listing.column_names]
-        marks = [pc.field(name).is_valid() for name in wanted[2:]]
+        marks = [pc.field(name).is_valid() for name in ("boxes", "mask_uri") if name in listing.column_names]
+        wanted = [
+            name for name in ("id", "uri", "boxes", "mask_uri", DRAWN_ON, SCALED_FROM) if name in listing.column_names
+        ]
         rows = listing.select(wanted).filter(marks[0] | marks[-1]).to_pylist()
         return {
-            row["id"]: (row["uri"], tuple(tuple(box) for box in row.get("boxes") or ()), row.get("mask_uri"))
-            for row in rows
-            if row.get("boxes") or row.get("mask_uri")
+            row["id"]: sample_of_row({**row, "label": None}) for row in rows if row.get("boxes") or row.get("mask_uri")
         }

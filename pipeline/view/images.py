@@ -75,12 +75,12 @@ class RowImages:
 
     def source(self, n: int) -> tuple[bytes, tuple[int, int]]:
         """The whole source image after EXIF rotation, at most 1024 pixels a side, as WebP, and its own width and height."""
-        image = decode_image(self.reader.read(self.uri(n)))
+        image = decode_image(self.reader.read(self.uri(n)), self.preprocess)
         return _webp(smaller(image.convert("RGB"), LARGEST_PIXELS)), image.size
 
     def source_size(self, n: int) -> tuple[int, int]:
         """Width and height of the source image after EXIF rotation."""
-        return decode_image(self.reader.read(self.uri(n))).size
+        return decode_image(self.reader.read(self.uri(n)), self.preprocess).size
 
     def uri(self, n: int) -> str:
         """Where the run read the image."""
@@ -119,7 +119,7 @@ class RowImages:
     def _view(self, n: int) -> Image.Image:
         if self.preprocess is None:
             raise SampleError("read_error", "the run does not say how images were prepared")
-        return self.preprocess.view(decode_image(self.reader.read(self.uri(n)))).convert("RGB")
+        return self.preprocess.view(decode_image(self.reader.read(self.uri(n)), self.preprocess)).convert("RGB")
 
     def _cached(self, key: tuple, make) -> bytes:
         with self._lock:

@@ -356,6 +356,7 @@ def test_bad_requests(ten, tmp_path, capsys, monkeypatch, arguments, code, said)
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.check("labels", "the same classes in another order in `compare`", "known")
 def test_classes_in_another_order_are_compared_by_name(tmp_path):
     """Two networks that are both right on every image, the second trained with its classes the other way round."""
     labels = [n % 3 for n in range(9)]

@@ -53,6 +53,7 @@ def test_natural_order_is_timms() -> None:
     )
 
 
+@pytest.mark.check("labels", "folders `1` to `12` or `0` to `11`, in the order of texts or of numbers", "known")
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("order", ["imagefolder", "numeric"])
 def test_numbered_folders_are_told_apart_by_the_predictions(first: int, order: str) -> None:
@@ -63,6 +64,7 @@ def test_numbered_folders_are_told_apart_by_the_predictions(first: int, order: s
     assert "explains the predictions of" in resolved.how
 
 
+@pytest.mark.check("labels", "folders `class_1` to `class_12` in ImageFolder order or timm's natural order", "known")
 @pytest.mark.parametrize("order", ["imagefolder", "natural"])
 def test_numbered_names_are_told_apart_by_the_predictions(order: str) -> None:
     folders = [f"class_{number}" for number in range(1, 13)]
@@ -72,6 +74,7 @@ def test_numbered_names_are_told_apart_by_the_predictions(order: str) -> None:
     assert resolved.class_names == tuple(trained)
 
 
+@pytest.mark.check("labels", "several orders are possible and too few images tell which", "asked")
 def test_too_few_images_to_tell_are_refused_with_the_choices_and_taken_when_said() -> None:
     folders = [f"class_{number}" for number in range(1, 13)]
     trained = sorted(folders, key=natural_key)
@@ -84,6 +87,7 @@ def test_too_few_images_to_tell_are_refused_with_the_choices_and_taken_when_said
         assert resolved.listing["label"].to_pylist() == truth
 
 
+@pytest.mark.check("labels", "numbers that begin at 1", "known")
 def test_written_numbers_begin_at_0_or_1() -> None:
     from_one = [str(number) for number in range(1, 13)]
     assert resolve(spread(from_one), from_one, folders=False)[0].listing["label"].to_pylist()[:3] == [0, 1, 2]
@@ -96,6 +100,7 @@ def test_written_numbers_begin_at_0_or_1() -> None:
     assert resolved.listing["label"].to_pylist() == truth
 
 
+@pytest.mark.check("labels", "a few numbers of many classes, which fit base 0 and base 1", "said")
 def test_a_few_indices_of_many_classes_begin_at_0_by_custom_and_that_is_said() -> None:
     trained = [str(number) for number in range(1000)]
     resolved, truth = resolve(["3", "17"], trained, folders=False)
@@ -103,6 +108,7 @@ def test_a_few_indices_of_many_classes_begin_at_0_by_custom_and_that_is_said() -
     assert "as is customary" in resolved.how
 
 
+@pytest.mark.check("labels", "names that are none of the model's", "asked")
 def test_names_that_are_none_of_the_models_need_predictions_better_than_chance() -> None:
     german = ["Ameise", "Biene", "Katze", "Hund"]
     table = pa.table({"id": ["0"] * 40, "label": pa.array(spread(["ant", "bee", "cat", "dog"], 40), pa.string())})
@@ -115,6 +121,7 @@ def test_names_that_are_none_of_the_models_need_predictions_better_than_chance()
         against((np.arange(40) // 4) % 4)
 
 
+@pytest.mark.check("labels", "`labels.order` or `labels.base` that the labels contradict", "refused")
 @pytest.mark.parametrize(
     ("rules", "text"),
     [
@@ -129,12 +136,14 @@ def test_what_is_said_and_does_not_fit_is_refused(rules: LabelRules, text: str) 
         possible_readings(["b", "a"], None, 3, rules=rules)
 
 
+@pytest.mark.check("labels", "WordNet ids (`n01440764`)", "known")
 def test_wordnet_ids_of_some_classes_are_known() -> None:
     pytest.importorskip("timm")
     resolved = resolve_labels(pa.table({"label": ["n02102040", "n01440764", "n03888257"]}), None, 1000, folders=True)
     assert resolved.listing["label"].to_pylist() == [217, 0, 701], "English springer, tench, parachute"
 
 
+@pytest.mark.check("labels", "generated layouts: order, base, names, missing classes (property test)", "known")
 @settings(max_examples=150, deadline=None)
 @given(
     style=st.sampled_from(["{}", "{:02d}", "class_{}", "c{:03d}", "Kind {}"]),

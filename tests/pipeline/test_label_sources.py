@@ -31,6 +31,7 @@ def said(found: Listed) -> str:
     return " / ".join(found.notes)
 
 
+@pytest.mark.check("labels", "`uri, label` with a space, `Label`, semicolons, tabs", "said")
 @pytest.mark.parametrize(
     ("text", "note"),
     [
@@ -48,6 +49,7 @@ def test_headers_as_people_write_them(tmp_path: Path, text: str, note: str) -> N
     assert note in said(found)
 
 
+@pytest.mark.check("file", "CSV in UTF-16 or Latin-1", "said")
 @pytest.mark.parametrize(
     ("encoding", "note"), [("utf-16", "read as UTF-16"), ("latin-1", "read as Windows-1252"), ("utf-8-sig", "")]
 )
@@ -58,6 +60,7 @@ def test_encodings(tmp_path: Path, encoding: str, note: str) -> None:
     assert note in said(found)
 
 
+@pytest.mark.check("file", "CSV with backslashes in its paths", "said")
 def test_paths_from_windows(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("uri,label\nants\\a.png,ant\nbees\\b.png,bee\n")
     found = listed(tmp_path / "m.csv")
@@ -67,6 +70,7 @@ def test_paths_from_windows(tmp_path: Path) -> None:
     assert list_samples(str(tmp_path / "n.csv"))["uri"].to_pylist() == [f"{tmp_path}/a\\b.png", f"{tmp_path}/c/d.png"]
 
 
+@pytest.mark.check("labels", "labels in a column of another name, one-hot columns", "said")
 @pytest.mark.parametrize(
     ("text", "note"),
     [
@@ -87,6 +91,7 @@ def test_columns_of_zeros_and_ones_that_are_no_classes_are_not_called_so(tmp_pat
     assert listed(tmp_path / "m.csv").notes == ()
 
 
+@pytest.mark.check("labels", "folders `train`, `val`, `test` taken for classes", "asked")
 @pytest.mark.parametrize("names", [("train", "val"), ("Train", "TEST"), ("training", "validation", "test"), ("train",)])
 def test_parts_of_a_data_set_are_not_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
@@ -114,6 +119,7 @@ def table_of(path: Path, features: dict, column: str, values: list) -> None:
 CLASSES = {"names": ["ant", "bee"], "_type": "ClassLabel"}
 
 
+@pytest.mark.check("labels", "`ClassLabel` columns called `labels`, `fine_label`", "known")
 @pytest.mark.parametrize("column", ["labels", "fine_label", "species"])
 def test_class_labels_of_hugging_face_under_any_name(tmp_path: Path, column: str) -> None:
     table_of(tmp_path / "t.parquet", {column: CLASSES}, column, [1, 0])
@@ -123,6 +129,7 @@ def test_class_labels_of_hugging_face_under_any_name(tmp_path: Path, column: str
     assert f"{column!r} of class labels is taken" in said(found)
 
 
+@pytest.mark.check("labels", "two `ClassLabel` columns", "asked")
 def test_two_columns_of_class_labels_are_asked_about(tmp_path: Path) -> None:
     table = pa.table({"image": [PIXELS], "coarse_label": [0], "fine_label": [1]})
     features = {"image": {"_type": "Image"}, "coarse_label": CLASSES, "fine_label": CLASSES}
@@ -135,6 +142,7 @@ def test_two_columns_of_class_labels_are_asked_about(tmp_path: Path) -> None:
     assert labels(listed(tmp_path / "t.parquet", columns={"label": "fine_label"})) == ["bee"]
 
 
+@pytest.mark.check("labels", "`Sequence(ClassLabel)`", "refused")
 @pytest.mark.parametrize(
     "feature", [{"feature": CLASSES, "_type": "Sequence"}, [CLASSES], {"feature": CLASSES, "_type": "List"}]
 )
@@ -156,6 +164,7 @@ def tar_of(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
+@pytest.mark.check("labels", "tar members `.CLS`, `.cls.json`, `.txt`", "known")
 @pytest.mark.parametrize(
     ("suffix", "content"),
     [
@@ -179,6 +188,7 @@ def test_texts_in_tars_are_labels_only_where_that_is_said(tmp_path: Path) -> Non
     assert labels(listed(path, columns={"label": "txt"})) == ["ant", "bee"]
 
 
+@pytest.mark.check("labels", "class folders in tars", "known")
 def test_class_folders_in_tars(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "t.tar", {"ant/0.png": PIXELS, "ant/1.png": PIXELS, "bee/0.png": PIXELS})
     found = listed(path)
@@ -189,6 +199,7 @@ def test_class_folders_in_tars(tmp_path: Path) -> None:
     assert labels(listed(parts)) == [None, None]
 
 
+@pytest.mark.check("file", "macOS `._` members of tars", "known")
 def test_what_macos_adds_to_tars_is_left_out(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "t.tar", {"._0.png": b"\0", "0.png": PIXELS, "__MACOSX/._0.png": b"\0", "0.cls": b"1"})
     found = listed(path)
@@ -196,6 +207,7 @@ def test_what_macos_adds_to_tars_is_left_out(tmp_path: Path) -> None:
     assert labels(found) == ["1"]
 
 
+@pytest.mark.check("labels", "COCO's unused category 0", "known")
 def test_an_unused_category_0_of_coco_is_no_class_where_the_model_has_one_less(tmp_path: Path) -> None:
     from heatlas.pipeline.sources.listing.labels import resolve_labels
 
@@ -212,6 +224,7 @@ def test_an_unused_category_0_of_coco_is_no_class_where_the_model_has_one_less(t
         assert resolved.listing["label"].to_pylist() == [expected]
 
 
+@pytest.mark.check("file", "COCO sizes written as floats", "known")
 def test_sides_of_coco_images_written_as_floats_keep_their_polygons(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(PIXELS)
     described = {
@@ -226,6 +239,7 @@ def test_sides_of_coco_images_written_as_floats_keep_their_polygons(tmp_path: Pa
     assert row["mask_uri"].startswith("coco-mask://9x8/")
 
 
+@pytest.mark.check("file", "`--images` of VOC and COCO", "known")
 def test_images_of_voc_lie_where_the_user_says(tmp_path: Path) -> None:
     for folder in ("voc/Annotations", "voc/JPEGImages", "elsewhere"):
         (tmp_path / folder).mkdir(parents=True)

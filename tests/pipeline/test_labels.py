@@ -40,6 +40,7 @@ def test_exact_names_come_first() -> None:
     assert indices(["1", "2", "3"], ["1", "2", "3"]) == [0, 1, 2]
 
 
+@pytest.mark.check("labels", "names in another case, with `_`, with synonyms", "known")
 def test_case_spaces_and_synonyms() -> None:
     names = ["cash machine, cash dispenser, ATM", "great white shark", "crane"]
     assert indices(["Cash_Machine", "atm", "GREAT  white shark", "lorry, crane"], names) == [0, 0, 1, 2]
@@ -53,6 +54,7 @@ def test_short_names_of_a_model_meet_long_names_of_a_data_set() -> None:
     assert resolved.unresolved == {"drum, kettledrum": 1}
 
 
+@pytest.mark.check("labels", "a name that two classes share", "refused")
 def test_names_that_two_classes_share_are_not_guessed() -> None:
     resolved = resolve(["crane", "dog"], ["crane", "crane", "dog"])
     assert resolved.listing["label"].to_pylist() == [None, 2]
@@ -120,6 +122,7 @@ def test_classes_of_a_data_set_without_a_model(
     assert own_classes(labels, source) == classes
 
 
+@pytest.mark.check("labels", "more than 1 % of the labels name no class", "asked")
 def test_labels_of_which_too_many_name_no_class_are_refused_with_the_remedy() -> None:
     table = ["ant"] * 98 + ["wasp", "ant,bee"]
     resolved = resolve(table, ["ant", "bee", "cat"])

@@ -43,7 +43,8 @@ def test_nested_mappings_mean_the_same_as_dotted_names():
 
 
 def test_everything_that_preprocess_knows_can_be_set():
-    assert set(PreprocessSettings.model_fields) == {field.name for field in fields(Preprocess)}
+    of_models, of_files = {"channel_order", "processor"}, {"levels", "clip_levels", "bands"}
+    assert set(PreprocessSettings.model_fields) == {field.name for field in fields(Preprocess)} - of_models - of_files
     settings = load_settings({**REQUIRED, "preprocess.interpolation": "lanczos", "preprocess.channels": "1"})
     spec = ModelSpec(spec="m", **settings.preprocess.model_dump())
     found = with_overrides(Preprocess(mean=(0.5,), std=(0.5,), channels=1), spec.overrides())
@@ -89,14 +90,17 @@ def test_paths_are_accepted_as_text():
         ({"store": 3}, "setting 'store' is a group of settings: give store.map, store.map_size, store.map_png"),
         (
             {"preprocess.mean": ["0.5", "0.5"]},
-            "setting preprocess.mean = ['0.5', '0.5'] is not allowed: it must be three numbers or one number or none",
+            "setting preprocess.mean has 2 numbers; it needs one per channel: 3 (RGB), 1 (grey), or as many as --preprocess.channels says",
         ),
-        ({"preprocess.channels": "2"}, "setting preprocess.channels = '2' is not allowed: it must be 1 or 3 or none"),
+        (
+            {"preprocess.channels": "0"},
+            "setting preprocess.channels = '0' is not allowed: it must be a whole number of at least 1",
+        ),
         (
             {"preprocess.interpolation": "lanczoz"},
             "it must be 'nearest' or 'bilinear' or 'bicubic' or 'lanczos' or none; did you mean 'lanczos'?",
         ),
-        ({"preprocess.std": 0}, "it must be three numbers, each above 0 or one number above 0 or none"),
+        ({"preprocess.std": 0}, "it must be a list of numbers, each above 0 or none"),
     ],
 )
 def test_refusals_name_setting_value_range_and_remedy(flags: dict, text: str):
@@ -188,7 +192,9 @@ CANDIDATES = (
     "layer_cam",
     ("agnostic",),
     "some text",
+    "minmax",
     ("a", "b"),
+    ("grad_cam", "layer_cam"),
     (3, 4),
     (0.5, 0.25, 0.125),
 )

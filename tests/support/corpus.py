@@ -291,12 +291,12 @@ def boxes() -> list[Case]:
         "outside": ([WIDTH + 1, 0, WIDTH + 9, 9], "wholly outside", "lies outside its image of 48 x 32 pixels"),
         "touching": ([WIDTH, 0, WIDTH + 9, 9], "outside, touching the edge", "lies outside"),
         "inverted": ([x1, y0, x0, y1], "left and right swapped", "is empty or inverted"),
-        "no-area": ([x0, y0, x0, y1], "no area", "is empty or inverted"),
         "nan": ([nan, y0, x1, y1], "NaN", "is not finite"),
         "infinite": ([x0, y0, float("inf"), y1], "infinite", "is not finite"),
     }
     right = {
         "partly": ([[-9, -9, x1, y1]], "partly outside: clipped"), "huge": ([[-far, -far, far, far]], "everything and more: clipped"),
+        "no-area": ([[x0, y0, x1, y1], [x0, y0, x0, y1]], "one without width: it covers nothing"),
         "none": ([], "an empty list: no ground truth"), "fractions": ([[x0 + 0.25, y0, x1, y1]], "fractions of pixels"),
     }  # fmt: skip
     return [

@@ -211,7 +211,7 @@ def test_settings_that_change_no_row_may_change(change: list[str], place: pathli
         (["--sise.layers", "5", "77"], "77"),
         (
             ["--preprocess.mean", "0.5", "0.5"],
-            "preprocess.mean = ['0.5', '0.5'] is not allowed: it must be three numbers or one number or none",
+            "setting preprocess.mean has 2 numbers; it needs one per channel",
         ),
         (["--out", "nosuch://bucket/run"], "nosuch"),
     ],

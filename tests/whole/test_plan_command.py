@@ -214,3 +214,52 @@ def test_it_takes_the_arguments_of_explain(
     same = command(folder / "images", tmp_path / "out")
     same[same.index("tiny_net:model")] = "tiny_net:colours"
     assert planned(capsys, ["plan", *same[1:]])["shards"]["count"] == COUNT // 3
+
+
+def boxed(folder: pathlib.Path, size: str, box: str) -> pathlib.Path:
+    """A VOC folder with one image of 36 x 30 pixels."""
+    for name in ("Annotations", "JPEGImages"):
+        (folder / name).mkdir(parents=True)
+    draw(folder / "JPEGImages" / "a.png", 1)
+    corners = "".join(
+        f"<{name}>{value}</{name}>" for name, value in zip(("xmin", "ymin", "xmax", "ymax"), box.split(), strict=True)
+    )
+    (folder / "Annotations" / "a.xml").write_text(
+        f"<annotation><filename>a.png</filename>{size}<object><name>bee</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    return folder
+
+
+@pytest.mark.check(
+    "file",
+    "`plan` names each planted mistake before a run: boxes of another size, fractions, floats of unknown range",
+    "asked",
+)
+def test_planted_mistakes_in_files_are_asked_about(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    size = "<size><width>18</width><height>15</height></size>"
+    small, shares = boxed(tmp_path / "small", size, "3 3 9 9"), boxed(tmp_path / "shares", "", "0.1 0.1 0.5 0.5")
+    (tmp_path / "floats").mkdir()
+    Image.fromarray(np.linspace(-1, 1, 900, dtype=np.float32).reshape(30, 30)).save(tmp_path / "floats" / "a.tif")
+    for images, text in (
+        (small, "a: the boxes were drawn on a picture of 18 x 15 pixels, the image has 36 x 30"),
+        (shares, "look like fractions"),
+        (tmp_path / "floats", "nobody says which are black and white"),
+    ):
+        assert main(argv(images)) == 2
+        assert text in capsys.readouterr().err
+    planned(capsys, argv(small, "--labels.boxes", "scaled"))
+    planned(capsys, argv(tmp_path / "floats", "--decode.range=-1,1"))
+
+
+@pytest.mark.check("file", "`plan` says what is taken by custom: 12 bits in 16, pages", "said")
+def test_what_is_taken_by_custom_is_said(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    pages = [Image.fromarray(np.full((30, 30), 4000 - number, np.uint16)) for number in range(2)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert main(argv(tmp_path)) == 0
+    said = capsys.readouterr().err
+    assert "0 is taken for black and 4095 for white" in said
+    assert "1 of 1 image looked at have several pages or frames" in said

@@ -87,6 +87,7 @@ def as_is(kind: type) -> dict:
     return {}
 
 
+@pytest.mark.check("input", "every image processor class of transformers, in two configurations", "known")
 @pytest.mark.parametrize(
     ("settings", "large", "same", "own"),
     [
@@ -110,6 +111,9 @@ def test_every_image_processor_of_transformers(
     assert kinds["own"] >= own, kinds
 
 
+@pytest.mark.check(
+    "input", "blue first, `do_normalize: false`, `do_rescale: false`, DeiT's and LeViT's chains", "known"
+)
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
@@ -144,6 +148,7 @@ def timm_configs() -> list[dict]:
     return list(kinds.values())
 
 
+@pytest.mark.check("input", "every data config that timm publishes", "known")
 def test_every_data_config_of_timm() -> None:
     data = pytest.importorskip("timm.data")
     image, kinds = odd_picture(), Counter()
@@ -157,6 +162,7 @@ def test_every_data_config_of_timm() -> None:
     assert kinds[False] > 10, kinds
 
 
+@pytest.mark.check("input", "timm's crop modes, shares, filters and rectangular inputs", "known")
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("share", [None, 0.8, 1.0])
 @pytest.mark.parametrize("size", [(3, 32, 32), (3, 24, 40)])
@@ -170,6 +176,7 @@ def test_other_data_configs_of_timm(mode: str, share: float | None, size: tuple,
     assert apart(preprocess, theirs, odd_picture()) <= LEVELS, preprocess
 
 
+@pytest.mark.check("input", "the transforms of every published weight of torchvision", "known")
 def test_every_preset_of_torchvision() -> None:
     presets = {}
     for name in torchvision.models.list_models(module=torchvision.models):
@@ -181,6 +188,7 @@ def test_every_preset_of_torchvision() -> None:
         assert apart(preprocess_from_preset(preset), preset(odd_picture()), odd_picture()) <= LEVELS, said
 
 
+@pytest.mark.check("input", "a processor whose pixels heatlas's own steps do not give: it runs itself", "said")
 def test_the_processor_itself_runs_where_steps_differ_and_settings_replace_it() -> None:
     """A classifier's processor that resizes by the nearest pixel, as torchvision does and Pillow does not."""
     transformers = pytest.importorskip("transformers")

@@ -10,6 +10,7 @@ import torch
 from heatlas.errors import ModelError
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.models.behaviour import adapt_classifier, plain_module, refuse_blocked_gradients
+from heatlas.workers.models.checks import class_count
 from heatlas.workers.models.load import ModelSpec, load_model
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,6 +56,7 @@ def test_logits_are_left_alone() -> None:
     assert notes == ""
 
 
+@pytest.mark.check("model", "softmax, log-softmax or `(batch, class, 1, 1)` at the end", "said")
 @pytest.mark.parametrize(
     ("end", "note"),
     [
@@ -71,6 +73,7 @@ def test_the_same_confidence_whatever_the_last_layer_is(end: Callable[[Tensor], 
     assert note in notes
 
 
+@pytest.mark.check("model", "one logit", "said")
 @pytest.mark.parametrize("end", [lambda x: x, lambda x: x[:, 0]], ids=["batch x 1", "batch"])
 def test_one_logit_becomes_two_classes(end: Callable[[Tensor], Tensor]) -> None:
     module, notes = adapted(Net(end, classes=1))
@@ -79,6 +82,7 @@ def test_one_logit_becomes_two_classes(end: Callable[[Tensor], Tensor]) -> None:
     assert "class 1 against class 0" in notes
 
 
+@pytest.mark.check("model", "probabilities of a sigmoid at the end", "said")
 def test_probabilities_of_a_sigmoid_are_asked_about() -> None:
     assert "probabilities of a sigmoid" in adapted(Net(torch.sigmoid))[1]
 
@@ -97,6 +101,9 @@ class OneByOne(Net):
         return self.head(self.high(self.low(x).relu()).relu().mean((2, 3)).view(1, 8))
 
 
+@pytest.mark.check(
+    "model", "dropout that stays on, batch statistics, neighbours in the batch, a fixed batch size", "refused"
+)
 @pytest.mark.parametrize(
     ("net", "text"),
     [
@@ -112,6 +119,7 @@ def test_what_is_no_function_of_one_image_is_refused(net: nn.Module, text: str) 
         adapted(net)
 
 
+@pytest.mark.check("model", "a model that writes into its input", "said")
 @pytest.mark.parametrize(
     "write", [lambda x: x.sub_(0.5), lambda x: x.mul_(2), lambda x: x.clamp_(0.2)], ids=["sub_", "mul_", "clamp_"]
 )
@@ -125,6 +133,7 @@ def test_a_model_that_writes_into_its_input_gets_a_copy(write: Callable[[Tensor]
     assert "handed a copy" in notes
 
 
+@pytest.mark.check("model", "weights in half precision", "said")
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(kind: torch.dtype) -> None:
     module, notes = plain_module(Net().to(kind).eval())
@@ -133,6 +142,7 @@ def test_half_precision_is_computed_in_float32(kind: torch.dtype) -> None:
     module(images())
 
 
+@pytest.mark.check("model", "a compiled model", "said")
 def test_a_compiled_model_is_taken_apart() -> None:
     net = Net().eval()
     module, notes = plain_module(torch.compile(net))
@@ -154,6 +164,7 @@ class Detached(Net):
         return self.head(self.high(self.low(x).relu().detach()).relu().mean((2, 3)))
 
 
+@pytest.mark.check("model", "`no_grad` or `detach` inside the trunk", "refused")
 @pytest.mark.parametrize("net", [Frozen(), Detached()], ids=["no_grad", "detach"])
 def test_a_layer_that_no_gradient_reaches_is_named(net: nn.Module) -> None:
     with pytest.raises(ModelError, match=r"reaches low: .*no_grad"):
@@ -183,6 +194,7 @@ def test_a_loaded_model_is_adapted_and_says_so(tmp_path: Path, monkeypatch: pyte
     assert "5 classes of the whole image" in " ".join(loaded.notes)
 
 
+@pytest.mark.check("model", "`problem_type` multi-label", "known")
 def test_a_multi_label_model_of_hugging_face_has_sigmoid_confidence(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ResNetConfig(
@@ -195,3 +207,60 @@ def test_a_multi_label_model_of_hugging_face_has_sigmoid_confidence(tmp_path: Pa
     )
     transformers.ResNetForImageClassification(config).save_pretrained(tmp_path / "net")
     assert load_model(ModelSpec(spec=f"hf:{tmp_path / 'net'}", size=(32, 32))).multi_label
+
+
+class TwoInputs(Net):
+    def forward(self, image: Tensor, age: Tensor) -> Tensor:
+        return self.logits(image) + age
+
+
+class OtherDevice(Net):
+    def forward(self, image: Tensor) -> Tensor:
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+        )
+
+
+class OwnFault(Net):
+    def forward(self, image: Tensor) -> Tensor:
+        return {}["labels"]
+
+
+class MixedFormats(Net):
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits(image).double() @ torch.ones(4, 3)
+
+
+class OtherSize(Net):
+    def forward(self, image: Tensor) -> Tensor:
+        return image.reshape(1, 3 * 7 * 7) @ torch.ones(3 * 7 * 7, 3)
+
+
+@pytest.mark.check(
+    "model", "two inputs, a device of its own, mixed number formats, another size, a fault of its own", "refused"
+)
+@pytest.mark.parametrize(
+    ("net", "text"),
+    [
+        (TwoInputs(), "hands a model the image alone. Give the others in an adapter: class ImageOnly"),
+        (OtherDevice(), "do not name a device in its code"),
+        (OwnFault(), "Its own code fails (KeyError)"),
+        (MixedFormats(), "return model.float() from the factory"),
+        (OtherSize(), "Set preprocess.size (and, for other channels"),
+    ],
+    ids=["two inputs", "device", "own fault", "formats", "size"],
+)
+def test_a_model_that_does_not_run_is_told_its_cause(net: nn.Module, text: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        class_count(net.eval(), Preprocess(size=(32, 32)), "net")
+    assert text in str(caught.value)
+    assert ("preprocess.size" in str(caught.value)) == isinstance(net, OtherSize), "advised for errors of shape alone"
+
+
+@pytest.mark.check("input", "`transform_input` of Inception and GoogLeNet", "said")
+def test_networks_that_normalise_their_input_themselves_say_so(tmp_path: Path) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.googlenet(weights=None, init_weights=False, aux_logits=False, num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    loaded = load_model(ModelSpec(spec=f"torchvision:googlenet@{tmp_path}/weights.pth"))
+    assert any("transform_input" in note for note in loaded.notes)

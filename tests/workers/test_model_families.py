@@ -187,6 +187,9 @@ def test_preprocessing_equals_the_processor_s(said: dict, tmp_path: Path) -> Non
     assert levels.mean() < 0.5
 
 
+@pytest.mark.check(
+    "input", "a processor without a fixed size, with patches or tiles, or with padding on one side", "refused"
+)
 @pytest.mark.parametrize(
     ("said", "text"),
     [
@@ -205,6 +208,7 @@ def test_processors_that_do_something_else_are_refused(hf_folder: Path, said: di
     assert "load the model in a Python factory whose `preprocess` says how" in message
 
 
+@pytest.mark.check("input", "`pretrained_cfg` of a timm wrapper", "known")
 def test_a_wrapped_timm_model_has_timm_s_preprocessing(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     transformers = pytest.importorskip("transformers")
@@ -370,14 +374,19 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         assert f"pip install 'heatlas[{extra}]'" in text
 
 
-def test_models_of_several_bands_are_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_several_bands_say_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "banded.py").write_text(
         "from torch import nn\n"
         "def five(): return nn.Sequential(nn.Conv2d(5, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
         "def one(): return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "takes 5 channels; heatlas reads images of 3 channels (RGB) or 1 (grey)" in refusal("banded:five")
+    assert (
+        "takes 5 channels (its first layer says so) and its preprocessing gives 3: set --preprocess.channels 5"
+        in refusal("banded:five")
+    )
+    five = load("banded:five", channels=5, mean=(0.5,) * 5, std=(0.5,) * 5, size=(16, 16))
+    assert (five.preprocess.channels, five.num_classes) == (5, 4)
     assert "takes grey images" in refusal("banded:one")
     assert load("banded:one", mean=(0.5,), std=(0.5,), size=(16, 16)).preprocess.channels == 1
 

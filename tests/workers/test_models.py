@@ -330,7 +330,10 @@ def test_factory(factories: str) -> None:
         ("my_models:broken_weights", "logits that are not finite"),
         ("my_models:wrong_names", "returns 4 classes but names 2"),
         ("my_models:wrong_preprocess", "did you mean 'squash'?"),
-        ("my_models:needs_more_channels", "takes 5 channels; heatlas reads images of 3 channels"),
+        (
+            "my_models:needs_more_channels",
+            "takes 5 channels (its first layer says so) and its preprocessing gives 3: set --preprocess.channels 5",
+        ),
     ],
 )
 def test_factory_refusals(factories: str, spec: str, text: str) -> None:

@@ -189,7 +189,7 @@ def test_squash_and_pad_may_be_larger_than_what_is_cut_out() -> None:
         ({"mean": (0.5, 0.5, float("nan"))}, "preprocess.mean must be 3 finite numbers"),
         ({"mean": (0.5,)}, "preprocess.std must be 1 finite numbers"),
         ({"std": (1.0, 0.0, 1.0)}, "preprocess.std must be above 0"),
-        ({"channels": 2}, "preprocess.channels must be 3 (RGB) or 1 (grey), got 2"),
+        ({"channels": 0}, "preprocess.channels must be 3 (RGB), 1 (grey) or the number of the file's bands, got 0"),
         ({"sise": 3}, "unknown preprocess setting 'sise', there are size,"),
     ],
 )

@@ -35,6 +35,7 @@ def first(weights: dict[str, Tensor]) -> float:
     return float(weights["features.0.weight"].flatten()[0])
 
 
+@pytest.mark.check("weights", "`.pth.tar`, `.ckpt`, `.bin`: content decides, not the suffix", "known")
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar", "w.ckpt", "w.bin", "w.safetensors"])
 @pytest.mark.parametrize("as_safetensors", [False, True])
 def test_content_decides_not_the_name(tmp_path: Path, name: str, as_safetensors: bool) -> None:
@@ -47,6 +48,7 @@ def test_content_decides_not_the_name(tmp_path: Path, name: str, as_safetensors:
     assert first(loaded.module.state_dict()) == first(RAW)
 
 
+@pytest.mark.check("weights", "averaged weights (EMA) beside raw ones", "said")
 @pytest.mark.parametrize(
     ("raw", "averaged"), [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "state_dict_ema")]
 )
@@ -57,6 +59,7 @@ def test_averaged_weights_go_before_raw_ones_and_are_said(tmp_path: Path, raw: s
     assert f"{averaged!r} are taken and not {raw!r}" in file.notes[0]
 
 
+@pytest.mark.check("weights", "the same choice as timm's loader", "known")
 def test_timms_loader_takes_the_same_ones(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("test_resnet.r160_in1k", pretrained=False)
@@ -69,12 +72,14 @@ def test_timms_loader_takes_the_same_ones(tmp_path: Path) -> None:
     assert "state_dict_ema" in ours.notes[0]
 
 
+@pytest.mark.check("weights", "torch's AveragedModel in a checkpoint", "said")
 def test_torchs_averaged_model_as_torchvisions_scripts_save_it(tmp_path: Path) -> None:
     averaged = AveragedModel(small(), multi_avg_fn=get_ema_multi_avg_fn(0.9))
     torch.save({"model": RAW, "model_ema": averaged.state_dict()}, tmp_path / "w.pth")
     assert load_model(ModelSpec(spec=f"torchvision:squeezenet1_1@{tmp_path / 'w.pth'}")).num_classes == 4
 
 
+@pytest.mark.check("weights", "prefixes `module.`, `model.`, `backbone.`, `_orig_mod.`", "said")
 @pytest.mark.parametrize(
     "prefix", ["module.", "model.", "backbone.", "_orig_mod.", "module.model.", "_orig_mod.module.", "net."]
 )
@@ -86,6 +91,7 @@ def test_prefixes_that_all_names_share(tmp_path: Path, prefix: str) -> None:
     assert said == ("model." in prefix or prefix in ("backbone.", "net."))
 
 
+@pytest.mark.check("weights", "argparse.Namespace, NumPy numbers, paths beside the weights", "known")
 def test_harmless_values_beside_the_weights_are_read(tmp_path: Path) -> None:
     beside = {
         "args": argparse.Namespace(lr=0.1, out=pathlib.Path("x")), "best": np.float64(0.9), "epoch": np.int64(3), "scores": np.arange(3.0),
@@ -98,18 +104,21 @@ class Trainer:
     """What a training program of one's own might leave in a checkpoint."""
 
 
+@pytest.mark.check("weights", "other Python objects in a checkpoint", "refused")
 def test_other_objects_are_named_and_not_made(tmp_path: Path) -> None:
     torch.save({"state_dict": RAW, "trainer": Trainer()}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"Trainer.*Nothing in it was run"):
         read_weights(str(tmp_path / "w.pth"))
 
 
+@pytest.mark.check("weights", "a whole pickled model", "refused")
 def test_a_pickled_model_is_called_that(tmp_path: Path) -> None:
     torch.save(small(), tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"whole pickled model \(it names torch.*model.state_dict\(\)"):
         read_weights(str(tmp_path / "w.pt"))
 
 
+@pytest.mark.check("weights", "an unknown wrapper around the weights", "refused")
 def test_an_unknown_wrapper_is_shown_with_its_keys(tmp_path: Path) -> None:
     torch.save({"generator": RAW, "epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"its keys are generator \(tensors: features.0.weight"):
@@ -148,6 +157,7 @@ vit_b_16.__module__ = (
 vit_b_16.__annotations__["weights"] = ViT_B_16_Weights
 
 
+@pytest.mark.check("weights", "torchvision's own published names (DenseNet `norm.1`, ViT `linear_1`)", "known")
 @pytest.mark.parametrize(
     ("architecture", "build", "spell"),
     [("densenet121", densenet121, published_densenet), ("vit_b_16", vit_b_16, published_vit)],
@@ -182,6 +192,7 @@ def seeded():
 """
 
 
+@pytest.mark.check("weights", "a factory that forgets to load its weights", "refused")
 def test_a_factory_that_forgets_to_load_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "random_nets.py").write_text(FACTORIES)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -195,6 +206,7 @@ def test_a_factory_that_forgets_to_load_weights_is_refused(tmp_path: Path, monke
     sys.modules.pop("random_nets", None)
 
 
+@pytest.mark.check("weights", "a Hugging Face folder without a classifier", "refused")
 def test_a_hugging_face_backbone_without_a_classifier_is_refused(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ResNetConfig(

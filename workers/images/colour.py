@@ -5,33 +5,59 @@ Rules, so that the network sees what its training pipeline most likely saw:
 - Alpha is dropped, not composited: `convert("RGB")` is what torchvision's, timm's and Hugging Face's loaders do.
 - 16-bit grey is scaled to 8 bits (65535 becomes 255), never clipped; 16-bit colour keeps its high byte.
 - Float and 32-bit grey have no defined white. It is taken from the largest value: floats up to 1 are fractions, values up
-  to 255 are 8-bit, up to 65535 16-bit; larger, negative or NaN values are refused.
-- Embedded colour profiles are ignored, as by those loaders; CMYK is converted without one. Lab goes through littleCMS.
+  to 255 are 8-bit, up to 65535 16-bit; larger, negative or NaN values are refused. `levels` says otherwise for all grey of more than
+  8 bits; a run takes them from the images that it looks at first.
+- Embedded colour profiles other than sRGB are converted to it; CMYK without one plainly. Lab goes through littleCMS.
 """
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
+
+from .bands import as_shares
+from .stored_facts import profile_name
 
 _SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
 """Formats whose integer mode `I` always means 16 bits."""
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, levels: tuple[float, float] | None = None, *, clip: bool = True) -> Image.Image:
     """The loaded image as RGB.
 
+    Args:
+        image: Loaded.
+        levels: What becomes black and white where a grey image has more than 8 bits; None: see above.
+        clip: Whether values beyond them are cut off; else they are an error.
+
     Raises:
-        ValueError: If the values of a float or 32-bit image have no known scale.
+        ValueError: If the values of a float or 32-bit image have no known scale, or lie beyond the levels.
     """
+    if profile_name(image):
+        image = _to_srgb(image)
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
+        if levels is not None:
+            shares = as_shares(np.asarray(image), levels, clip=clip)
+            return Image.fromarray(np.rint(shares * 255).astype(np.uint8)).convert("RGB")
         return _grey(np.asarray(image), image.format).convert("RGB")
     image.info.pop("transparency", None)  # else Pillow warns about the alpha that is dropped
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])  # premultiplied: restore the colour first
     return image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """By its own profile; a damaged one is ignored, as every reader does."""
+    try:
+        plain = image.convert("RGB") if image.mode == "RGBA" else image
+        source = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        return ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
 
 
 def _grey(values: np.ndarray, image_format: str | None) -> Image.Image:

@@ -22,10 +22,11 @@ from ...errors import SampleError
 from ...statuses import DECODE_ERROR, READ_ERROR, TRUTH_ERROR
 from ..protocols import SampleReader
 from ..samples import Sample
+from .bands import as_shares, has_unmarked_band, is_deep_colour, is_dicom, read_bands, read_dicom, tiff_bands
 from .colour import to_rgb
-from .exif import read_orientation, upright_image
+from .exif import read_orientation, stored_size, upright_image, upright_mask
 from .geometry import Geometry
-from .ground_truth import truth_from_boxes, truth_from_mask
+from .ground_truth import drawn_boxes, scaled_mask, truth_from_boxes, truth_from_mask
 from .pillow_warnings import silence_pillow
 from .png_checksum import check_png
 from .preprocess import Preprocess
@@ -63,42 +64,99 @@ def prepare(sample: Sample, reader: SampleReader, preprocess: Preprocess) -> Pre
             `truth_error` (boxes or mask do not fit the image).
     """
     data = reader.read(sample.uri)
-    image, orientation = decode_stored(data)
-    geometry = preprocess.geometry(image.height, image.width)
+    image, orientation = decode_input(data, preprocess)
+    height, width = (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
+    geometry = preprocess.geometry(height, width)
     truth = _truth(sample, reader, orientation, geometry)
     tensor = None if truth is None else torch.from_numpy(np.ascontiguousarray(truth))
     return Prepared(
-        preprocess.tensor(image), tensor, image.height, image.width,
+        preprocess.tensor(image), tensor, height, width,
         source_size=len(data), source_hash=hashlib.sha256(data).hexdigest(),
     )  # fmt: skip
 
 
-def decode_image(data: bytes) -> Image.Image:
-    """The upright RGB image in `data`.
+def decode_image(data: bytes, preprocess: Preprocess | None = None) -> Image.Image:
+    """The upright RGB image in `data`, for human eyes; of several bands the first three, of two the first.
+
+    Args:
+        data: The file.
+        preprocess: Of the run, which says what is black and white in deep images; None: as the file's type has it.
 
     Raises:
         SampleError: With `decode_error`, when the bytes are no readable image or it has too many pixels.
     """
-    return decode_stored(data)[0]
+    image, _ = decode_input(data, preprocess or Preprocess())
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    shown = image[..., :3] if image.shape[2] > 2 else image[..., :1].repeat(3, axis=2)
+    return Image.fromarray(np.rint(shown * 255).astype(np.uint8))
 
 
-def decode_stored(data: bytes) -> tuple[Image.Image, int]:
-    """The upright RGB image, and the EXIF orientation 1-8 in which it was stored.
+def decode_input(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np.ndarray, int]:
+    """The upright image as the preprocessing takes it, and the EXIF orientation 1-8 in which it was stored.
+
+    Returns:
+        An RGB image for networks of 1 or 3 channels, else an array `(height, width, channel)` in [0, 1].
 
     Raises:
-        SampleError: As `decode`.
+        SampleError: With `decode_error`, when the bytes are no readable image, it has too many pixels, other bands than the network has
+            channels, or values beyond the levels.
     """
     try:
+        if preprocess.bands is not None or preprocess.channels not in (1, 3):
+            return _chosen_bands(data, preprocess)
+        if is_dicom(data):
+            return to_rgb(
+                Image.fromarray(read_dicom(data).astype(np.float32)), preprocess.levels, clip=preprocess.clip_levels
+            ), 1
+        if preprocess.levels is not None and is_deep_colour(data):
+            shares = as_shares(read_bands(data)[..., :3], preprocess.levels, clip=preprocess.clip_levels)
+            return Image.fromarray(np.rint(shares * 255).astype(np.uint8)), 1
+        bands = tiff_bands(data)
+        if (bands or 0) > 4 or has_unmarked_band(data):
+            raise SampleError(
+                DECODE_ERROR,
+                f"the TIFF has {bands} bands and the network takes {preprocess.channels} channels; choose bands with --decode.bands 1,2,3, or "
+                f"say that it takes all of them (--preprocess.channels {bands}, --preprocess.mean, --preprocess.std)",
+            )
         image = _open(data)
         orientation = read_orientation(image)  # before loading: Pillow turns a TIFF while it loads
         image.load()
-        return upright_image(to_rgb(image), read_orientation(image)), orientation
+        rgb = to_rgb(image, preprocess.levels, clip=preprocess.clip_levels)
+        return upright_image(rgb, read_orientation(image)), orientation
     except SampleError:
         raise
     except Exception as error:  # Pillow's drivers raise nearly anything on damaged files
         raise SampleError(
             DECODE_ERROR, f"the image is damaged, cut short or not supported: {_reason(error)}"
         ) from error
+
+
+def _chosen_bands(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np.ndarray, int]:
+    values = read_bands(data)
+    chosen = preprocess.bands or tuple(range(1, values.shape[2] + 1))
+    if max(chosen) > values.shape[2] or len(chosen) != preprocess.channels:
+        wanted = f"bands {', '.join(map(str, chosen))} are wanted" if preprocess.bands else "all are taken"
+        raise SampleError(
+            DECODE_ERROR,
+            f"the image has {values.shape[2]} bands, {wanted}, and the network takes {preprocess.channels} channels; choose as many with "
+            "--decode.bands",
+        )
+    shares = as_shares(values[..., [band - 1 for band in chosen]], preprocess.levels, clip=preprocess.clip_levels)
+    orientation = _stored_orientation(data)
+    upright = np.stack([upright_mask(shares[..., band], orientation) for band in range(shares.shape[2])], axis=-1)
+    if preprocess.channels not in (1, 3):
+        return upright, orientation
+    levels = np.rint(upright * 255).astype(np.uint8)
+    return Image.fromarray(levels if preprocess.channels == 3 else levels[..., 0]).convert("RGB"), orientation
+
+
+def _stored_orientation(data: bytes) -> int:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return read_orientation(image)
+    except Exception:  # several bands are more than Pillow opens
+        return 1
 
 
 def decode_mask(data: bytes) -> Bool[np.ndarray, "height width"]:
@@ -120,9 +178,14 @@ def decode_mask(data: bytes) -> Bool[np.ndarray, "height width"]:
 
 
 def _truth(sample: Sample, reader: SampleReader, orientation: int, geometry: Geometry) -> np.ndarray | None:
+    stored = stored_size(*geometry.source, orientation)
     if sample.mask_uri is not None:
-        return truth_from_mask(decode_mask(_read_mask(reader, sample.mask_uri)), orientation, geometry)
-    return truth_from_boxes(sample.boxes, orientation, geometry) if sample.boxes else None
+        mask = decode_mask(_read_mask(reader, sample.mask_uri))
+        if sample.scale_truth:
+            mask = scaled_mask(mask, stored)
+        return truth_from_mask(mask, orientation, geometry)
+    boxes = drawn_boxes(sample, stored, geometry.source)
+    return truth_from_boxes(boxes, orientation, geometry) if boxes else None
 
 
 def _read_mask(reader: SampleReader, uri: str) -> bytes:

@@ -48,7 +48,7 @@ class Geometry:
         columns, columns_inside = _nearest(self.size[1], self.left, self.resized[1], self.source[1])
         return mask[np.ix_(rows, columns)] & rows_inside[:, None] & columns_inside[None, :]
 
-    def image(self, image: Image.Image, resample: Image.Resampling, fill: Sequence[int]) -> Image.Image:
+    def image(self, image: Image.Image, resample: Image.Resampling, fill: Sequence[float]) -> Image.Image:
         """The image at window size, `fill` (one value per band) where the window shows padding."""
         top, left = max(self.top, 0), max(self.left, 0)
         bottom = min(self.top + self.size[0], self.resized[0])

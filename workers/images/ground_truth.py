@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from ...errors import SampleError
 from ...statuses import TRUTH_ERROR
-from ..samples import Box
+from ..samples import Box, Sample
 from .exif import stored_size, upright_box, upright_mask
 from .geometry import Geometry
 
@@ -32,6 +32,45 @@ def truth_from_boxes(boxes: Sequence[Box], orientation: int, geometry: Geometry)
         rows, columns = (centres_y >= y0) & (centres_y < y1), (centres_x >= x0) & (centres_x < x1)
         truth |= rows[:, None] & columns[None, :]
     return truth
+
+
+def drawn_boxes(sample: Sample, stored: tuple[int, int], upright: tuple[int, int]) -> Sequence[Box]:
+    """The sample's boxes in pixels of the stored file, without those that cover nothing.
+
+    Args:
+        sample: Says for which width and height its boxes were drawn.
+        stored: Height and width of the stored file.
+        upright: Those of the upright image.
+
+    Raises:
+        SampleError: With `truth_error`, for boxes that were drawn on a picture of another size, unless they are to be scaled.
+    """
+    boxes = [box for box in sample.boxes if box[0] != box[2] and box[1] != box[3]]
+    if sample.drawn_on is None or not boxes:
+        return boxes
+    width, height = sample.drawn_on
+    if sample.scale_truth:
+        scale_x, scale_y = stored[1] / width, stored[0] / height
+        return [(x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y) for x0, y0, x1, y1 in boxes]
+    if (height, width) not in (stored, upright):
+        raise SampleError(TRUTH_ERROR, other_size(sample.drawn_on, stored))
+    return boxes
+
+
+def other_size(drawn_on: tuple[int, int], stored: tuple[int, int]) -> str:
+    """What is said of boxes that were drawn on a picture of another size."""
+    return (
+        f"the boxes were drawn on a picture of {drawn_on[0]} x {drawn_on[1]} pixels, the image has {stored[1]} x {stored[0]}: scale them "
+        "with --labels.boxes scaled, or say that they are in the image's own pixels with --labels.boxes pixels"
+    )
+
+
+def scaled_mask(mask: Bool[np.ndarray, "height width"], stored: tuple[int, int]) -> np.ndarray:
+    """The mask at the size of the stored file, each pixel taken from under its centre."""
+    rows, columns = (
+        (2 * np.arange(side) + 1) * own // (2 * side) for side, own in zip(stored, mask.shape, strict=True)
+    )
+    return mask[np.ix_(rows, columns)]
 
 
 def truth_from_mask(

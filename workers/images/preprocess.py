@@ -21,6 +21,7 @@ Resize = Literal["shorter_side_crop", "squash", "pad"]
 ChannelOrder = Literal["rgb", "bgr"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
+MOST_CHANNELS = 1024
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -49,9 +50,15 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
     """Each channel is divided by it afterwards."""
     channels: int = 3
-    """3: RGB. 1: grey (ITU-R 601 luma)."""
+    """3: RGB. 1: grey (ITU-R 601 luma). Others: the file's bands."""
     channel_order: ChannelOrder = "rgb"
     """`bgr`: blue first, as OpenCV reads images; `mean` and `std` are in this order too."""
+    levels: tuple[float, float] | None = None
+    """Numbers of the file that become black and white, where it has more than 8 bits. None: as the file's type has it."""
+    clip_levels: bool = True
+    """Whether numbers beyond the levels are cut off; else such an image is an error."""
+    bands: tuple[int, ...] | None = None
+    """Bands of the file that become the channels, counted from 1. None: red, green and blue, or all."""
     processor: str = ""
     """Names the image processor of the model's family that makes the values where the settings above give others (see
     `own_processor`); they say where pixels go then. Empty: heatlas makes them."""
@@ -77,10 +84,20 @@ class Preprocess:
 
     def view(self, image: Image.Image) -> Image.Image:
         """What the network sees, for human eyes: RGB at input size, not normalised."""
-        return self._fitted(image).convert("RGB")
+        if self.channels in (1, 3):
+            return self._fitted(image).convert("RGB")
+        resample = Image.Resampling[self.interpolation.upper()]
+        return self.geometry(image.height, image.width).image(image.convert("RGB"), resample, (0, 0, 0))
 
-    def tensor(self, image: Image.Image) -> Float[torch.Tensor, "channel height width"]:
-        """The network's input, float32, normalised by mean and std."""
+    def tensor(self, image: Image.Image | np.ndarray) -> Float[torch.Tensor, "channel height width"]:
+        """The network's input, float32, normalised by mean and std.
+
+        Args:
+            image: RGB, or for networks of other than 1 or 3 channels an array `(height, width, channel)` in [0, 1].
+        """
+        if not isinstance(image, Image.Image):
+            values = torch.from_numpy(self._fitted_bands(image))
+            return values.sub_(_per_channel(self.mean)).div_(_per_channel(self.std))
         if self.processor:
             return self._processed(image)
         pixels = np.array(self._fitted(image)).reshape(*self.size, self.channels)
@@ -108,6 +125,17 @@ class Preprocess:
         image = image.convert("RGB" if self.channels == 3 else "L")
         resample = Image.Resampling[self.interpolation.upper()]
         return self.geometry(image.height, image.width).image(image, resample, self._fill())
+
+    def _fitted_bands(self, bands: np.ndarray) -> np.ndarray:
+        """`(channel, height, width)` float32 in [0, 1]."""
+        geometry = self.geometry(*bands.shape[:2])
+        resample = Image.Resampling[self.interpolation.upper()]
+        fills = self.mean if self.resize == "pad" else (0.0,) * self.channels
+        fitted = []
+        for band, fill in zip(np.moveaxis(bands, 2, 0), fills, strict=True):
+            image = Image.fromarray(np.ascontiguousarray(band, dtype=np.float32))
+            fitted.append(np.asarray(geometry.image(image, resample, (fill,)), dtype=np.float32))
+        return np.stack(fitted)
 
     def _fill(self) -> tuple[int, ...]:
         if self.resize != "pad":
@@ -153,7 +181,7 @@ def with_overrides(own: Preprocess, overrides: Mapping[str, Any]) -> Preprocess:
             raise SettingsError(
                 f"unknown preprocess setting {name!r}, there are {', '.join(known)}{did_you_mean(name, known)}"
             )
-    if given:
+    if set(given) - {"levels", "clip_levels", "bands"}:
         given.setdefault("processor", "")
     if "resize_to" not in given:
         given["resize_to"] = _scaled_resize_to(own, given)
@@ -208,8 +236,10 @@ def _check(preprocess: Preprocess) -> None:
         if value not in allowed:
             hint = did_you_mean(str(value), allowed)
             raise SettingsError(f"preprocess.{name} must be one of {', '.join(allowed)}, got {value!r}{hint}")
-    if channels not in (1, 3):
-        raise SettingsError(f"preprocess.channels must be 3 (RGB) or 1 (grey), got {channels!r}")
+    if not isinstance(channels, int) or not 1 <= channels <= MOST_CHANNELS:
+        raise SettingsError(
+            f"preprocess.channels must be 3 (RGB), 1 (grey) or the number of the file's bands, got {channels!r}"
+        )
     if (wanted := preprocess.resize_to) is not None:
         sides = wanted if isinstance(wanted, tuple) and len(wanted) == 2 else (wanted,)
         if not all(isinstance(side, int) and side > 0 for side in sides):

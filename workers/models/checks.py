@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,9 +54,35 @@ def _on_zeros(forward: Callable[[Tensor], Any], preprocess: Preprocess, spec: st
         raise ModelError(f"{spec}: {error}") from error
     except Exception as error:
         raise ModelError(
-            f"{spec} does not run on an input of shape {shape}: {' '.join(str(error).split())}. Set preprocess.size (and, for "
-            "other channels, preprocess.mean and preprocess.std) to what the model was trained with"
+            f"{spec} does not run on an input of shape {shape}: {' '.join(str(error).split())}. {_remedy(error)}"
         ) from error
+
+
+_ABOUT_SHAPES = re.compile(
+    r"shape|size|dimension|channel|mat1|view|broadcast|kernel|height|width|expected input|must match", re.IGNORECASE
+)
+_ONE_INPUT = (
+    "Heatlas hands a model the image alone. Give the others in an adapter: class ImageOnly(nn.Module): "
+    "def __init__(self, model): super().__init__(); self.model = model; def forward(self, image): return self.model(image, OTHERS); and "
+    "return ImageOnly(model) from a Python factory"
+)
+
+
+def _remedy(error: Exception) -> str:
+    """What to do, by cause."""
+    text = str(error)
+    if isinstance(error, TypeError) and "missing" in text and "argument" in text:
+        return _ONE_INPUT
+    if "same device" in text or "cuda" in text.lower():
+        return "It is loaded on the CPU: do not name a device in its code, and register tensors as buffers so that they move with it"
+    if "same dtype" in text or "scalar type" in text or "expected mat1 and mat2 to have the same dtype" in text:
+        return "Its parts compute with different number formats: return model.float() from the factory"
+    if isinstance(error, RuntimeError | ValueError | AssertionError | IndexError) and _ABOUT_SHAPES.search(text):
+        return (
+            "Set preprocess.size (and, for other channels, preprocess.channels, preprocess.mean and preprocess.std) to what the model was "
+            "trained with"
+        )
+    return f"Its own code fails ({type(error).__name__}): call it on zeros of this shape to see where"
 
 
 def _refuse_damaged(values: Tensor, spec: str, what: str) -> None:

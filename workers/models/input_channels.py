@@ -1,4 +1,4 @@
-"""How many channels a model takes, held against what images give: 3 (RGB) or 1 (grey), and nothing else."""
+"""How many channels a model takes, held against what its preprocessing gives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_channels(module: nn.Module, preprocess: Preprocess, spec: str) -> None
     """Say what to do where a model does not take as many channels as its images will have.
 
     Raises:
-        ModelError: With the settings that help, or that nothing does.
+        ModelError: With the settings that help.
     """
     takes = first_conv_channels(module)
     if takes is None or takes == preprocess.channels:
@@ -29,8 +29,8 @@ def check_channels(module: nn.Module, preprocess: Preprocess, spec: str) -> None
             f"{spec} takes grey images (its first layer has 1 input channel): set --preprocess.mean and --preprocess.std to one number "
             "each, as it was trained"
         )
-    if takes not in (1, 3):
-        raise ModelError(
-            f"{spec} takes {takes} channels; heatlas reads images of 3 channels (RGB) or 1 (grey), not of several bands. Explain it "
-            "through a factory whose model makes its channels from 3"
-        )
+    raise ModelError(
+        f"{spec} takes {takes} channels (its first layer says so) and its preprocessing gives {preprocess.channels}: set --preprocess.channels "
+        f"{takes} with {takes} numbers each in --preprocess.mean and --preprocess.std, and where the images have other bands choose them with "
+        "--decode.bands"
+    )

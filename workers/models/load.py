@@ -57,6 +57,9 @@ class ModelSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channels: int | None = None
+    levels: tuple[float, float] | None = None
+    clip_levels: bool | None = None
+    bands: tuple[int, ...] | None = None
     bank: str | None = None
     """Path or URI of a feature bank that stands in for a classifier."""
     explainer: str | None = None

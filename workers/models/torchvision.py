@@ -65,7 +65,20 @@ def _published(architecture: str, entry: WeightsEnum) -> FamilyModel:
             f"cannot download the weights {entry} of {architecture} ({error}); without a connection give a local file: "
             f"torchvision:{architecture}@/path/to/weights.safetensors (or .pth)"
         ) from error
-    return FamilyModel(module, preprocess_from_preset(entry.transforms()), _categories(entry), f"transforms of {entry}")
+    preprocess = preprocess_from_preset(entry.transforms())
+    return FamilyModel(
+        module, preprocess, _categories(entry), f"transforms of {entry}", notes=_own_normalisation(module, architecture)
+    )
+
+
+def _own_normalisation(module: nn.Module, architecture: str) -> tuple[str, ...]:
+    """Inception's and GoogLeNet's published weights want another mean and std than their transforms give, and convert."""
+    if not getattr(module, "transform_input", False):
+        return ()
+    return (
+        f"{architecture} changes mean and std of its input itself (transform_input=True, as torchvision's published weights have it): masked "
+        "pixels are zero before that",
+    )
 
 
 def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> FamilyModel:
@@ -81,7 +94,8 @@ def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> Fami
     categories = _categories(default)
     fits = categories is not None and not headless and len(categories) == _class_count(module, weights)
     origin = f"transforms of {default}, because a file does not say"
-    return FamilyModel(module, preprocess, categories if fits else None, origin, headless=headless, notes=file.notes)
+    notes = (*file.notes, *_own_normalisation(module, architecture))
+    return FamilyModel(module, preprocess, categories if fits else None, origin, headless=headless, notes=notes)
 
 
 _SPELLINGS = (

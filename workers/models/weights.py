@@ -139,12 +139,21 @@ def fit(module: nn.Module, weights: StateDict, origin: str) -> None:
     module.load_state_dict(own, strict=True)
 
 
+_OF_FILES = ("levels", "clip_levels", "bands")
+"""Settings that say how files are read, and nothing of the model."""
+_NEWER = {"channel_order": "rgb", "processor": ""}
+"""Settings that came later, with the values for which a digest is what it was before."""
+
+
 def model_digest(module: nn.Module, preprocess: Preprocess, code: str = "") -> str:
     """Sha256 (hex) over the sorted names, dtypes, shapes and bytes of the module's state, and the preprocessing.
 
     `code` stands for what the module computes where its state does not tell.
     """
-    digest = hashlib.sha256(json.dumps(asdict(preprocess), sort_keys=True).encode() + code.encode())
+    said = {
+        name: value for name, value in asdict(preprocess).items() if name not in _OF_FILES and _NEWER.get(name) != value
+    }
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode() + code.encode())
     for name, value in sorted(module.state_dict().items()):
         if isinstance(value, Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

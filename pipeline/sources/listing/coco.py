@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ....errors import DataError
+from ...shards import DRAWN_ON
 from ...storage.location import locate
 from ..reading.container_uri import mask_uri
 from .coco_file import CocoFile, read_coco
@@ -138,7 +139,10 @@ def _table(annotations: CocoFile, some: Sequence[tuple[int, list[int]]], rows: s
     }
     boxes = [[box for number in numbers if (box := annotations.boxes[4 * number : 4 * number + 4].tolist())[0] == box[0]] for _, numbers in some]  # fmt: skip
     columns = {name: _array(values, pa.string()) for name, values in texts.items()}
-    return pa.table({**columns, "boxes": _array(boxes, BOXES), "uri": resolved(_array(names, pa.string()), folder)})
+    sizes = [annotations.sizes[2 * image : 2 * image + 2].tolist() for image, _ in some]
+    drawn_on = _array([size if all(size) else None for size in sizes], pa.list_(pa.int64()))
+    uris = resolved(_array(names, pa.string()), folder)
+    return pa.table({**columns, "boxes": _array(boxes, BOXES), "uri": uris, DRAWN_ON: drawn_on})
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.ChunkedArray:

@@ -47,7 +47,8 @@ def _has(names: Names, *suffixes: str) -> bool:
 
 
 def _looks_like_voc(names: Names) -> bool:
-    return bool(names.get(ANNOTATIONS) and names.get(IMAGES)) or (_has(names, ".xml") and any(map(is_image, names)))
+    folders = {name.casefold() for name, is_folder in names.items() if is_folder}
+    return {ANNOTATIONS.casefold(), IMAGES.casefold()} <= folders or (_has(names, ".xml") and any(map(is_image, names)))
 
 
 def _looks_like_coco(names: Names) -> bool:
@@ -58,14 +59,15 @@ def _is_coco_name(name: str) -> bool:
     return name.lower().endswith(".json") and (name.startswith("instances") or "coco" in name.lower())
 
 
-_CLAIMED = {ANNOTATIONS, IMAGES, "ImageSets", "SegmentationClass", "SegmentationObject"}
+_CLAIMED = {name.casefold() for name in (ANNOTATIONS, IMAGES, "ImageSets", "SegmentationClass", "SegmentationObject")}
 
 
 def _looks_like_images(names: Names) -> bool:
     """Images, or folders that can hold some and belong to no other kind."""
     if STATE in names or SPLITS in names:
         return False
-    others = {name for name, is_folder in names.items() if is_folder} - (_CLAIMED if names.get(ANNOTATIONS) else set())
+    folders = {name.casefold() for name, is_folder in names.items() if is_folder}
+    others = folders - (_CLAIMED if ANNOTATIONS.casefold() in folders else set())
     return bool(others) or any(is_image(name) for name, is_folder in names.items() if not is_folder)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ....errors import DataError
-from ...shards import EXTRA
+from ...shards import DRAWN_ON, EXTRA
 from .check import check_unique_ids
 
 BOXES = pa.list_(pa.list_(pa.float64()))
@@ -38,7 +38,7 @@ def make_listing(
     """A table of `LISTING`, sorted by id; columns that are absent become null.
 
     Args:
-        columns: By the names of `LISTING`.
+        columns: By the names of `LISTING`; besides `drawn_on`, width and height of the pictures on which boxes were drawn.
         origin: The source as the user wrote it, for messages.
         extra: The data set's own columns, of plain types.
         as_stored: Keep the order, where neighbours lie beside each other in a file and are cheaper to read together.
@@ -51,6 +51,8 @@ def make_listing(
         raise DataError(f"{origin} lists no samples; give one with at least 1 row")
     arrays = [columns.get(field.name, pa.nulls(rows, field.type)) for field in LISTING]
     listing = pa.table([array.cast(field.type) for array, field in zip(arrays, LISTING, strict=True)], schema=LISTING)
+    if DRAWN_ON in columns:
+        listing = listing.append_column(DRAWN_ON, columns[DRAWN_ON])
     for name, column in (extra or {}).items():
         listing = listing.append_column(EXTRA + name, column)
     check_unique_ids(listing)

@@ -7,13 +7,14 @@ Ids are the annotation's name without `.xml`, so the lines of `ImageSets/Main/va
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pyarrow as pa
 
 from ....errors import DataError
+from ...shards import DRAWN_ON
 from .folder import is_image
 from .options import Listed, SourceOptions
 from .place import Place, find_place
@@ -36,11 +37,10 @@ def list_voc(data: str, options: SourceOptions) -> Listed:
     if not place.is_folder:
         raise DataError(f"{data} is not a folder; give the one that contains {ANNOTATIONS} and {IMAGES}")
     names = place.names()
-    annotations = place.inner(ANNOTATIONS) if ANNOTATIONS in names else place
-    if options.images is not None:  # as for COCO: what the user says goes first
-        images = find_place(options.images)
-    else:
-        images = place.inner(IMAGES) if IMAGES in names else place
+    inner = {name.casefold(): name for name in sorted(names, reverse=True)} | {name: name for name in names}
+    annotations = _inner(place, inner, ANNOTATIONS)
+    # as for COCO, what the user says goes first
+    images = find_place(options.images) if options.images is not None else _inner(place, inner, IMAGES)
     stems = sorted(name[:-4] for name in annotations.names() if name.lower().endswith(".xml"))
     if not stems:
         raise DataError(
@@ -49,6 +49,12 @@ def list_voc(data: str, options: SourceOptions) -> Listed:
     with ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="voc") as pool:
         files = list(pool.map(lambda stem: _read(annotations, f"{stem}.xml"), stems))
     return voc_listing(stems, files, _image_uris(images, stems, files), data, options)
+
+
+def _inner(place: Place, names: Mapping[str, str], wanted: str) -> Place:
+    """The folder of that name, whatever its case; the place itself where there is none."""
+    name = names.get(wanted, names.get(wanted.casefold()))
+    return place if name is None else place.inner(name)
 
 
 def _read(folder: Place, name: str) -> VocFile:
@@ -88,6 +94,9 @@ def voc_listing(
         "label": pa.array([row[2] for row in rows], pa.string()),
         "boxes": pa.array([[list(annotated.box) for annotated in row[3]] for row in rows], BOXES),
     }
+    sizes = [file.size for file in files for _ in (file.objects if options.rows == "annotation" else (None,))]
+    if any(sizes):
+        columns[DRAWN_ON] = pa.array([None if size is None else list(size) for size in sizes], pa.list_(pa.int64()))
     extra = {}
     if options.extra and options.rows == "annotation":
         facts = plain_columns([row[3][0].facts for row in rows])

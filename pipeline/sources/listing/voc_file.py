@@ -32,6 +32,8 @@ class VocFile:
     image: str | None
     """Base name of the image, as the file has it."""
     objects: tuple[VocObject, ...]
+    size: tuple[int, int] | None = None
+    """Width and height of the picture on which they were drawn; None where it does not say."""
 
 
 def read_voc(data: bytes, origin: str) -> VocFile:
@@ -49,7 +51,17 @@ def read_voc(data: bytes, origin: str) -> VocFile:
     if root.tag != "annotation":
         raise DataError(f"{origin} is not a VOC annotation: it begins with <{root.tag}>, not <annotation>")
     name = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
-    return VocFile(name or None, tuple(_object(element, origin) for element in root.findall("object")))
+    objects = tuple(_object(element, origin) for element in root.findall("object"))
+    return VocFile(name or None, objects, _size(root))
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """Some programs write 0 where they do not know."""
+    try:
+        width, height = (int(float(root.findtext(f"size/{side}") or "")) for side in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def _object(element: ElementTree.Element, origin: str) -> VocObject:
@@ -66,6 +78,8 @@ def _object(element: ElementTree.Element, origin: str) -> VocObject:
     facts = {
         child.tag: child.text.strip() for child in element if not len(child) and child.text and child.tag != "name"
     }
+    if max(x0, y0, x1, y1) <= 1 and not all(corner.is_integer() for corner in (x0, y0, x1, y1)):
+        return VocObject(name, (x0, y0, x1, y1), facts)  # fractions, which count from 0
     return VocObject(name, (x0 - 1, y0 - 1, x1, y1), facts)
 
 
