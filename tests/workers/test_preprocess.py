@@ -174,6 +174,7 @@ def test_squash_and_pad_may_be_larger_than_what_is_cut_out() -> None:
     assert Preprocess(size=(16, 20), resize_to=(20, 25)).geometry(30, 50).resized == (20, 33)
 
 
+@pytest.mark.unchecked_types
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
