@@ -20,6 +20,7 @@ from ..settings.renamed import RENAMED
 from ..settings.run import leaves
 from ..terminal_log import shown_in_terminal
 from ..text import harmless
+from .annotate import annotate_command
 from .bank import SETTINGS as BANK_SETTINGS
 from .bank import TEXTS as BANK_TEXTS
 from .bank import bank_command
@@ -67,6 +68,7 @@ COMMANDS = {
     "curate": Command(curate_command),
     "cluster": Command(cluster_command),
     "decide": Command(decide_command),
+    "annotate": Command(annotate_command),
     "narrate": Command(narrate_command),
     "report": Command(report_command),
     "compare": Command(compare_command),

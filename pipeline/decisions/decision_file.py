@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -45,16 +45,7 @@ def read_decision_file(uri: str, *, source: str = "csv") -> DecisionFile:
     Raises:
         UsageError: Naming the row and what is wrong with it.
     """
-    ending = os.path.splitext(uri)[1].lower()
-    if ending not in FORMATS:
-        raise UsageError(f"cannot tell the format of {uri!r}; let it end in {', '.join(FORMATS)}")
-    fs, path = locate(uri)
-    try:
-        if (size := fs.size(path) or 0) > LARGEST_BYTES:
-            raise UsageError(f"{uri} has {size:,} bytes, more than the {LARGEST_BYTES:,} that are read")
-        rows = _rows(bytes_of(fs, path), ending)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UsageError(f"cannot read {uri}: {error}") from error
+    rows = _table_rows(uri)
     if rows and not {"decision", "kind"} & rows[0].keys():
         raise UsageError(f"{uri} has the columns {', '.join(rows[0])}, but no `decision` (or `kind`); add one")
     decisions, undecided = [], 0
@@ -68,6 +59,32 @@ def read_decision_file(uri: str, *, source: str = "csv") -> DecisionFile:
         except UsageError as error:
             raise UsageError(f"row {number} of {uri}: {error}") from None
     return DecisionFile(tuple(decisions), undecided)
+
+
+def rows_of_file(uri: str, needed: Sequence[str]) -> Iterator[tuple[dict[str, Any], Callable[[], Rle]]]:
+    """The rows of a table as they stand there, each with what reads its mask.
+
+    Raises:
+        UsageError: For a file that cannot be read or lacks a column.
+    """
+    rows = _table_rows(uri)
+    if rows and (missing := [name for name in needed if name not in rows[0]]):
+        raise UsageError(f"{uri} has the columns {', '.join(rows[0])}, but no `{missing[0]}`; add one")
+    for row in rows:
+        yield row, lambda row=row: _mask(row["mask"], uri)
+
+
+def _table_rows(uri: str) -> list[dict[str, Any]]:
+    ending = os.path.splitext(uri)[1].lower()
+    if ending not in FORMATS:
+        raise UsageError(f"cannot tell the format of {uri!r}; let it end in {', '.join(FORMATS)}")
+    fs, path = locate(uri)
+    try:
+        if (size := fs.size(path) or 0) > LARGEST_BYTES:
+            raise UsageError(f"{uri} has {size:,} bytes, more than the {LARGEST_BYTES:,} that are read")
+        return _rows(bytes_of(fs, path), ending)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(f"cannot read {uri}: {error}") from error
 
 
 def _rows(data: bytes, ending: str) -> list[dict[str, Any]]:
