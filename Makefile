@@ -7,7 +7,7 @@ TEST_STAMP := $(VENV)/.installed-test
 CONSTRAINTS := constraints/run.txt constraints/gpu.txt constraints/test.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS))
 
-.PHONY: demo test test-shuffled test-shapes test-other-cpu soak lint types bench docs docs-site release-check view-page clean
+.PHONY: demo test test-integrations test-shuffled test-shapes test-other-cpu soak lint types bench docs docs-site release-check view-page clean
 
 demo: $(RUN_STAMP)
 	$(BIN)/heatlas demo --out demo-out
@@ -31,6 +31,16 @@ test-shuffled: $(TEST_STAMP)
 # Types and shapes of every call of the engine and the workers, checked by beartype.
 test-shapes: $(TEST_STAMP)
 	$(PYTEST) $(PARALLEL) --jaxtyping-packages heatlas,beartype.beartype -m "not soak and not unchecked_types" tests/engine tests/workers
+
+# Round trips through the annotation tools' own libraries, and cleanlab's ranking beside ours. They want other versions than ours: an environment of their own.
+TOOLS_VENV ?= .venv-integrations
+$(TOOLS_VENV)/.installed: constraints/integrations.txt
+	$(PYTHON) -m venv $(TOOLS_VENV)
+	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints/integrations.txt
+	@touch $@
+
+test-integrations: $(TEST_STAMP) $(TOOLS_VENV)/.installed
+	HEATLAS_INTEGRATIONS_PYTHON=$(abspath $(TOOLS_VENV))/bin/python $(PYTEST) tests/integrations
 
 NUMERIC := tests/engine/test_sise_oracle.py tests/engine/test_methods_contract.py tests/engine/test_budget.py tests/whole/test_budget_run.py
 # What computes, with the instructions of another CPU and another number of threads.
