@@ -72,7 +72,7 @@ def make_feature_tables(
             ],
             schema=SCHEMAS["outliers"],
         )
-    if "image_duplicates" in tables:
+    if "image_duplicates" in tables and len(features.hashes):
         pairs = find_duplicates(features.features, features.hashes, features.mirrored)
         columns = [
             pa.array([features.ids[place] for place in pairs.row], pa.string()),

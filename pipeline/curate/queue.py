@@ -113,8 +113,11 @@ def why_not(atlas: StoreReader, recipe: Recipe) -> str | None:
         return f"needs {' and '.join(' or '.join(name for name in group if name != 'cues') for group in missing)}; {_remedy(atlas, [group[0] for group in missing])}"
     if not by_cues and (empty := _without_values(atlas, recipe)):
         return f"cannot tell without {' or '.join(empty)}, which {'has' if len(empty) == 1 else 'have'} no value in any row"
-    if recipe.words & NEED_FEATURES and features_of(atlas) is None:
-        return f"cannot tell without features; compute them with `heatlas curate {atlas.uri} --probe`"
+    if needed := recipe.words & NEED_FEATURES:
+        features = features_of(atlas)
+        if features is None or ("image_duplicates" in needed and not len(features.hashes)):
+            lacking = "features" if features is None else "perceptual hashes of the images"
+            return f"cannot tell without {lacking}; compute them with `heatlas curate {atlas.uri} --probe`"
     if recipe.words & {"maps", "twins"} and "map" not in atlas.schema.names:
         return "needs the maps as numbers; explain the data anew with --store.map, into another --out"
     return None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FOLDER, NAME = "features", "images.parquet"
 METADATA_KEY = b"heatlas_features"
 NO_LABEL = -1
+MOST_NUMBERS = 500_000_000
+"""Features and confidences that are read from the rows of a store."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +37,9 @@ class ImageFeatures:
     """What the classifying layer is given."""
     confidences: Float[np.ndarray, "image class"]
     """In [0, 1], of every class."""
-    hashes: UInt8[np.ndarray, "image 8"]
-    mirrored: UInt8[np.ndarray, "image 8"]
+    hashes: UInt8[np.ndarray, "hashed 8"]
+    """Perceptual ones, of all images or, from the rows of a store, of none."""
+    mirrored: UInt8[np.ndarray, "hashed 8"]
     """Hashes of the mirrored images."""
     facts: dict[str, Any] = field(default_factory=dict)
     """`model` (digest), `confidence` (softmax or sigmoid), `failed` (images that could not be read)."""
@@ -67,14 +70,16 @@ def write_features(out: str, features: ImageFeatures) -> str:
 
 
 def features_of(atlas: StoreReader) -> ImageFeatures | None:
-    """The features of a store's images; None where nobody computed them (`heatlas curate STORE --probe`).
+    """The features of a store's images: those of `heatlas curate STORE --probe`, else the column `features` of its rows; None without both.
+
+    The rows hold no hashes, and of the confidences only the highest and the label's: what is left is spread over the other classes.
 
     Raises:
         StorageError: If they cannot be read.
     """
     fs, path = locate(child(atlas.uri, FOLDER))
     if NAME not in names_in(fs, path):
-        return None
+        return features_of_rows(atlas)
     try:
         with fs.open(f"{path}/{NAME}", "rb") as file:
             table = pq.read_table(pa.PythonFile(file))
@@ -91,6 +96,53 @@ def features_of(atlas: StoreReader) -> ImageFeatures | None:
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise StorageError(f"cannot read the features in {atlas.uri}/{FOLDER}/{NAME}: {error}; run `heatlas curate {atlas.uri} "
                            "--probe` again") from error  # fmt: skip
+
+
+def features_of_rows(atlas: StoreReader) -> ImageFeatures | None:
+    """The same from the rows of a store whose run kept features; None where it kept none, or what it kept would fill the memory."""
+    names = ("features", "top_k", "label_confidence")
+    if not set(names) <= set(atlas.schema.names):
+        return None
+    width = atlas.schema.field("features").type.list_size
+    classes, several = len(atlas.class_names), _is_sigmoid(atlas)
+    count = atlas.count("features IS NOT NULL")
+    if not count or count * (width + classes) > MOST_NUMBERS:
+        return None
+    rows = atlas.table(["id", "target", "label", *names], "features IS NOT NULL").sort_by(
+        [("id", "ascending"), ("target", "ascending")]
+    )
+    ids = rows["id"].to_pylist()
+    first = pa.array(
+        [place for place, identity in enumerate(ids) if place == 0 or ids[place - 1] != identity], pa.int64()
+    )
+    rows = rows.take(first)
+    labels, tops, stated = (rows[name].to_pylist() for name in ("label", "top_k", "label_confidence"))
+    classes = max(
+        [
+            classes,
+            *(entry["index"] + 1 for top in tops for entry in top or ()),
+            *(label + 1 for label in labels if label is not None),
+        ]
+    )
+    confidences = np.zeros((len(rows), classes), np.float32)
+    for row, (label, top, own) in enumerate(zip(labels, tops, stated, strict=True)):
+        known = {entry["index"]: entry["confidence"] for entry in top or () if entry["confidence"] is not None}
+        if label is not None and own is not None:
+            known[label] = own
+        if not several and len(known) < classes:
+            confidences[row] = max(0.0, 1 - sum(known.values())) / (classes - len(known))
+        confidences[row, list(known)] = list(known.values())
+    facts = {"confidence": "sigmoid" if several else "softmax", "from": "rows"}
+    none = np.empty((0, 8), np.uint8)
+    return ImageFeatures(
+        tuple(rows["id"].to_pylist()), np.array([NO_LABEL if label is None else label for label in labels], np.int64),
+        _matrix(rows["features"]).astype(np.float32), confidences, none, none, facts,
+    )  # fmt: skip
+
+
+def _is_sigmoid(atlas: StoreReader) -> bool:
+    stated = atlas.metadata.get("provenance", {}).get("settings", {})
+    return stated.get("confidence", stated.get("score")) == "sigmoid"
 
 
 def _lists(values: np.ndarray, kind: pa.DataType) -> pa.FixedSizeListArray:

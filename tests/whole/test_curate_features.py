@@ -8,6 +8,7 @@ import heatlas
 import numpy as np
 import pytest
 import torch
+from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.curate.curate import probe_store
 from heatlas.pipeline.features.image_table import features_of
@@ -28,6 +29,30 @@ def explained(tmp_path_factory):
     with importable_factory(folder):
         assert main(command(folder / "images", folder / "out")) == 0
         yield folder
+
+
+def test_features_of_the_rows_serve_before_anybody_probed(explained):
+    """First in this file: later tests probe the same store."""
+    atlas = heatlas.open(explained / "out")
+    features = features_of(atlas)
+    assert features is not None
+    assert features.facts["from"] == "rows"
+    assert len(features.ids) == 25
+    assert len(features.hashes) == 0
+    rows = {
+        row["id"]: row
+        for row in atlas.table(
+            ["id", "features", "prediction", "label", "label_confidence"], "status = 'ok'"
+        ).to_pylist()
+    }
+    for identity, values, own in zip(features.ids, features.confidences, features.features, strict=True):
+        assert own == pytest.approx(np.array(rows[identity]["features"], np.float32))
+        assert values.argmax() == rows[identity]["prediction"]
+        assert values.sum() == pytest.approx(1, abs=1e-3)
+        assert values[rows[identity]["label"]] == pytest.approx(rows[identity]["label_confidence"], abs=1e-6)
+    assert len(atlas.curate(["outlier"], params=["outlier.all=1"])) == 25
+    with pytest.raises(UsageError, match="cannot tell without perceptual hashes"):
+        atlas.curate(["duplicate_images"])
 
 
 def test_features_are_those_of_the_model(explained, capsys):
