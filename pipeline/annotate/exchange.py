@@ -52,7 +52,7 @@ PUSHED = "pushed.parquet"
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushedSuggestions:
     """What was written for a tool."""
 
     uri: str
@@ -66,7 +66,7 @@ class Pushed:
 
 
 @dataclass(frozen=True)
-class Pulled:
+class PulledAnswers:
     """What came back."""
 
     decisions: tuple[Decision, ...]
@@ -85,7 +85,7 @@ def push_suggestions(
     kinds: Sequence[str] = tuple(KINDS),
     limit: int = LIMIT,
     overwrite: bool = False,
-) -> Pushed:
+) -> PushedSuggestions:
     """Write suggestions for a tool, and remember in the store what was sent.
 
     Args:
@@ -111,7 +111,7 @@ def push_suggestions(
     if tool == "label-studio":
         put(os.path.splitext(to)[0] + ".xml", label_config(names).encode())
     _remember(atlas, suggestions)
-    return Pushed(
+    return PushedSuggestions(
         to,
         len(suggestions),
         len({it.id for it in suggestions}),
@@ -129,7 +129,7 @@ def pull_answers(
     accept_unchanged: bool = False,
     who: str | None = None,
     round: int | None = None,
-) -> Pulled:
+) -> PulledAnswers:
     """Read what a tool made of the suggestions and record it as decisions.
 
     Args:
@@ -159,10 +159,10 @@ def pull_answers(
         chosen.append(_decision(answer, row))
     there = {(answer.id, answer.called) for answer in answers}
     removed = sum(key not in there and key[0] in images for key in sent)
-    return Pulled(record_decisions(atlas, chosen, who=who, round=round) if chosen else (), unchanged, removed)
+    return PulledAnswers(record_decisions(atlas, chosen, who=who, round=round) if chosen else (), unchanged, removed)
 
 
-def pushed_text(pushed: Pushed) -> str:
+def pushed_text(pushed: PushedSuggestions) -> str:
     """What was written, as text."""
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in pushed.by_kind.items())
     lines = [
@@ -174,7 +174,7 @@ def pushed_text(pushed: Pushed) -> str:
     return "\n".join(lines)
 
 
-def pulled_text(pulled: Pulled, accepted: bool) -> str:
+def pulled_text(pulled: PulledAnswers, accepted: bool) -> str:
     """What came back, as text."""
     kinds = Counter(decision.kind for decision in pulled.decisions)
     lines = [f"recorded {counted(len(pulled.decisions), 'decision')}" + (": " + ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common()) if kinds else "")]  # fmt: skip
