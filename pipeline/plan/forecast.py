@@ -91,6 +91,7 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> Forecast:
         rate=ForwardRate(probe.rate, probe.batch_size, probe.device),
         seconds_per_row=seconds_per_row(probe) if probe.forwards else None,
         times=times(run, probe, forwards, total_rows),
+        map_shift=probe.shift,
         store=store_bytes(run, probe, total_images, total_rows),
         accuracy=None if measured is None else ProbedAccuracy(measured[0], measured[1]),
         findings=findings(probe, run.labels, run.model),

@@ -98,6 +98,16 @@ class ProbedAccuracy:
 
 
 @dataclass(frozen=True)
+class MapShift:
+    """Where maps lie, beside where they belong, in pixels of the network's input; by mirrored images."""
+
+    down: float
+    right: float
+    images: int
+    """Of which the median was taken."""
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that looks wrong."""
 
@@ -133,6 +143,8 @@ class Forecast:
     rate: ForwardRate
     seconds_per_row: Any
     times: list[PredictedTime]
+    map_shift: MapShift | None
+    """None where explaining the mirrored images was not quick."""
     store: StoreSize
     accuracy: ProbedAccuracy | None
     findings: list[Finding]

@@ -19,9 +19,11 @@ from ...workers.samples import Row, Sample, Shard
 from ...workers.targets import targets_of
 from ...workers.worker.build import ModelEngine, build_engine
 from ...workers.worker.process_state import restore_process_state
-from ...workers.worker.shard_attempt import ShardAttempt
+from ...workers.worker.shard_attempt import ShardAttempt, seed_of
 from ..explain.prepare import PreparedRun
 from ..shards import samples_of
+from .forecast_facts import MapShift
+from .map_shift import measure_map_shift
 
 LOOKED_AT = 32
 """Images that are read and classified."""
@@ -29,6 +31,8 @@ COUNTED = 4
 """Images whose masks are counted."""
 EXPLAINED = 2
 """Images that are explained from end to end, where that is quick."""
+TURNED = 3
+"""Explanations of an image by which the shift of maps is measured."""
 QUICK = 5.0
 """Seconds that this may take for one image."""
 BATCH_ON_CPU = 16
@@ -74,6 +78,8 @@ class RunProbe:
     """Seconds of a row outside the shared batches: the gradient pass."""
     rows: list[Row] = field(default_factory=list)
     """Of the images that were explained from end to end."""
+    shift: MapShift | None = None
+    """How far maps lie off; None where explaining the mirrored images was not quick."""
     seconds: float | None = None
     """That one row then took; None where none was explained, or so few forwards that their batches were mostly padding."""
 
@@ -118,6 +124,8 @@ def _probed(run: PreparedRun, engine: ModelEngine, samples: Sequence[Sample]) ->
     per_row = (max(forwards) if forwards else 0) / rate + alone
     if forwards and per_row * max(image.targets for image, _ in seen) > QUICK:
         return probe
+    if forwards and not run.model.dense and TURNED * per_row <= QUICK:
+        probe = replace(probe, shift=_shift(engine, [it for it in seen if it[0].prediction is not None][:EXPLAINED]))
     return _explained(run, engine, probe, [image.sample for image, _ in seen[:EXPLAINED]])
 
 
@@ -165,6 +173,12 @@ def _counted(
         masks.append(sum(layer.job.count for layer in layers))
     alone = (_clock() - begun) / len(seen)
     return masks, [times * (1 + masks_allowed(explainer.budget, count)) + probes for count in masks], alone
+
+
+def _shift(engine: ModelEngine, seen: Sequence[tuple[Looked, Prepared]]) -> MapShift | None:
+    images = [engine.on_device(prepared.image) for _, prepared in seen]
+    targets = [image.prediction or 0 for image, _ in seen]
+    return measure_map_shift(engine.session.explainer, images, targets, [seed_of(image.sample.id) for image, _ in seen])
 
 
 def _explained(run: PreparedRun, engine: ModelEngine, probe: RunProbe, samples: Sequence[Sample]) -> RunProbe:

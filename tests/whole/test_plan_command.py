@@ -106,6 +106,8 @@ def test_its_numbers_are_those_of_the_run(
     assert workers[2] == pytest.approx(workers[1] / 2)
     assert workers[4] == pytest.approx(workers[1] / 3), "the busiest of four has two shards of six"
     assert found["accuracy"]["images"] == COUNT
+    assert found["map_shift"]["images"] > 0
+    assert abs(found["map_shift"]["right"]) < 12
 
 
 def test_nothing_is_written_and_nothing_looks_wrong(
