@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
 
 class HeatlasError(Exception):
@@ -69,6 +70,11 @@ class NoRunError(UsageError):
 class SampleError(HeatlasError):
     """One sample cannot be used; the run goes on and its row carries `status` and the text."""
 
+    source_size: int | None = None
+    """Bytes that were read of the image, where they could be."""
+    source_hash: str | None = None
+    """Their sha256 (hex)."""
+
     def __init__(self, status: str, text: str):
         super().__init__(status, text)
         self.status = status
@@ -96,6 +102,9 @@ class TooManyErrorsError(RunError):
 
 class StorageError(RunError):
     """The store cannot be read or written."""
+
+    outage: Literal["", "passing", "permanent"] = ""
+    """Whether the storage itself failed, after all retries: `permanent` where more of them would not help (full, read-only, no permission)."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -72,8 +72,11 @@ class ShardDone:
 class ShardFailed:
     """The shard could not be completed, the worker lives on. An error as data, because not every exception can be pickled."""
 
-    kind: Literal["error", "too_many_errors"]
+    kind: Literal["error", "too_many_errors", "storage"]
+    """`storage`: the rows are computed and the worker keeps them, but they cannot be put."""
     text: str
+    permanent: bool = False
+    """Whether the storage will not take them another time either: it is full, read-only or forbidden."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ A crash takes the run with it and nothing watches for hangs; the same command re
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..errors import TooManyErrorsError, WorkerStartError
+from ..errors import StorageError, TooManyErrorsError, WorkerStartError
 from .events import (
     ImagesAlive,
     Listener,
@@ -24,6 +25,7 @@ from .events import (
     WorkersChanged,
 )
 from .interrupts import STOPPING, Interrupts
+from .policy.storage_outage import StorageOutage
 from .protocols import SampleReader, ShardSink
 from .run_totals import RunTotals
 from .samples import Sample, Shard
@@ -44,6 +46,7 @@ def explain_in_process(
     *,
     max_error_rate: float = 1.0,
     shard_retries: int = 3,
+    wait_for_space: bool = False,
     on_event: Listener = lambda event: None,
     build: Build | None = None,
 ) -> RunTotals:
@@ -57,12 +60,14 @@ def explain_in_process(
         sink: Takes finished shards.
         max_error_rate: Share of failed images, in [0, 1], above which the run stops; 1 switches this off.
         shard_retries: Further attempts at a shard that raised.
+        wait_for_space: Whether storage that is full or down is waited for instead of ending the run.
         on_event: Told how the run goes.
         build: Makes the engine; None for the engine of the spec's method.
 
     Raises:
         WorkerStartError: When the model cannot be built.
         TooManyErrorsError: When the circuit breaker opens.
+        StorageError: When the storage is gone.
     """
     with restore_process_state(), Interrupts(patience=1) as interrupts:
         worker = ShardWorker(replace(spec, max_error_rate=max_error_rate), reader, sink, build, _leave)
@@ -73,11 +78,11 @@ def explain_in_process(
             on_event(WorkerNote(text))
         on_event(WorkersChanged(ready=1, pending=0))
         totals = RunTotals()
-        tell = _Teller(interrupts, totals, on_event)
+        tell, storage = _Teller(interrupts, totals, on_event), StorageOutage(wait=wait_for_space)
         for number, shard in enumerate(shards):
             try:
                 if not interrupts.count:
-                    _explain_shard(worker, shard, samples_of(shard), shard_retries, tell)
+                    _explain_shard(worker, shard, samples_of(shard), shard_retries, tell, storage)
                     continue
             except KeyboardInterrupt:
                 pass
@@ -88,7 +93,7 @@ def explain_in_process(
 
 
 class _Teller:
-    """Counts events and passes them on; says once that the run is stopping."""
+    """Counts events and passes them on; says once that the run is stopping, and rests only until then."""
 
     def __init__(self, interrupts: Interrupts, totals: RunTotals, on_event: Listener):
         self._interrupts, self._totals, self._on_event, self._said = interrupts, totals, on_event, False
@@ -100,20 +105,43 @@ class _Teller:
         self._totals.observe(event)
         self._on_event(event)
 
+    def rest(self, seconds: float) -> None:
+        """Do nothing for a while.
 
-def _explain_shard(worker: ShardWorker, shard: Shard, samples: Sequence[Sample], retries: int, tell: Listener) -> None:
-    reason = ""
-    for _ in range(retries + 1):
+        Raises:
+            KeyboardInterrupt: If the user wants the run to stop.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._interrupts.count:
+                raise KeyboardInterrupt
+            time.sleep(min(left, 0.2))
+
+
+def _explain_shard(
+    worker: ShardWorker, shard: Shard, samples: Sequence[Sample], retries: int, tell: _Teller, storage: StorageOutage
+) -> None:
+    reason, left = "", retries + 1
+    while left:
+        left -= 1
         tell(ShardStarted(shard.index, 0, careful=False))
         for event in worker.run(shard, samples):
             match event:
                 case ImagesAlive():
                     tell(ShardProgress(shard.index, 0, event.finished))
                 case ShardDone():
+                    storage.over()
                     tell(ShardFinished(shard.index, 0, event))
                     return
                 case ShardFailed(kind="too_many_errors"):
                     raise TooManyErrorsError(event.text)
+                case ShardFailed(kind="storage"):
+                    left += 1  # computed, and kept by the worker: only the put is tried again
+                    if storage.failed(shard.index, permanent=event.permanent):
+                        raise StorageError(storage.reason(event.text))
+                    if note := storage.note(event.text):
+                        tell(WorkerNote(note))
+                    tell.rest(storage.pause)
                 case ShardFailed():
                     reason = event.text
                 case _:

@@ -20,7 +20,7 @@ TITLES = {
     ),
     "Execution": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",
-        "image_timeout", "start_timeout", "shard_retries", "retry_errors", "max_error_rate", "shared_fs",
+        "image_timeout", "start_timeout", "shard_retries", "wait_for_space", "retry_errors", "append", "max_error_rate", "shared_fs",
     ),
     **{f"Method {name} (others: heatlas methods NAME)": (name,) for name in METHOD_GROUPS},
     "Preprocessing (default: as the weights declare)": ("preprocess", "decode"),

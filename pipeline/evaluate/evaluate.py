@@ -15,6 +15,7 @@ from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard
 from ...workers.targets import PREDICTED
 from ...workers.worker.build import build_engine
+from ..explain.changed_inputs import check_inputs, refuse_changed_inputs
 from ..explain.dispatch import work_through
 from ..explain.explain import refuse_undone
 from ..explain.fingerprint import metric_facts
@@ -31,6 +32,7 @@ from ..store.evaluations import Evaluation, claim_evaluation, list_evaluations
 from ..store.footer_reader import part_summaries
 from ..store.identity import differences
 from ..store.part_names import SUCCESS
+from ..store.plan_files import read_plan
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.run_file import read_run
 from ..store.status_facts import ShardCounts
@@ -76,7 +78,7 @@ def evaluate_store(
     for names, why in notes(wanted).items():
         say(f"note: {names}: {why}")
     outcomes = carry_out(run, wanted, settings)
-    planned = run["fingerprint"]["plan"]["shards"]
+    planned = len(read_plan(out, run).shards)
     return EvaluationResult(
         out=out,
         evaluations=[status_of_evaluation(out, evaluation, planned) for evaluation in outcomes],
@@ -96,7 +98,7 @@ def carry_out(run: Mapping[str, Any], wanted: Wanted, settings: Settings) -> dic
     todo = [
         evaluation
         for evaluation in wanted.begun
-        if not complete(settings, evaluation, run["fingerprint"]["plan"]["shards"])
+        if not complete(settings, evaluation, len(read_plan(settings.out, run).shards))
     ]
     outcomes = {evaluation: RunTotals() for evaluation in wanted.begun if evaluation not in todo}
     if not todo and not wanted.new:
@@ -143,6 +145,7 @@ def prepared_as(run: Mapping[str, Any], settings: Settings) -> PreparedRun:
             + "\nrestore the "
             "weights or the data set; metrics of others would not belong to the stored maps. Nothing was changed"
         )
+    refuse_changed_inputs(settings.out, check_inputs(settings.out, run, prepared.reader))
     method = run["fingerprint"].get("method", settings.method)  # another one where the maps were imported
     return replace(prepared, sink=replace(prepared.sink, layout=replace(prepared.sink.layout, method=method)))
 

@@ -12,7 +12,7 @@ from ..settings.run import Settings, leaves
 
 EXECUTION = (
     "workers", "device", "gpus_per_worker", "address", "image_timeout", "start_timeout", "shard_retries", "retry_errors",
-    "max_error_rate", "shared_fs",
+    "max_error_rate", "shared_fs", "wait_for_space",
 )  # fmt: skip
 """Settings of the evaluation's own; by default those of a new run, not of the one that is evaluated."""
 
@@ -33,5 +33,5 @@ def evaluation_settings(out: str, run: Mapping[str, Any], how: Mapping[str, Any]
             known = f"it is the run's, or its metrics would not compare: {run['settings'].get(name)!r}"
             why = known if name in leaves() else f"there is no such setting{did_you_mean(name, EXECUTION)}"
             raise SettingsError(f"an evaluation cannot set {name!r}: {why}; it can set {', '.join(EXECUTION)}")
-    kept = {name: value for name, value in current_names(run["settings"]).items() if name not in EXECUTION}
+    kept = {name: value for name, value in current_names(run["settings"]).items() if name not in (*EXECUTION, "append")}
     return load_settings({**kept, "out": out, "metrics": (), **how})

@@ -44,7 +44,11 @@ def work_through(
     """
     with RunProgress(totals, EventLog(settings.out)) as progress:
         shared = (todo, samples, spec, reader, sink)
-        limits = {"max_error_rate": max_error_rate, "shard_retries": settings.shard_retries}
+        limits = {
+            "max_error_rate": max_error_rate,
+            "shard_retries": settings.shard_retries,
+            "wait_for_space": settings.wait_for_space,
+        }
         if settings.workers == 0:
             from ...workers.in_process import explain_in_process
 

@@ -22,6 +22,8 @@ from ..storage.location import child
 from ..store.committed_shards import row_totals
 from ..store.completeness import check_complete
 from ..store.part_names import SUCCESS
+from ..store.plan_files import read_listing, read_plan
+from ..store.run_file import read_run
 from ..store.status import run_status
 from ..store.success_file import write_success
 from ..terminal_log import say
@@ -88,7 +90,8 @@ def carry_out(run: PreparedRun) -> RunResult:
         outcome = run.work(todo)
     refuse_undone(outcome, settings.out)
     again = retried(run, outcome.done) if settings.retry_errors else Retried()
-    write_success(settings.out, check_complete(settings.out, run.shards))
+    plan = read_plan(settings.out, read_run(settings.out))  # anew: another command may have appended to it
+    write_success(settings.out, check_complete(settings.out, plan.shards, read_listing(settings.out, plan)))
     seconds = time.monotonic() - begun
     deaths = outcome.deaths + again.deaths
     return RunResult(settings.out, run_status(settings.out), len(outcome.done), seconds, deaths,

@@ -28,7 +28,7 @@ from ...workers.samples import Sample, Shard
 from ...workers.targets import TargetRule
 from ...workers.worker.engine_protocol import Build
 from ...workers.worker.spec import WorkerSpec
-from ..run_samples import chosen_samples, images_sharing_batches, shards_of, stored_extra
+from ..run_samples import chosen_samples, images_sharing_batches, stored_extra
 from ..settings.methods import chosen_settings, without_effect
 from ..settings.run import Settings, describe
 from ..shards import samples_of
@@ -37,21 +37,25 @@ from ..sources.listing.labels import ResolvedLabels, resolve_labels
 from ..sources.listing.place import could_match
 from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
-from ..storage.location import locate
+from ..storage.atomic_write import remove
+from ..storage.location import child, locate
 from ..store.committed_shards import done_shards
 from ..store.footer_reader import part_summaries
 from ..store.identity import facts_for_workers
 from ..store.parquet_sink import ParquetSink
+from ..store.part_names import SUCCESS
 from ..store.part_origin import run_identity
 from ..store.run_file import claim_run, stored_fingerprint
 from ..terminal_log import say
 from ..text import counted
+from .changed_inputs import check_inputs, refuse_changed_inputs
 from .device import refuse_missing_gpu
 from .dispatch import work_through
 from .fingerprint import run_fingerprint, store_layout
 from .image_files import file_evidence
 from .label_evidence import label_rules, probe_predictions
 from .retry_errors import Retry, RetrySink
+from .sections import PlannedSamples, planned_samples
 from .subsample import chosen_below
 from .target import resolved_confidence, target_rule
 
@@ -67,6 +71,7 @@ class PreparedRun:
     spec: WorkerSpec
     reader: FsspecReader
     sink: ParquetSink
+    planned: PlannedSamples
     remarks: dict[str, str]
     """How labels were read and layers were found."""
     layer_count: int
@@ -86,10 +91,21 @@ class PreparedRun:
         Raises:
             RunMismatchError: If it belongs to another run.
         """
-        claim = claim_run(self.settings.out, self.fingerprint, self.described or describe(self.settings), self.remarks)
+        out, mismatch = self.settings.out, self.planned.mismatch
+        claim = claim_run(out, self.fingerprint, self.described or describe(self.settings), self.remarks, mismatch)
         for remark in claim.remarks:
             say(f"note: resumed, though another than before is{remark.removeprefix(' ')}")
+        if claim.state == "resumed":
+            found = check_inputs(out, claim.run, self.reader)
+            refuse_changed_inputs(out, found)
+            if gone := [image.id for image in found.gone if image.id not in self.planned.gone]:
+                say(
+                    f"note: {counted(len(gone), 'explained image')} cannot be read any more, such as {gone[0]!r}; the rows stay"
+                )
         stored = claim.run["fingerprint"]
+        if self.planned.new is not None:
+            remove(child(out, SUCCESS))
+        self.planned.write(out)
         return replace(
             self,
             sink=replace(self.sink, run=run_identity(stored)),
@@ -184,8 +200,8 @@ def prepare_run(settings: Settings) -> PreparedRun:
     score = resolved_confidence(settings, rule, dense=model.dense, multi_label=model.multi_label)
     chosen = chosen_settings(settings)
     least = images_sharing_batches(find_method(settings.method), settings.budget)
-    shards = shards_of(listed, settings.shard_size, least)
-    scoring = scoring_of(settings, score, images=max(map(len, shards)))
+    planned = planned_samples(settings, labels.listing, listed, least)
+    scoring = scoring_of(settings, score, images=max(map(len, planned.shards)))
     fit = check_fit(
         settings.method,
         model.module,
@@ -212,19 +228,29 @@ def prepare_run(settings: Settings) -> PreparedRun:
         feature_width(settings, model, score),
     )
     fingerprint = run_fingerprint(
-        settings, metrics, model, fit, labels.listing, shards, data_root, score, labels.class_names, layout
+        settings,
+        metrics,
+        model,
+        fit,
+        planned.first_listing,
+        planned.first_shards,
+        data_root,
+        score,
+        labels.class_names,
+        layout,
     )
     return PreparedRun(
         settings=settings,
-        listing=labels.listing,
-        shards=shards,
+        listing=planned.listing,
+        shards=list(planned.shards),
         fingerprint=fingerprint,
         spec=replace(
-            worker_spec(settings, model_spec, metrics, labels.listing, rule, scoring),
+            worker_spec(settings, model_spec, metrics, planned.first_listing, rule, scoring),
             expected=facts_for_workers(fingerprint),
         ),
         reader=reader,
         sink=ParquetSink(settings.out, layout, run_identity(stored_fingerprint(fingerprint))),
+        planned=planned,
         remarks={
             "labels": labels.how,
             "layers_found": fit.blocks.how if fit.blocks else "",

@@ -12,7 +12,7 @@ from .imported_runs import IMPORTED
 from .renamed import current_names
 from .run import leaves
 
-ONCE = frozenset({"retry_errors"})
+ONCE = frozenset({"append", "retry_errors"})
 """Settings that were meant for one start of the run only."""
 CHOICES = {
     "method": "imported",

@@ -23,6 +23,8 @@ class ExecutionOptions(TypedDict, total=False):
     """Restart a worker that takes more seconds to start."""
     shard_retries: int
     """Retries of a shard after failures."""
+    wait_for_space: bool
+    """Wait, with the computed rows kept, while the store is full or down instead of ending the run."""
     retry_errors: bool
     """Recompute error rows that may succeed this time."""
     max_error_rate: float
@@ -85,6 +87,8 @@ class RunOptions(ImportOptions, total=False):
 
     method: str
     """Explanation method (heatlas methods)."""
+    append: bool
+    """Add samples that are new in the data set to a run; rows of those that are gone stay."""
     explainer: str | None
     """Trained explainer (heatlas train) of the method."""
     sanity: int

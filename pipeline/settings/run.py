@@ -141,11 +141,11 @@ class Settings(MethodChoice):
     batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
     fold_bn: bool = Field(
         False,
-        description="Fold batch norms into convolutions for the masked passes: faster; results differ in the last digits.",
+        description="Fold batch norms for masked passes: faster; last digits differ.",
     )
     compile: bool = Field(
         False,
-        description="torch.compile the masked passes: faster after a minute; results differ in the last digits.",
+        description="torch.compile masked passes: faster after a minute; last digits differ.",
     )
     budget: Annotated[
         Literal["exact", "balanced", "fast"]
@@ -170,7 +170,7 @@ class Settings(MethodChoice):
 
     workers: Literal["auto"] | NaturalInt = Field(
         "auto",
-        description="Worker processes; auto: one per GPU, else per CPU share; 0: this process, without Ray.",
+        description="Processes; auto: one per GPU or CPU; 0: no Ray.",
     )
     device: Annotated[Literal["auto", "cpu", "cuda"], BeforeValidator(gpu_as_cuda)] = Field(
         "auto", description="Where the model runs; auto: GPUs if any."
@@ -183,6 +183,8 @@ class Settings(MethodChoice):
     start_timeout: PositiveFloat = Field(900.0, description="Restart a worker that starts slower (seconds).")
     shard_retries: NaturalInt = Field(10, description="Retries of a shard after failures.")
     retry_errors: bool = Field(False, description="Recompute error rows that may succeed this time.")
+    wait_for_space: bool = Field(False, description="Wait while the store is full or down.")
+    append: bool = Field(False, description="Add samples that are new in the data set to a run.")
     max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="Stop when more of the recent images fail."
     )

@@ -22,6 +22,8 @@ _PERMANENT = (
 )  # fmt: skip
 _PERMANENT_ERRNO = {errno.EROFS, errno.ENAMETOOLONG, errno.ENOSYS, errno.ELOOP}
 
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+"""Tried again for a moment, because others may free space, but not for ever."""
 _PASSING_4XX = {408, 409, 425, 429}
 
 
@@ -63,13 +65,16 @@ def with_retries(action: Callable[[], T], what: str) -> T:
     except Exception as error:
         tries = retrying.statistics.get("attempt_number", 1)
         after = f" after {tries} attempts" if tries > 1 else ""
-        raise StorageError(f"cannot {what}{after}: {_describe(error)}; {remedy(error)}") from error
+        failure = StorageError(f"cannot {what}{after}: {_describe(error)}; {remedy(error)}")
+        full = getattr(error, "errno", None) in _NO_SPACE
+        failure.outage = "permanent" if full or not is_transient(error) else "passing"
+        raise failure from error
 
 
 def remedy(error: BaseException) -> str:
     """What the user can do about a storage failure."""
     code = getattr(error, "errno", None)
-    if code in (errno.ENOSPC, errno.EDQUOT):
+    if code in _NO_SPACE:
         return "free some space, then run the same command again: finished shards are kept"
     if isinstance(error, PermissionError) or code == errno.EROFS:
         return "check the permissions or credentials for this place"

@@ -24,6 +24,7 @@ from .evaluations import list_evaluations
 from .merge_parts import write_merged
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS
+from .plan_files import read_plan
 from .run_file import read_run
 from .success_file import renew_success
 from .superseded import delete_superseded
@@ -79,7 +80,7 @@ def compact_store(out: str, *, size_mb: int = SIZE_MB, say: Callable[[str], obje
         raise UsageError(
             f"the size of a file must be 1 to {LARGEST_MB} MB, got {size_mb!r}; leave it out for {SIZE_MB}"
         )
-    planned = read_run(out)["fingerprint"]["plan"]["shards"]
+    planned = len(read_plan(out, read_run(out)).shards)
     folders = [MAPS, *(evaluation.folder for evaluation in list_evaluations(out))]
     listings = {folder: done_shards(out, folder) for folder in folders}
     done = Compacted(out, before=sum(map(_count, listings.values())))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from ...errors import ShardsUndoneError, StorageError
 from ...workers.samples import Shard
 from .committed_shards import done_shards
 from .footer_reader import part_summaries
 from .part_files import DoneShards, PartFile
+from .part_origin import ids_digest
 from .part_summary import added_up
 from .sql import PARTS, connect_parts, reading_parts
 
@@ -17,8 +20,13 @@ _NAMED = 10
 """How many shards a message names before it only counts them."""
 
 
-def check_complete(out: str, plan: Sequence[Shard]) -> dict[str, Any]:
+def check_complete(out: str, plan: Sequence[Shard], listing: pa.Table | None = None) -> dict[str, Any]:
     """Verify that the store holds exactly the plan: every shard, every sample, none twice.
+
+    Args:
+        out: The run's directory.
+        plan: All its shards.
+        listing: All its samples, to compare their ids with those that the parts' footers name.
 
     Returns:
         The totals, as `row_totals`.
@@ -39,10 +47,22 @@ def check_complete(out: str, plan: Sequence[Shard]) -> dict[str, Any]:
         if summary.samples != planned[index]:
             raise StorageError(f"{holder(out, done, index)} holds {summary.samples} samples, planned were {planned[index]}; "
                                "delete that file and run the same command again")  # fmt: skip
+    ids = {} if listing is None else planned_ids(listing, plan)
+    for index, digest in ids.items():
+        origin = summaries[index].origin
+        if origin is not None and origin.ids != digest:
+            raise StorageError(f"{holder(out, done, index)} holds other samples than planned; move that file away and run the same "
+                               "command again")  # fmt: skip
     for identity, rows, names in repeated_ids(out, done.files, at_most=1):
         raise StorageError(f"the id {identity!r} is stored {rows} times, in {', '.join(names)}; "
                            "delete these files and run the same command again")  # fmt: skip
     return {**added_up(summaries.values()), "bytes": sum(done.values())}
+
+
+def planned_ids(listing: pa.Table, plan: Sequence[Shard]) -> dict[int, str]:
+    """Digest of the ids of every shard, as its part's footer should have it."""
+    ids = listing["id"].to_pylist()
+    return {shard.index: ids_digest(ids[shard.start : shard.stop]) for shard in plan}
 
 
 def holder(out: str, done: DoneShards, index: int) -> str:

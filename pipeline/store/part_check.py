@@ -16,7 +16,7 @@ from ...statuses import OK, STATUSES
 from ..storage.backoff import with_retries
 from ..storage.location import bytes_of, locate
 from .part_files import PartFile
-from .part_origin import foreign
+from .part_origin import foreign, ids_digest
 from .part_reader import shard_tables
 from .part_summary import PartSummary, stored_summaries, stored_summary, summarise
 
@@ -39,8 +39,18 @@ class PartCheck:
     """The smallest and the largest."""
 
 
-def check_part(out: str, file: PartFile, planned: Mapping[int, int], run: str | None = None) -> PartCheck:
-    """Read a file whose shards should hold `planned` samples each, of the run of that identity; problems are returned, not raised."""
+def check_part(
+    out: str, file: PartFile, planned: Mapping[int, int], run: str | None = None, ids: Mapping[int, str] | None = None
+) -> PartCheck:
+    """Read a file whose shards should hold `planned` samples each, of the run of that identity; problems are returned, not raised.
+
+    Args:
+        out: The run's directory.
+        file: One of its files.
+        planned: Samples by shard.
+        run: What the footers must say of the run, see `expected_run`.
+        ids: Digest of the planned ids by shard, see `planned_ids`.
+    """
     uri = file.uri(out)
     fs, path = locate(uri)
     try:
@@ -62,12 +72,14 @@ def check_part(out: str, file: PartFile, planned: Mapping[int, int], run: str | 
             if wrong := foreign(origin, run, shard):
                 problems.append(f"{where}{wrong}")
             problems += [f"{where}{text}" for text in _problems(table, summaries[-1], said, planned[shard])]
+            if ids and ids_digest(table["id"].to_pylist()) != ids[shard]:
+                problems.append(f"{where}holds other samples than planned")
             ends = pc.min_max(table["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
             limits += [limit for limit in ends.values() if limit is not None]
     except Exception as error:  # damaged bytes may fail anywhere in the decoders, with any error
         return PartCheck(file, (f"cannot be decoded: {type(error).__name__}: {error}",))
-    ids = (min(limits), max(limits)) if limits else None
-    return PartCheck(file, tuple(problems), None, tuple(summaries), opened.schema_arrow, ids)
+    ends_of_ids = (min(limits), max(limits)) if limits else None
+    return PartCheck(file, tuple(problems), None, tuple(summaries), opened.schema_arrow, ends_of_ids)
 
 
 def _says(opened: pq.ParquetFile, file: PartFile) -> Sequence[PartSummary | None]:

@@ -53,6 +53,7 @@ def claim_run(
     fingerprint: Mapping[str, Any],
     settings: Mapping[str, Any],
     remarks_for_people: Mapping[str, Any] | None = None,
+    listing_text: str = "",
 ) -> RunClaim:
     """Make `out` the directory of this run, or find that it is already.
 
@@ -62,6 +63,7 @@ def claim_run(
             Library versions are added here.
         settings: The resolved settings, stored for people; not compared.
         remarks_for_people: How the run was prepared, stored as `remarks`; not compared.
+        listing_text: How the listing differs from that of the run; said in place of its digests.
 
     Raises:
         RunMismatchError: If the directory belongs to another run, naming what differs, or holds something else.
@@ -76,7 +78,7 @@ def claim_run(
         if put_if_absent(child(out, RUN_FILE), (json.dumps(run, indent=2) + "\n").encode()):
             return RunClaim("created", run)
         stored = read_run(out)  # another driver was first
-    _compare(out, stored, ours)
+    _compare(out, stored, ours, listing_text)
     return RunClaim("resumed", stored, tuple(remarks(stored["fingerprint"], ours)))
 
 
@@ -124,7 +126,7 @@ def _refuse_foreign_content(out: str) -> None:
                                "choose another --out, or an empty directory")  # fmt: skip
 
 
-def _compare(out: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+def _compare(out: str, stored: Mapping[str, Any], ours: Mapping[str, Any], listing_text: str) -> None:
     if stored.get("schema_version") != SCHEMA_VERSION:
         raise RunMismatchError(f"{out} has store version {stored.get('schema_version')}, this heatlas writes {SCHEMA_VERSION}; "
                                "choose another --out, or use the heatlas that wrote it")  # fmt: skip
@@ -132,5 +134,7 @@ def _compare(out: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> No
         added = (
             "; `heatlas evaluate` adds metrics to a run" if any(line.startswith("  metrics:") for line in lines) else ""
         )
+        if listing_text:
+            lines = [f"  listing: {listing_text}", *(line for line in lines if not line.startswith("  plan."))]
         raise RunMismatchError(f"{out} belongs to another run, which differs in\n" + "\n".join(lines) +
                                f"\nchoose another --out, or restore the stored values{added}; nothing was changed")  # fmt: skip

@@ -7,6 +7,7 @@ from ...statuses import RETRYABLE
 from ..text import counted, duration, shown
 from .committed_shards import done_shards, row_totals
 from .evaluation_status import evaluation_lines, evaluation_statuses
+from .plan_files import read_plan
 from .run_file import read_run
 from .status_facts import RunStatus, ShardCounts, causes_of, metric_means
 from .success_file import read_success
@@ -23,17 +24,18 @@ def run_status(out: str) -> RunStatus:
         StorageError: If `out` is not a store, or its files cannot be read.
     """
     run = read_run(out)
-    plan = run["fingerprint"]["plan"]
+    plan = read_plan(out, run)
+    planned = len(plan.shards)
     done = done_shards(out)
-    undone = [index for index in range(plan["shards"]) if index not in done]
+    undone = [index for index in range(planned) if index not in done]
     totals = row_totals(out, done)
     return RunStatus(
         out=out,
         complete=not undone,
         success=read_success(out) is not None,
-        shards=ShardCounts(plan["shards"], plan["shards"] - len(undone)),
+        shards=ShardCounts(planned, planned - len(undone)),
         undone=undone,
-        samples=plan["samples"],
+        samples=plan.samples,
         samples_done=totals["samples"],
         rows=totals["rows"],
         statuses=totals["statuses"],
@@ -43,7 +45,7 @@ def run_status(out: str) -> RunStatus:
         bytes=totals["bytes"],
         causes=causes_of(totals["causes"]),
         retryable=sum(count for status, count in totals["statuses"].items() if status in RETRYABLE),
-        evaluations=evaluation_statuses(out, plan["shards"]),
+        evaluations=evaluation_statuses(out, planned),
         created=run["created"],
         settings=run["settings"],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -19,13 +19,14 @@ from ..storage.atomic_write import remove
 from ..storage.location import child
 from ..text import counted
 from .committed_shards import done_shards
-from .completeness import repeated_ids
+from .completeness import planned_ids, repeated_ids
 from .identity import SCHEMA_FACT, schema_digest
 from .part_check import PartCheck, check_part
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS, SUCCESS
 from .part_origin import expected_run
 from .part_summary import added_up, without_summary
+from .plan_files import read_listing, read_plan
 from .run_file import read_run
 from .status_facts import ShardCounts
 from .success_file import read_success
@@ -73,26 +74,31 @@ class Verification:
         return asdict(self)
 
 
-def verify_run(out: str, *, delete_damaged: bool = False) -> Verification:
+def verify_run(
+    out: str, *, delete_damaged: bool = False, further: Callable[[Mapping[str, Any]], Iterable[Problem]] | None = None
+) -> Verification:
     """Check a run from end to end.
 
     Args:
         out: The run's directory.
         delete_damaged: Delete the files whose content is wrong, and `_SUCCESS` with them, so that the run's own command
             recomputes them. Files that cannot be read at the moment are left alone.
+        further: Gets the content of `_run.json` and gives problems that the store itself does not show, such as changed images.
 
     Raises:
         NoRunError: If `out` is not a store.
         StorageError: If it cannot be listed, or its `_run.json` is damaged.
     """
     run = read_run(out)
-    facts = run["fingerprint"]["plan"]
-    plan = {shard.index: len(shard) for shard in planned_shards(facts)}
+    facts, added = run["fingerprint"]["plan"], read_plan(out, run)
+    plan = {shard.index: len(shard) for shard in added.shards}
+    listing = read_listing(out, added)
+    ids = None if listing is None else planned_ids(listing, added.shards)
     done = done_shards(out)
     with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
         parts = list(
             pool.map(
-                lambda file: check_part(out, file, plan, expected_run(run)),
+                lambda file: check_part(out, file, plan, expected_run(run), ids),
                 (file for file in done.files if in_plan(file, plan)),
             )
         )
@@ -100,12 +106,13 @@ def verify_run(out: str, *, delete_damaged: bool = False) -> Verification:
     schema = run["fingerprint"].get(SCHEMA_FACT)
     problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts, schema)]
     problems += _success_problems(out, totals, whole=all(problem.repair == "compact" for problem in problems))
+    problems += further(run) if further else ()
     deleted = _delete(out, problems) if delete_damaged else []
     return Verification(
         out=out,
         ok=not problems,
         shards=ShardCounts(len(plan), len(plan.keys() & done.keys())),
-        samples=facts["samples"],
+        samples=added.samples,
         totals=totals,
         problems=problems,
         repair=repair_lines(out, run["settings"], problems, deleted),

@@ -64,14 +64,19 @@ def prepare(sample: Sample, reader: SampleReader, preprocess: Preprocess) -> Pre
             `truth_error` (boxes or mask do not fit the image).
     """
     data = reader.read(sample.uri)
-    image, orientation = decode_input(data, preprocess)
-    height, width = (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
-    geometry = preprocess.geometry(height, width)
-    truth = _truth(sample, reader, orientation, geometry)
+    size, digest = len(data), hashlib.sha256(data).hexdigest()
+    try:
+        image, orientation = decode_input(data, preprocess)
+        height, width = (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
+        geometry = preprocess.geometry(height, width)
+        truth = _truth(sample, reader, orientation, geometry)
+    except SampleError as error:
+        error.source_size, error.source_hash = size, digest
+        raise
     tensor = None if truth is None else torch.from_numpy(np.ascontiguousarray(truth))
     return Prepared(
         preprocess.tensor(image), tensor, height, width,
-        source_size=len(data), source_hash=hashlib.sha256(data).hexdigest(),
+        source_size=size, source_hash=digest,
     )  # fmt: skip
 
 

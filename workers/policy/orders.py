@@ -54,10 +54,17 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """Decided: the user should know this."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """End the run at once: kill everything, commit nothing more."""
 
-    cause: Literal["start", "too_many_errors"]
+    cause: Literal["start", "too_many_errors", "storage"]
     reason: str
 
 
@@ -66,4 +73,4 @@ class Finish:
     """Every shard is committed or given up, or the run was stopped and nothing is in flight."""
 
 
-Order = Spawn | Dispatch | Kill | Lost | Quarantine | ShardGivenUp | Abort | Finish
+Order = Spawn | Dispatch | Kill | Lost | Quarantine | ShardGivenUp | Told | Abort | Finish

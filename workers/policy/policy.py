@@ -23,8 +23,9 @@ from ..events import (
 )
 from ..samples import Shard
 from .circuit_breaker import Breaker, count_failures
-from .orders import Abort, Dispatch, Finish, Kill, Lost, Order, Quarantine, Spawn
+from .orders import Abort, Dispatch, Finish, Kill, Lost, Order, Quarantine, Spawn, Told
 from .quarantine import Blame
+from .storage_outage import StorageOutage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Limits:
     infrastructure_retries: int = 20
     failed_starts: int = 3
     max_error_rate: float = 1.0
+    wait_for_space: bool = False
+    """Whether storage that is full or down is waited for instead of ending the run."""
     backoff: float = 0.5
     backoff_most: float = 30.0
 
@@ -59,6 +62,8 @@ class _Task:
     troubles: int = 0
     infrastructure: int = 0
     not_before: float = 0.0
+    holder: int | None = None
+    """Worker that keeps the shard's computed rows, because they could not be put."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +100,7 @@ class Policy:
         self._deaths_in_row = 0
         self._spawn_not_before = 0.0
         self._breaker = Breaker(limits.max_error_rate)
+        self._storage = StorageOutage(wait=limits.wait_for_space)
 
     @property
     def ready(self) -> int:
@@ -182,6 +188,8 @@ class Policy:
                 return self._lose(name, event, now, cause=event.kind)
             case ShardFailed(kind="too_many_errors"):
                 return [Abort("too_many_errors", event.text)]
+            case ShardFailed(kind="storage") if worker.task:
+                return self._put_again(name, self._release(worker), event, now)
             case ShardFailed() if worker.task:
                 return self._retry(self._release(worker), event.text, now)
             case _:
@@ -192,6 +200,7 @@ class Policy:
         self._release(worker)
         self.done.append(task.shard.index)
         self._deaths_in_row = 0
+        self._storage.over()
         failed = count_failures(done.statuses) - done.statuses.get(QUARANTINED, 0)
         if self._breaker.add(failed, max(done.rows - len(task.quarantine), 0)):
             return [Abort("too_many_errors", self._breaker.reason())]
@@ -205,6 +214,8 @@ class Policy:
 
     def _lose(self, name: int, death: WorkerDied, now: float, *, cause: str) -> list[Order]:
         worker = self._workers.pop(name)
+        for task in self._queue:
+            task.holder = None if task.holder == name else task.holder
         shard = worker.task.shard.index if worker.task else None
         orders: list[Order] = [Lost(name, cause, death.text, shard, worker.alive)]
         self._spawn_not_before = now + self._wait(self._deaths_in_row)
@@ -258,6 +269,16 @@ class Policy:
         task.not_before = now + self._wait(task.troubles)
         return self._count_trouble(task, text)
 
+    def _put_again(self, name: int, task: _Task, event: ShardFailed, now: float) -> list[Order]:
+        """Only the put is tried again, by the worker that has the rows; or the storage is gone for everybody."""
+        if self._storage.failed(task.shard.index, permanent=event.permanent):
+            self._queue.appendleft(task)
+            return [Abort("storage", self._storage.reason(event.text))]
+        task.holder, task.not_before = name, now + self._storage.pause
+        self._queue.appendleft(task)
+        note = self._storage.note(event.text)
+        return [Told(note)] if note else []
+
     def _count_trouble(self, task: _Task, text: str) -> list[Order]:
         task.troubles += 1
         if task.troubles > self.limits.shard_retries:
@@ -298,11 +319,13 @@ class Policy:
         orders: list[Order] = []
         idle = [(name, worker) for name, worker in self._workers.items() if worker.ready and not worker.task]
         for name, worker in idle:
-            task = next((task for task in self._queue if task.not_before <= now), None)
-            if task is None:
-                break
+            kept = next((task for task in self._queue if task.holder == name), None)
+            free = (task for task in self._queue if task.not_before <= now and task.holder is None)
+            task = next(free, None) if kept is None else kept
+            if task is None or task.not_before > now:
+                continue
             self._queue.remove(task)
-            worker.task, worker.heard = task, now
+            worker.task, worker.heard, task.holder = task, now, None
             orders.append(Dispatch(name, task.shard.index, frozenset(task.quarantine), task.careful))
         return orders
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from ...errors import TooManyErrorsError, WorkerStartError
+from ...errors import StorageError, TooManyErrorsError, WorkerStartError
 from ..events import (
     ImageQuarantined,
     ImagesAlive,
@@ -57,6 +57,7 @@ def supervise(
     image_timeout: float = 600.0,
     start_timeout: float = 900.0,
     shard_retries: int = 10,
+    wait_for_space: bool = False,
     max_error_rate: float = 1.0,
     local_paths: Sequence[str] = (),
     shared_fs: bool = False,
@@ -79,6 +80,7 @@ def supervise(
         image_timeout: Restart a worker after this many seconds without progress.
         start_timeout: Seconds that a worker may take to build its model, waiting for room in the cluster not counted.
         shard_retries: Deaths and failures of a shard, since its last quarantine, after which it is left undone.
+        wait_for_space: Whether storage that is full or down is waited for instead of ending the run.
         max_error_rate: Share of failed images, in [0, 1], above which the run stops; 1 switches this off.
         local_paths: Paths that exist on one machine only, as far as anyone can tell; refused on more than one node.
         shared_fs: The user says that `local_paths` are the same everywhere.
@@ -93,6 +95,7 @@ def supervise(
         UsageError: When local paths meet several nodes, or the device asked for does not exist.
         WorkerStartError: When workers cannot start, with the cause.
         TooManyErrorsError: When the circuit breaker opens.
+        StorageError: When the storage is gone.
     """
     if not shards:
         return RunTotals()
@@ -108,6 +111,7 @@ def supervise(
         pool = ActorPool((spec, reader, MeteredSink(sink), build), gpus=cluster.gpus, cpus=cpus_per_worker)
         limits = Limits(
             image_timeout=image_timeout, start_timeout=start_timeout, shard_retries=shard_retries, max_error_rate=max_error_rate,
+            wait_for_space=wait_for_space,
         )  # fmt: skip
         run = _Run(shards, samples_of, pool, Policy(shards, limits), on_event)
         try:
@@ -174,10 +178,12 @@ class _Run:
         Raises:
             WorkerStartError: When the policy gave up starting workers.
             TooManyErrorsError: When the circuit breaker opened.
+            StorageError: When the storage is gone.
         """
         self.totals.undone.sort()
         if self._abort:
-            raise (WorkerStartError if self._abort.cause == "start" else TooManyErrorsError)(self._abort.reason)
+            kinds = {"start": WorkerStartError, "too_many_errors": TooManyErrorsError, "storage": StorageError}
+            raise kinds[self._abort.cause](self._abort.reason)
         return self.totals
 
     def _tell(self, event: RunEvent) -> None:
@@ -220,6 +226,8 @@ class _Run:
                     self._tell(ImageQuarantined(order.shard, sample))
                 case ShardGivenUp():
                     self._tell(order)
+                case orders.Told():
+                    self._note((order.text,))
                 case orders.Abort():
                     self._abort = order
                 case orders.Finish():

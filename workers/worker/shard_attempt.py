@@ -166,7 +166,9 @@ class ShardAttempt:
             with self.engine.meter.at("waiting"):
                 prepared = ready.result()
         except SampleError as error:
-            self._settle(position, [self._failed(position, error.status, error.text)])
+            row = self._failed(position, error.status, error.text)
+            row.source_size, row.source_hash = error.source_size, error.source_hash
+            self._settle(position, [row])
         except RunError:
             raise  # the store's fault and not the image's
         except Exception as error:

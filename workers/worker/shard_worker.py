@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from ...engine.time_spent import measured_by
-from ...errors import TooManyErrorsError
+from ...errors import StorageError, TooManyErrorsError
 from ..events import ShardDone, ShardFailed, StartReport, WorkerEvent, WorkerPlaced, Writing
 from ..policy.circuit_breaker import Breaker, count_failures
 from ..protocols import SampleReader, ShardSink
@@ -49,6 +49,8 @@ class ShardWorker:
         self._exit_process = exit_process
         self._engine: Engine | None = None
         self._breaker = Breaker(spec.max_error_rate)
+        self._held: dict[int, tuple[list[Row], float]] = {}
+        """Rows of shards that are computed and could not be put, and the seconds that they took."""
 
     def start(self) -> StartReport:
         """Build the model."""
@@ -87,23 +89,34 @@ class ShardWorker:
         """
         begun = time.perf_counter()
         try:
-            self.engine.meter.take()
-            attempt = ShardAttempt(
-                self.engine, self.reader, samples,
-                target=self.spec.target, quarantine=quarantine, exit_process=self._exit_process,
-            )  # fmt: skip
-            yield from attempt.work(0 if careful else DECODE_AHEAD)
-            rows = attempt.rows
-            self._refuse_too_many_errors(rows)
+            held = self._held.get(shard.index)
+            if held is None:
+                self.engine.meter.take()
+                attempt = ShardAttempt(
+                    self.engine, self.reader, samples,
+                    target=self.spec.target, quarantine=quarantine, exit_process=self._exit_process,
+                )  # fmt: skip
+                yield from attempt.work(0 if careful else DECODE_AHEAD)
+                self._refuse_too_many_errors(attempt.rows)
+                held = self._held[shard.index] = attempt.rows, time.perf_counter() - begun
+            rows, seconds = held
             yield Writing()
-            with self.engine.meter.at("commit"), measured_by(self.engine.meter):
-                first = self.sink.commit(shard, rows)
+            try:
+                with self.engine.meter.at("commit"), measured_by(self.engine.meter):
+                    first = self.sink.commit(shard, rows)
+            except StorageError as error:
+                if not error.outage:
+                    raise
+                yield ShardFailed("storage", describe(error), permanent=error.outage == "permanent")
+                return
+            del self._held[shard.index]
             stages, padded = self.engine.meter.take()
-            done = summary(rows, len(samples), first, time.perf_counter() - begun, self.engine.batch_size)
+            done = summary(rows, len(samples), first, seconds, self.engine.batch_size)
             yield replace(done, stages=stages, padded=padded)
         except TooManyErrorsError as error:
             yield ShardFailed("too_many_errors", str(error))
         except Exception as error:
+            self._held.pop(shard.index, None)
             yield ShardFailed("error", describe(error))
 
     def _refuse_too_many_errors(self, rows: Sequence[Row]) -> None:
