@@ -23,6 +23,8 @@ class Wanted:
     """Metrics that the run itself stored."""
     left_out: list[str] = field(default_factory=list)
     """Metrics of a preset that a stored map is not enough for."""
+    need_method: list[str] = field(default_factory=list)
+    """Metrics of a preset that the method of imported maps would be needed for."""
 
 
 def wanted_metrics(
@@ -70,7 +72,7 @@ def wanted_metrics(
             raise UsageError(f"{name} compares the maps of the block layers, which a store does not hold; "
                              f"explain the data anew with --metrics {name}, into another --out")  # fmt: skip
         else:
-            wanted.left_out.append(name)
+            (wanted.left_out if METRICS[name].layers else wanted.need_method).append(name)
     for definition in wanted.begun:
         for name, facts in definition.metrics.items():
             refuse_other_definition(find_metric(name).name, facts["definition"])
@@ -95,5 +97,9 @@ def notes(wanted: Wanted) -> Mapping[str, str]:
     if wanted.stored:
         reasons[", ".join(wanted.stored)] = "stored by the run itself"
     if wanted.left_out:
-        reasons[", ".join(wanted.left_out)] = "left out, because the stored maps are not enough for it"
+        reasons[", ".join(wanted.left_out)] = "left out, because a store does not hold the maps of the block layers"
+    if wanted.need_method:
+        reasons[", ".join(wanted.need_method)] = (
+            "left out, because the method of imported maps would have to explain changed images"
+        )
     return reasons
