@@ -38,6 +38,7 @@ from .evaluate import evaluate_command
 from .explain import explain_command
 from .export import export_command
 from .help_text import HelpFormatter
+from .imported import DEFAULTS as IMPORT_DEFAULTS
 from .imported import SETTINGS as IMPORT_SETTINGS
 from .imported import TEXTS as IMPORT_TEXTS
 from .imported import import_command
@@ -62,7 +63,7 @@ COMMANDS = {
     "plan": Command(plan_command, ALL_SETTINGS),
     "bank": Command(bank_command, BANK_SETTINGS, BANK_TEXTS),
     "train": Command(train_command, TRAIN_SETTINGS, TRAIN_TEXTS),
-    "import": Command(import_command, IMPORT_SETTINGS, IMPORT_TEXTS),
+    "import": Command(import_command, IMPORT_SETTINGS, IMPORT_TEXTS, IMPORT_DEFAULTS),
     "evaluate": Command(evaluate_command, EXECUTION),
     "choose": Command(choose_command, CHOOSE_SETTINGS, CHOOSE_TEXTS),
     "curate": Command(curate_command),

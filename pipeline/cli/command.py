@@ -29,6 +29,8 @@ class Command:
     """Names of the settings that it takes."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """Help of settings that mean something else here."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Of settings that are left out here with another meaning."""
 
     def for_method(self, method: str) -> Callable[..., int]:
         """The function as cyclopts is to see it: one parameter per flag; of the methods' settings the help shows those of `method`."""
@@ -39,7 +41,9 @@ class Command:
         ]
         fields = leaves()
         flags = [
-            settings_flag(name, fields[name], self.texts.get(name), show=is_shown(name, method))
+            settings_flag(
+                name, fields[name], self.texts.get(name), default=self.defaults.get(name), show=is_shown(name, method)
+            )
             for name in self.settings
         ]
         return with_signature(self.run, inspect.Signature([*own, *flags], return_annotation=int))

@@ -17,8 +17,8 @@ SETTINGS = tuple(name for name in leaves() if name.partition(".")[0] not in OF_M
 TEXTS = {
     "target": "Class of maps whose files do not say theirs: predicted, label, column:NAME, or a class.",
     "precision": "Number format of the metrics' passes.",
-    "store.map_size": "Height and width of the stored map; by default the network's own.",
 }
+DEFAULTS = {"store.map_size": "input"}
 GROUP = Group("Maps", sort_key=-1)
 
 

@@ -57,13 +57,16 @@ METAVARS = {
 GROUPS = {name: Group(title, sort_key=order) for order, (title, names) in enumerate(TITLES.items()) for name in names}
 
 
-def settings_flag(name: str, field: Any, text: str | None = None, *, show: bool = True) -> inspect.Parameter:
+def settings_flag(
+    name: str, field: Any, text: str | None = None, *, default: Any = None, show: bool = True
+) -> inspect.Parameter:
     """One keyword parameter for cyclopts, unset by default so that a configuration file can speak.
 
     Args:
         name: Dotted name of the setting.
         field: Its pydantic field.
         text: Help instead of the field's description.
+        default: Default to show instead of the field's.
         show: Whether the help lists it.
     """
     kind = bool if admits(field.annotation, bool) else list[str] if admits(field.annotation, tuple) else str
@@ -73,7 +76,7 @@ def settings_flag(name: str, field: Any, text: str | None = None, *, show: bool 
         group=GROUPS[name.partition(".")[0]],
         metavar=None if kind is bool else METAVARS.get(name) or metavar(field.annotation),
         show=show,
-        show_default=False if field.is_required() else default_text(field.default),
+        show_default=False if field.is_required() else default_text(field.default if default is None else default),
         consume_multiple=True if kind == list[str] else None,
         negative=None if kind is bool else "",
     )

@@ -102,6 +102,7 @@ def test_the_citation_has_what_a_citation_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert citation["license"] == project["license"]
     assert citation["authors"] == project["authors"]
+    assert citation["version"] == project["version"]
 
 
 def test_the_workflow_calls_targets_that_exist() -> None:
