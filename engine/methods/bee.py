@@ -41,15 +41,15 @@ class BaselinePaths(Explainer):
     layer: str | None = setting(default=None, text=LAYER_TEXT)
     families: tuple[str, ...] = setting(
         default=FAMILIES[:4],
-        text="what baselines are drawn from: normal, uniform, blur, constant, and train, which needs `activations`",
+        text="what baselines are drawn from: normal, uniform, blur, constant, train",
     )
     activations: str | None = setting(
         default=None,
-        text="safetensors file with a tensor `activations` (row, channel, h, w) of the layer, for the family train",
+        text="safetensors file with `activations` (row, channel, h, w), for train",
     )
     steps: int = setting(default=10, text="points of each path, at least 1")
     path: Literal["midpoint", "released"] = setting(
-        default="midpoint", text="midpoint (adds up to the logits' difference) or released (gradient times activation)"
+        default="midpoint", text="midpoint adds up to the logits' difference; released: gradient times activation"
     )
     seed: int = setting(default=0, text="of the draws")
 

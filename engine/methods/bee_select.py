@@ -67,10 +67,10 @@ def cost(settings: Any) -> Cost | None:
 class BEESelect(BaselinePaths):
     """The best of several BEE maps by one metric."""
 
-    draws: int = setting(default=10, text="baselines drawn, at least 1; the best map is kept")
+    draws: int = setting(default=10, text="baselines drawn, at least 1; the best is kept")
     metric: str = setting(default="deletion_auc", text=f"what chooses: {', '.join(PROBE_COUNTS)}")
     arms: Literal["bandit", "uniform"] = setting(
-        default="bandit", text="how a family is chosen: bandit (Thompson sampling) or uniform (each as often by chance)"
+        default="bandit", text="how families are chosen: by Thompson sampling, or uniformly"
     )
     bandit: str | None = setting(
         default=None, text="safetensors file with `means` and `precisions` (family, 33) that the bandit starts from"

@@ -10,7 +10,7 @@ from cyclopts.help import HelpEntry, HelpPanel
 from rich.console import Console, ConsoleOptions
 
 LEFT_COLUMNS = 23
-"""Most characters of the left column; a longer option stands on a line of its own."""
+"""Most characters of the left column; a text begins behind a longer option, and goes on below the others."""
 MOST_COLUMNS = 110
 """Longest line, however wide the terminal is."""
 
@@ -43,7 +43,7 @@ class HelpFormatter:
 
 
 def two_columns(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
-    """Lines of at most `width` characters: labels to the left, their texts to the right, wrapped."""
+    """Lines of at most `width` characters: labels to the left, their texts to the right, wrapped; behind a long label at once."""
     pairs = list(rows)
     left = min(LEFT_COLUMNS, max(len(name) for name, _ in pairs))
     lines = []
@@ -54,8 +54,11 @@ def two_columns(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
             continue
         wrapped = textwrap.wrap(text, max(20, width - left - 4), break_on_hyphens=False)
         if len(name) > left:
-            lines.append(f"  {name}")
-            name = ""
+            below = " " * (left + 4)
+            lines += textwrap.wrap(
+                text, width, initial_indent=f"  {name}  ", subsequent_indent=below, break_on_hyphens=False
+            )
+            continue
         lines += [f"  {name if not place else '':<{left}}  {piece}".rstrip() for place, piece in enumerate(wrapped)]
     return lines
 
