@@ -59,7 +59,7 @@ def import_command(
     array: Annotated[
         str | None, Parameter(help="Which array of a file with several.", group=GROUP, metavar="NAME")
     ] = None,
-    place: Annotated[
+    method_index: Annotated[
         int | None,
         Parameter(help="Which method along the second axis of (image, method, channel, height, width).", group=GROUP),
     ] = None,
@@ -74,6 +74,6 @@ def import_command(
     from ..foreign_maps.choices import MapChoices
     from ..foreign_maps.import_run import import_settings, with_defaults
 
-    choices = MapChoices(method, by, sign, channels, covers, array, place)
+    choices = MapChoices(method, by, sign, channels, covers, array, method_index)
     print_result(import_settings(maps, choices, load_settings(with_defaults(given_settings(flags)), config)))
     return 0

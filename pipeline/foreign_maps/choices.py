@@ -42,7 +42,7 @@ class MapChoices:
     """What a map covers that does not have the network input's size: the network's input, or the whole upright image."""
     array: str | None = None
     """Which array of a file with several, by its name."""
-    place: int | None = None
+    method_index: int | None = None
     """Which method along the second axis of arrays (image, method, channel, height, width)."""
 
     def __post_init__(self) -> None:
@@ -60,8 +60,8 @@ class MapChoices:
             raise SettingsError(
                 f"method = {self.method!r} is heatlas's own, and would say that heatlas made the maps; call it otherwise, such as other_{self.method}"
             )
-        if self.place is not None and (isinstance(self.place, bool) or self.place < 0):
-            raise SettingsError(f"place must be at least 0, got {self.place!r}")
+        if self.method_index is not None and (isinstance(self.method_index, bool) or self.method_index < 0):
+            raise SettingsError(f"method_index must be at least 0, got {self.method_index!r}")
 
     def stored(self) -> dict[str, Any]:
         """Plain values, for the run's settings."""

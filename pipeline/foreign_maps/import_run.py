@@ -54,7 +54,7 @@ def import_maps(
     channels: Channels = "sum",
     covers: Covers | None = None,
     array: str | None = None,
-    place: int | None = None,
+    method_index: int | None = None,
     **settings: Unpack[ImportOptions],
 ) -> RunResult:
     """Make a store from maps that another tool made, so that every metric, report, queue and comparison works on them.
@@ -78,7 +78,7 @@ def import_maps(
         channels: How channels become one: `sum`, or `largest` (by absolute value).
         covers: What a map of another size than the network's input covers: the network's `input`, or the whole upright `image`.
         array: Which array of a file with several.
-        place: Which method along the second axis of `(image, method, channel, height, width)`.
+        method_index: Which method along the second axis of `(image, method, channel, height, width)`.
         **settings: Other settings of `heatlas import --help`. `target` says which class maps explain whose files do not say it; maps are
             stored at full resolution unless `store={"map_size": ...}` says otherwise.
 
@@ -89,7 +89,7 @@ def import_maps(
         UsageError: When maps, model and images do not go together, or it cannot be told how; nothing was begun.
         RunError: When the run failed; what is committed stays, and the same call resumes.
     """
-    choices = MapChoices(method, by, sign, channels, covers, array, place)
+    choices = MapChoices(method, by, sign, channels, covers, array, method_index)
     with named_objects(model, data, preprocess, class_names) as named:
         held = os.fspath(maps) if isinstance(maps, str | os.PathLike) else maps
         return import_settings(held, choices, load_settings(with_defaults({**named, "out": out, **settings}), config))

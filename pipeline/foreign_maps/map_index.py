@@ -74,17 +74,17 @@ class MapIndex:
 
     def _of_method(self, row: Any, place: MapPlace) -> Any:
         """Of an image's maps by several methods the chosen one's."""
-        wanted = self.choices.place
+        wanted = self.choices.method_index
         if wanted is None:
             if np.ndim(row) == 4 and len(row) > 1:
                 raise DataError(
                     f"{place.file or 'the array'} has {np.shape(row)} numbers for an image, which looks like {len(row)} methods; "
-                    f"say which by --place 0 to {len(row) - 1}"
+                    f"say which by --method-index 0 to {len(row) - 1}"
                 )
             return row
         if np.ndim(row) < 3 or wanted >= len(row):
             raise DataError(
-                f"--place {wanted}: an image's maps have the shape {np.shape(row)}, which has no such method"
+                f"--method-index {wanted}: an image's maps have the shape {np.shape(row)}, which has no such method"
             )
         return row[wanted]
 

@@ -44,7 +44,7 @@ def without_channels(values: np.ndarray, choices: MapChoices) -> np.ndarray:
         which = (
             "either side may be the channels"
             if first
-            else "neither side is 1 or 3 channels; of several methods --place says which"
+            else "neither side is 1 or 3 channels; of several methods --method-index says which"
         )
         raise DataError(f"a map of shape {values.shape}: {which}; save it as (height, width)")
     channels = values if first else np.moveaxis(values, -1, 0)

@@ -21,7 +21,7 @@ CHOICES = {
     "channels": "sum",
     "covers": None,
     "array": None,
-    "place": None,
+    "method_index": None,
 }
 """Of `heatlas import`, with their defaults; a test holds them to the command."""
 ABSENT = object()
@@ -46,7 +46,7 @@ def import_words(choices: Mapping[str, Any], method: str, current: Mapping[str, 
     words = {"maps": choices.get("maps") or "MAPS", **{name: choices.get(name) for name in CHOICES}, "method": method}
     for name, value in words.items():
         if value is not None and value != CHOICES.get(name):
-            yield f"--{name} {shlex.quote(str(value))}"
+            yield f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
     for name, field in leaves().items():
         if name not in ("method", "store.map_size"):
             yield from _flag(name, field, current)

@@ -133,7 +133,7 @@ def latec_file(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     other = np.zeros_like(scene.grad_cam)
     first = np.stack([other, scene.grad_cam], axis=1)[:, :, None]
     np.savez(folder / "latec.npz", np.zeros_like(first), first)
-    return folder / "latec.npz", {"by": "position", "array": "arr_1", "place": 1}
+    return folder / "latec.npz", {"by": "position", "array": "arr_1", "method_index": 1}
 
 
 def keyed_npz(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -298,7 +298,7 @@ REFUSED = {
     "broken.npz": (lambda scene, file: file.write_bytes(b"PK\x03\x04 no"), {}, "cannot be read as maps"),
     "colour.png": (lambda scene, file: Image.new("RGB", (24, 24)).save(file), {}, "colour"),
     "maps.txt": (lambda scene, file: file.write_text("1 2"), {}, "neither a folder nor a file"),
-    "shape.npz": (lambda scene, file: np.savez(file, maps=np.zeros((6, 7, 24, 24)), ids=scene.ids), {}, "--place"),
+    "shape.npz": (lambda scene, file: np.savez(file, maps=np.zeros((6, 7, 24, 24)), ids=scene.ids), {}, "--method-index"),
 }  # fmt: skip
 
 
@@ -320,7 +320,7 @@ def test_nothing_is_written_where_maps_are_refused(scene: Scene, tmp_path: Path,
 
 @pytest.mark.parametrize(("more", "text"), [
     (["--method", "grad_cam"], "heatlas's own"), (["--method", "plan"], "cannot name"), (["--target", "both"], "a map explains one"),
-    (["--metrics", "max_sensitivity"], "needs more than a map"), (["--sign", "plus"], "plus"), (["--place", "-1"], "at least 0"),
+    (["--metrics", "max_sensitivity"], "needs more than a map"), (["--sign", "plus"], "plus"), (["--method-index", "-1"], "at least 0"),
 ])  # fmt: skip
 def test_wrong_choices_are_refused(
     scene: Scene, cam_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more, text

@@ -129,7 +129,7 @@ def test_which_statuses_are_tried_again(folder: pathlib.Path, tmp_path: pathlib.
     assert main(command(folder / "good", out, "--retry-errors")) == 0
     found = rows_of(out)
     stayed = {status for identity, status in planted.items() if found[identity]["status"] == status}
-    assert stayed == {"label_error", "no_target", "no_evidence", "constant_map", "non_finite"}
+    assert stayed == {"label_error", "no_target", "no_map", "no_evidence", "constant_map", "non_finite"}
     calm = rows_of(folder / "calm")
     healed = [identity for identity, status in planted.items() if status not in stayed]
     assert "quarantined" in {planted[identity] for identity in healed}
