@@ -45,11 +45,11 @@ class BaselinePaths(Explainer):
     )
     activations: str | None = setting(
         default=None,
-        text="safetensors file with `activations` (row, channel, h, w), for train",
+        text="safetensors: `activations` (row, channel, h, w)",
     )
     steps: int = setting(default=10, text="points of each path, at least 1")
     path: Literal["midpoint", "released"] = setting(
-        default="midpoint", text="midpoint adds up to the logits' difference; released: gradient times activation"
+        default="midpoint", text="midpoint: adds up to the logits' difference; released: times activation"
     )
     seed: int = setting(default=0, text="of the draws")
 

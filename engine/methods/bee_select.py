@@ -68,13 +68,11 @@ class BEESelect(BaselinePaths):
     """The best of several BEE maps by one metric."""
 
     draws: int = setting(default=10, text="baselines drawn, at least 1; the best is kept")
-    metric: str = setting(default="deletion_auc", text=f"what chooses: {', '.join(PROBE_COUNTS)}")
+    metric: str = setting(default="deletion_auc", text=", ".join(PROBE_COUNTS))
     arms: Literal["bandit", "uniform"] = setting(
         default="bandit", text="how families are chosen: by Thompson sampling, or uniformly"
     )
-    bandit: str | None = setting(
-        default=None, text="safetensors file with `means` and `precisions` (family, 33) that the bandit starts from"
-    )
+    bandit: str | None = setting(default=None, text="safetensors: `means`, `precisions` (family, 33)")
     frozen: bool = setting(default=False, text="do not learn from the image's own draws")
 
     def check(self) -> None:

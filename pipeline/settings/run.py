@@ -145,7 +145,7 @@ class Settings(MethodChoice):
     )
     compile: bool = Field(
         False,
-        description="torch.compile masked passes: faster after a minute; last digits differ.",
+        description="torch.compile masked passes; last digits differ.",
     )
     budget: Annotated[
         Literal["exact", "balanced", "fast"]
