@@ -46,7 +46,11 @@ SHARES = {
 """Of all images; of the shortcut class nine in ten of the rest are `shortcut`, what remains is `plain`."""
 SHORTCUT_SHARE = 0.9
 FAILED = ("decode_error", "no_evidence")
-NAMES = tuple(name for name in METRICS if name not in ("layer_agreement", "coherency", "adcc", "road", "infidelity"))
+NAMES = tuple(
+    name
+    for name in METRICS
+    if name not in ("layer_agreement", "coherency", "adcc", "road", "infidelity", "single_deletion_rho")
+)
 CHANCE_METRICS = ("drop_pct", "increase", "ebpg", "bbox")
 CHANCE_ROWS = 32
 Columns = dict[str, np.ndarray]

@@ -257,5 +257,5 @@ def test_models_that_cannot_be_differentiated_name_the_methods_that_can() -> Non
             with torch.no_grad():
                 return self.net(images)
 
-    with pytest.raises(ModelError, match=r"no gradient flows(.|\n)*methods that fit it: occlusion, rise"):
+    with pytest.raises(ModelError, match=r"no gradient flows(.|\n)*methods that fit it: lima, occlusion, rise"):
         check_fit("sise", Frozen().eval(), None, scene_image())
