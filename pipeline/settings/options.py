@@ -36,6 +36,8 @@ class ExecutionOptions(TypedDict, total=False):
 class ImportOptions(ExecutionOptions, total=False):
     """Settings of `heatlas.import_maps` beside maps, model, data and out; groups of settings are mappings."""
 
+    append: bool
+    """Add samples that are new in the data set to a run; rows of those that are gone stay."""
     bank: str | None
     """Feature bank (heatlas bank) for a k-NN classifier."""
     data_root: str | None
@@ -87,8 +89,6 @@ class RunOptions(ImportOptions, total=False):
 
     method: str
     """Explanation method (heatlas methods)."""
-    append: bool
-    """Add samples that are new in the data set to a run; rows of those that are gone stay."""
     explainer: str | None
     """Trained explainer (heatlas train) of the method."""
     sanity: int

@@ -141,7 +141,7 @@ class Settings(MethodChoice):
     batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
     fold_bn: bool = Field(
         False,
-        description="Fold batch norms for masked passes: faster; last digits differ.",
+        description="Fold batch norms: faster; last digits differ.",
     )
     compile: bool = Field(
         False,
