@@ -101,7 +101,7 @@ def time_lines(stages: Mapping[str, float], worked: float, padded: int) -> list[
     told = [f"{name} {share:.0%}" for name, share in sorted(own.items(), key=lambda item: -item[1]) if share >= SHOWN]
     beside = f"; decoding {stages['decoding'] / worked:.0%} beside it" if stages.get("decoding") else ""
     empty = f"; {padded:,} rows of padding" if padded else ""
-    lines = [field("work", ", ".join(told) + beside + empty)]
+    lines = [field("spent on", ", ".join(told) + beside + empty)]
     if own.get("waiting", 0) > TOO_LONG:
         advice = "workers wait for decoded images: give each more CPUs (--cpus-per-worker), or store smaller files nearer to them"
         lines.append(field("", advice))
