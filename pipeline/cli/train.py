@@ -16,7 +16,7 @@ from .settings_flags import GROUPS, given_settings
 
 TAKEN = ("model", "data", "data_root", "rows", "images", "where", "ids", "sample", "limit", "seed", "workers", "device", "gpus_per_worker",
          "cpus_per_worker", "address", "columns.id", "columns.uri", "columns.image")  # fmt: skip
-SETTINGS = tuple(name for name in leaves() if name in TAKEN or name.startswith("preprocess."))
+SETTINGS = tuple(name for name in leaves() if name in TAKEN or name.startswith(("preprocess.", "decode.")))
 TEXTS = {
     "data": "Images to train on, from any source of `heatlas explain`; labels are not used.",
     "where": "Only samples for which this SQL condition is true.",
