@@ -37,14 +37,15 @@ class PenultimateReader:
         """Take note of the next forward pass of the model within the context."""
         self._calls = calls = []
         hooks = []
-        over: list[bool] = []
+        over = [0]  # rows of passes that are over: a look at the layers (one row) may come before the batch itself
 
         def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            if not over and given and isinstance(given[0], Tensor) and isinstance(output, Tensor) and output.ndim >= 2:
+            tensors = bool(given) and isinstance(given[0], Tensor) and isinstance(output, Tensor)
+            if tensors and output.ndim >= 2 and len(output) > max(over):
                 self._note(calls, module, given[0].detach(), output.detach())
 
         def end(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            over.append(True)
+            over.append(len(given[0]) if given and isinstance(given[0], Tensor) else 0)
 
         try:
             if wanted:
