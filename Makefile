@@ -12,13 +12,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addpre
 demo: $(RUN_STAMP)
 	$(BIN)/heatlas demo --out demo-out
 
-# One process per core, at most $(JOBS_AT_MOST); whole files go to one process, so that a process sets up a store or Ray once per file.
-JOBS_AT_MOST ?= 4
+# One process more than there are cores, because tests of runs wait for other processes; at most 4. Whole files go to one process, so that it
+# sets up a store or Ray once per file. One thread each: threads of several processes would wait for each other's cores.
+JOBS ?= $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 PYTEST := $(BIN)/python -m pytest -q
-PARALLEL := -n logical --maxprocesses $(JOBS_AT_MOST) --dist loadfile --no-loadscope-reorder
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: $(TEST_STAMP)
-	$(PYTEST) $(PARALLEL) --durations 20
+	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) --durations 20
 
 soak: $(TEST_STAMP)
 	$(PYTEST) -m soak
@@ -45,7 +46,7 @@ test-integrations: $(TEST_STAMP) $(TOOLS_VENV)/.installed
 NUMERIC := tests/engine/test_sise_oracle.py tests/engine/test_methods_contract.py tests/engine/test_budget.py tests/whole/test_budget_run.py
 # What computes, with the instructions of another CPU and another number of threads.
 test-other-cpu: $(TEST_STAMP)
-	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) $(NUMERIC)
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(PYTEST) $(PARALLEL) $(NUMERIC)
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .

@@ -154,7 +154,7 @@ class Measurement:
         work = self.work
         model, on_cpu = on_device(self.work.accurate, self.device), on_device(self.work.accurate, "cpu")
         for name in (name for name in entries() if not find_method(name).trained):
-            settings = work.mask_methods.get(name, {})
+            settings = work.method_settings.get(name, {})
             precision = "bf16" if self.device == "cuda" and name not in GRADIENTS_IN_FP32 else "fp32"
             network = transformer(work.side, self.device) if name == "daam" else model
             scoring = Scoring(batch_size=max(work.batch_sizes[0], 2), images=4, precision=precision)

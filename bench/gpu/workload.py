@@ -34,8 +34,8 @@ class Workload:
     many: int
     """Images of the methods that take one pass each."""
     mu: float
-    mask_methods: dict[str, dict[str, int]]
-    """Settings of the methods that take many passes."""
+    method_settings: dict[str, dict[str, int | str]]
+    """Settings of the methods that take many passes or, at their defaults, a file."""
     compile: bool
 
     def inputs(self) -> Tensor:
@@ -49,11 +49,11 @@ class Workload:
 FULL = Workload(
     networks={"resnet50": 4, "mobilenet_v2": 12}, accurate="mobilenet_v2", side=224, batch_sizes=(64, 256, 512),
     precisions=("bf16", "fp32"), rate_seconds=1.0, images=24, many=256, mu=0.3,
-    mask_methods={"rise": {"masks": 500}}, compile=True,
+    method_settings={"rise": {"masks": 500}, "feature_cam": {"edges": "sobel"}}, compile=True,
 )  # fmt: skip
 SMALLEST = Workload(
     networks={TINY: 1}, accurate=TINY, side=32, batch_sizes=(4,), precisions=("fp32",), rate_seconds=0.0,
-    images=2, many=2, mu=0.9, mask_methods={"rise": {"masks": 4}, "integrated_gradients": {"steps": 2}}, compile=False,
+    images=2, many=2, mu=0.9, method_settings={"rise": {"masks": 4}, "integrated_gradients": {"steps": 2}, "feature_cam": {"edges": "sobel"}}, compile=False,
 )  # fmt: skip
 
 

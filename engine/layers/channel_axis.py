@@ -24,6 +24,8 @@ def measured_axes(model: nn.Module, images: Tensor) -> list[int | None]:
         model: In eval mode.
         images: `(batch, channel, height, width)`; their size and device count.
     """
+    if images.is_meta:  # shapes without values: nothing can be measured
+        return []
     outputs: list[Tensor | None] = []
 
     def note(_module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -67,13 +67,18 @@ def assert_row_equals(result: Explanations, row: int, oracle: ReferenceMap, tole
     assert heat.max() <= 1
 
 
-@cache
 def case(name: str) -> tuple[nn.Module, Tensor, ReferenceMap]:
     """Model, images `(1, channel, height, width)` and what the oracle says of them; the layers are the specification's."""
+    model, images = architecture(name), images_like(1, 3, ARCHITECTURES[name].size, seed=ARCHITECTURES[name].image_seed)
+    return model, images, oracle_map(name)
+
+
+@cache
+def oracle_map(name: str) -> ReferenceMap:
+    """Kept for several tests; the networks are not, because together they take a gigabyte."""
     arch = ARCHITECTURES[name]
-    model = architecture(name)
     images = images_like(1, 3, arch.size, seed=arch.image_seed)
-    return model, images, reference.sise(model, arch.layers, images[0], mu=arch.mu)
+    return reference.sise(architecture(name), arch.layers, images[0], mu=arch.mu)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -195,6 +195,8 @@ CANDIDATES = (
     "minmax",
     ("a", "b"),
     ("grad_cam", "layer_cam"),
+    ("uniform", "blur"),
+    "insertion_auc",
     (3, 4),
     (0.5, 0.25, 0.125),
 )

@@ -21,7 +21,7 @@ pytest.importorskip("build", reason="needs build, in the extra `release`")
 NOT_PACKAGED = {"tests", "bench", "docs", "release", "constraints", "site", "build", "dist"}
 PAGE_SOURCES = ("pipeline", "view", "page")
 """What `make view-page` makes the packaged page of."""
-SUFFIXES = {".py", ".yaml", ".sql", ".safetensors", ".html", ".css", ".js", ".typed"}
+SUFFIXES = {".py", ".yaml", ".sql", ".safetensors", ".html", ".css", ".js", ".toml", ".typed"}
 
 
 def sources() -> dict[str, bytes]:
@@ -29,7 +29,9 @@ def sources() -> dict[str, bytes]:
     paths = [path for path in ROOT.rglob("*") if path.is_file() and path.suffix in SUFFIXES]
     parts = {path: path.relative_to(ROOT).parts for path in paths}
     kept = {p: names for p, names in parts.items() if names[0] not in NOT_PACKAGED and not names[0].startswith(".")}
-    kept = {path: names for path, names in kept.items() if not {"__pycache__", "mkdocs.yml"} & {*names}}
+    kept = {
+        path: names for path, names in kept.items() if not {"__pycache__", "mkdocs.yml", "pyproject.toml"} & {*names}
+    }
     kept = {path: names for path, names in kept.items() if names[:3] != PAGE_SOURCES}
     return {"/".join(("heatlas", *names)): path.read_bytes() for path, names in kept.items()}
 
