@@ -88,10 +88,12 @@ def totals_lines(status: RunStatus) -> list[str]:
         lines.append(
             field("", f"and {len(status.causes) - CAUSES_SHOWN} more causes: see the columns status and error")
         )
-    kind = "" if status.rows == status.samples_done else " rows, all targets; per image: `heatlas summary`"
+    kind = "" if status.rows == status.samples_done else " rows, all targets"
     for name, value in status.metrics.items():
         if value.mean is not None:
             lines.append(field(name, f"{value.mean:.4g}  (mean of {value.count}{kind})"))
+    if kind and status.metrics:
+        lines.append(field("", "means per image: `heatlas summary`"))
     if status.rows:
         each = status.forwards / status.rows
         lines.append(field("forwards", f"{status.forwards:,}  ({each:,.0f} per row)"))
