@@ -22,6 +22,7 @@ from torch import nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from ..support.checkout import SHARED_DATA as SHARED
+from ..support.narrow_vit import narrow_vit, stand_in
 
 SMALL = "squeezenet1_1"
 
@@ -77,7 +78,8 @@ def test_architectures_with_oddities_load_from_safetensors(tmp_path: Path, name:
     assert load(f"torchvision:{name}@{path}", size=(96, 96)).num_classes == 3
 
 
-def test_vision_transformer_takes_its_input_size_from_the_file(tmp_path: Path) -> None:
+def test_vision_transformer_takes_its_input_size_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "vit_b_32", narrow_vit(32))
     path = tmp_path / "w.pth"
     torch.save(get_model("vit_b_32", image_size=64, num_classes=3).state_dict(), path)
     assert load(f"torchvision:vit_b_32@{path}").preprocess.size == (64, 64)
