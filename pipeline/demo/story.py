@@ -79,7 +79,9 @@ def shortcut_lines(queue: Sequence[Mapping[str, Any]]) -> list[str]:
         return ["Shortcut queue: empty, no correct prediction is off-object."]
     classes = Counter(row["label"] for row in queue).most_common()
     named = ", ".join(f"{count} {name}" for name, count in classes)
-    return [f"Shortcut queue: {len(queue)} images ({named}); the first is {queue[0]['id']}: {queue[0]['reason']}."]
+    return [
+        f"Shortcut queue: {len(queue)} images ({named}); the first is {queue[0]['id']}: {queue[0]['reason'].rstrip('.')}."
+    ]
 
 
 def cluster_lines(
