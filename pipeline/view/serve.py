@@ -115,6 +115,8 @@ def _listen(port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise UsageError(f"--port must be from 0 to 65535, got {port}; leave it out for a free one")
     listening = socket.socket()
+    if os.name == "posix":  # a port that a view just left, whose last connections the system still remembers
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
     except OSError as error:

@@ -144,6 +144,7 @@ def published_vit(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.check("weights", "torchvision's own published names (DenseNet `norm.1`, ViT `linear_1`)", "known")
 @pytest.mark.parametrize(
     ("architecture", "build", "spell"),
     [("densenet121", densenet121, published_densenet), ("vit_b_16", narrow_vit(16), published_vit)],
