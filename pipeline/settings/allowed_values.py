@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
+from pydantic.fields import FieldInfo
 
 COUNTS = {1: "one", 2: "two", 3: "three"}
 SINGLE = {bool: "true or false", str: "text", int: "a whole number", float: "a number", type(None): "none"}
@@ -25,6 +26,9 @@ def allowed(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return " or ".join(repr(value) for value in arguments)
     if origin is tuple:
         return allowed_list(arguments)
+    for field in metadata:  # a text of a certain form names its forms as examples
+        if isinstance(field, FieldInfo) and field.examples:
+            return " or ".join(map(str, field.examples))
     return SINGLE.get(annotation, "a group of settings") + bounds(metadata)
 
 

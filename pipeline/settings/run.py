@@ -80,7 +80,7 @@ class LabelSettings(SettingsGroup):
 class DecodeSettings(SettingsGroup):
     """How image files are read."""
 
-    range: Annotated[str, Field(pattern=RANGE)] | None = Field(
+    range: Annotated[str, Field(pattern=RANGE, examples=["dtype", "minmax", "percentile", "LOW,HIGH"])] | None = Field(
         None, description="Black and white: dtype, minmax, percentile, LOW,HIGH."
     )
     bands: tuple[PositiveInt, ...] | None = Field(None, description="Bands of the file, from 1.")

@@ -100,6 +100,7 @@ def test_paths_are_accepted_as_text():
             {"preprocess.interpolation": "lanczoz"},
             "it must be 'nearest' or 'bilinear' or 'bicubic' or 'lanczos' or none; did you mean 'lanczos'?",
         ),
+        ({"decode.range": "5"}, "'5' is not allowed: it must be dtype or minmax or percentile or LOW,HIGH or none"),
         ({"preprocess.std": 0}, "it must be a list of numbers, each above 0 or none"),
     ],
 )
