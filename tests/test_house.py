@@ -27,18 +27,18 @@ LOOSE_IN_PIPELINE = 12
 
 def imports(path: Path) -> list[tuple[str, str]]:
     """(kind, dotted name) of every import: `inside` relative ones resolved from the root, `outside` absolute ones."""
-    found: list[tuple[str, str]] = []
+    result: list[tuple[str, str]] = []
     package = path.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             start = package[: len(package) - node.level + 1]
             base = [*start, *(node.module.split(".") if node.module else [])]
-            found += [("inside", ".".join([*base, alias.name])) for alias in node.names]
+            result += [("inside", ".".join([*base, alias.name])) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append(("outside", node.module or ""))
+            result.append(("outside", node.module or ""))
         elif isinstance(node, ast.Import):
-            found += [("outside", alias.name) for alias in node.names]
-    return found
+            result += [("outside", alias.name) for alias in node.names]
+    return result
 
 
 def test_the_reader_of_imports_sees_both_kinds(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_imports_point_downward(path: Path) -> None:
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name from the root; a package by the name of its folder."""
     loose = [ROOT / f"{name}.py" for name in AT_ROOT]
-    found = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in [*SOURCES, *loose]}
-    return {name.removesuffix(".__init__"): path for name, path in found.items()}
+    result = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in [*SOURCES, *loose]}
+    return {name.removesuffix(".__init__"): path for name, path in result.items()}
 
 
 def type_checking_only(tree: ast.AST) -> set[int]:
@@ -77,14 +77,14 @@ def type_checking_only(tree: ast.AST) -> set[int]:
 def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
     """Modules of the package that a file imports, now or later in a function; names resolved to the module that holds them."""
     package, tree = path.relative_to(ROOT).parent.parts, ast.parse(path.read_text())
-    skipped, found = type_checking_only(tree), set()
+    skipped, result = type_checking_only(tree), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and id(node) not in skipped:
             base = ".".join([*package[: len(package) - node.level + 1], *(node.module or "").split(".")]).strip(".")
             for alias in node.names:
                 name = f"{base}.{alias.name}".strip(".")
-                found |= {name} if name in known else {base} & known.keys()
-    return found
+                result |= {name} if name in known else {base} & known.keys()
+    return result
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
@@ -96,14 +96,14 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
         for other in sorted(graph.get(node, ())):
             if state.get(other) == 1:
                 return [*way[way.index(other) :], other] if other in way else [node, other]
-            if other not in state and (found := visit(other, [*way, other])):
-                return found
+            if other not in state and (result := visit(other, [*way, other])):
+                return result
         state[node] = 2
         return []
 
     for node in sorted(graph):
-        if node not in state and (found := visit(node, [node])):
-            return found
+        if node not in state and (result := visit(node, [node])):
+            return result
     return []
 
 

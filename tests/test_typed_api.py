@@ -22,8 +22,8 @@ def test_pyright_takes_every_right_line_and_no_wrong_one(tmp_path: Path):
         ["pyright", "--pythonpath", sys.executable, "--outputjson", "example.py"],
         cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
-    found = json.loads(ran.stdout)["generalDiagnostics"]
-    complaints = {item["range"]["start"]["line"] for item in found if item["severity"] == "error"}
+    result = json.loads(ran.stdout)["generalDiagnostics"]
+    complaints = {item["range"]["start"]["line"] for item in result if item["severity"] == "error"}
     lines = EXAMPLE.read_text().splitlines()
     refused = {number for number, line in enumerate(lines) if line.endswith("# refused")}
-    assert complaints == refused, [item["message"] for item in found]
+    assert complaints == refused, [item["message"] for item in result]

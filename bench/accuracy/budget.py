@@ -113,15 +113,15 @@ def folded_if_possible(model: nn.Module) -> nn.Module:
 
 def measured(by_mu: dict[float, SISE], known: KnownScores, session: ExplainSession, sample: Sample) -> list[Record]:
     """A record per way; none for an image without a map."""
-    found = prepared(sample)
-    full = known.of(sample.id, found.image)
+    result = prepared(sample)
+    full = known.of(sample.id, result.image)
     if full.failure is not None:
         return []
     total = sum(layer.job.count for layer in full.layers)
     ways = [(way, *played(by_mu[mu], full, budget)) for way, (mu, budget) in WAYS.items()]
     left = []
     for key, (_, explained, _, _) in enumerate(ways):
-        left += session.push(key, found.image, truth=found.truth, given=explained)
+        left += session.push(key, result.image, truth=result.truth, given=explained)
     left += session.finish()
     exact = ways[0][1].map
     if exact is None:

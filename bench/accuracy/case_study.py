@@ -56,13 +56,13 @@ def areas() -> dict[str, float]:
     """The defect's share of each image that has one, by id: what an evenly spread map would have of its mass there."""
     from PIL import Image
 
-    found = {}
+    result = {}
     for path in sorted((DATA / "magnetic_tile").glob("*.png")):
         with Image.open(path) as mask:
             share = float((np.asarray(mask) > 0).mean())
         if share:
-            found[f"{path.stem}.jpg"] = share
-    return found
+            result[f"{path.stem}.jpg"] = share
+    return result
 
 
 def main() -> None:

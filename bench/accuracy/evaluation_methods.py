@@ -103,8 +103,8 @@ class SiseContender(MethodContender):
         self._known = known
 
     def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]:
-        found = [self._known.of(id, image) for id, image in zip(ids, images, strict=True)]
-        return [played(self.explainer, record)[0] for record in found]
+        results = [self._known.of(id, image) for id, image in zip(ids, images, strict=True)]
+        return [played(self.explainer, record)[0] for record in results]
 
 
 class ChanceContender:
@@ -123,13 +123,13 @@ class ChanceContender:
     def anew(self, images: Sequence[Tensor], seeds: Sequence[int]) -> list[Explanation]:
         with torch.no_grad():
             logits = self.explainer.model(torch.stack(list(images))).float()
-        found = []
+        result = []
         for image, seed, row in zip(images, seeds, logits, strict=True):
-            one = Logits.of(row, None, self.explainer.scorer.confidence).explanation()
-            one.map = self._draw((image.shape[1], image.shape[2]), seed=SEED, sample=seed).to(image)
-            one.n_forwards = 0
-            found.append(one)
-        return found
+            entry = Logits.of(row, None, self.explainer.scorer.confidence).explanation()
+            entry.map = self._draw((image.shape[1], image.shape[2]), seed=SEED, sample=seed).to(image)
+            entry.n_forwards = 0
+            result.append(entry)
+        return result
 
 
 def contenders(

@@ -61,13 +61,13 @@ class Scores:
     """Per image, of the methods that were timed."""
 
     def __post_init__(self) -> None:
-        some = {name: found for name, found in self.by_method.items() if not found.keys().isdisjoint(self.ids)}
+        some = {name: result for name, result in self.by_method.items() if not result.keys().isdisjoint(self.ids)}
         object.__setattr__(self, "by_method", some)
 
     @property
     def tried(self) -> list[str]:
         """Images on which some method was tried."""
-        return [id for id in self.ids if any(id in found for found in self.by_method.values())]
+        return [id for id in self.ids if any(id in result for result in self.by_method.values())]
 
     def count(self, method: str) -> int:
         """On how many of them this one was."""
@@ -75,13 +75,13 @@ class Scores:
 
     def values(self, method: str, metric: str) -> np.ndarray:
         """`(image,)` over the images that were tried; NaN where the method was not, gave no map, or the map has no such value."""
-        found = [self.by_method[method].get(id, NOT_TRIED)["values"].get(metric) for id in self.tried]
-        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+        results = [self.by_method[method].get(id, NOT_TRIED)["values"].get(metric) for id in self.tried]
+        return np.array([np.nan if value is None else value for value in results], dtype=np.float64)
 
     def without_map(self, method: str) -> Counter[str]:
         """Images to which the method gave no map, by status."""
-        found = [self.by_method[method][id]["status"] for id in self.tried if id in self.by_method[method]]
-        return Counter(status for status in found if status != OK)
+        results = [self.by_method[method][id]["status"] for id in self.tried if id in self.by_method[method]]
+        return Counter(status for status in results if status != OK)
 
     def whole(self, method: str) -> bool:
         """Whether the method gave every image a map."""
@@ -90,7 +90,7 @@ class Scores:
     @property
     def metrics(self) -> list[str]:
         """Those that some method has, with a better end first."""
-        names = {name for found in self.by_method.values() for record in found.values() for name in record["values"]}
+        names = {name for result in self.by_method.values() for record in result.values() for name in record["values"]}
         known = [name for name in METRICS if name in names]
         return sorted(known, key=lambda name: METRICS[name].better == "neither")
 
@@ -149,12 +149,12 @@ def groups(scores: Scores) -> dict[str, list[str]]:
     titles = {
         "model": "What the model makes of it", "truth": "Against the ground truth", "map": "How simple the map is",
     }  # fmt: skip
-    found = {
+    results = {
         title: [name for name in scores.metrics if METRICS[name].needs == needs and METRICS[name].better != "neither"]
         for needs, title in titles.items()
     }
-    found["What the map looks like"] = [name for name in scores.metrics if METRICS[name].better == "neither"]
-    return {title: metrics for title, metrics in found.items() if metrics}
+    results["What the map looks like"] = [name for name in scores.metrics if METRICS[name].better == "neither"]
+    return {title: metrics for title, metrics in results.items() if metrics}
 
 
 def metric_table(scores: Scores, metrics: Sequence[str]) -> list[str]:
@@ -189,7 +189,7 @@ def column(scores: Scores, metric: str) -> list[str]:
 
 def costs(scores: Scores, method: str, what: str) -> list[float]:
     """Of each image; 0 where an older record does not say."""
-    return [found.get(what, 0) for id, found in scores.by_method[method].items() if id in scores.tried]
+    return [result.get(what, 0) for id, result in scores.by_method[method].items() if id in scores.tried]
 
 
 def verdict(scores: Scores, ours: str, rival: str) -> str:

@@ -42,9 +42,9 @@ class KnownScores:
     def of(self, sample: str, image: Tensor) -> ScoredBlocks:
         """All masks of the image with their scores, for the predicted class; without any where there can be no map."""
         logits, layers = self._full.layer_masks(image, None)
-        found = ScoredBlocks(logits, layers, failure=failure_of(logits, layers))
-        if found.failure is not None:
-            return found
+        result = ScoredBlocks(logits, layers, failure=failure_of(logits, layers))
+        if result.failure is not None:
+            return result
         counts = [layer.job.count for layer in layers]
         path = self._folder / f"{hashlib.sha256(sample.encode()).hexdigest()[:16]}.pt"
         kept = torch.load(path, weights_only=True) if path.exists() else {}
@@ -57,8 +57,8 @@ class KnownScores:
             beside.replace(path)
         for layer, scores in zip(layers, kept["scores"].split(counts), strict=True):
             layer.job.scores, layer.job.waiting = scores, 0
-        found.n_scored = sum(counts)
-        return found
+        result.n_scored = sum(counts)
+        return result
 
 
 def played(sise: SISE, full: ScoredBlocks, budget: str | float = "exact") -> tuple[Explanation, int, float]:
@@ -69,7 +69,9 @@ def played(sise: SISE, full: ScoredBlocks, budget: str | float = "exact") -> tup
     blocks = ScoredBlocks(logits, layers, failure=failure_of(logits, layers))
     if blocks.failure is not None:
         return sise.explanation_of(blocks), 0, 0.0
-    known = [matched(one.maps, whole.maps, whole.job.scores) for one, whole in zip(layers, full.layers, strict=True)]
+    known = [
+        matched(entry.maps, whole.maps, whole.job.scores) for entry, whole in zip(layers, full.layers, strict=True)
+    ]
     counts = [layer.job.count for layer in layers]
     allowed = masks_allowed(budget, sum(counts))
     seconds = 0.0

@@ -28,15 +28,15 @@ METRICS = ("drop_pct", "gini", "insertion_auc", "label_overlap")
 def scores_of(images: int, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities `(n, classes)`, stated labels and true ones of consecutive training images."""
     torch.set_num_threads(1)
-    model, found, labels, truths = network.demo_model(), [], [], []
+    model, result, labels, truths = network.demo_model(), [], [], []
     for first in range(start, start + images, 100):
         samples = [dataset.demo_sample("train", index) for index in range(first, min(first + 100, start + images))]
         batch = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
         with torch.no_grad():
-            found.append(model(train.as_input(batch)).softmax(1).numpy())
+            result.append(model(train.as_input(batch)).softmax(1).numpy())
         labels += [dataset.CLASS_NAMES.index(sample.label) for sample in samples]
         truths += [dataset.CLASS_NAMES.index(sample.true_label) for sample in samples]
-    return np.concatenate(found), np.array(labels), np.array(truths)
+    return np.concatenate(result), np.array(labels), np.array(truths)
 
 
 def explained(out: Path, indices: list[int]) -> heatlas.Atlas:

@@ -33,15 +33,15 @@ METHODS = (
 
 def centroids(explainer: Explainer, images: list[Tensor], targets: list[int], seeds: list[int]) -> np.ndarray:
     """`(image,)` centroid across, 0 at the left edge and 1 at the right; NaN where there is no map."""
-    found = []
-    for explanation in run_all(explainer.start(*one) for one in zip(images, targets, seeds, strict=True)):
+    result = []
+    for explanation in run_all(explainer.start(*entry) for entry in zip(images, targets, seeds, strict=True)):
         map = explanation.map
         if map is None:
-            found.append(np.nan)
+            result.append(np.nan)
             continue
         places = (torch.arange(map.shape[1]) + 0.5) / map.shape[1]
-        found.append(float((map.sum(dim=0) * places).sum() / map.sum()))
-    return np.array(found)
+        result.append(float((map.sum(dim=0) * places).sum() / map.sum()))
+    return np.array(result)
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ def marks_line(made: Subject) -> str:
     text = f"strongest {strongest}; random halves {first.chance:.2f}; listed {listed.mean():.1%}"
     if made.guilty is None:
         return text
-    found = [CLASSES[cue.label] for cue in search.cues if cue.guilty]
+    results = [CLASSES[cue.label] for cue in search.cues if cue.guilty]
     right = (
         "yes"
         if first.label == made.guilty and first.guilty
@@ -64,7 +64,7 @@ def marks_line(made: Subject) -> str:
         if first.label == made.guilty
         else "no"
     )
-    return f"guilty class first: {right} ({', '.join(found) or 'none'} accused); AUROC {roc_auc_score(made.marked, ranking):.3f}; {text}"
+    return f"guilty class first: {right} ({', '.join(results) or 'none'} accused); AUROC {roc_auc_score(made.marked, ranking):.3f}; {text}"
 
 
 def labels_line(made: Subject) -> str:
@@ -95,14 +95,14 @@ def copies_line(made: Subject, seed: int) -> str:
     features, _ = forward(made, as_input(images))
     hashes = np.stack([perceptual_hash(image.mean(axis=2)) for image in images])
     mirrored = np.stack([perceptual_hash(image.mean(axis=2)[:, ::-1]) for image in images])
-    found = find_duplicates(features, hashes, mirrored)
-    pairs = {(int(row), int(other)) for row, other in zip(found.row, found.other, strict=True)}
+    result = find_duplicates(features, hashes, mirrored)
+    pairs = {(int(row), int(other)) for row, other in zip(result.row, result.other, strict=True)}
     hits = sum(
         (int(place), int(source)) in pairs or (int(source), int(place)) in pairs
         for source, place in zip(sources, places, strict=True)
     )
     planted = set(sources.tolist()) | set(places.tolist())
-    return f"{hits} of {PLANTED} pairs; {len(set(found.row.tolist()) - planted)} other images of {len(images) - 2 * PLANTED} listed"
+    return f"{hits} of {PLANTED} pairs; {len(set(result.row.tolist()) - planted)} other images of {len(images) - 2 * PLANTED} listed"
 
 
 def strangers_line(made: Subject, seed: int) -> str:

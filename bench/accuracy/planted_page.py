@@ -22,13 +22,13 @@ Lines = dict[str, list[tuple[str, int, str]]]
 
 def read(paths: list[Path]) -> Lines:
     """Network, seed and text by kind; a repeated measurement counts once, the last."""
-    found: dict[tuple[str, str, int], str] = {}
+    result: dict[tuple[str, str, int], str] = {}
     for path in paths:
         for line in path.read_text().splitlines():
             if match := LINE.fullmatch(line.strip()):
-                found[match[1], match[2], int(match[3])] = match[5]
+                result[match[1], match[2], int(match[3])] = match[5]
     lines: Lines = defaultdict(list)
-    for (kind, network, seed), text in sorted(found.items()):
+    for (kind, network, seed), text in sorted(result.items()):
         lines[kind].append((network, seed, text))
     return lines
 

@@ -34,9 +34,9 @@ def weighted_jaccard(first: Tensor, second: Tensor) -> float:
 
 
 def explained(model: nn.Module, sample: Sample, precision: str, mu: float, target: int | None) -> Explained:
-    found = prepared(sample)
+    result = prepared(sample)
     session = ExplainSession(SISE(model, precision=precision, mu=mu, batch_size=32), METRICS)
-    return [*session.push(0, found.image, target=target, truth=found.truth), *session.finish()][0]
+    return [*session.push(0, result.image, target=target, truth=result.truth), *session.finish()][0]
 
 
 def compare(model: nn.Module, sample: Sample, precisions: list[str], mu: float) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -72,13 +72,13 @@ def masks_on_grid(layer: LayerMasks) -> Tensor:
 
 def same_area(layers: Sequence[LayerMasks]) -> list[Tensor]:
     """What a mask scores beyond masks of its area: the residual of a straight line through (area, score), its positive part."""
-    found = []
+    result = []
     for layer, scores in zip(layers, own_scores(layers), strict=True):
         area = masks_on_grid(layer).mean(dim=1)
         line = torch.stack([torch.ones_like(area), area], dim=1)
         fit = torch.linalg.lstsq(line, scores[:, None], driver="gelsd").solution[:, 0]
-        found.append((scores - line @ fit).clamp(min=0))
-    return found
+        result.append((scores - line @ fit).clamp(min=0))
+    return result
 
 
 def faded(layers: Sequence[LayerMasks]) -> list[Tensor]:
@@ -159,18 +159,18 @@ def main() -> None:
     blocks = [known.of(sample.id, image) for sample, image in zip(samples, images, strict=True)]
     fast = folded(model, images[0][None])
     scorer = make_explainer("grad_cam", fast, None, Scoring(batch_size=32, precision="bf16"))
-    found: dict[str, np.ndarray] = {}
+    result: dict[str, np.ndarray] = {}
     for name, idea in IDEAS.items():
         maps = [with_map(each, idea(each.layers)) for each in blocks]
-        found[name] = measured(scorer, images, seeds, maps, truths)
-        print(name, dict(zip(WANTED, np.nanmean(found[name], axis=0).round(4), strict=True)), flush=True)
+        result[name] = measured(scorer, images, seeds, maps, truths)
+        print(name, dict(zip(WANTED, np.nanmean(result[name], axis=0).round(4), strict=True)), flush=True)
     for name in ("grad_cam", "occlusion"):
         explainer = make_explainer(name, fast, None, Scoring(batch_size=32, precision="bf16"))
         maps = run_all(explainer.start(image, None, seed) for image, seed in zip(images, seeds, strict=True))
-        found[f"`{name}`"] = measured(scorer, images, seeds, maps, truths)
-        print(name, dict(zip(WANTED, np.nanmean(found[f"`{name}`"], axis=0).round(4), strict=True)), flush=True)
+        result[f"`{name}`"] = measured(scorer, images, seeds, maps, truths)
+        print(name, dict(zip(WANTED, np.nanmean(result[f"`{name}`"], axis=0).round(4), strict=True)), flush=True)
     half = len(images) // 2
-    reference = found["sise (mu = 0)"][half:]
+    reference = result["sise (mu = 0)"][half:]
     rows = [
         [
             name,
@@ -180,7 +180,7 @@ def main() -> None:
                 for place, metric in enumerate(WANTED)
             ),
         ]
-        for name, values in found.items()
+        for name, values in result.items()
     ]
     arrows = {"higher": "↑", "lower": "↓", "neither": ""}
     head = ["map", *(f"`{name}` {arrows[METRICS[name].better]}" for name in WANTED)]

@@ -86,8 +86,8 @@ def table(made: Sequence[Explained], read_back: dict[str, list[Explained]]) -> s
         + ", ".join(f"{name} {shared([made[place].map for place in ok], keep):.0%}" for name, keep in {"float32": lambda map: map, **KEPT}.items()),
         "",
         "Pixels of the top 15 % that change, per image: " + ", ".join(
-            f"{name} {min(counts)} to {max(counts)}" for name, found in read_back.items()
-            for counts in [[changed(made[place].map, found[place].map) for place in ok]]
+            f"{name} {min(counts)} to {max(counts)}" for name, result in read_back.items()
+            for counts in [[changed(made[place].map, result[place].map) for place in ok]]
         ),
         "",
         f"| metric | mean | {' | '.join(f'{name}: mean off by | at most' for name in KEPT)} |",
@@ -98,8 +98,8 @@ def table(made: Sequence[Explained], read_back: dict[str, list[Explained]]) -> s
         if not np.isfinite(values).any():
             continue
         cells = [f"`{name}`", f"{np.nanmean(values):.4g}"]
-        for found in read_back.values():
-            off = np.abs(np.array([found[place].metrics[name] for place in ok], dtype=float) - values)
+        for result in read_back.values():
+            off = np.abs(np.array([result[place].metrics[name] for place in ok], dtype=float) - values)
             cells += [f"{np.nanmean(off):.1g}", f"{np.nanmax(off):.1g}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -224,10 +224,10 @@ def one_seed(seed: int, store: str, scale: Scale, data: Path, base: str, folder:
     seconds = time.monotonic() - begun
     expected = expected_statuses(scale.images, scale.poison)
     rows = heatlas.open(run.out).sql("select id, status from atlas").fetchall()
-    found = dict(rows)
+    result = dict(rows)
     return Verdict(
-        seed=seed, store=store, missing=len(expected.keys() - found.keys()), twice=len(rows) - len(found),
-        wrong={name: status for name, status in found.items() if expected.get(name) != status},
+        seed=seed, store=store, missing=len(expected.keys() - result.keys()), twice=len(rows) - len(result),
+        wrong={name: status for name, status in result.items() if expected.get(name) != status},
         equal=same_rows(scale, run.out, calm), digest=logical_digest(run.out),
         redone=max(0, run.images_begun() - scale.images) / scale.images, seconds=seconds,
         worker_kills=run.worker_kills, driver_kills=run.driver_kills,

@@ -19,11 +19,11 @@ def busy_workers(driver: int) -> list[int]:
 def descendants(ancestor: int) -> set[int]:
     """All processes below `ancestor`, Ray's own included."""
     parents = {int(entry.name): parent_of(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-    found, frontier = set(), {ancestor}
+    result, frontier = set(), {ancestor}
     while frontier:
-        frontier = {pid for pid, parent in parents.items() if parent in frontier} - found
-        found |= frontier
-    return found
+        frontier = {pid for pid, parent in parents.items() if parent in frontier} - result
+        result |= frontier
+    return result
 
 
 def parent_of(entry: Path) -> int:

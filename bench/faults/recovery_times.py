@@ -227,9 +227,9 @@ def main() -> None:
             with s3_server() if seed % 2 else nullcontext(f"{name}/stores") as base:
                 for scene in (one_machine, little_memory, several_nodes):
                     title = f"{scene.__name__}-{seed}"
-                    found = scene(random.Random(seed), Path(name) / title, f"{base}/{title}")
-                    measured += found
-                    for record in found:
+                    result = scene(random.Random(seed), Path(name) / title, f"{base}/{title}")
+                    measured += result
+                    for record in result:
                         print(
                             f"seed {seed}: {record.fault}: {record.seconds:.1f} s, {record.redone} images again",
                             flush=True,

@@ -62,9 +62,9 @@ def seconds(work: Callable[[], object], device: torch.device, rounds: int) -> fl
 def through_session(explainer: Explainer, images: Tensor, overview: OverviewWanted | None) -> tuple[int, int]:
     """Explain all; forwards and backwards of one image."""
     session = ExplainSession(explainer, overview=overview)
-    done = [one for key, image in enumerate(images) for one in session.push(key, image)] + session.finish()
-    if any(one.status != "ok" for one in done):
-        raise SystemExit(f"{explainer.declared.name}: {[one.error for one in done if one.error][:1]}")
+    done = [entry for key, image in enumerate(images) for entry in session.push(key, image)] + session.finish()
+    if any(entry.status != "ok" for entry in done):
+        raise SystemExit(f"{explainer.declared.name}: {[entry.error for entry in done if entry.error][:1]}")
     return done[0].n_forwards, done[0].n_backwards
 
 
@@ -104,14 +104,14 @@ def main() -> None:
     images = torch.rand(given.images, 3, SIDE, SIDE, device=device)
     rows = []
     for name in given.methods:
-        found = pace(name, model, images, given.batch_size, given.rounds)
+        result = pace(name, model, images, given.batch_size, given.rounds)
         rows.append(
             (
                 name,
-                f"{found.forwards} / {found.backwards}",
-                f"{1000 * found.session:.1f}",
-                f"{1000 * found.plain:.1f}",
-                f"{found.plain / found.session:.2f}",
+                f"{result.forwards} / {result.backwards}",
+                f"{1000 * result.session:.1f}",
+                f"{1000 * result.plain:.1f}",
+                f"{result.plain / result.session:.2f}",
             )
         )
         print(*rows[-1], flush=True)

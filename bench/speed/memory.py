@@ -36,11 +36,11 @@ def cell(batch_size: int, mu: float, images: int, precision: str) -> dict[str, A
         model(torch.zeros(batch_size, 3, 224, 224, device=device).to(memory_format=torch.channels_last))
     plain = peak()
     session = ExplainSession(SISE(model, mu=mu, batch_size=batch_size, precision=precision))
-    found = [
+    result = [
         explanation for key, image in enumerate(pictures) for explanation in session.push(key, image)
     ] + session.finish()
     return {
-        "masks": sum(sum(record.mask_counts) for record in found),
+        "masks": sum(sum(record.mask_counts) for record in result),
         "plain": plain,
         "engine": peak(),
         "device": device_peak(),

@@ -63,12 +63,12 @@ def occlusion_of_captum(
     stride = math.ceil((image.shape[1] - 16) / (side - 1))
     window = max(16, stride)
     with torch.no_grad():
-        found = Occlusion(model).attribute(
+        result = Occlusion(model).attribute(
             image[None], (image.shape[0], window, window), strides=(image.shape[0], stride, stride), target=target,
             perturbations_per_eval=batch,
         )  # fmt: skip
     windows = (math.ceil((image.shape[1] - window) / stride) + 1) ** 2
-    return found[0].mean(0).clamp(min=0).float(), windows
+    return result[0].mean(0).clamp(min=0).float(), windows
 
 
 RUNS: dict[str, Peer] = dict(

@@ -71,9 +71,9 @@ class TimedSession:
         return self.session.push(key, image, **options)
 
     def finish(self) -> Any:
-        found = self.session.finish()
+        result = self.session.finish()
         self._note("finish")
-        return found
+        return result
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.session, name)

@@ -155,25 +155,25 @@ def planning(images: int) -> dict[str, float]:
         "boxes": pa.nulls(images, pa.list_(pa.list_(pa.float64()))), "mask_uri": pa.nulls(images, pa.string()),
     })  # fmt: skip
     del ids
-    before, found = resident(), {}
+    before, result = resident(), {}
     begun = time.perf_counter()
     check_unique_ids(listing)
-    found["unique_s"] = time.perf_counter() - begun
+    result["unique_s"] = time.perf_counter() - begun
     begun = time.perf_counter()
     digest = listing_digest(listing)
-    found["digest_s"] = time.perf_counter() - begun
+    result["digest_s"] = time.perf_counter() - begun
     begun = time.perf_counter()
     shards = plan_shards(images, 256)
     plan_digest(digest, shards)
-    found["shards_s"] = time.perf_counter() - begun
+    result["shards_s"] = time.perf_counter() - begun
     begun = time.perf_counter()
     samples_of(listing, shards[len(shards) // 2])
-    found["one_shard_s"] = time.perf_counter() - begun
+    result["one_shard_s"] = time.perf_counter() - begun
     begun = time.perf_counter()
     Policy(shards, Limits()).set_capacity(300, 0.0)
-    found["policy_s"] = time.perf_counter() - begun
-    found |= {"shards": len(shards), "listing_mib": listing.nbytes / 2**20, "peak_growth_mib": peak() - before}
-    return found
+    result["policy_s"] = time.perf_counter() - begun
+    result |= {"shards": len(shards), "listing_mib": listing.nbytes / 2**20, "peak_growth_mib": peak() - before}
+    return result
 
 
 def resuming(parts: int) -> dict[str, float]:

@@ -252,9 +252,9 @@ def _column(values: Any, kind: pa.DataType, count: int) -> pa.Array:
 
 
 def _blank(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    found = values.astype(object)
-    found[where] = None
-    return found
+    result = values.astype(object)
+    result[where] = None
+    return result
 
 
 def _map_column(maps: np.ndarray, failed: np.ndarray, size: int) -> pa.Array:

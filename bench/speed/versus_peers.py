@@ -115,9 +115,9 @@ def race(name: str, images: int, cap: int, records: Records) -> None:
                 runs[label] = partial(timed, peer, tuned, models, layer, image, target, wanted, batch)
         turn = 3 * number % len(runs)  # so that nobody always comes first
         timings = {label: runs[label]() for label in [*list(runs)[turn:], *list(runs)[:turn]]}
-        found = {label: timings[label] for label in runs}
+        result = {label: timings[label] for label in runs}
         records.add(
-            key, {label: {"masks": masks, "rate": masks / seconds} for label, (seconds, masks) in found.items()}
+            key, {label: {"masks": masks, "rate": masks / seconds} for label, (seconds, masks) in result.items()}
         )
 
 
@@ -127,8 +127,8 @@ def quality(name: str, images: int, records: Records) -> None:
     model = network(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     sise = SISE(model, precision="bf16", batch_size=32)
     for sample in boxed_samples(images):
-        found = prepared(sample)
-        image = found.image.to(device)
+        result = prepared(sample)
+        image = result.image.to(device)
         layer = sise.plan(image).names[-1]
         with torch.no_grad():
             logits = model(image[None])[0].float()
@@ -149,7 +149,7 @@ def quality(name: str, images: int, records: Records) -> None:
             given.map = map if status == OK else None
             session = ExplainSession(SISE(model, batch_size=32), METRICS)
             left = (
-                session.push(0, image, truth=found.truth, sample_seed=seed_of(sample.id), given=given)
+                session.push(0, image, truth=result.truth, sample_seed=seed_of(sample.id), given=given)
                 + session.finish()
             )
             records.add(key, {"seconds": seconds, "status": status, "metrics": left[0].metrics})

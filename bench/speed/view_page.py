@@ -60,7 +60,7 @@ def timed(action: Callable[[], None]) -> float:
 
 def measure(page: Page, url: str, repeats: int) -> dict[str, list[float]]:
     """Seconds of every step, `repeats` times."""
-    found: dict[str, list[float]] = {
+    result: dict[str, list[float]] = {
         name: [] for name in ("first paint", "brush", "filter and sort", "scroll", "id found")
     }
 
@@ -69,7 +69,7 @@ def measure(page: Page, url: str, repeats: int) -> dict[str, list[float]]:
         until(page, PAINTED)
 
     for repeat in range(repeats):
-        found["first paint"].append(timed(open_page))
+        result["first paint"].append(timed(open_page))
         for name, script in steps(repeat).items():
             rows = page.run("document.getElementById('totals').dataset.rows")
             before = page.run("document.querySelector('.cell')?.title ?? ''")
@@ -81,8 +81,8 @@ def measure(page: Page, url: str, repeats: int) -> dict[str, list[float]]:
                 page.run(script)
                 until(page, changed)
 
-            found[name].append(timed(step))
-    return found
+            result[name].append(timed(step))
+    return result
 
 
 def steps(repeat: int) -> dict[str, str]:
@@ -111,13 +111,13 @@ def main() -> None:
     with served(asked.store) as (url, process, start), tempfile.TemporaryDirectory() as folder:
         with browser_page(Path(folder)) as page:
             page.resize(1280, 800)
-            found = measure(page, url, asked.repeats)
+            result = measure(page, url, asked.repeats)
             images = page.run("(async () => (await (await fetch('api/store')).json()).images)()")
         peak, now = memory_gb(process, "VmHWM"), memory_gb(process, "VmRSS")
     rows: list[list[Any]] = [["until the address is printed", f"{start:.1f} s", "", ""]]
     rows += [
         [name, f"{statistics.median(values):.2f} s", f"{min(values):.2f} to {max(values):.2f} s", WANTED.get(name, "")]
-        for name, values in found.items()
+        for name, values in result.items()
     ]
     rows.append(["server memory, peak while loading", f"{peak:.2f} GB", "", WANTED["server memory"]])
     rows.append(["server memory, at the end", f"{now:.2f} GB", "", WANTED["server memory"]])

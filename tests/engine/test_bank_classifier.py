@@ -47,12 +47,12 @@ def slow_shares(model: BankClassifier, image: Tensor) -> list[float]:
     with torch.no_grad():
         feature = features_of(model.model, image[None])[0].double()
     feature = (feature / feature.norm()).tolist()
-    entries = [(sum(a * b for a, b in zip(feature, one, strict=True)), label)
-               for one, label in zip(model.bank.features.tolist(), model.bank.labels.tolist(), strict=True)]  # fmt: skip
+    entries = [(sum(a * b for a, b in zip(feature, entry, strict=True)), label)
+               for entry, label in zip(model.bank.features.tolist(), model.bank.labels.tolist(), strict=True)]  # fmt: skip
     votes = [0.0] * (CLASSES + EXTRA)
     for similarity, label in sorted(entries, reverse=True)[:20]:
         votes[label] += math.exp(similarity / 0.07)
-    return [one / sum(votes) for one in votes]
+    return [entry / sum(votes) for entry in votes]
 
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=list(MODELS))
@@ -127,13 +127,13 @@ def test_votes_are_counted_in_float32_whatever_the_autocast(dtype: torch.dtype, 
 def test_an_image_that_is_not_finite_is_told_apart(images: Tensor) -> None:
     broken = images.clone()
     broken[1, 0, 0, 0] = torch.nan
-    found = bind_method("daam", classifier(headless())).explain(broken)
-    assert found.statuses == ["ok", "non_finite", "ok", "ok", "ok"]
+    result = bind_method("daam", classifier(headless())).explain(broken)
+    assert result.statuses == ["ok", "non_finite", "ok", "ok", "ok"]
 
 
 def test_a_class_without_a_neighbour_is_a_constant_map(images: Tensor) -> None:
-    found = bind_method("daam", classifier(headless())).explain(images, [0, CLASSES, 1, CLASSES, 2])
-    assert found.statuses == ["ok", "constant_map", "ok", "constant_map", "ok"]
+    result = bind_method("daam", classifier(headless())).explain(images, [0, CLASSES, 1, CLASSES, 2])
+    assert result.statuses == ["ok", "constant_map", "ok", "constant_map", "ok"]
 
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=list(MODELS))
@@ -142,16 +142,16 @@ def test_daam_explains_it_through_a_session(build, images: Tensor) -> None:
     with torch.no_grad():
         logits = model(images)
     method = bind_method("daam", model, scoring=Scoring(batch_size=16))
-    found = method.explain(images)
-    assert set(found.statuses) == {"ok"}
-    assert torch.equal(found.predictions, logits.argmax(dim=1))
-    torch.testing.assert_close(found.confidences, logits.softmax(dim=1).amax(dim=1))
-    assert found.n_forwards == [1] * 5
-    assert found.n_backwards == [1] * 5
-    assert [tuple(one.shape) for one in found.extras["block_maps"] if one is not None] == [(2, 3, 3)] * 5
+    result = method.explain(images)
+    assert set(result.statuses) == {"ok"}
+    assert torch.equal(result.predictions, logits.argmax(dim=1))
+    torch.testing.assert_close(result.confidences, logits.softmax(dim=1).amax(dim=1))
+    assert result.n_forwards == [1] * 5
+    assert result.n_backwards == [1] * 5
+    assert [tuple(entry.shape) for entry in result.extras["block_maps"] if entry is not None] == [(2, 3, 3)] * 5
     for place in range(5):
         alone = method.explain(images[place : place + 1])
-        torch.testing.assert_close(alone.maps[0], found.maps[place], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(alone.maps[0], result.maps[place], rtol=1e-3, atol=1e-4)
     assert check_fit("daam", model, settings_class("daam")(), images[0]).extra_shapes == {"block_maps": (2, 3, 3)}
 
 
@@ -222,13 +222,13 @@ def test_other_methods_take_it_like_any_classifier(name: str, model, more: dict,
     session = ExplainSession(explainer, spelt_out(["paper"]))
     truth = torch.zeros(SIZE, dtype=torch.bool)
     truth[4:12, 6:15] = True
-    found = [*session.push(0, images[0], truth=truth, label=1, sample_seed=3), *session.finish()]
+    result = [*session.push(0, images[0], truth=truth, label=1, sample_seed=3), *session.finish()]
     with torch.no_grad():
         logits = whole(images[:1])[0]
-    assert [one.status for one in found] == ["ok"]
-    assert found[0].prediction == int(logits.argmax())
-    assert found[0].confidence == pytest.approx(float(logits.softmax(dim=0).amax()), rel=1e-4)
-    assert None not in [found[0].metrics[one] for one in ("drop_pct", "ebpg")]
+    assert [result.status for result in result] == ["ok"]
+    assert result[0].prediction == int(logits.argmax())
+    assert result[0].confidence == pytest.approx(float(logits.softmax(dim=0).amax()), rel=1e-4)
+    assert None not in [result[0].metrics[result] for result in ("drop_pct", "ebpg")]
 
 
 def test_images_without_usable_features_are_left_out() -> None:

@@ -38,7 +38,7 @@ def images() -> Tensor:
 
 def run(model: nn.Module, images: Tensor, budget: str | int | float, batch_size: int = BATCH) -> list[Explained]:
     session = ExplainSession(SISE(model, batch_size=batch_size, budget=budget), ["drop_pct"])
-    left = [one for key, image in enumerate(images) for one in session.push(key, image)]
+    left = [entry for key, image in enumerate(images) for entry in session.push(key, image)]
     return left + session.finish()
 
 
@@ -64,11 +64,11 @@ def test_a_budget_is_never_exceeded(masks: int, budget: str | int | float):
 def test_a_budget_of_all_masks_is_exact(model: nn.Module, images: Tensor):
     exact = run(model, images, "exact")
     for budget in (1.0, 10_000):
-        for one, other in zip(exact, run(model, images, budget), strict=True):
-            assert one.map is not None
+        for entry, other in zip(exact, run(model, images, budget), strict=True):
+            assert entry.map is not None
             assert other.map is not None
-            assert torch.equal(one.map, other.map)
-            assert (other.n_forwards, other.surrogate_error) == (one.n_forwards, None)
+            assert torch.equal(entry.map, other.map)
+            assert (other.n_forwards, other.surrogate_error) == (entry.n_forwards, None)
 
 
 @pytest.mark.parametrize("budget", ["balanced", "fast", 20, 0.4])
@@ -76,25 +76,25 @@ def test_no_image_takes_more_forwards_than_the_model_runs_or_the_budget_has(
     model: nn.Module, images: Tensor, budget: str | int | float
 ):
     probes = 2  # of drop_pct: the whole image is known, two variants at most
-    for one in run(model, images, budget):
+    for entry in run(model, images, budget):
         share = {"balanced": 0.25, "fast": 0.1}.get(budget, 0.0) if isinstance(budget, str) else budget
-        limit = budget if isinstance(budget, int) else max(share * (sum(one.mask_counts) + 1), LEAST_FORWARDS)
-        assert one.status == "ok"
-        assert LEAST_FORWARDS <= one.n_forwards <= limit + probes
-        assert one.surrogate_error is not None
-        assert 0 < one.surrogate_error < 1
+        limit = budget if isinstance(budget, int) else max(share * (sum(entry.mask_counts) + 1), LEAST_FORWARDS)
+        assert entry.status == "ok"
+        assert LEAST_FORWARDS <= entry.n_forwards <= limit + probes
+        assert entry.surrogate_error is not None
+        assert 0 < entry.surrogate_error < 1
 
 
 def test_neighbours_change_nothing(model: nn.Module, images: Tensor):
     together = run(model, images, 0.3)
-    for key, one in enumerate(together):
+    for key, entry in enumerate(together):
         alone = run(model, images[key : key + 1], 0.3)[0]
-        assert one.map is not None
+        assert entry.map is not None
         assert alone.map is not None
-        assert torch.equal(one.map, alone.map)
-        assert (one.n_forwards, one.surrogate_error, one.metrics) == (alone.n_forwards, alone.surrogate_error, alone.metrics)  # fmt: skip
+        assert torch.equal(entry.map, alone.map)
+        assert (entry.n_forwards, entry.surrogate_error, entry.metrics) == (alone.n_forwards, alone.surrogate_error, alone.metrics)  # fmt: skip
     called = SISE(model, batch_size=BATCH, budget=0.3)(images)
-    assert torch.equal(called.maps, torch.stack([one.map for one in together if one.map is not None]))
+    assert torch.equal(called.maps, torch.stack([entry.map for entry in together if entry.map is not None]))
 
 
 def test_rounds_of_several_images_share_batches(model: nn.Module, images: Tensor):
@@ -102,7 +102,7 @@ def test_rounds_of_several_images_share_batches(model: nn.Module, images: Tensor
     hook = model.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
     left = run(model, images.repeat(4, 1, 1, 1), 0.3)
     hook.remove()
-    scored = sum(one.n_forwards - 1 for one in left)
+    scored = sum(entry.n_forwards - 1 for entry in left)
     assert batches.count(BATCH) <= scored / BATCH + 8, (
         "at the end, six rounds and the probes may each leave a short batch"
     )
@@ -118,9 +118,9 @@ def test_a_score_that_is_no_number_is_a_status(model: nn.Module, images: Tensor)
             logits = self.body(inputs)
             return logits if len(inputs) == 1 else logits * float("nan")
 
-    found = run(Sick(), images[:2], 0.3)
-    assert [one.status for one in found] == ["non_finite"] * 2
-    assert found[0].error == "the score of a mask is not finite"
+    result = run(Sick(), images[:2], 0.3)
+    assert [result.status for result in result] == ["non_finite"] * 2
+    assert result[0].error == "the score of a mask is not finite"
 
 
 @NEEDS_DATA

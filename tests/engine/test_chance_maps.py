@@ -28,19 +28,19 @@ def explain(
     session = ExplainSession(SISE(three_blocks(0), batch_size=batch_size), METRIC_NAMES, seed=3, **options)
     truth = torch.zeros(SIZE, dtype=torch.bool)
     truth[4:12, 6:20] = True
-    found = []
+    result = []
     for place in order or range(len(images)):
-        found += session.push(place, images[place], truth=truth, sample_seed=100 + place)
-    return sorted([*found, *session.finish()], key=lambda one: one.key)
+        result += session.push(place, images[place], truth=truth, sample_seed=100 + place)
+    return sorted([*result, *session.finish()], key=lambda entry: entry.key)
 
 
 def test_a_random_map_belongs_to_seed_and_sample():
-    one = random_map((40, 50), seed=1, sample=7)
-    assert torch.equal(one, random_map((40, 50), seed=1, sample=7))
-    assert not torch.equal(one, random_map((40, 50), seed=2, sample=7))
-    assert not torch.equal(one, random_map((40, 50), seed=1, sample=8))
-    assert 0 <= float(one.min()) <= float(one.max()) < 1
-    assert scipy.stats.kstest(one.flatten().numpy(), "uniform").pvalue > 0.001
+    entry = random_map((40, 50), seed=1, sample=7)
+    assert torch.equal(entry, random_map((40, 50), seed=1, sample=7))
+    assert not torch.equal(entry, random_map((40, 50), seed=2, sample=7))
+    assert not torch.equal(entry, random_map((40, 50), seed=1, sample=8))
+    assert 0 <= float(entry.min()) <= float(entry.max()) < 1
+    assert scipy.stats.kstest(entry.flatten().numpy(), "uniform").pvalue > 0.001
 
 
 def test_the_gaussian_lies_in_the_middle_and_is_a_quarter_wide():
@@ -59,16 +59,16 @@ def test_chance_maps_have_the_metrics_that_need_no_method():
 
 def test_chance_maps_of_the_sample_only_and_measured_like_any_map():
     images = images_like(3, 3, SIZE, seed=1)
-    found = explain(images, chance_below=101)
-    assert [one.chance is not None for one in found] == [True, False, False]
+    result = explain(images, chance_below=101)
+    assert [result.chance is not None for result in result] == [True, False, False]
 
-    chance = found[0].chance
+    chance = result[0].chance
     assert chance is not None
     assert list(chance) == ["random", "gaussian"]
     sise = SISE(three_blocks(0), batch_size=16)
     for name, values in chance.items():
         heat = CHANCE_MAPS[name](SIZE, seed=3, sample=100)
-        subject = Subject(images[0], heat, rank_pixels(heat[None])[0], found[0].target or 0, 0, None, 3, 100)
+        subject = Subject(images[0], heat, rank_pixels(heat[None])[0], result[0].target or 0, 0, None, 3, 100)
         wanted = MetricSet.of(("drop_pct", "increase", "ebpg", "bbox", "deletion_auc"))
         alone = run(measure(sise, wanted, subject, run(probe_jobs(wanted, subject))))
         truth = torch.zeros(SIZE, dtype=torch.bool)
@@ -79,8 +79,8 @@ def test_chance_maps_of_the_sample_only_and_measured_like_any_map():
 def test_chance_maps_change_no_score_and_cost_their_forwards_only():
     images = images_like(4, 3, SIZE, seed=1)
     plain, with_chance = explain(images), explain(images, chance_below=102)
-    for one, two in zip(plain, with_chance, strict=True):
-        assert one.metrics == pytest.approx(two.metrics, rel=1e-5, abs=1e-5)
+    for entry, two in zip(plain, with_chance, strict=True):
+        assert entry.metrics == pytest.approx(two.metrics, rel=1e-5, abs=1e-5)
     extra = [b.n_forwards - a.n_forwards for a, b in zip(plain, with_chance, strict=True)]
     deleted = 20  # steps, of which the last is scored too
     assert extra == [2 * (1 + deleted)] * 2 + [0, 0], "the whole image is scored once for all three maps"
@@ -91,36 +91,36 @@ def test_chance_maps_do_not_depend_on_order_or_batch(batch_size: int):
     images = images_like(4, 3, SIZE, seed=1)
     first = explain(images, chance_below=200)
     again = explain(images, chance_below=200, order=[3, 1, 0, 2], batch_size=batch_size)
-    for one, two in zip(first, again, strict=True):
+    for entry, two in zip(first, again, strict=True):
         for name in CHANCE_MAPS:
-            assert (one.chance or {})[name] == pytest.approx((two.chance or {})[name], rel=1e-5, abs=1e-5)
+            assert (entry.chance or {})[name] == pytest.approx((two.chance or {})[name], rel=1e-5, abs=1e-5)
 
 
 def test_an_image_without_a_map_has_no_chance():
     image = torch.full((1, 3, *SIZE), torch.nan)
-    [found] = explain(image, chance_below=200, sanity_below=200)
-    assert found.chance is None
-    assert found.metrics["random_model_spearman"] is None
+    [result] = explain(image, chance_below=200, sanity_below=200)
+    assert result.chance is None
+    assert result.metrics["random_model_spearman"] is None
 
 
 def test_sanity_of_the_sample_is_the_library_s_value():
     images = images_like(3, 3, SIZE, seed=1)
-    found = explain(images, sanity_below=102)
+    result = explain(images, sanity_below=102)
     sise = SISE(three_blocks(0), batch_size=16)
     own, random = sise(images), RandomModel(sise, 3)
     expected = [
         run(random.compare(image, own.maps[place], int(own.targets[place]), 100 + place)).value
         for place, image in enumerate(images[:2])
     ]
-    values = [one.metrics["random_model_spearman"] for one in found]
+    values = [result.metrics["random_model_spearman"] for result in result]
     assert values[2] is None
     for value, wanted in zip(values[:2], expected, strict=False):
         assert value == pytest.approx(wanted, abs=1e-6)
     assert any(value is not None for value in values)
     plain = explain(images)
     assert "random_model_spearman" not in plain[0].metrics
-    assert found[0].n_forwards > plain[0].n_forwards
-    assert found[2].n_forwards == plain[2].n_forwards
+    assert result[0].n_forwards > plain[0].n_forwards
+    assert result[2].n_forwards == plain[2].n_forwards
 
 
 def test_a_random_model_without_a_map_has_no_correlation(monkeypatch: pytest.MonkeyPatch):

@@ -33,12 +33,12 @@ def some_maps(images: torch.Tensor) -> torch.Tensor:
 
 def test_what_the_model_says_stands_beside_the_values(model: nn.Module, images: torch.Tensor):
     maps = some_maps(images)
-    found = heatlas.evaluate(model, images, maps, [0, 1, 2], metrics=["insertion_auc", "deletion_auc"])
-    assert set(found.values) == {"insertion_auc", "deletion_auc"}
-    assert found.targets.tolist() == [0, 1, 2]
+    result = heatlas.evaluate(model, images, maps, [0, 1, 2], metrics=["insertion_auc", "deletion_auc"])
+    assert set(result.values) == {"insertion_auc", "deletion_auc"}
+    assert result.targets.tolist() == [0, 1, 2]
     logits = model(images).softmax(1)
-    assert torch.allclose(found.confidences, logits[torch.arange(3), torch.arange(3)], atol=1e-6)
-    assert found.predictions.tolist() == logits.argmax(1).tolist()
+    assert torch.allclose(result.confidences, logits[torch.arange(3), torch.arange(3)], atol=1e-6)
+    assert result.predictions.tolist() == logits.argmax(1).tolist()
 
 
 def test_the_same_numbers_as_in_a_run(model: nn.Module, images: torch.Tensor):
@@ -48,13 +48,13 @@ def test_the_same_numbers_as_in_a_run(model: nn.Module, images: torch.Tensor):
     session = ExplainSession(explainer, names, seed=5)
     rows = [row for place, image in enumerate(images) for row in session.push(place, image)] + session.finish()
     maps = explainer.explain(images).maps
-    found = heatlas.evaluate(model, images, maps, metrics=names, seed=5, explainer=explainer)
+    result = heatlas.evaluate(model, images, maps, metrics=names, seed=5, explainer=explainer)
     for place, row in enumerate(rows):
-        assert row.status == found.statuses[place]
+        assert row.status == result.statuses[place]
         if row.status != "ok":
             continue
         for name in names:
-            ours, theirs = float(found.values[name][place]), row.metrics[name]
+            ours, theirs = float(result.values[name][place]), row.metrics[name]
             assert (theirs is None and ours != ours) or ours == pytest.approx(theirs, rel=1e-4, abs=1e-5), name
 
 
@@ -102,9 +102,9 @@ def test_a_class_that_is_not_is_refused(model: nn.Module, images: torch.Tensor):
 def test_a_broken_output_is_told_and_not_measured(model: nn.Module, images: torch.Tensor):
     broken = images.clone()
     broken[1] = float("nan")
-    found = heatlas.evaluate(model, broken, some_maps(images), metrics=["gini"])
-    assert found.statuses == ["ok", "non_finite", "ok"]
-    assert found.values["gini"].isnan().tolist() == [False, True, False]
+    result = heatlas.evaluate(model, broken, some_maps(images), metrics=["gini"])
+    assert result.statuses == ["ok", "non_finite", "ok"]
+    assert result.values["gini"].isnan().tolist() == [False, True, False]
 
 
 def test_by_name_and_by_class_it_is_one_method(model: nn.Module, images: torch.Tensor):

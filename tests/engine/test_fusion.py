@@ -118,8 +118,8 @@ def test_a_constant_map_makes_no_mask_and_sets_no_beta():
     image = [*LEFT_RIGHT_AND_BELOW, [[0.5, 0.5], [0.5, 0.5]]]
     model = TwoMaps([1.0, 0.25, 2.0], -4.0)
     for mu, counts, status in ((0.0, [2], "ok"), (0.4, [1], "ok"), (0.6, [1], "ok")):
-        for heat, found, _, said in both(model, TwoMaps.layers, image, mu):
-            assert (found, said) == (counts, status)
+        for heat, result, _, said in both(model, TwoMaps.layers, image, mu):
+            assert (result, said) == (counts, status)
             assert heat.any() == (status == "ok")
 
 
@@ -257,7 +257,7 @@ def test_otsu_equals_skimage_on_large_symmetric_maps(seed: int, levels: int):
 
 def test_otsu_of_several_maps_is_that_of_each():
     maps = torch.rand(5, 9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 2
-    expected = [float(threshold_otsu(one.numpy())) for one in maps]
+    expected = [float(threshold_otsu(entry.numpy())) for entry in maps]
     assert otsu_thresholds(maps).tolist() == expected
     assert len(set(expected)) == 5
 

@@ -37,7 +37,7 @@ def finished(
     left = []
     for key, image in enumerate(images):
         left += session.push(key, image, truth=truth, label=key % 3, sample_seed=key, given=given.get(key))
-    return {one.key: one for one in left + session.finish()}
+    return {entry.key: entry for entry in left + session.finish()}
 
 
 def as_given(one: Explained) -> Explanation:
@@ -46,30 +46,30 @@ def as_given(one: Explained) -> Explanation:
 
 def test_every_metric_is_that_of_the_session_that_made_the_map(model: nn.Module, images: Tensor):
     made = finished(model, images, METRIC_NAMES, {})
-    measured = finished(model, images, METRIC_NAMES, {key: as_given(one) for key, one in made.items()})
+    measured = finished(model, images, METRIC_NAMES, {key: as_given(entry) for key, entry in made.items()})
 
-    for key, one in measured.items():
-        assert one.metrics == pytest.approx(made[key].metrics, rel=1e-3, abs=1e-4), key
-        assert (one.prediction, one.target, one.confidence) == (
+    for key, entry in measured.items():
+        assert entry.metrics == pytest.approx(made[key].metrics, rel=1e-3, abs=1e-4), key
+        assert (entry.prediction, entry.target, entry.confidence) == (
             made[key].prediction,
             made[key].target,
             made[key].confidence,
         )
-        assert torch.equal(one.map, made[key].map)
+        assert torch.equal(entry.map, made[key].map)
         spent_on_the_map = 1 + sum(made[key].mask_counts)
-        assert one.n_forwards == made[key].n_forwards - spent_on_the_map
+        assert entry.n_forwards == made[key].n_forwards - spent_on_the_map
 
 
 def test_its_own_target_counts(model: nn.Module, images: Tensor):
     heat = torch.rand(24, 24)
     session = ExplainSession(SISE(model, batch_size=16), ["drop_pct"])
     pushed = session.push(0, images[0], target=0, given=Explanation("ok", None, 1, 2, 0.5, 0.1, map=heat))
-    [one] = [*pushed, *session.finish()]
+    [entry] = [*pushed, *session.finish()]
     with torch.no_grad():
         both = model(torch.stack([images[0], images[0] * top_15_percent(heat)]))
     whole, kept = torch.softmax(both, dim=1)[:, 2].tolist()
-    assert one.target == 2
-    assert one.metrics["drop_pct"] == pytest.approx(max(0, whole - kept) / whole * 100, abs=1e-3)
+    assert entry.target == 2
+    assert entry.metrics["drop_pct"] == pytest.approx(max(0, whole - kept) / whole * 100, abs=1e-3)
 
 
 def top_15_percent(heat: Tensor) -> Tensor:
@@ -93,8 +93,8 @@ class Broken(nn.Module):
 
 def test_what_was_given_is_left_alone(images: Tensor):
     given = Explanation("ok", None, 1, 1, 0.5, 0.1, map=torch.rand(24, 24), n_forwards=77)
-    one = finished(Broken(), images[:1], ["drop_pct", "entropy"], {0: given})[0]
-    assert (one.status, one.map, one.metrics) == (statuses.NON_FINITE, None, {"drop_pct": None, "entropy": None})
+    entry = finished(Broken(), images[:1], ["drop_pct", "entropy"], {0: given})[0]
+    assert (entry.status, entry.map, entry.metrics) == (statuses.NON_FINITE, None, {"drop_pct": None, "entropy": None})
     assert given.status == "ok"
     assert given.map is not None
     assert given.n_forwards == 77
@@ -102,8 +102,13 @@ def test_what_was_given_is_left_alone(images: Tensor):
 
 def test_a_failure_that_is_given_comes_back_without_metrics(model: nn.Module, images: Tensor):
     given = Explanation(statuses.NO_EVIDENCE, "no map raises the score", 1, 1, 0.5, 0.1)
-    one = finished(model, images[:1], ["drop_pct"], {0: given})[0]
-    assert (one.status, one.error, one.metrics, one.n_forwards) == (given.status, given.error, {"drop_pct": None}, 0)
+    entry = finished(model, images[:1], ["drop_pct"], {0: given})[0]
+    assert (entry.status, entry.error, entry.metrics, entry.n_forwards) == (
+        given.status,
+        given.error,
+        {"drop_pct": None},
+        0,
+    )
 
 
 def test_a_map_of_another_size_is_refused_and_nothing_is_taken_in(model: nn.Module, images: Tensor):
@@ -115,10 +120,10 @@ def test_a_map_of_another_size_is_refused_and_nothing_is_taken_in(model: nn.Modu
 
 def test_without_block_maps_their_agreement_is_not_defined(model: nn.Module, images: Tensor):
     given = Explanation("ok", None, 1, 1, 0.5, 0.1, map=torch.rand(24, 24))
-    found = finished(model, images[:1], ["layer_agreement", "gini"], {0: given})[0]
-    assert found.status == "ok"
-    assert found.metrics["layer_agreement"] is None
-    assert found.metrics["gini"] is not None
+    result = finished(model, images[:1], ["layer_agreement", "gini"], {0: given})[0]
+    assert result.status == "ok"
+    assert result.metrics["layer_agreement"] is None
+    assert result.metrics["gini"] is not None
 
 
 def test_an_unknown_metric_is_refused_as_ever(model: nn.Module):

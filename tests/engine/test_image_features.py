@@ -43,8 +43,8 @@ class Excited(nn.Module):
         self.conv, self.gate, self.fc = nn.Conv2d(3, 12, 3), nn.Linear(12, 12), nn.Linear(12, 12)
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.conv(images).relu()
-        return self.fc((found * self.gate(found.mean((2, 3))).sigmoid()[:, :, None, None]).mean((2, 3)))
+        result = self.conv(images).relu()
+        return self.fc((result * self.gate(result.mean((2, 3))).sigmoid()[:, :, None, None]).mean((2, 3)))
 
 
 HEADS: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -65,11 +65,11 @@ def test_features_are_the_same_with_the_head_and_without(build: Callable[[], nn.
     images = images_like(2, 3, SIZE, seed=1)
     with torch.no_grad():
         expected = bare(images)
-        for one in (model, bare):
-            assert torch.equal(features_of(one, images), expected)
-            assert torch.equal(features_of(one, images, refuse_scores=True), expected)
+        for entry in (model, bare):
+            assert torch.equal(features_of(entry, images), expected)
+            assert torch.equal(features_of(entry, images, refuse_scores=True), expected)
             with torch.inference_mode():
-                assert torch.equal(features_of(one, images), expected)
+                assert torch.equal(features_of(entry, images), expected)
     assert all(not module._forward_hooks for module in (*model.modules(), *bare.modules()))
 
 

@@ -34,9 +34,9 @@ def test_logits_are_cosines_and_the_walk_goes_through_the_length(images: Tensor)
     classifier = PrototypeClassifier(model, features)
     expected = 10 * F.cosine_similarity(features[:, None], features[None], dim=2)
     torch.testing.assert_close(classifier(images), expected, rtol=1e-4, atol=1e-4)
-    found = AGF(classifier).explain(images)
-    assert found.targets.tolist() == [0, 1, 2]
-    assert found.statuses == ["ok"] * 3
+    result = AGF(classifier).explain(images)
+    assert result.targets.tolist() == [0, 1, 2]
+    assert result.statuses == ["ok"] * 3
 
 
 def test_swapping_two_prototypes_turns_the_map_s_sign_around(images: Tensor) -> None:

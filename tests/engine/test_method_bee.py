@@ -82,8 +82,8 @@ def test_more_rows_than_images_go_on_behind_a_layer() -> None:
     torch.manual_seed(0)
     model, images = resnet18(num_classes=4).eval(), images_like(2, 3, (64, 64), seed=2)
     plan = block_layers(model, images[:1], layers=["layer3"])
-    found = block_layers(model, images[:1])
-    for each in (plan, type(found)(found[-1:], found.how)):
+    result = block_layers(model, images[:1])
+    for each in (plan, type(result)(result[-1:], result.how)):
         logits, [maps] = capture_layers(model, each, images)
         stacked = torch.stack([maps, 0.5 * maps, 0 * maps], dim=1).flatten(0, 1).detach()
         rows = logits_with_layer(model, each, images, stacked)
@@ -117,8 +117,8 @@ def test_stored_activations_are_those_of_the_layer(tmp_path: Path, images: Tenso
     save_file({"activations": torch.rand(3, 4, 8, 8)}, good)
     save_file({"activations": torch.rand(3, 4, 5, 5)}, bad)
     save_file({"values": torch.rand(3)}, other)
-    found = BEE(net(), layer="2", families=("train",), activations=good).explain(images)
-    assert found.statuses == ["ok", "ok"]
+    result = BEE(net(), layer="2", families=("train",), activations=good).explain(images)
+    assert result.statuses == ["ok", "ok"]
     with pytest.raises(SettingsError, match=r"families has train, which draws among stored activations"):
         BEE(net(), families=("train",))
     with pytest.raises(SettingsError, match=r"activations are \(4, 5, 5\) each, those of the layer \(4, 8, 8\)"):
@@ -131,9 +131,9 @@ def test_stored_activations_are_those_of_the_layer(tmp_path: Path, images: Tenso
 
 def test_baselines_that_agree_are_stable(images: Tensor) -> None:
     """One draw of one family has nothing to differ from; several have."""
-    one = BEE(net(), layer="2", families=("constant",), draws=1).explain(images)
+    entry = BEE(net(), layer="2", families=("constant",), draws=1).explain(images)
     several = BEE(net(), layer="2", draws=3).explain(images)
-    assert [float(value) for value in one.extras["baseline_instability"] if value is not None] == [0, 0]
+    assert [float(value) for value in entry.extras["baseline_instability"] if value is not None] == [0, 0]
     assert all(float(value) > 0.01 for value in several.extras["baseline_instability"] if value is not None)
     assert [tuple(value.shape) for value in several.extras["baseline_std"] if value is not None] == [(8, 8)] * 2
 
@@ -175,14 +175,14 @@ def test_a_rank_counts_ties_half() -> None:
 @pytest.mark.parametrize("arms", ["bandit", "uniform"])
 def test_the_map_that_is_kept_is_the_best_of_the_draws(metric: str, arms: str, images: Tensor) -> None:
     model = net()
-    found = BEESelect(model, layer="2", draws=5, metric=metric, arms=arms, steps=3).explain(images, 1)
-    one = BEESelect(model, layer="2", draws=1, metric=metric, arms=arms, steps=3).explain(images, 1)
-    measured = evaluate_maps(model, images, found.maps, 1, metrics=[metric]).values[metric]
+    result = BEESelect(model, layer="2", draws=5, metric=metric, arms=arms, steps=3).explain(images, 1)
+    entry = BEESelect(model, layer="2", draws=1, metric=metric, arms=arms, steps=3).explain(images, 1)
+    measured = evaluate_maps(model, images, result.maps, 1, metrics=[metric]).values[metric]
     for place in range(2):
-        kept, first = (float(found.extras[name][place]) for name in ("selected_value", "first_value"))  # pyright: ignore[reportArgumentType]
+        kept, first = (float(result.extras[name][place]) for name in ("selected_value", "first_value"))  # pyright: ignore[reportArgumentType]
         assert kept == pytest.approx(float(measured[place]), abs=1e-5)
         assert kept <= first if metric == "deletion_auc" else kept >= first
-        assert float(one.extras["first_value"][place]) == pytest.approx(first, abs=1e-5)  # pyright: ignore[reportArgumentType]
+        assert float(entry.extras["first_value"][place]) == pytest.approx(first, abs=1e-5)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_metric_that_chose_and_its_family_are_refused() -> None:

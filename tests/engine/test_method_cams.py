@@ -74,7 +74,7 @@ def test_the_last_block_layer_is_the_default(net: nn.Module, images: Tensor) -> 
 @pytest.mark.parametrize("layer", ["relu1", "relu3"])
 def test_grad_cam_pp_is_equation_19_with_its_three_sums(net: nn.Module, images: Tensor, layer: str) -> None:
     ours = at(CAMS["grad_cam_pp"](net, layer=layer), images, TARGETS).numpy()
-    for image, target, found in zip(images, TARGETS.tolist(), ours, strict=True):
+    for image, target, our in zip(images, TARGETS.tolist(), ours, strict=True):
         maps, slopes = slow_raw(net, net.get_submodule(layer), image, target)
         expected = np.zeros(maps.shape[1:])
         for activation, slope in zip(maps, slopes, strict=True):
@@ -84,16 +84,16 @@ def test_grad_cam_pp_is_equation_19_with_its_three_sums(net: nn.Module, images: 
                     alpha = slope[i, j] ** 2 / (2 * slope[i, j] ** 2 + activation.sum() * slope[i, j] ** 3)
                     weight += alpha * max(slope[i, j], 0.0)
             expected += weight * activation
-        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(our, expected, rtol=1e-8, atol=1e-12)
 
 
 def rescaled(raw: Tensor) -> np.ndarray:
     """As pytorch-grad-cam makes pictures: positive part, min-max, cv2's bilinear, min-max."""
     out = []
-    for one in raw.relu().numpy():
-        one = (one - one.min()) / (1e-7 + (one - one.min()).max())
-        one = cv2.resize(one.astype(np.float32), SIZE[::-1])
-        out.append((one - one.min()) / (1e-7 + (one - one.min()).max()))
+    for entry in raw.relu().numpy():
+        entry = (entry - entry.min()) / (1e-7 + (entry - entry.min()).max())
+        entry = cv2.resize(entry.astype(np.float32), SIZE[::-1])
+        out.append((entry - entry.min()) / (1e-7 + (entry - entry.min()).max()))
     return np.stack(out)
 
 
@@ -104,11 +104,11 @@ def rescaled(raw: Tensor) -> np.ndarray:
 def test_cams_are_those_of_pytorch_grad_cam(images: Tensor, ours: str, theirs, layer: str) -> None:
     net = three_blocks(0, size=SIZE).double()
     net.head.weight.data *= 100  # beside such gradients the constant in its Grad-CAM++ is nothing
-    found = rescaled(at(CAMS[ours](net, layer=layer), images, TARGETS))
+    result = rescaled(at(CAMS[ours](net, layer=layer), images, TARGETS))
     targets = [ClassifierOutputTarget(target) for target in TARGETS.tolist()]
     with theirs(net, [net.get_submodule(layer)]) as cam:
         expected = cam(images.clone(), targets=targets)
-    np.testing.assert_allclose(found, expected, atol=2e-4)
+    np.testing.assert_allclose(result, expected, atol=2e-4)
 
 
 def test_refine_cam_is_its_authors(images: Tensor) -> None:
@@ -131,19 +131,19 @@ def test_refine_cam_is_its_authors(images: Tensor) -> None:
 def test_refine_cam_takes_the_last_layers_unless_named(net: nn.Module, images: Tensor) -> None:
     named = refine_cam.RefineCAM(net, layers=("relu2", "relu3"))
     depth = refine_cam.RefineCAM(net, depth=2)
-    one = refine_cam.RefineCAM(net, depth=1, base="layer_cam").maps(images, TARGETS, [0] * 4).maps
+    entry = refine_cam.RefineCAM(net, depth=1, base="layer_cam").maps(images, TARGETS, [0] * 4).maps
     assert torch.equal(named.maps(images, TARGETS, [0] * 4).maps, depth.maps(images, TARGETS, [0] * 4).maps)
     whole = CAMS["layer_cam"](net).maps(images, TARGETS, [0] * 4).maps
     low = whole.amin(dim=(1, 2), keepdim=True)
-    torch.testing.assert_close(one, (whole - low) / (1 - low), atol=1e-6, rtol=0)
+    torch.testing.assert_close(entry, (whole - low) / (1 - low), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("model", [ChannelsLast(), Shared()], ids=["channels last", "one ReLU for all"])
 def test_layers_without_a_module_of_their_own_are_read(model: nn.Module, images: Tensor) -> None:
     model = model.double().eval()
     read = LayerGradients(model, None)
-    _, found = read(images, TARGETS % 5)
-    for layer, plan in zip(found, read.plan(images), strict=True):
+    _, result = read(images, TARGETS % 5)
+    for layer, plan in zip(result, read.plan(images), strict=True):
         assert layer.maps.shape[1:] == layer.gradients.shape[1:] == (plan.channels, *plan.size)
 
 

@@ -51,11 +51,11 @@ def explained(monkeypatch: pytest.MonkeyPatch, *maps: Tensor) -> Explanations:
 
 
 def test_the_mean_rank_of_two_maps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = explained(
+    result = explained(
         monkeypatch, UP, torch.tensor([[[5.0, 5.0], [9.0, 7.0]]])
     )  # ranks 0 1 2 3 and 0.5 0.5 3 2, over 3
-    torch.testing.assert_close(found.maps, torch.tensor([[[0.25, 0.75], [2.5, 2.5]]]) / 3)
-    assert (found.n_forwards, found.n_backwards) == ([5], [2])
+    torch.testing.assert_close(result.maps, torch.tensor([[[0.25, 0.75], [2.5, 2.5]]]) / 3)
+    assert (result.n_forwards, result.n_backwards) == ([5], [2])
 
 
 @pytest.mark.parametrize(
@@ -70,30 +70,32 @@ def test_the_mean_rank_of_two_maps_by_hand(monkeypatch: pytest.MonkeyPatch) -> N
     ids=["scaled", "monotone", "opposed", "one of three opposed", "one says nothing"],
 )
 def test_disagreement(maps: tuple[Tensor, ...], expected: float) -> None:
-    ranks = torch.stack([pixel_ranks(one) for one in maps])
+    ranks = torch.stack([pixel_ranks(entry) for entry in maps])
     assert float(disagreement(ranks)[0]) == pytest.approx(expected)
 
 
 def test_methods_against_scipy() -> None:
     net, images = three_blocks(0, size=SIZE), images_like(2, 3, SIZE, seed=1)
     settings = settings_class("consensus")(of=("grad_cam", "layer_cam", "occlusion"))
-    found = Consensus(net, of=settings.of).explain(images, TARGETS)
+    result = Consensus(net, of=settings.of).explain(images, TARGETS)
     maps = [make_explainer(name, net).explain(images, TARGETS).maps.double().numpy() for name in settings.of]
     for number in range(2):
-        ranks = [(rankdata(one[number]) - 1) / (one[number].size - 1) for one in maps]
-        np.testing.assert_allclose(found.maps[number].numpy(), np.mean(ranks, axis=0).reshape(SIZE), atol=1e-6)
-        pairs = [spearmanr(one[number].ravel(), two[number].ravel()).statistic for one, two in combinations(maps, 2)]
-        assert float(found.extras["disagreement"][number]) == pytest.approx(1 - np.mean(pairs), abs=1e-6)  # pyright: ignore[reportArgumentType]
+        ranks = [(rankdata(entry[number]) - 1) / (entry[number].size - 1) for entry in maps]
+        np.testing.assert_allclose(result.maps[number].numpy(), np.mean(ranks, axis=0).reshape(SIZE), atol=1e-6)
+        pairs = [
+            spearmanr(entry[number].ravel(), two[number].ravel()).statistic for entry, two in combinations(maps, 2)
+        ]
+        assert float(result.extras["disagreement"][number]) == pytest.approx(1 - np.mean(pairs), abs=1e-6)  # pyright: ignore[reportArgumentType]
     assert consensus.cost(settings) == Cost(1 + 1 + 170, 1 + 1)
-    assert (found.n_forwards, found.n_backwards) == ([1 + 1 + 1 + 170] * 2, [2] * 2)
+    assert (result.n_forwards, result.n_backwards) == ([1 + 1 + 1 + 170] * 2, [2] * 2)
 
 
 def test_it_may_ask_sise_whose_cost_is_the_images() -> None:
     assert consensus.cost(settings_class("consensus")(of=("sise", "grad_cam"))) is None
     net, images = three_blocks(0, size=SIZE), images_like(2, 3, SIZE, seed=1)
-    found = Consensus(net, of=("sise", "grad_cam")).explain(images, TARGETS)
-    assert min(found.n_forwards) > 3
-    assert float(found.maps.amax()) <= 1
+    result = Consensus(net, of=("sise", "grad_cam")).explain(images, TARGETS)
+    assert min(result.n_forwards) > 3
+    assert float(result.maps.amax()) <= 1
 
 
 def test_a_map_that_is_not_finite_breaks_its_image_alone() -> None:

@@ -87,10 +87,10 @@ def test_the_parts_add_up_to_the_projections_input(case: tuple[nn.Module, Tensor
     _, run = run_attention(model, images)
     assert len(run.blocks) >= 2
     for number, block in enumerate(run.blocks):
-        found = class_attention_of(block.module, block.tokens)
-        parts = found.parts()
+        result = class_attention_of(block.module, block.tokens)
+        parts = result.parts()
         assert parts.shape[:2] == block.tokens.shape[:2]
-        torch.testing.assert_close(parts.sum(dim=1), found.total())
+        torch.testing.assert_close(parts.sum(dim=1), result.total())
         if isinstance(block.module, nn.MultiheadAttention):
             torch.testing.assert_close(block.module.out_proj(parts.sum(dim=1)), block.output[:, 0])
         else:
@@ -127,7 +127,7 @@ def slow_block_maps(
         new = torch.cat([projection(total)[None, None], whole[:, 1:]], dim=1)
         return (new, None) if isinstance(output, tuple) else new
 
-    blocks = [one for one in model.modules() if isinstance(one, nn.MultiheadAttention) or hasattr(one, "qkv")]
+    blocks = [entry for entry in model.modules() if isinstance(entry, nn.MultiheadAttention) or hasattr(entry, "qkv")]
     handles = [block.register_forward_hook(rerun) for block in blocks]
     number = score(model(image[None].clone().requires_grad_()))
     for handle in handles:
@@ -140,19 +140,19 @@ def slow_block_maps(
 
 def test_block_maps_are_equations_7_to_9(case: tuple[nn.Module, Tensor]) -> None:
     model, images = case
-    found = DAAM(
+    result = DAAM(
         model,
     ).maps(images, TARGETS, [0] * 3)
     for number, (image, target) in enumerate(zip(images, TARGETS.tolist(), strict=True)):
         maps = slow_block_maps(model, image, lambda logits, target=target: logits[0, target])
         rows, columns = images.shape[2] // 8, images.shape[3] // 8
-        expected = torch.stack([one[-rows * columns :].reshape(rows, columns) for one in maps])
+        expected = torch.stack([entry[-rows * columns :].reshape(rows, columns) for entry in maps])
         assert float(expected.amax()) > 0
-        torch.testing.assert_close(found.extras["block_maps"][number], (expected / expected.sum(dim=0).max()).float())
+        torch.testing.assert_close(result.extras["block_maps"][number], (expected / expected.sum(dim=0).max()).float())
         total = nn.functional.interpolate(
             expected.sum(dim=0)[None, None], size=images.shape[2:], mode="bilinear", align_corners=False
         )[0, 0]
-        torch.testing.assert_close(found.maps[number], (total / total.max()).float())
+        torch.testing.assert_close(result.maps[number], (total / total.max()).float())
 
 
 def test_images_of_a_batch_do_not_merge(case: tuple[nn.Module, Tensor]) -> None:
@@ -170,11 +170,11 @@ def test_images_of_a_batch_do_not_merge(case: tuple[nn.Module, Tensor]) -> None:
 
 def test_blocks_count_alike_where_each_is_normed() -> None:
     model, images = torchvisions(), images_like(3, 3, (32, 32), seed=1).double()
-    found = DAAM(model, norm_per_block=True).maps(images, TARGETS, [0] * 3)
-    blocks = found.extras["block_maps"].double()
+    result = DAAM(model, norm_per_block=True).maps(images, TARGETS, [0] * 3)
+    blocks = result.extras["block_maps"].double()
     total = (blocks / blocks.amax(dim=(2, 3), keepdim=True)).sum(dim=1)
     full = nn.functional.interpolate(total[:, None], size=(32, 32), mode="bilinear", align_corners=False)[:, 0]
-    torch.testing.assert_close(found.maps.double(), full / full.amax(dim=(1, 2), keepdim=True), atol=1e-6, rtol=0)
+    torch.testing.assert_close(result.maps.double(), full / full.amax(dim=(1, 2), keepdim=True), atol=1e-6, rtol=0)
 
 
 def test_the_rendering_saturates_but_keeps_the_order() -> None:
@@ -256,7 +256,7 @@ def test_a_self_supervised_model_is_explained_by_its_nearest_features() -> None:
         features = F.normalize(model(images), dim=1)
     torch.testing.assert_close(bank.features, features)
     classes = bank.classes(features[:3])
-    found = DAAM(
+    result = DAAM(
         BankClassifier(model, bank),
     ).maps(images[:3], classes, [0] * 3)
     for number in range(3):
@@ -273,20 +273,20 @@ def test_a_self_supervised_model_is_explained_by_its_nearest_features() -> None:
         maps = slow_block_maps(
             model, images[number], lambda output, weights=weights: (output[0] * weights).sum(), rectified=False
         )
-        expected = torch.stack([one[-24:].reshape(4, 6) for one in maps])
+        expected = torch.stack([entry[-24:].reshape(4, 6) for entry in maps])
         expected = expected / expected.sum(dim=0).max()
-        torch.testing.assert_close(found.extras["block_maps"][number], expected.float())
+        torch.testing.assert_close(result.extras["block_maps"][number], expected.float())
 
 
 def test_a_class_that_no_neighbour_has_gives_a_constant_map() -> None:
     model, images = timms(num_classes=0), images_like(30, 3, (32, 48), seed=1).double()
     labels = torch.zeros(30, dtype=torch.long)
     bank = build_bank(model, [(images, labels)], num_classes=6)
-    found = DAAM(
+    result = DAAM(
         BankClassifier(model, bank),
     ).maps(images[:2], torch.tensor([0, 5]), [0] * 2)
-    assert float(found.maps[0].amax()) == 1
-    assert float(found.maps[1].amax()) == 0
+    assert float(result.maps[0].amax()) == 1
+    assert float(result.maps[1].amax()) == 0
 
 
 def test_features_are_what_the_classifier_is_given() -> None:

@@ -182,9 +182,9 @@ def test_fused_weighs_three_cams_by_their_confidence(third: str, images: Tensor)
     with torch.no_grad():
         weights = torch.stack([model(each).softmax(1)[:, 1] for each in inputs])
     total = (cams * (weights / weights.sum(0))[:, :, None, None]).sum(0)
-    found = method.explain(images, 1)
-    torch.testing.assert_close(found.maps, spread(total * edges[:, 0]), rtol=1e-3, atol=1e-4)
-    assert found.n_backwards == [3, 3]
+    result = method.explain(images, 1)
+    torch.testing.assert_close(result.maps, spread(total * edges[:, 0]), rtol=1e-3, atol=1e-4)
+    assert result.n_backwards == [3, 3]
 
 
 def test_another_class_changes_the_map_and_not_the_edges(images: Tensor) -> None:
@@ -196,5 +196,5 @@ def test_another_class_changes_the_map_and_not_the_edges(images: Tensor) -> None
 
 
 def test_a_flat_image_gives_no_map() -> None:
-    found = FeatureCAM(net(), edges="sobel").explain(torch.full((1, 3, 24, 24), 0.2))
-    assert found.statuses == ["constant_map"]
+    result = FeatureCAM(net(), edges="sobel").explain(torch.full((1, 3, 24, 24), 0.2))
+    assert result.statuses == ["constant_map"]

@@ -78,12 +78,12 @@ def slow(net: nn.Module, image: Tensor, target: int, seed: int, settings: Any) -
     ids=["default", "without restart", "as released"],
 )
 def test_the_search_is_the_specifications(net: nn.Module, images: Tensor, settings: Any) -> None:
-    found = FovEx(net, **vars(settings)).maps(images, TARGETS, SEEDS)
+    result = FovEx(net, **vars(settings)).maps(images, TARGETS, SEEDS)
     for number in range(3):
         heat, path, losses = slow(net, images[number], int(TARGETS[number]), SEEDS[number], settings)
-        torch.testing.assert_close(found.extras["fixations"][number], path.float())
-        torch.testing.assert_close(found.extras["fixation_losses"][number], losses.float())
-        torch.testing.assert_close(found.maps[number], heat.float(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(result.extras["fixations"][number], path.float())
+        torch.testing.assert_close(result.extras["fixation_losses"][number], losses.float())
+        torch.testing.assert_close(result.maps[number], heat.float(), atol=1e-6, rtol=1e-5)
 
 
 def test_paths_depend_on_the_image_and_its_seed_alone(net: nn.Module, images: Tensor) -> None:
@@ -98,32 +98,32 @@ def test_paths_depend_on_the_image_and_its_seed_alone(net: nn.Module, images: Te
 
 
 def test_the_loss_of_a_fixation_is_that_of_its_place(net: nn.Module, images: Tensor) -> None:
-    found = FovEx(net, **vars(FovexSettings(fixations=1, steps=6))).maps(images, TARGETS, SEEDS)
-    place = found.extras["fixations"][:, 0].double()
+    result = FovEx(net, **vars(FovexSettings(fixations=1, steps=6))).maps(images, TARGETS, SEEDS)
+    place = result.extras["fixations"][:, 0].double()
     rows, columns = (torch.linspace(-1, 1, side, dtype=torch.float64) for side in SIZE)
     distance = (rows[None, :, None] - place[:, 1, None, None]) ** 2 + (columns - place[:, 0, None, None]) ** 2
     offset = gaussian_blur(images, 10.0, 41) - images
     shown = images + offset * (1 - (-distance / 0.15).exp())[:, None]
     losses = F.cross_entropy(net(shown), TARGETS, reduction="none")
-    torch.testing.assert_close(found.extras["fixation_losses"][:, 0], losses.detach().float())
+    torch.testing.assert_close(result.extras["fixation_losses"][:, 0], losses.detach().float())
 
 
 def test_an_image_that_breaks_breaks_alone(net: nn.Module, images: Tensor) -> None:
     whole = FovEx(net, **vars(SHORT)).maps(images, TARGETS, SEEDS)
     broken = images.clone()
     broken[1, 0, 0, 0] = torch.inf
-    found = FovEx(net, **vars(SHORT)).maps(broken, TARGETS, SEEDS)
-    assert found.maps[1].isnan().all()
-    assert torch.equal(found.maps[[0, 2]], whole.maps[[0, 2]])
+    result = FovEx(net, **vars(SHORT)).maps(broken, TARGETS, SEEDS)
+    assert result.maps[1].isnan().all()
+    assert torch.equal(result.maps[[0, 2]], whole.maps[[0, 2]])
 
 
 def test_it_costs_what_it_says(net: nn.Module, images: Tensor) -> None:
     rows: list[int] = []
     handle = net.register_forward_hook(lambda module, args, output: rows.append(len(output)))
-    found = FovEx(net, **vars(SHORT)).maps(images, TARGETS, SEEDS)
+    result = FovEx(net, **vars(SHORT)).maps(images, TARGETS, SEEDS)
     handle.remove()
-    assert sum(rows) == 3 * found.cost.forwards
-    assert found.cost == fovex.cost(SHORT)
+    assert sum(rows) == 3 * result.cost.forwards
+    assert result.cost == fovex.cost(SHORT)
     assert fovex.cost(FovexSettings()).forwards == fovex.cost(FovexSettings()).backwards == 200
 
 

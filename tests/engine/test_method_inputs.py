@@ -39,10 +39,10 @@ def test_integrated_gradients_are_captums(net: nn.Module, images: Tensor, steps:
 
 @pytest.mark.parametrize("baseline", ["zero", "mean", "blur"])
 def test_integrated_gradients_add_up_to_the_logits_rise(net: nn.Module, images: Tensor, baseline) -> None:
-    found = IntegratedGradients(net, steps=200, baseline=baseline).attribution(images, TARGETS)
+    result = IntegratedGradients(net, steps=200, baseline=baseline).attribution(images, TARGETS)
     with torch.no_grad():
         rise = (net(images) - net(baseline_of(images, baseline))).gather(1, TARGETS[:, None])[:, 0]
-    torch.testing.assert_close(found.sum(dim=(1, 2)), rise, atol=0.02 * float(rise.abs().max()), rtol=0)
+    torch.testing.assert_close(result.sum(dim=(1, 2)), rise, atol=0.02 * float(rise.abs().max()), rtol=0)
 
 
 def test_the_sign_says_what_is_kept(net: nn.Module, images: Tensor) -> None:
@@ -78,10 +78,10 @@ def test_occlusion_finds_the_only_pixel_that_counts() -> None:
 
 def test_windows_cover_every_pixel_from_the_first_to_the_last() -> None:
     for side, positions, window in ((224, 13, 1 / 7), (17, 5, 0.3), (3, 13, 0.01), (97, 20, 0.2)):
-        found = edges(side, positions, window)
-        assert (found[0].start, found[-1].stop, len(found)) == (0, side, positions)
-        assert len({one.stop - one.start for one in found}) == 1
-    assert [one.start for one in edges(224, 13, 1 / 7)] == list(range(0, 193, 16))
+        result = edges(side, positions, window)
+        assert (result[0].start, result[-1].stop, len(result)) == (0, side, positions)
+        assert len({edge.stop - edge.start for edge in result}) == 1
+    assert [edge.start for edge in edges(224, 13, 1 / 7)] == list(range(0, 193, 16))
 
 
 def test_the_blur_is_torchvisions_inside(images: Tensor) -> None:
@@ -91,8 +91,8 @@ def test_the_blur_is_torchvisions_inside(images: Tensor) -> None:
 
 
 def test_the_mean_is_each_images_own(images: Tensor) -> None:
-    found = baseline_of(images, "mean")
-    torch.testing.assert_close(found[1, 2], images[1, 2].mean().expand(SIZE))
+    result = baseline_of(images, "mean")
+    torch.testing.assert_close(result[1, 2], images[1, 2].mean().expand(SIZE))
 
 
 @pytest.mark.parametrize(

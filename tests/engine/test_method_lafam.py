@@ -19,14 +19,14 @@ def net() -> nn.Sequential:
 
 def test_it_is_the_mean_over_channels_over_its_range_then_enlarged() -> None:
     model, images = net(), images_like(2, 3, (16, 16), seed=3)
-    found = bind_method("lafam", model, layer="4").explain(images)
+    result = bind_method("lafam", model, layer="4").explain(images)
     mean = model[:5](images).mean(1)
     for image in range(2):
         low, high = mean[image].min(), mean[image].max()
         expected = nn.functional.interpolate(
             ((mean[image] - low) / (high - low))[None, None], size=(16, 16), mode="bilinear", align_corners=False
         )[0, 0]
-        torch.testing.assert_close(found.maps[image], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(result.maps[image], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_it_is_the_same_for_every_class() -> None:

@@ -57,10 +57,10 @@ def test_it_is_the_bidirectional_greedy_search(pending: int) -> None:
         first.append(best)
         left.remove(best)
     order = [*first, *left, *reversed(last)]
-    found = LiMA(model, grid=grid, pending=pending).explain(image, target)
-    ours = [float(found.maps[0][cells == region][0]) for region in order]
+    result = LiMA(model, grid=grid, pending=pending).explain(image, target)
+    ours = [float(result.maps[0][cells == region][0]) for region in order]
     assert ours == pytest.approx([1 - place / 9 for place in range(9)])
-    assert found.n_forwards == [cost(LiMA.declared.settings(grid=grid, pending=pending)).forwards]
+    assert result.n_forwards == [cost(LiMA.declared.settings(grid=grid, pending=pending)).forwards]
 
 
 def test_a_model_that_no_region_moves_gives_no_map() -> None:

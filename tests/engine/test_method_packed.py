@@ -50,7 +50,7 @@ def spread(values: Tensor) -> Tensor:
 @pytest.mark.parametrize("grid", [2, 4, 7])
 def test_rise_is_its_equation(grid: int, net: nn.Module, image: Tensor) -> None:
     count, p = 37, 0.4
-    found = bind_method("rise", net, scoring=Scoring(batch_size=8), masks=count, grid=grid, p=p, seed=3).explain(
+    result = bind_method("rise", net, scoring=Scoring(batch_size=8), masks=count, grid=grid, p=p, seed=3).explain(
         image[None], 2, seeds=[11]
     )
     generator = sample_generator(3, 11, "rise")
@@ -60,12 +60,12 @@ def test_rise_is_its_equation(grid: int, net: nn.Module, image: Tensor) -> None:
     across = torch.randint(width, (count,), generator=generator)
     large = F.interpolate(cells[:, None], ((grid + 1) * height, (grid + 1) * width), mode="bilinear")[:, 0]
     masks = torch.stack([
-        one[top : top + SIZE[0], left : left + SIZE[1]] for one, top, left in zip(large, down, across, strict=True)
+        entry[top : top + SIZE[0], left : left + SIZE[1]] for entry, top, left in zip(large, down, across, strict=True)
     ])  # fmt: skip
     scores = probability(net, image * masks[:, None], 2)
     expected = (scores[:, None, None] * masks).sum(dim=0) / (count * p)
-    torch.testing.assert_close(found.maps[0], spread(expected).float(), rtol=1e-4, atol=1e-4)
-    assert found.n_forwards == [1 + count]
+    torch.testing.assert_close(result.maps[0], spread(expected).float(), rtol=1e-4, atol=1e-4)
+    assert result.n_forwards == [1 + count]
 
 
 def test_rise_masks_show_as_much_as_they_are_told(image: Tensor) -> None:
@@ -89,24 +89,24 @@ def test_rise_masks_show_as_much_as_they_are_told(image: Tensor) -> None:
 @pytest.mark.parametrize("weights", ["softmax", "probability"])
 def test_score_cam_is_its_algorithm(weights: str, net: nn.Module, image: Tensor) -> None:
     target = 3
-    found = bind_method("score_cam", net, weights=weights).explain(image[None], target)
+    result = bind_method("score_cam", net, weights=weights).explain(image[None], target)
     plan = block_layers(net, image[None])
     maps = capture_layers(net, plan, image[None])[1][-1].detach()[0]
     assert plan[-1].channels == len(maps)
     scores, kept = [], []
-    for one in maps:
-        full = F.interpolate(one[None, None], SIZE, mode="bilinear", align_corners=False)[0, 0]
+    for entry in maps:
+        full = F.interpolate(entry[None, None], SIZE, mode="bilinear", align_corners=False)[0, 0]
         if full.max() > full.min():
             with torch.no_grad():
                 logits = net((image * spread(full))[None])[0].double()
             scores.append(logits[target] if weights == "softmax" else logits.softmax(dim=0)[target])
-            kept.append(one.double())
+            kept.append(entry.double())
     alphas = torch.stack(scores)
     alphas = alphas.softmax(dim=0) if weights == "softmax" else alphas
     raw = (alphas[:, None, None] * torch.stack(kept)).sum(dim=0).relu()
     expected = F.interpolate(raw[None, None], SIZE, mode="bilinear", align_corners=False)[0, 0]
-    torch.testing.assert_close(found.maps[0], spread(expected).float(), rtol=1e-4, atol=1e-4)
-    assert found.n_forwards == [1 + len(kept)]
+    torch.testing.assert_close(result.maps[0], spread(expected).float(), rtol=1e-4, atol=1e-4)
+    assert result.n_forwards == [1 + len(kept)]
 
 
 def test_score_cam_ranks_pixels_as_pytorch_grad_cam(net: nn.Module, image: Tensor) -> None:
@@ -154,8 +154,8 @@ def test_sise_with_options_is_its_equations(options: dict, net: nn.Module, image
     target = 1
     kind, more = (AdaSISE, {}) if "mu" in options else (SISE, {"mu": 0.2, **options})
     sise = kind(net, batch_size=8, **more)
-    found = sise(image[None], [target], keep_layers=True)
-    assert found.statuses == ["ok"]
+    result = sise(image[None], [target], keep_layers=True)
+    assert result.statuses == ["ok"]
     plan = sise.plan(image)
     logits, layers = capture_layers(net, plan, image[None])
     margin = SOFTMAX.margin(logits, torch.tensor([target])).sum()
@@ -170,26 +170,26 @@ def test_sise_with_options_is_its_equations(options: dict, net: nn.Module, image
         )
         total = torch.zeros(SIZE, dtype=torch.float64)
         count = 0
-        for one in maps[0].detach()[chosen]:
-            if one.max() == one.min():
+        for entry in maps[0].detach()[chosen]:
+            if entry.max() == entry.min():
                 continue
-            mask = spread(F.interpolate(one[None, None], SIZE, mode="bilinear", align_corners=False)[0, 0])
+            mask = spread(F.interpolate(entry[None, None], SIZE, mode="bilinear", align_corners=False)[0, 0])
             score = probability(net, (image * mask + nothing * (1 - mask))[None], target)[0]
             total += (score - shown) * mask.double() / mask.double().sum()
             count += 1
-        assert int(found.mask_counts[0, place]) == count
+        assert int(result.mask_counts[0, place]) == count
         layer = spread(total)
-        assert found.layer_maps is not None
-        torch.testing.assert_close(found.layer_maps[0, place].double(), layer, rtol=1e-3, atol=2e-4)
-        layer = found.layer_maps[0, place].double()  # so that a pixel at the gate is on the same side
+        assert result.layer_maps is not None
+        torch.testing.assert_close(result.layer_maps[0, place].double(), layer, rtol=1e-3, atol=2e-4)
+        layer = result.layer_maps[0, place].double()  # so that a pixel at the gate is on the same side
         if fused is None:
             fused = layer
             continue
-        steps = layer - otsu_thresholds(found.layer_maps[0, place : place + 1])[0]
+        steps = layer - otsu_thresholds(result.layer_maps[0, place : place + 1])[0]
         gate = 1 / (1 + (-100 * steps).exp()) if options.get("gate") == "soft" else (steps > 0).double()
         fused = (fused + layer) * gate
     assert fused is not None
-    torch.testing.assert_close(found.maps[0], (fused / len(plan)).float(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result.maps[0], (fused / len(plan)).float(), rtol=1e-3, atol=1e-3)
 
 
 def test_the_baseline_costs_one_forward(net: nn.Module, image: Tensor) -> None:
@@ -208,5 +208,5 @@ def test_a_budget_that_would_predict_for_something_else_is_refused(options: dict
 @pytest.mark.unchecked_types
 def test_a_budget_goes_with_ada_sise_and_a_fill(net: nn.Module, image: Tensor) -> None:
     for options in ({"mu": None}, {"fill": "blur"}):
-        found = SISE(net, batch_size=8, budget=0.5, **options)(image[None], 1)
-        assert found.statuses == ["ok"]
+        result = SISE(net, batch_size=8, budget=0.5, **options)(image[None], 1)
+        assert result.statuses == ["ok"]

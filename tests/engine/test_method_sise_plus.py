@@ -59,11 +59,11 @@ def test_the_map_is_sise_s_with_these_weights() -> None:
         raw.append(total)
     stacked = torch.stack(raw)
     expected = fuse(min_max(stacked, *extremes(stacked))) / len(raw)
-    found = SISEPlus(model).explain(image[None], 1)
+    result = SISEPlus(model).explain(image[None], 1)
     plain = SISE(model).explain(image[None], 1)
-    torch.testing.assert_close(found.maps[0], expected.float(), rtol=1e-3, atol=1e-3)
-    assert found.n_forwards == plain.n_forwards
-    assert not torch.allclose(found.maps, plain.maps, atol=1e-3)
+    torch.testing.assert_close(result.maps[0], expected.float(), rtol=1e-3, atol=1e-3)
+    assert result.n_forwards == plain.n_forwards
+    assert not torch.allclose(result.maps, plain.maps, atol=1e-3)
 
 
 def test_it_leaves_no_masks_out() -> None:

@@ -51,7 +51,7 @@ def test_crops_of_224_are_enlarged_to_322(monkeypatch: pytest.MonkeyPatch) -> No
     base = Constant()
     monkeypatch.setattr(UCAG, "source", base)
     UCAG(NET).maps(images_like(2, 3, (224, 224), seed=0), TARGETS, [0, 0])
-    assert [tuple(one.shape) for one in base.seen] == [(2, 3, 322, 322)] * 36
+    assert [tuple(entry.shape) for entry in base.seen] == [(2, 3, 322, 322)] * 36
 
 
 @pytest.mark.parametrize(("offset", "corner", "middle"), [(1, 0.5, 36 / 37), (0, 1.0, 1.0)])
@@ -82,7 +82,7 @@ def test_maps_are_put_together_crop_by_crop() -> None:
     size = (56, 70)
     net = three_blocks(0, size=size).double()
     images = images_like(2, 3, size, seed=1).double()
-    found = UCAG(net).maps(images, TARGETS, [0, 0])
+    result = UCAG(net).maps(images, TARGETS, [0, 0])
     base = CAMS["grad_cam"](net)
     for number, (image, target) in enumerate(zip(images, TARGETS, strict=True)):
         (height, down), (width, across) = (
@@ -110,20 +110,20 @@ def test_maps_are_put_together_crop_by_crop() -> None:
         kernel = (-(reach**2) / 18).exp()
         kernel = torch.outer(kernel, kernel)[None, None] / kernel.sum() ** 2
         heat = F.conv2d(F.pad(heat, (2, 2, 2, 2), mode="replicate"), kernel)[0, 0]
-        torch.testing.assert_close(found.maps[number], heat.float(), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(result.maps[number], heat.float(), atol=1e-6, rtol=1e-6)
         grid = torch.stack(confidences).reshape(6, 6).float()
-        torch.testing.assert_close(found.extras["crop_confidence"][number], grid)
+        torch.testing.assert_close(result.extras["crop_confidence"][number], grid)
 
 
 @pytest.mark.parametrize("base", list(ucag.BASES))
 def test_every_base_explains_crops_at_its_declared_cost(base: str) -> None:
     size = (28, 28)
     net = UCAG(three_blocks(0, size=size), base=base)
-    found = net.maps(images_like(2, 3, size, seed=1), TARGETS, [0, 0])
-    assert found.cost == ucag.cost(net)
-    assert found.maps.shape == (2, *size)
-    assert float(found.maps.amin()) >= 0
-    assert 0 < float(found.maps.amax()) <= 1 + 1e-6
+    result = net.maps(images_like(2, 3, size, seed=1), TARGETS, [0, 0])
+    assert result.cost == ucag.cost(net)
+    assert result.maps.shape == (2, *size)
+    assert float(result.maps.amin()) >= 0
+    assert 0 < float(result.maps.amax()) <= 1 + 1e-6
 
 
 def test_wrong_settings_are_refused() -> None:

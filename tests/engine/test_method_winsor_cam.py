@@ -45,12 +45,12 @@ def test_layers_alike_count_alike_and_none_counts_without_importance() -> None:
 
 def test_of_one_layer_it_is_grad_cam_min_maxed() -> None:
     model, images = net(), images_like(2, 3, (16, 16), seed=3)
-    found = WinsorCAM(model, layers=("3",))
+    result = WinsorCAM(model, layers=("3",))
     for target in range(3):
         cam = GradCAM(model, layer="3").explain(images, target).maps
         low, high = cam.amin((1, 2), keepdim=True), cam.amax((1, 2), keepdim=True)
-        ours = found.explain(images, target)
-        important = found.gradients(images)(images, torch.tensor([target] * 2))[1][0].gradients.mean((1, 2, 3)) > 0
+        ours = result.explain(images, target)
+        important = result.gradients(images)(images, torch.tensor([target] * 2))[1][0].gradients.mean((1, 2, 3)) > 0
         for place in range(2):
             expected = (cam - low)[place] / (high - low)[place].clamp(min=1e-12) if important[place] else 0 * cam[place]
             torch.testing.assert_close(ours.maps[place], expected, rtol=1e-3, atol=1e-4)

@@ -118,7 +118,7 @@ class Row:
             found.statuses[place], found.errors[place], int(found.targets[place]), int(found.predictions[place]),
             float(found.confidences[place]), found.n_forwards[place], found.n_backwards[place],
         )  # fmt: skip
-        extras = {name: one for name, values in found.extras.items() if (one := values[place]) is not None}
+        extras = {name: entry for name, values in found.extras.items() if (entry := values[place]) is not None}
         return cls(found.maps[place], rest, extras)
 
     def same(self, other: Row) -> None:
@@ -126,12 +126,12 @@ class Row:
         assert self.rest == other.rest
         assert torch.equal(self.heat, other.heat)
         assert self.extras.keys() == other.extras.keys()
-        assert all(torch.equal(one, other.extras[name]) for name, one in self.extras.items())
+        assert all(torch.equal(extra, other.extras[name]) for name, extra in self.extras.items())
 
     def alike(self, other: Row) -> None:
         """But for the last bits, which a matrix product makes depend on the row's place in its batch."""
-        assert [one for one in self.rest if not isinstance(one, float)] == [
-            one for one in other.rest if not isinstance(one, float)
+        assert [entry for entry in self.rest if not isinstance(entry, float)] == [
+            entry for entry in other.rest if not isinstance(entry, float)
         ]
         torch.testing.assert_close(self.heat, other.heat, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(self.extras, other.extras, rtol=1e-3, atol=1e-4)
@@ -156,16 +156,16 @@ def test_the_predicted_class_is_explained_unless_another_is_asked_for(name: str,
     method = bound(name, model)
     with torch.no_grad():
         logits = model(images)
-    found = method.explain(images)
-    assert torch.equal(found.targets, logits.argmax(dim=1))
-    assert torch.equal(found.predictions, found.targets)
-    torch.testing.assert_close(found.confidences, logits.softmax(dim=1).amax(dim=1), rtol=1e-5, atol=1e-6)
-    same = method.explain(images, found.targets)
+    result = method.explain(images)
+    assert torch.equal(result.targets, logits.argmax(dim=1))
+    assert torch.equal(result.predictions, result.targets)
+    torch.testing.assert_close(result.confidences, logits.softmax(dim=1).amax(dim=1), rtol=1e-5, atol=1e-6)
+    same = method.explain(images, result.targets)
     for place in range(len(images)):
-        Row.of(found, place).alike(Row.of(same, place))
-    other = method.explain(images, (found.targets + 1) % CLASSES)
-    assert torch.equal(other.predictions, found.predictions)
-    assert torch.equal(other.maps, found.maps) == (name in CLASS_BLIND)
+        Row.of(result, place).alike(Row.of(same, place))
+    other = method.explain(images, (result.targets + 1) % CLASSES)
+    assert torch.equal(other.predictions, result.predictions)
+    assert torch.equal(other.maps, result.maps) == (name in CLASS_BLIND)
     with pytest.raises(TargetError, match=f"from 0 to {CLASSES - 1}, got {CLASSES}"):
         method.explain(images, CLASSES)
     with pytest.raises(TargetError, match="got -1"):
@@ -197,12 +197,12 @@ def test_the_model_is_left_as_it_came(name: str, images: Tensor) -> None:
 def test_what_is_not_a_number_becomes_a_status(name: str, images: Tensor) -> None:
     model = model_for(name)
     last_linear(model).bias.data[0] = torch.nan
-    found = bound(name, model).explain(images[:3])
-    assert found.statuses == ["non_finite"] * 3
-    assert all(found.errors)
-    assert not bool(found.maps.any())
-    assert bool(found.confidences.isfinite().all())
-    assert all(one is None for values in found.extras.values() for one in values)
+    result = bound(name, model).explain(images[:3])
+    assert result.statuses == ["non_finite"] * 3
+    assert all(result.errors)
+    assert not bool(result.maps.any())
+    assert bool(result.confidences.isfinite().all())
+    assert all(value is None for values in result.extras.values() for value in values)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -210,10 +210,10 @@ def test_a_broken_image_does_not_touch_its_neighbours(name: str, images: Tensor)
     method = bound(name, model_for(name))
     broken = images[:3].clone()
     broken[1, 0, 0, 0] = torch.nan
-    whole, found = method.explain(images[:3]), method.explain(broken)
-    assert found.statuses == ["ok", "non_finite", "ok"]
+    whole, result = method.explain(images[:3]), method.explain(broken)
+    assert result.statuses == ["ok", "non_finite", "ok"]
     for place in (0, 2):
-        Row.of(found, place).alike(Row.of(whole, place))
+        Row.of(result, place).alike(Row.of(whole, place))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -224,29 +224,29 @@ def test_a_model_that_always_says_the_same_gives_no_nan(name: str, images: Tenso
         with pytest.raises(ModelError, match="do not depend on the class token"):
             bound(name, model).explain(images[:3])
         return
-    found = bound(name, model).explain(images[:3])
-    assert bool(found.maps.isfinite().all())
+    result = bound(name, model).explain(images[:3])
+    assert bool(result.maps.isfinite().all())
     if name in DRAWN and name not in DRAWN_GRADIENTS:  # what is drawn is not constant, whatever the model says
-        assert set(found.statuses) == {"ok"}
+        assert set(result.statuses) == {"ok"}
     elif name not in CLASS_BLIND | {"score_cam"} and not find_method(name).trained:
         # score_cam: weights are all the same, and it shows the mean map; a trained head shows what the features are
-        assert set(found.statuses) <= {"constant_map", "no_evidence"}
-        assert not bool(found.maps.any())
+        assert set(result.statuses) <= {"constant_map", "no_evidence"}
+        assert not bool(result.maps.any())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_belong_to_the_seed_and_the_image(name: str, images: Tensor) -> None:
     model = model_for(name)
-    one = bound(name, model).explain(images[:2], [1, 2], seeds=[5, 6])
+    entry = bound(name, model).explain(images[:2], [1, 2], seeds=[5, 6])
     torch.manual_seed(99)
     again = bound(name, model).explain(images[:2], [1, 2], seeds=[5, 6])
     other = bound(name, model).explain(images[:2], [1, 2], seeds=[6, 5])
     for place in range(2):
-        Row.of(one, place).same(Row.of(again, place))
+        Row.of(entry, place).same(Row.of(again, place))
     if name in DRAWN:
-        assert not any(torch.equal(one.maps[place], other.maps[place]) for place in range(2))
+        assert not any(torch.equal(entry.maps[place], other.maps[place]) for place in range(2))
         seeded = bound(name, model, seed=1).explain(images[:2], [1, 2], seeds=[5, 6])
-        assert not torch.equal(seeded.maps, one.maps)
+        assert not torch.equal(seeded.maps, entry.maps)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CHAOTIC])
@@ -315,10 +315,10 @@ def test_the_declared_cost_is_what_is_spent(name: str, images: Tensor) -> None:
 def test_extras_have_the_shapes_that_a_run_is_told_beforehand(name: str, images: Tensor) -> None:
     model, settings = model_for(name), settings_class(name)(**SHORT.get(name, {}))
     shapes = check_fit(name, model, settings, images[0]).extra_shapes
-    found = bound(name, model).explain(images[:2])
-    assert shapes.keys() == find_method(name).extras.keys() == found.extras.keys()
-    for extra, values in found.extras.items():
-        assert [tuple(one.shape) for one in values if one is not None] == [tuple(shapes[extra])] * 2
+    result = bound(name, model).explain(images[:2])
+    assert shapes.keys() == find_method(name).extras.keys() == result.extras.keys()
+    for extra, values in result.extras.items():
+        assert [tuple(value.shape) for value in values if value is not None] == [tuple(shapes[extra])] * 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -333,7 +333,7 @@ def test_a_model_that_does_not_fit_is_refused_with_those_that_do(name: str, imag
         check_fit(name, other, settings_class(name)(), images[0])
     said = str(refusal.value).rpartition("methods that fit it: ")[2].partition(" (")[0].split(", ")
     fitting = ("any", {"cnn": "vit", "vit": "cnn"}[architecture])
-    fit = {one for one in NAMES if find_method(one).architecture in fitting and not find_method(one).trained}
+    fit = {entry for entry in NAMES if find_method(entry).architecture in fitting and not find_method(entry).trained}
     assert set(said) == fit - NEEDS_A_FILE
 
 
@@ -341,8 +341,8 @@ def test_a_model_that_does_not_fit_is_refused_with_those_that_do(name: str, imag
 def test_settings_have_help_and_refuse_what_they_do_not_know(name: str) -> None:
     declared = settings_class(name)
     assert declared is find_method(name).settings
-    for one in declared.__dataclass_fields__.values():
-        assert one.metadata["help"]
+    for entry in declared.__dataclass_fields__.values():
+        assert entry.metadata["help"]
     with pytest.raises(SettingsError, match=f"method {name} has no setting 'nonsense'"):
         bind_method(name, model_for(name), nonsense=1)
 
@@ -361,12 +361,12 @@ def test_every_metric_can_be_measured(name: str, images: Tensor) -> None:
     session = ExplainSession(explainer, metrics, chance_below=100, sanity_below=100)
     truth = torch.zeros(SIZE, dtype=torch.bool)
     truth[4:12, 6:15] = True
-    found = [*session.push(0, images[0], truth=truth, label=1, sample_seed=3), *session.finish()]
-    assert [one.status for one in found] == ["ok"]
-    absent = {metric for metric, value in found[0].metrics.items() if value is None}
+    result = [*session.push(0, images[0], truth=truth, label=1, sample_seed=3), *session.finish()]
+    assert [result.status for result in result] == ["ok"]
+    absent = {metric for metric, value in result[0].metrics.items() if value is None}
     assert absent <= {"layer_agreement", "max_sensitivity", "label_overlap", "random_model_spearman"}
     assert ("layer_agreement" in absent) == (name not in ("sise", "ada_sise", "sise_plus"))
-    assert found[0].chance is not None
+    assert result[0].chance is not None
 
 
 def test_small_shards_are_not_filled_up():

@@ -23,7 +23,7 @@ def net() -> nn.Sequential:
 def test_it_is_scipy_s_correlation_of_sums_and_falls() -> None:
     model, images = net(), images_like(2, 3, (22, 30), seed=3)
     maps = torch.rand(2, 22, 30, generator=torch.Generator().manual_seed(0))
-    found = evaluate_maps(model, images, maps, [0, 2], metrics=[NAME])
+    result = evaluate_maps(model, images, maps, [0, 2], metrics=[NAME])
     for place, target in enumerate((0, 2)):
         falls, sums = [], []
         for top in range(4):
@@ -36,7 +36,7 @@ def test_it_is_scipy_s_correlation_of_sums_and_falls() -> None:
                     falls.append(float((model(images[place : place + 1]) - model(without))[0, target]))
                 sums.append(float(maps[place, rows, columns].sum()))
         expected = scipy.stats.spearmanr(sums, falls).statistic
-        assert float(found.values[NAME][place]) == pytest.approx(expected, abs=1e-6)
+        assert float(result.values[NAME][place]) == pytest.approx(expected, abs=1e-6)
     assert METRICS[NAME].forwards == 17
 
 

@@ -41,7 +41,7 @@ def session_of(
     left = []
     for key in range(len(images)) if keys is None else keys:
         left += session.push(key, images[key], sample_seed=key, **{name: value[key] for name, value in push.items()})
-    return {one.key: one for one in left + session.finish()}
+    return {entry.key: entry for entry in left + session.finish()}
 
 
 def alike(one: Explained, other: Explained) -> None:
@@ -69,7 +69,7 @@ def test_coherency_is_pearson_brought_to_0_1():
 
 @pytest.mark.parametrize("name", ["coherency", "max_sensitivity", "label_overlap"])
 def test_a_further_explanation_without_a_map_leaves_no_value(name: str):
-    count = sum(one.count for one in METRICS[name].explains)
+    count = sum(entry.count for entry in METRICS[name].explains)
     maps = torch.rand(1, count, 4, 4)
     maps[0, -1] = torch.nan
 
@@ -181,10 +181,10 @@ def always(draws: Tensor, inputs: Tensor) -> Tensor:
 def test_max_sensitivity_against_captum(model: nn.Module, images: Tensor):
     explained = session_of(model, images[:2], ("max_sensitivity",))
     sise = SISE(model, batch_size=16)
-    for key, one in explained.items():
-        heat = one.map
+    for key, entry in explained.items():
+        heat = entry.map
         assert heat is not None
-        subject = Subject(images[key], heat, rank_pixels(heat[None])[0], one.target or 0, 0, sample=key)
+        subject = Subject(images[key], heat, rank_pixels(heat[None])[0], entry.target or 0, 0, sample=key)
         draws = torch.stack([image for image, _ in METRICS["max_sensitivity"].explains[0].make(subject)])
         assert float((draws - images[key]).abs().max()) <= 0.02 + 1e-6
         expected = sensitivity_max(
@@ -192,9 +192,9 @@ def test_max_sensitivity_against_captum(model: nn.Module, images: Tensor):
             images[key : key + 1],
             partial(always, draws),
             n_perturb_samples=10,
-            target=one.target,
+            target=entry.target,
         )
-        assert one.metrics["max_sensitivity"] == pytest.approx(expected.item(), rel=1e-5)
+        assert entry.metrics["max_sensitivity"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 # the session
@@ -203,19 +203,19 @@ def test_max_sensitivity_against_captum(model: nn.Module, images: Tensor):
 def test_further_maps_are_those_of_the_explainer(model: nn.Module, images: Tensor):
     sise = SISE(model, batch_size=16)
     labels = [0, 1, 2, None]
-    for key, one in session_of(model, images, label=labels).items():
-        assert one.status == "ok"
-        assert one.map is not None
-        again = sise(images[key : key + 1] * one.map, one.target).maps[0]
-        expected = (np.corrcoef(one.map.flatten(), again.flatten())[0, 1] + 1) / 2
-        assert one.metrics["coherency"] == pytest.approx(expected, abs=1e-6)
-        if labels[key] in (None, one.prediction):
-            assert one.metrics["label_overlap"] is None
+    for key, entry in session_of(model, images, label=labels).items():
+        assert entry.status == "ok"
+        assert entry.map is not None
+        again = sise(images[key : key + 1] * entry.map, entry.target).maps[0]
+        expected = (np.corrcoef(entry.map.flatten(), again.flatten())[0, 1] + 1) / 2
+        assert entry.metrics["coherency"] == pytest.approx(expected, abs=1e-6)
+        if labels[key] in (None, entry.prediction):
+            assert entry.metrics["label_overlap"] is None
         else:
             label = rank_pixels(sise(images[key : key + 1], labels[key]).maps)[0, : round(0.2 * 576)]
-            own = rank_pixels(one.map[None])[0, : round(0.2 * 576)]
+            own = rank_pixels(entry.map[None])[0, : round(0.2 * 576)]
             shared = len(set(label.tolist()) & set(own.tolist()))
-            assert one.metrics["label_overlap"] == pytest.approx(shared / (2 * round(0.2 * 576) - shared))
+            assert entry.metrics["label_overlap"] == pytest.approx(shared / (2 * round(0.2 * 576) - shared))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
@@ -228,10 +228,10 @@ def test_batch_size_neighbours_and_order_do_not_matter(model: nn.Module, images:
     alone = session_of(model, images, metrics, batch_size=batch_size, label=labels, truth=truth, keys=[2])
     usual = session_of(model, images, metrics, label=labels, truth=truth)
 
-    for key, one in together.items():
-        assert list(one.metrics) == list(METRICS)
-        alike(one, back[key])
-        alike(one, usual[key])
+    for key, entry in together.items():
+        assert list(entry.metrics) == list(METRICS)
+        alike(entry, back[key])
+        alike(entry, usual[key])
     alike(alone[2], together[2])
 
 
@@ -248,7 +248,7 @@ def test_the_seed_of_a_sample_is_not_its_place(model: nn.Module, images: Tensor)
     values = []
     for key in (0, 9):
         session = ExplainSession(sise, ("max_sensitivity",))
-        values += [one.metrics for one in (*session.push(key, images[0], sample_seed=4), *session.finish())]
+        values += [entry.metrics for entry in (*session.push(key, images[0], sample_seed=4), *session.finish())]
 
     assert values[0] == values[1]
 
@@ -275,7 +275,7 @@ def test_the_image_s_own_map_is_not_explained_again(model: nn.Module, images: Te
 def test_a_label_that_is_no_class_costs_its_metric_only(model: nn.Module, images: Tensor):
     left = session_of(model, images[:2], ("label_overlap", "drop_pct"), label=[10_000, None])
 
-    assert [one.status for one in left.values()] == ["ok", "ok"]
+    assert [entry.status for entry in left.values()] == ["ok", "ok"]
     assert left[0].metrics["label_overlap"] is None
     assert left[0].metrics["drop_pct"] is not None
 
@@ -293,10 +293,10 @@ def test_one_bad_image_costs_its_own_row_only(model: nn.Module, images: Tensor):
 
 def test_metrics_are_numbers_or_none(model: nn.Module, images: Tensor):
     truth = [None, torch.zeros(24, 24, dtype=torch.bool), torch.ones(24, 24, dtype=torch.bool), None]
-    for key, one in session_of(model, images, tuple(METRICS), truth=truth).items():
-        assert all(value is None or math.isfinite(value) for value in one.metrics.values())
+    for key, entry in session_of(model, images, tuple(METRICS), truth=truth).items():
+        assert all(value is None or math.isfinite(value) for value in entry.metrics.values())
         for name, metric in METRICS.items():
-            value = one.metrics[name]
+            value = entry.metrics[name]
             if value is None:
                 assert (metric.needs == "truth" and key != 2) or name == "label_overlap"
             else:

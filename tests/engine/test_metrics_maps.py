@@ -128,7 +128,7 @@ def test_a_map_s_value_does_not_depend_on_its_neighbours_or_place(maps: np.ndarr
     for name in MAP_ONLY:
         together = measure(name, batch)
         assert same([together[place] for place in order], measure(name, batch[order]))
-        assert same(together, [measure(name, one[None])[0] for one in batch])
+        assert same(together, [measure(name, entry[None])[0] for entry in batch])
 
 
 @settings(max_examples=30, deadline=None)

@@ -28,8 +28,8 @@ SIZE = (20, 24)
 def localise(maps: Tensor, truth: Tensor) -> dict[str, list[float | None]]:
     """Every localisation metric of a batch; None where it is not defined."""
     evidence = Evidence(maps, rank_pixels(maps), truth, {})
-    found = {name: METRICS[name].measure(evidence).tolist() for name in LOCAL}
-    return {name: [None if value != value else value for value in values] for name, values in found.items()}
+    result = {name: METRICS[name].measure(evidence).tolist() for name in LOCAL}
+    return {name: [None if value != value else value for value in values] for name, values in result.items()}
 
 
 def faithfulness(model: nn.Module, image: Tensor, heat: Tensor, target: int, batch_size: int = 4) -> dict[str, float]:
@@ -74,31 +74,31 @@ def test_every_metric_of_the_paper_has_its_definition():
 @pytest.mark.parametrize("seed", range(4))
 def test_localisation_equals_the_oracle(seed: int):
     maps, truth = tied_maps(5, seed), boxes(5, seed)
-    found = localise(maps, truth)
+    result = localise(maps, truth)
     for row in range(5):
         heat, inside = maps[row].double().numpy(), truth[row].numpy()
-        assert found["ebpg"][row] == pytest.approx(reference.ebpg(heat, inside), abs=1e-6)
-        assert found["miou"][row] == pytest.approx(reference.miou(heat, inside), abs=1e-6)
-        assert found["bbox"][row] == pytest.approx(reference.bbox(heat, inside), abs=1e-6)
+        assert result["ebpg"][row] == pytest.approx(reference.ebpg(heat, inside), abs=1e-6)
+        assert result["miou"][row] == pytest.approx(reference.miou(heat, inside), abs=1e-6)
+        assert result["bbox"][row] == pytest.approx(reference.bbox(heat, inside), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_faithfulness_equals_the_oracle(seed: int):
     model, images, maps = three_blocks(seed), images_like(3, 3, SIZE, seed=seed), tied_maps(3, seed)
     for row in range(3):
-        found = faithfulness(model, images[row], maps[row], row)
+        result = faithfulness(model, images[row], maps[row], row)
         drop, increase = reference.drop_and_increase(model, images[row], row, maps[row].double().numpy())
-        assert found["drop_pct"] == pytest.approx(drop, abs=1e-2)
-        assert found["increase"] == increase
+        assert result["drop_pct"] == pytest.approx(drop, abs=1e-2)
+        assert result["increase"] == increase
 
 
 def test_faithfulness_takes_both_values():
     """The comparison above would prove little if every drop were 0 and every increase 1."""
     rows = [(three_blocks(seed), images_like(3, 3, SIZE, seed=seed)[row], row, tied_maps(3, seed)[row].double().numpy())
             for seed in range(4) for row in range(3)]  # fmt: skip
-    found = [reference.drop_and_increase(*row) for row in rows]
-    assert {increase for _, increase in found} == {0.0, 1.0}
-    assert len({drop for drop, _ in found if drop > 1}) >= 3
+    results = [reference.drop_and_increase(*row) for row in rows]
+    assert {increase for _, increase in results} == {0.0, 1.0}
+    assert len({drop for drop, _ in results if drop > 1}) >= 3
 
 
 def explained(batch_size: int, order: list[int]) -> dict[int, Explained]:
@@ -107,21 +107,21 @@ def explained(batch_size: int, order: list[int]) -> dict[int, Explained]:
     left: list[Explained] = []
     for row in order:
         left += session.push(row, images[row], target=row, truth=truth[row])
-    return {one.key: one for one in left + session.finish()}
+    return {entry.key: entry for entry in left + session.finish()}
 
 
 def test_a_session_s_metrics_equal_the_oracle_on_its_maps():
     model, images, truth = three_blocks(41), images_like(4, 3, SIZE, seed=41), boxes(4, 41)
-    for row, one in explained(64, [0, 1, 2, 3]).items():
-        assert one.map is not None
-        heat, inside = one.map.double().numpy(), truth[row].numpy()
+    for row, entry in explained(64, [0, 1, 2, 3]).items():
+        assert entry.map is not None
+        heat, inside = entry.map.double().numpy(), truth[row].numpy()
         drop, increase = reference.drop_and_increase(model, images[row], row, heat)
         expected = {
             "drop_pct": drop, "increase": increase, "ebpg": reference.ebpg(heat, inside),
             "miou": reference.miou(heat, inside), "bbox": reference.bbox(heat, inside),
         }  # fmt: skip
-        assert one.metrics == pytest.approx(expected, abs=1e-2)
-        assert {name: one.metrics[name] for name in LOCAL} == pytest.approx(
+        assert entry.metrics == pytest.approx(expected, abs=1e-2)
+        assert {name: entry.metrics[name] for name in LOCAL} == pytest.approx(
             {name: expected[name] for name in LOCAL}, abs=1e-5
         )
 
@@ -135,10 +135,10 @@ BOX = torch.tensor([[[False, True, True, False, False], [False, True, True, Fals
 def test_localisation_by_hand():
     """10 pixels: 1.5 of the mass 2.0 is inside; the top 2 are .8 (inside) and .5 (outside), so 1 of 2 + 4 - 1 = 5; the top 4
     are .8 .5 .4 .2, of which 3 are inside."""
-    found = localise(HEAT, BOX)
-    assert found["ebpg"] == [pytest.approx(0.75)]
-    assert found["miou"] == [pytest.approx(0.2)]
-    assert found["bbox"] == [0.75]
+    result = localise(HEAT, BOX)
+    assert result["ebpg"] == [pytest.approx(0.75)]
+    assert result["miou"] == [pytest.approx(0.2)]
+    assert result["bbox"] == [0.75]
 
 
 class Total(nn.Module):
@@ -209,12 +209,12 @@ def test_a_session_leaves_what_needs_truth_empty_without_it():
     session = ExplainSession(SISE(model), PAPER)
     empty = torch.zeros(*SIZE, dtype=torch.bool)
     left = session.push(0, images[0], target=None, truth=None) + session.push(1, images[1], target=None, truth=empty)
-    for one in left + session.finish():
-        assert one.status == "ok"
-        assert list(one.metrics) == list(PAPER)
-        assert [one.metrics[name] for name in LOCAL] == [None, None, None]
-        assert one.metrics["drop_pct"] is not None
-        assert one.metrics["increase"] in (0.0, 1.0)
+    for entry in left + session.finish():
+        assert entry.status == "ok"
+        assert list(entry.metrics) == list(PAPER)
+        assert [entry.metrics[name] for name in LOCAL] == [None, None, None]
+        assert entry.metrics["drop_pct"] is not None
+        assert entry.metrics["increase"] in (0.0, 1.0)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3), st.integers(0, 1000))
@@ -272,8 +272,8 @@ def test_localisation_does_not_depend_on_the_batch(rows: list[int]):
 def test_a_session_s_metrics_do_not_depend_on_the_batch(batch_size: int, order: list[int]):
     whole, other = explained(64, [0, 1, 2, 3]), explained(batch_size, order)
     assert sorted(other) == sorted(whole)
-    for row, one in whole.items():
-        assert other[row].metrics == pytest.approx(one.metrics, abs=1e-3)
+    for row, entry in whole.items():
+        assert other[row].metrics == pytest.approx(entry.metrics, abs=1e-3)
 
 
 def test_an_unknown_metric_is_told():

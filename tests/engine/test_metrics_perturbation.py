@@ -171,7 +171,9 @@ class SmallNetwork(nn.Module):
 def test_half_precision_forwards_agree_with_float32(name: str):
     """bfloat16 keeps 8 bits of a logit; the areas and differences are summed in float32 at least and stay within a hundredth."""
     images, maps = image_and_map(13, count=4)
-    full, half = (measure_with(SmallNetwork().eval(), name, images, maps, precision=one) for one in ("fp32", "bf16"))
+    full, half = (
+        measure_with(SmallNetwork().eval(), name, images, maps, precision=entry) for entry in ("fp32", "bf16")
+    )
 
     assert full != half, "autocast must have rounded something"
     assert half == pytest.approx(full, abs=0.01)

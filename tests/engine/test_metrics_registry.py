@@ -65,7 +65,7 @@ def test_draws_of_different_seeds_samples_and_purposes_differ():
         torch.rand(4, generator=sample_generator(*key)) for key in ((0, 1, ""), (1, 0, ""), (0, 0, ""), (0, 0, "road"))
     ]
 
-    assert len({tuple(one.tolist()) for one in drawn}) == 4
+    assert len({tuple(entry.tolist()) for entry in drawn}) == 4
 
 
 def test_draws_refuse_a_negative_seed():

@@ -21,13 +21,13 @@ from ..support.oracle_nets import architecture, images_like, three_blocks
 def sanity(sise: SISE, images: torch.Tensor, seed: int) -> torch.Tensor:
     """`random_model_spearman` of every image; NaN where it is not defined."""
     own, random = sise(images), RandomModel(sise, seed)
-    found = [
+    results = [
         run(random.compare(image, own.maps[place], int(own.targets[place]))).value
         if own.statuses[place] == "ok"
         else None
         for place, image in enumerate(images)
     ]
-    return torch.tensor([torch.nan if value is None else value for value in found], dtype=torch.float64)
+    return torch.tensor([torch.nan if value is None else value for value in results], dtype=torch.float64)
 
 
 def test_every_weight_is_drawn_anew_and_keeps_its_scale():
@@ -86,13 +86,13 @@ def test_an_image_without_a_map_has_no_value_and_costs_no_other_its_own():
 )
 def test_ranks_and_spearman_against_scipy(first, second):
     assert average_ranks(torch.tensor(first)).tolist() == scipy.stats.rankdata(first, axis=1).tolist()
-    for value, one, two in zip(
+    for value, entry, two in zip(
         spearman(torch.tensor(first), torch.tensor(second)).tolist(), first, second, strict=True
     ):
-        if one.min() == one.max() or two.min() == two.max():
+        if entry.min() == entry.max() or two.min() == two.max():
             assert math.isnan(value)
         else:
-            assert value == pytest.approx(scipy.stats.spearmanr(one, two).statistic, abs=1e-12)
+            assert value == pytest.approx(scipy.stats.spearmanr(entry, two).statistic, abs=1e-12)
 
 
 def test_spearman_of_what_is_not_finite_is_not_defined():

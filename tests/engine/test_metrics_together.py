@@ -20,12 +20,12 @@ def measured(metrics: list[str], *, chance_below: int = 0) -> list[tuple]:
     explainer = bind_method("grad_cam", three_blocks(0), batch_size=16)
     images = torch.rand(COUNT, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     session = ExplainSession(explainer, spelt_out(metrics), chance_below=chance_below)
-    found = []
+    result = []
     for key, image in enumerate(images):
         truth = image[0] > 0.5 if key % 2 else None  # images with and without ground truth never share a batch
-        found += session.push(key, image, truth=truth, label=key % 3, sample_seed=key)
-    found += session.finish()
-    return [(one.key, one.status, one.metrics, one.chance) for one in found]
+        result += session.push(key, image, truth=truth, label=key % 3, sample_seed=key)
+    result += session.finish()
+    return [(result.key, result.status, result.metrics, result.chance) for result in result]
 
 
 def agree(one: dict[str, float | None], other: dict[str, float | None]) -> bool:
@@ -44,10 +44,10 @@ def test_values_do_not_depend_on_how_many_images_share_a_batch(monkeypatch, metr
     together = measured(metrics, chance_below=chance_below)
 
     assert [row[:2] for row in together] == [row[:2] for row in alone]
-    for one, other in zip(alone, together, strict=True):
-        assert agree(one[2], other[2])
-        assert (one[3] is None) == (other[3] is None)
-        for name, values in (one[3] or {}).items():
+    for entry, other in zip(alone, together, strict=True):
+        assert agree(entry[2], other[2])
+        assert (entry[3] is None) == (other[3] is None)
+        for name, values in (entry[3] or {}).items():
             assert agree(values, (other[3] or {})[name])
 
 

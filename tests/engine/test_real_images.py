@@ -74,4 +74,4 @@ def test_the_network_knows_these_photographs(model: nn.Module):
     rows = samples()
     with torch.no_grad():
         predictions = model(torch.stack([network_input(row["file"]) for row in rows])).argmax(dim=1).tolist()
-    assert sum(int(row["label"]) == found for row, found in zip(rows, predictions, strict=True)) >= 5
+    assert sum(int(row["label"]) == prediction for row, prediction in zip(rows, predictions, strict=True)) >= 5

@@ -171,11 +171,11 @@ def test_out_of_memory_halves_the_micro_batch_and_remembers(error: type[Exceptio
     plain = seeded(Normed())
     tight = TightMemory(plain, 3, error).eval()
     scorer = Scorer(tight, Scoring(batch_size=8))
-    found = scored(scorer, 20)
+    result = scored(scorer, 20)
     assert scorer.micro_batch == 2
     assert tight.rows[:3] == [8, 4, 2]  # halved until it fits
     assert set(tight.rows[3:]) == {2}  # and never tried larger again
-    torch.testing.assert_close(found, scored(Scorer(plain, Scoring(batch_size=8)), 20), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(result, scored(Scorer(plain, Scoring(batch_size=8)), 20), atol=1e-6, rtol=1e-5)
 
 
 def test_out_of_memory_with_one_row_is_raised():

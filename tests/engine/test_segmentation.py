@@ -113,7 +113,7 @@ def test_overlap_is_a_share_and_as_the_slow_loop_says(seed: int, classes: int, o
     logits = torch.randn(2, classes, 3, 4, generator=generator, dtype=torch.float64) * 3
     scenes = None if own else torch.randint(classes, (2, 3, 4), generator=generator)
     targets = torch.randint(classes, (2,), generator=generator)
-    found = soft_overlap(logits, targets, scenes)
+    result = soft_overlap(logits, targets, scenes)
     for row in range(2):
         shared = union = mask = 0.0
         for y in range(3):
@@ -123,8 +123,8 @@ def test_overlap_is_a_share_and_as_the_slow_loop_says(seed: int, classes: int, o
                 seen = int(logits[row, :, y, x].argmax()) if scenes is None else int(scenes[row, y, x])
                 m = float(seen == int(targets[row]))
                 shared, union, mask = shared + p * m, union + p + m - p * m, mask + m
-        assert found[row].item() == pytest.approx(shared / union if mask else 0.0)
-        assert 0 <= found[row] <= 1
+        assert result[row].item() == pytest.approx(shared / union if mask else 0.0)
+        assert 0 <= result[row] <= 1
 
 
 # through the engine
@@ -174,8 +174,8 @@ def test_a_map_lies_on_the_object_that_it_explains() -> None:
 def test_a_class_that_is_nowhere_is_no_evidence() -> None:
     net = TinySegmenter().eval()
     session = ExplainSession(SISE(net, batch_size=8, confidence=SEGMENTATION), ("drop_pct",))
-    [one] = [*session.push(0, scene_image(), target=2), *session.finish()]
-    assert (one.status, one.error, one.confidence) == (
+    [entry] = [*session.push(0, scene_image(), target=2), *session.finish()]
+    assert (entry.status, entry.error, entry.confidence) == (
         "no_evidence",
         "the model finds class 2 nowhere in the image",
         0.0,
@@ -191,18 +191,18 @@ def test_metrics_and_other_methods_on_masks_use_the_same_score() -> None:
                 name, net, settings_class("rise")(masks=64, grid=5), Scoring(batch_size=8, confidence=SEGMENTATION)
             )
         session = ExplainSession(explainer, ("drop_pct", "increase"))
-        [one] = [*session.push(0, image), *session.finish()]
-        assert one.status == "ok"
-        assert one.target == one.prediction == 1
-        top = (one.map.flatten() >= one.map.flatten().topk(round(0.15 * one.map.numel())).values[-1]).reshape(
-            one.map.shape
+        [entry] = [*session.push(0, image), *session.finish()]
+        assert entry.status == "ok"
+        assert entry.target == entry.prediction == 1
+        top = (entry.map.flatten() >= entry.map.flatten().topk(round(0.15 * entry.map.numel())).values[-1]).reshape(
+            entry.map.shape
         )
-        assert one.metrics["drop_pct"] is not None
+        assert entry.metrics["drop_pct"] is not None
         with torch.no_grad():
             scene = scene_of(net(image[None])["out"])[None]
             whole, kept = (soft_overlap(net(some[None])["out"], ONE, scene).item() for some in (image, image * top))
-        assert one.confidence == pytest.approx(whole, abs=1e-6)
-        assert one.metrics["drop_pct"] == pytest.approx(100 * max(0, whole - kept) / whole, abs=3), (
+        assert entry.confidence == pytest.approx(whole, abs=1e-6)
+        assert entry.metrics["drop_pct"] == pytest.approx(100 * max(0, whole - kept) / whole, abs=3), (
             "ties at the border of 15 %"
         )
 

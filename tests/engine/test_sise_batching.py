@@ -70,19 +70,19 @@ def test_a_session_explains_each_image_as_if_alone(order: list[int], batch_size:
     for row in order:
         left += session.push(row, images[row], target=classes[row])
     left += session.finish()
-    assert [one.key for one in left] == list(order)
-    for one in left:
-        alone = SISE(model)(images[one.key][None], [classes[one.key]])
-        assert one.status == alone.statuses[0]
-        assert list(one.mask_counts) == alone.mask_counts[0].tolist()
-        assert one.target == classes[one.key]
-        if one.status == "ok":
-            assert one.map is not None
-            assert torch.allclose(one.map, alone.maps[0], atol=1e-5, rtol=0)
-            assert one.n_forwards >= 1 + sum(one.mask_counts)
+    assert [entry.key for entry in left] == list(order)
+    for entry in left:
+        alone = SISE(model)(images[entry.key][None], [classes[entry.key]])
+        assert entry.status == alone.statuses[0]
+        assert list(entry.mask_counts) == alone.mask_counts[0].tolist()
+        assert entry.target == classes[entry.key]
+        if entry.status == "ok":
+            assert entry.map is not None
+            assert torch.allclose(entry.map, alone.maps[0], atol=1e-5, rtol=0)
+            assert entry.n_forwards >= 1 + sum(entry.mask_counts)
         else:
-            assert one.map is None
-            assert one.metrics == {"drop_pct": None, "ebpg": None}
+            assert entry.map is None
+            assert entry.metrics == {"drop_pct": None, "ebpg": None}
     assert session.finish() == []
 
 
@@ -98,7 +98,7 @@ def test_a_session_goes_on_after_reset():
     handle = model.register_forward_hook(lambda module, args, output: forwards.append(len(args[0])))
     left = session.push(1, images[0]) + session.finish()
     handle.remove()
-    assert [one.key for one in left] == [1]
+    assert [entry.key for entry in left] == [1]
     assert left[0].map is not None
     assert torch.allclose(left[0].map, alone.maps[0], atol=1e-5)
     assert forwards.count(int(alone.mask_counts.sum()) + 1) == 1

@@ -22,9 +22,9 @@ LAYERS = ThreeBlocks.layers
 
 
 def head(model: nn.Module) -> nn.Linear:
-    found = model.get_submodule("head")
-    assert isinstance(found, nn.Linear)
-    return found
+    result = model.get_submodule("head")
+    assert isinstance(result, nn.Linear)
+    return result
 
 
 def assert_no_nan(result: Explanations) -> None:
@@ -289,7 +289,7 @@ def test_a_session_refuses_a_target_and_goes_on():
     with pytest.raises(TargetError, match="from 0 to 9, got 10"):
         session.push(1, images[1], target=10, truth=None)
     left = session.finish()
-    assert [one.key for one in left] == [0]
+    assert [entry.key for entry in left] == [0]
     assert left[0].map is not None
     assert torch.allclose(left[0].map, SISE(model)(images[:1], 1).maps[0], atol=1e-5)
 
@@ -325,7 +325,7 @@ def test_layer_maps_are_kept_when_asked_for():
     assert torch.equal(flat.amin(dim=2), torch.zeros(2, 3))
     assert torch.allclose(flat.amax(dim=2), torch.ones(2, 3), atol=1e-6)
     for row in range(2):
-        s, _ = reference.fused([one.double().numpy() for one in kept.layer_maps[row]])
+        s, _ = reference.fused([entry.double().numpy() for entry in kept.layer_maps[row]])
         near = np.abs(s / 3 - kept.maps[row].double().numpy()) <= 1e-6
         assert near.mean() > 0.99
 
@@ -336,6 +336,6 @@ def test_the_caller_may_have_switched_gradients_off(mode):
     images = images_like(2, 3, (24, 24), seed=1)
     expected = SISE(model)(images)
     with mode():
-        found = SISE(model)(images.clone())
-    assert found.statuses == expected.statuses == ["ok", "ok"]
-    assert torch.equal(found.maps, expected.maps)
+        result = SISE(model)(images.clone())
+    assert result.statuses == expected.statuses == ["ok", "ok"]
+    assert torch.equal(result.maps, expected.maps)

@@ -18,9 +18,9 @@ LAYERS = ThreeBlocks.layers
 
 
 def head(model: nn.Module) -> nn.Linear:
-    found = model.get_submodule("head")
-    assert isinstance(found, nn.Linear)
-    return found
+    result = model.get_submodule("head")
+    assert isinstance(result, nn.Linear)
+    return result
 
 
 def state_of(model: nn.Module) -> dict[str, object]:
@@ -28,7 +28,7 @@ def state_of(model: nn.Module) -> dict[str, object]:
     state: dict[str, object] = {}
     for name, module in model.named_modules():
         hooks = [value for key, value in sorted(vars(module).items()) if "hooks" in key]
-        state[f"{name}.mode"] = (module.training, [tuple(one.items()) for one in hooks if one is not None])
+        state[f"{name}.mode"] = (module.training, [tuple(hook.items()) for hook in hooks if hook is not None])
         state[f"{name}.forward"] = vars(module).get("forward")
         state[f"{name}.attributes"] = sorted(vars(module))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

@@ -171,7 +171,7 @@ def test_both_forms_of_the_selection_gradient_keep_the_same_maps(seed: int):
         probability = reference.alphas_of(taps, output, image, target, ThreeBlocks.layers, "probability")
         margin = reference.alphas_of(taps, output, image, target, ThreeBlocks.layers, "margin")
         p = reference.probability(taps, output, image, target)
-        for one, other in zip(probability, margin, strict=True):
-            np.testing.assert_allclose(one, p * (1 - p) * other, rtol=1e-6, atol=1e-12)
+        for entry, other in zip(probability, margin, strict=True):
+            np.testing.assert_allclose(entry, p * (1 - p) * other, rtol=1e-6, atol=1e-12)
             for mu in (0.0, 0.3, 0.75):
-                assert reference.selected(one, mu) == reference.selected(other, mu)
+                assert reference.selected(entry, mu) == reference.selected(other, mu)

@@ -37,22 +37,22 @@ def test_two_masks_by_hand():
 def test_the_posterior_is_the_textbooks(features: Tensor):
     prior, scored = prior_covariance(features), [1, 5, 7]
     margins = torch.tensor([-2.0, 0.5, 1.0], dtype=torch.float64)
-    found = Posterior(prior, torch.tensor(scored), margins)
+    result = Posterior(prior, torch.tensor(scored), margins)
     among = prior[scored][:, scored] + NOISE * torch.eye(3, dtype=torch.float64)
     weights = among.inverse().sum(dim=0)
     level = (weights @ margins) / weights.sum()
     rest = margins - level
-    torch.testing.assert_close(found.mean, level + prior[:, scored] @ among.inverse() @ rest)
+    torch.testing.assert_close(result.mean, level + prior[:, scored] @ among.inverse() @ rest)
     scale = rest @ among.inverse() @ rest / 3
-    torch.testing.assert_close(found.variance, scale * covariance(prior, scored).diagonal())
+    torch.testing.assert_close(result.variance, scale * covariance(prior, scored).diagonal())
 
 
 def test_it_nearly_interpolates_what_is_scored(features: Tensor):
     prior = prior_covariance(features)
     margins = torch.linspace(-3, 3, 9, dtype=torch.float64)
-    found = Posterior(prior, torch.arange(9), margins)
-    assert (found.mean - margins).abs().max() < 0.2
-    assert found.variance.max() < 2 * NOISE * found.scale
+    result = Posterior(prior, torch.arange(9), margins)
+    assert (result.mean - margins).abs().max() < 0.2
+    assert result.variance.max() < 2 * NOISE * result.scale
 
 
 def test_every_choice_lowers_the_maps_variance_most(features: Tensor):
@@ -60,7 +60,7 @@ def test_every_choice_lowers_the_maps_variance_most(features: Tensor):
 
     def left(scored: list[int]) -> float:
         matrix = covariance(prior, scored)
-        return sum(float(torch.trace(views[one].T @ matrix[one, one] @ views[one])) for one in LAYERS)
+        return sum(float(torch.trace(views[layer].T @ matrix[layer, layer] @ views[layer])) for layer in LAYERS)
 
     start = [3]
     chosen = a_optimal(
@@ -68,7 +68,7 @@ def test_every_choice_lowers_the_maps_variance_most(features: Tensor):
     )
     known = list(start)
     for mask in chosen:
-        best = min((one for one in range(9) if one not in known), key=lambda one: left([*known, one]))
+        best = min((layer for layer in range(9) if layer not in known), key=lambda layer: left([*known, layer]))
         assert mask == best
         known.append(mask)
     assert all(after < before for before, after in pairwise(left(known[:count]) for count in range(1, 7)))
@@ -98,11 +98,11 @@ def test_margins_are_finite_where_scores_saturate():
 
 def test_pixels_behind_a_closed_gate_matter_little_and_those_at_it_most():
     low, high = torch.full((40,), 0.5), torch.cat([torch.zeros(19), torch.tensor([0.45, 0.55]), torch.ones(19)])
-    found = importance(torch.stack([low, high]).double())
-    assert found[1, 0] < 0.2
-    assert found[0, 0] == pytest.approx(EVERYWHERE, abs=0.01)
-    assert found[1, 19:21].min() > found[1, 30]
-    assert found[0, 30] == pytest.approx(1, abs=0.01)
+    result = importance(torch.stack([low, high]).double())
+    assert result[1, 0] < 0.2
+    assert result[0, 0] == pytest.approx(EVERYWHERE, abs=0.01)
+    assert result[1, 19:21].min() > result[1, 30]
+    assert result[0, 30] == pytest.approx(1, abs=0.01)
 
 
 def test_twin_masks_and_masks_without_mass_are_no_trouble(features: Tensor):
@@ -128,8 +128,8 @@ def test_masks_that_differ_where_the_evidence_is_are_less_alike():
         return float(prior[0, 1]), float(prior[0, 2])
 
     for same in (torch.ones_like(left), torch.zeros_like(left)):
-        one, other = alike(same)
-        assert one == pytest.approx(other)
+        first, other = alike(same)
+        assert first == pytest.approx(other)
     at_the_evidence, elsewhere = alike(left)
     assert at_the_evidence < elsewhere - 0.01
 
@@ -139,8 +139,8 @@ def test_evidence_is_grad_cam_of_the_kept_maps():
     maps, alphas = torch.randn(5, 7, 7, generator=generator), torch.tensor([0.5, -1.0, 2.0, 0.0, 0.25])
     layer = LayerMasks(torch.zeros(3, GRID, GRID), maps, alphas.double(), 0.0, 1)
     expected = torch.zeros(GRID, GRID)
-    for alpha, one in zip((0.5, 2.0, 0.25), (maps[0], maps[2], maps[4]), strict=True):
-        expected += alpha * torch.nn.functional.interpolate(one[None, None], GRID, mode="bilinear")[0, 0]
+    for alpha, entry in zip((0.5, 2.0, 0.25), (maps[0], maps[2], maps[4]), strict=True):
+        expected += alpha * torch.nn.functional.interpolate(entry[None, None], GRID, mode="bilinear")[0, 0]
     torch.testing.assert_close(layer.evidence(), expected.clamp(min=0).flatten().double(), atol=1e-5, rtol=1e-5)
 
 

@@ -56,10 +56,10 @@ def test_the_engine_charges_its_work_and_counts_padding():
     meter = WorkMeter()
     explainer = bind_method("rise", three_blocks(0), batch_size=64, masks=20)
     session = ExplainSession(explainer, ["drop_pct", "entropy"], meter=meter)
-    found = session.push(0, torch.rand(3, 24, 24)) + session.finish()
+    result = session.push(0, torch.rand(3, 24, 24)) + session.finish()
     seconds, padded = meter.take()
 
-    assert found[0].status == "ok"
+    assert result[0].status == "ok"
     assert {"gradients", "masks", "forwards", "method", "metrics"} == set(seconds)
     assert all(value > 0 for value in seconds.values())
     assert padded == 12 + 14, "20 masks in two forwards of 16 rows, and two probes in one"

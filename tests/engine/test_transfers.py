@@ -37,8 +37,8 @@ def test_an_image_costs_a_handful_of_waits_and_none_per_mask(
     session.finish()  # plans its layers with a forward that belongs to no image
     reads.clear()
     with Operations() as operations:
-        found = [row for key, image in enumerate(images) for row in session.push(key, image)] + session.finish()
-    assert [row.status for row in found] == ["ok"] * 3
+        result = [row for key, image in enumerate(images) for row in session.push(key, image)] + session.finish()
+    assert [row.status for row in result] == ["ok"] * 3
     chosen_on_the_host = (
         {"nonzero": 3 * 3} if name == "sise" else {}
     )  # of kept channels, from numbers that are there already

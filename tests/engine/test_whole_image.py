@@ -86,19 +86,19 @@ def test_explanations_bring_the_overview_without_a_forward_of_its_own(name):
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     explainer = bind_method(name, model, batch_size=8, **QUICK.get(name, {}))
     session = ExplainSession(explainer, overview=OverviewWanted(top_k=2))
-    found = [one for key, image in enumerate(images) for one in session.push(key, image, label=key)]
-    found += session.finish()
+    results = [result for key, image in enumerate(images) for result in session.push(key, image, label=key)]
+    results += session.finish()
     bare = ExplainSession(explainer)
-    plain = [one for key, image in enumerate(images) for one in bare.push(key, image)] + bare.finish()
-    assert [one.n_forwards for one in found] == [one.n_forwards for one in plain]
-    for key, (image, one) in enumerate(zip(images, found, strict=True)):
+    plain = [result for key, image in enumerate(images) for result in bare.push(key, image)] + bare.finish()
+    assert [result.n_forwards for result in results] == [result.n_forwards for result in plain]
+    for key, (image, result) in enumerate(zip(images, results, strict=True)):
         expected = class_overview(model, SOFTMAX, image, label=key, top_k=2)
-        assert one.overview is not None
-        assert one.overview.features is not None
-        torch.testing.assert_close(one.overview.features, expected.features, atol=1e-4, rtol=1e-3)
-        assert [index for index, _ in one.overview.top] == [index for index, _ in expected.top]
-        assert one.overview.label_confidence == pytest.approx(expected.label_confidence, abs=1e-4)
-        assert one.prediction == one.overview.top[0][0]
+        assert result.overview is not None
+        assert result.overview.features is not None
+        torch.testing.assert_close(result.overview.features, expected.features, atol=1e-4, rtol=1e-3)
+        assert [index for index, _ in result.overview.top] == [index for index, _ in expected.top]
+        assert result.overview.label_confidence == pytest.approx(expected.label_confidence, abs=1e-4)
+        assert result.prediction == result.overview.top[0][0]
     assert not [hook for module in model.modules() for hook in module._forward_hooks]
 
 
@@ -117,10 +117,10 @@ def test_a_method_that_keeps_no_output_costs_one_forward_more():
 
     model = models.resnet18(num_classes=6).eval()
     session = ExplainSession(Told(model), overview=OverviewWanted())
-    [found] = [*session.push(0, IMAGE), *session.finish()]
-    assert found.n_forwards == 1
-    assert found.overview is not None
-    assert len(found.overview.top) == 6
+    [result] = [*session.push(0, IMAGE), *session.finish()]
+    assert result.n_forwards == 1
+    assert result.overview is not None
+    assert len(result.overview.top) == 6
 
 
 class Failing(nn.Module):

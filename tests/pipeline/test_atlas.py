@@ -72,8 +72,8 @@ def test_a_wrong_condition_is_the_users_error(atlas):
 def test_maps_in_the_order_asked(atlas, make_row):
     maps = atlas.maps(["img-0015", "img-0002", "img-0015", "img-0003"])
     assert (maps.shape, maps.dtype) == ((4, 6, 8), np.float32)
-    for one, number in zip(maps, (15, 2, 15, 3), strict=True):
-        assert np.array_equal(one, expected_map(make_row, number))
+    for entry, number in zip(maps, (15, 2, 15, 3), strict=True):
+        assert np.array_equal(entry, expected_map(make_row, number))
     assert maps.min() >= 0
     assert maps.max() <= 1
 

@@ -113,6 +113,6 @@ def test_a_column_that_no_resample_met_has_no_interval_and_warns_of_nothing():
     values = np.full((200, 2), np.nan)
     values[:, 0], values[:2, 1] = 0.5, 1.0
     sums = BucketSums.of([f"img-{n}" for n in range(200)], values)
-    found = [sums.intervals(resamples=1, seed=seed) for seed in range(20)]
-    assert all(low[0] == high[0] == 0.5 for low, high in found)
-    assert {bool(np.isnan(low[1])) for low, _ in found} == {True, False}
+    results = [sums.intervals(resamples=1, seed=seed) for seed in range(20)]
+    assert all(low[0] == high[0] == 0.5 for low, high in results)
+    assert {bool(np.isnan(low[1])) for low, _ in results} == {True, False}

@@ -38,8 +38,8 @@ WORKER_GROUP = {
 
 def block(first: str) -> str:
     """The block whose first line begins so."""
-    [found] = [text for _, text in BLOCKS if text.startswith(first)]
-    return found
+    [results] = [text for _, text in BLOCKS if text.startswith(first)]
+    return results
 
 
 def test_there_is_one_of_each():
@@ -63,7 +63,7 @@ def test_ray_job_runs_the_workers_beside_the_head():
     cluster = yaml.safe_load(block("# rayjob.yaml"))["spec"]["rayClusterSpec"]
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    for value in [one for group in groups for one in group["rayStartParams"].values()]:
+    for value in [raystartparam for group in groups for raystartparam in group["rayStartParams"].values()]:
         assert isinstance(value, str), "rayStartParams are strings"
     containers = [group["template"]["spec"]["containers"] for group in groups]
     assert len({container[0]["image"] for container in containers}) == 1, "all pods need the same software"
@@ -106,14 +106,14 @@ def commands() -> list[list[str]]:
     """Every call of `heatlas explain` on the page, as arguments."""
     plain = re.sub(r"\\\n\s*", " ", PAGE)
     plain = re.sub(r"\n    --", " --", plain)
-    found = re.findall(r"heatlas explain ([^`\n\"]*(?:\"\$[^`\n]*)?)", plain)
-    return [shlex.split(line) for line in found if "--model" in line]
+    result = re.findall(r"heatlas explain ([^`\n\"]*(?:\"\$[^`\n]*)?)", plain)
+    return [shlex.split(line) for line in result if "--model" in line]
 
 
 def test_every_command_uses_options_that_exist():
     options = {f"--{name.replace('_', '-')}" for name in leaves()}
     assert len(commands()) == 4
     for arguments in commands():
-        given = {one for one in arguments if one.startswith("--")}
+        given = {argument for argument in arguments if argument.startswith("--")}
         assert given <= options, given - options
         assert {"--model", "--data", "--out", "--address"} <= given

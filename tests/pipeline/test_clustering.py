@@ -40,9 +40,9 @@ def test_the_planted_shortcut_is_a_cluster_of_its_own_and_comes_first(clusters, 
     inside = {
         row["id"] for row in clusters.members.to_pylist() if (row["class"], row["cluster"]) == (3, first["cluster"])
     }
-    marked = {one for one, kind in truth.items() if kind == "shortcut"}
+    marked = {entry for entry, kind in truth.items() if kind == "shortcut"}
     assert first["class_name"] == "class-03"
-    assert {truth[one] for one in inside} == {"shortcut"}
+    assert {truth[entry] for entry in inside} == {"shortcut"}
     assert len(inside) > 0.95 * len(marked)
     assert "at the lower left" in first["reason"]
     assert first["tightness"] > 0.5
@@ -56,14 +56,16 @@ def test_the_tables_are_as_promised(clusters):
     assert MEMBERS.names[:5] == ["id", "target", "class", "cluster", "probability"]
     rows, members = clusters.clusters.to_pylist(), clusters.members.to_pylist()
     for row in rows:
-        own = [one for one in members if (one["class"], one["cluster"]) == (row["class"], row["cluster"])]
+        own = [member for member in members if (member["class"], member["cluster"]) == (row["class"], row["cluster"])]
         assert row["size"] == len(own)
-        assert set(row["members"]) <= {one["id"] for one in own}
-        assert row["share"] == pytest.approx(row["size"] / sum(one["class"] == row["class"] for one in members))
+        assert set(row["members"]) <= {member["id"] for member in own}
+        assert row["share"] == pytest.approx(row["size"] / sum(member["class"] == row["class"] for member in members))
         assert len(row["mean_map"]) == 14 * 14
         assert row["right"] is not None
         assert 0 <= row["right"] <= 1
-    assert all((one["probability"] == 0) == (one["cluster"] == -1) for one in members if one["cluster"] == -1)
+    assert all(
+        (member["probability"] == 0) == (member["cluster"] == -1) for member in members if member["cluster"] == -1
+    )
     assert [row["id"] for row in members] == sorted(row["id"] for row in members)
     told = json.loads(clusters.clusters.schema.metadata[METADATA_KEY])
     assert (told["height"], told["width"], told["target"]) == (14, 14, "predicted")
@@ -83,9 +85,9 @@ def test_results_repeat(clusters, planted):
 
 
 def test_grouping_by_label(planted):
-    found = cluster_maps(heatlas.open(planted), target="label")
+    result = cluster_maps(heatlas.open(planted), target="label")
     labels = {row["id"]: row["label"] for row in heatlas.open(planted).table(["id", "label"]).to_pylist()}
-    assert all(labels[row["id"]] == row["class"] for row in found.members.to_pylist())
+    assert all(labels[row["id"]] == row["class"] for row in result.members.to_pylist())
 
 
 def test_the_command_writes_and_says_so(planted, tmp_path, capsys):
@@ -140,17 +142,17 @@ def test_two_clouds_are_two_groups_and_one_is_one():
     two = density_groups(blobs(random, [(0, 0), (9, 9)], 100, 0.5), 10)
     assert two.count == 2
     assert len(set(two.group[:100])) == len(set(two.group[100:])) == 1
-    one = density_groups(blobs(random, [(0, 0)], 200, 0.5), 10)
-    assert one.count == 1
-    assert (one.group == ALONE).mean() < 0.4
+    entry = density_groups(blobs(random, [(0, 0)], 200, 0.5), 10)
+    assert entry.count == 1
+    assert (entry.group == ALONE).mean() < 0.4
 
 
 def test_a_lonely_point_is_left_alone():
     points = np.concatenate([blobs(np.random.default_rng(0), [(0, 0)], 40, 0.3), [[50.0, 50.0]]]).astype(np.float32)
-    found = density_groups(points, 30)
-    assert found.group[-1] == ALONE
-    assert found.probability[-1] == 0
-    assert found.count == 1
+    result = density_groups(points, 30)
+    assert result.group[-1] == ALONE
+    assert result.probability[-1] == 0
+    assert result.count == 1
 
 
 def test_equal_points_and_tiny_classes_are_one_group():
@@ -162,20 +164,20 @@ def test_equal_points_and_tiny_classes_are_one_group():
 def test_what_is_no_landmark_joins_its_neighbours(monkeypatch):
     monkeypatch.setattr(density, "LANDMARKS", 60)
     points = blobs(np.random.default_rng(0), [(0, 0), (9, 9), (0, 9)], 100, 0.4)
-    found = density_groups(points, 30, seed=1)
-    assert found.count == 3
-    for one in range(3):
-        inside = found.group[100 * one : 100 * one + 100]
+    result = density_groups(points, 30, seed=1)
+    assert result.count == 3
+    for number in range(3):
+        inside = result.group[100 * number : 100 * number + 100]
         assert (inside == np.bincount(inside[inside >= 0]).argmax()).mean() > 0.95
-    assert np.array_equal(found.group, density_groups(points, 30, seed=1).group)
+    assert np.array_equal(result.group, density_groups(points, 30, seed=1).group)
 
 
 def test_groups_are_numbered_by_size():
     points = np.concatenate(
         [blobs(np.random.default_rng(0), [(0, 0)], 30, 0.3), blobs(np.random.default_rng(1), [(9, 9)], 90, 0.3)]
     )
-    found = density_groups(points, 10)
-    assert (found.group == 0).sum() > (found.group == 1).sum()
+    result = density_groups(points, 10)
+    assert (result.group == 0).sum() > (result.group == 1).sum()
 
 
 def test_separation_by_hand():
@@ -235,12 +237,12 @@ def test_equal_maps_are_always_twins_and_far_ones_never():
     mass = random.dirichlet(np.full(64, 0.2), 3000).astype(np.float32)
     copies = random.choice(1500, 40, replace=False)
     mass[1500 + np.arange(40)] = mass[copies]
-    found = find_twins(mass)
-    pairs = dict(zip(found.row.tolist(), found.twin.tolist(), strict=True))
+    result = find_twins(mass)
+    pairs = dict(zip(result.row.tolist(), result.twin.tolist(), strict=True))
     assert all(pairs[1500 + place] == copy for place, copy in enumerate(copies))
-    assert (found.distance <= NEAR).all()
-    apart = np.abs(mass[found.row] - mass[found.twin]).sum(axis=1) / 2
-    assert found.distance == pytest.approx(apart, abs=1e-6)
+    assert (result.distance <= NEAR).all()
+    apart = np.abs(mass[result.row] - mass[result.twin]).sum(axis=1) / 2
+    assert result.distance == pytest.approx(apart, abs=1e-6)
 
 
 def test_most_nearly_equal_maps_are_twins():
@@ -248,13 +250,13 @@ def test_most_nearly_equal_maps_are_twins():
     mass = random.dirichlet(np.full(64, 0.2), 4000).astype(np.float32)
     near = mass[:200] * random.uniform(0.99, 1.01, (200, 64)).astype(np.float32)
     near /= near.sum(axis=1, keepdims=True)
-    found = find_twins(np.concatenate([mass, near]))
-    pairs = dict(zip(found.row.tolist(), found.twin.tolist(), strict=True))
+    result = find_twins(np.concatenate([mass, near]))
+    pairs = dict(zip(result.row.tolist(), result.twin.tolist(), strict=True))
     assert np.mean([pairs.get(4000 + place) == place for place in range(200)]) > 0.8
 
 
 def test_a_thousand_equal_maps_take_no_square_of_work():
-    found = find_twins(np.full((20_000, 64), 1 / 64, np.float32))
-    assert len(found.row) == 20_000
-    assert found.distance.max() == 0
-    assert found.alike.max() < 100
+    result = find_twins(np.full((20_000, 64), 1 / 64, np.float32))
+    assert len(result.row) == 20_000
+    assert result.distance.max() == 0
+    assert result.alike.max() < 100

@@ -366,8 +366,8 @@ def test_a_retry_meanwhile_loses_nothing(tmp_path, make_run, layout, make_row, m
     where = {"after the parts were read": (merged_file, "put_if_absent"), "after the merged file was put": (compact_module.time, "sleep"),
              "during the removal": (compact_module, "delete_superseded"), "at the end": (compact_module, "renew_success")}  # fmt: skip
     at(monkeypatch, *where[moment], retry)
-    found = compact_store(out)
-    assert found.moved == (1 if moment == "after the parts were read" else 0)
+    result = compact_store(out)
+    assert result.moved == (1 if moment == "after the parts were read" else 0)
     make_run(tmp_path / "other")
     assert RetrySink(str(tmp_path / "other"), layout).commit(plan[6], [repaired(make_row, 13)])
     assert names(out) == ["parts-000000-000010.parquet"]
@@ -447,12 +447,14 @@ def test_an_atlas_opened_before_goes_on(place, make_run):
     compact_store(place)
     assert atlas.table().equals(calm)
     for ask in (
-        lambda one: one.table(["id"], where="status <> 'ok'")["id"].to_pylist() == ["img-0006", "img-0013", "img-0020"],
-        lambda one: one.statuses() == {"ok": 19, "decode_error": 3},
-        lambda one: (one.maps(ids) == maps).all(),
-        lambda one: one.sql("SELECT count(*) FROM atlas").fetchall() == [(22,)],
-        lambda one: [len(piece) for piece in one.batches(["id"])] == [22],
-        lambda one: pa.concat_tables(one.batches(["score"], where="status = 'ok'"))["score"].to_pylist() == scores,
+        lambda entry: (
+            entry.table(["id"], where="status <> 'ok'")["id"].to_pylist() == ["img-0006", "img-0013", "img-0020"]
+        ),
+        lambda entry: entry.statuses() == {"ok": 19, "decode_error": 3},
+        lambda entry: (entry.maps(ids) == maps).all(),
+        lambda entry: entry.sql("SELECT count(*) FROM atlas").fetchall() == [(22,)],
+        lambda entry: [len(piece) for piece in entry.batches(["id"])] == [22],
+        lambda entry: pa.concat_tables(entry.batches(["score"], where="status = 'ok'"))["score"].to_pylist() == scores,
     ):
         copied(f"{place}-before", place)
         fresh = heatlas.open(place)
@@ -473,7 +475,7 @@ def test_pieces_go_on_where_they_were_when_the_files_went_away(place, make_run):
     pieces = heatlas.open(place).batches(["id"])
     ids = next(pieces)["id"].to_pylist() + next(pieces)["id"].to_pylist()
     compact_store(place)
-    ids += [one for piece in pieces for one in piece["id"].to_pylist()]
+    ids += [row for piece in pieces for row in piece["id"].to_pylist()]
     assert ids == [f"img-{n:04d}" for n in range(ROWS)]
 
 

@@ -79,8 +79,8 @@ def ten(tmp_path) -> tuple[Path, Path]:
 
 
 def test_everything_by_hand(ten):
-    found = compare_runs(*ten)
-    said = found.as_json()
+    result = compare_runs(*ten)
+    said = result.as_json()
     assert (said["joined_by"], said["pairs"], said["both_ok"]) == ("id", 9, 8)
     assert (said["first"]["alone"], said["first"]["alone_examples"], said["second"]["alone"]) == (1, ["img-9"], 0)
     answers = said["predictions"]
@@ -94,7 +94,7 @@ def test_everything_by_hand(ten):
     assert moved["mean"] == pytest.approx((1 + 0.5) / 7)
     assert (moved["median"], sum(moved["histogram"]), moved["histogram"][0], moved["histogram"][-1]) == (0, 7, 5, 1)
     most = moved["most"]
-    assert [(one["id"], one["distance"]) for one in most[:2]] == [("img-0", 1.0), ("img-1", 0.5)]
+    assert [(entry["id"], entry["distance"]) for entry in most[:2]] == [("img-0", 1.0), ("img-1", 0.5)]
     assert most[0]["shift"] == pytest.approx(20 / 28)  # 20 of 28 pixels both ways, in diagonals
     assert most[1]["shift"] == pytest.approx(2 / 28 / 2**0.5)
     assert len(most) == 7
@@ -103,15 +103,15 @@ def test_everything_by_hand(ten):
 
 def test_metrics_are_those_of_atlas_compare(ten):
     first, second = map(heatlas.open, ten)
-    found = [
+    results = [
         {name: value for name, value in row.items() if not name.endswith("_adjusted")}
         for row in compare_runs(first, second).metrics
     ]
-    assert found == first.compare(second).to_pylist()
-    one = compare_runs(first, second, metrics=["ebpg"])
-    assert [row["metric"] for row in one.metrics] == ["ebpg"]
-    assert one.metrics[0]["favours"] == "first"
-    assert one.metrics[0]["difference"] == pytest.approx(0.05)
+    assert results == first.compare(second).to_pylist()
+    entry = compare_runs(first, second, metrics=["ebpg"])
+    assert [row["metric"] for row in entry.metrics] == ["ebpg"]
+    assert entry.metrics[0]["favours"] == "first"
+    assert entry.metrics[0]["difference"] == pytest.approx(0.05)
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path, ten):
@@ -119,8 +119,8 @@ def test_the_order_of_rows_does_not_matter(tmp_path, ten):
     rows[0].map, rows[1].map = spot(20, 20), spot(0, 2)
     straight = compare_runs(ten[0], store(tmp_path / "c", rows)).as_json()
     turned = compare_runs(ten[0], store(tmp_path / "d", rows, backwards=True, shard_size=2)).as_json()
-    for one in (straight, turned):
-        one.pop("second")
+    for entry in (straight, turned):
+        entry.pop("second")
     assert turned == straight
 
 
@@ -135,13 +135,13 @@ def test_several_targets_are_joined_with_them(tmp_path):
         row("a", prediction=1, target=2),
         row("b", prediction=0, target=0),
     ]
-    found = compare_runs(
+    result = compare_runs(
         store(tmp_path / "a", first, target="both"), store(tmp_path / "b", second, target="both")
     ).as_json()
-    assert (found["joined_by"], found["pairs"]) == ("id and target", 2)
-    assert (found["first"]["alone"], found["second"]["alone"]) == (1, 1)
-    assert found["predictions"]["images"] == 2
-    assert [(one["id"], one["first_target"], one["distance"]) for one in found["moved"]["most"]] == [
+    assert (result["joined_by"], result["pairs"]) == ("id and target", 2)
+    assert (result["first"]["alone"], result["second"]["alone"]) == (1, 1)
+    assert result["predictions"]["images"] == 2
+    assert [(entry["id"], entry["first_target"], entry["distance"]) for entry in result["moved"]["most"]] == [
         ("a", 1, 1.0),
         ("b", 0, 0.0),
     ]
@@ -152,11 +152,11 @@ def test_targets_that_differ_by_setting_are_joined_by_id_and_told(tmp_path):
     second = store(
         tmp_path / "b", [row("a", label=1, prediction=0, target=1, heat=spot(8, 8)), row("b")], target="label"
     )
-    found = compare_runs(first, second)
-    assert found.as_json()["joined_by"] == "id"
-    assert "1 pair explain different classes (to be explained: predicted and label)" in comparison_text(found)
-    assert found.most[0]["id"] == "a"
-    assert (found.most[0]["first_target"], found.most[0]["second_target"]) == (0, 1)
+    result = compare_runs(first, second)
+    assert result.as_json()["joined_by"] == "id"
+    assert "1 pair explain different classes (to be explained: predicted and label)" in comparison_text(result)
+    assert result.most[0]["id"] == "a"
+    assert (result.most[0]["first_target"], result.most[0]["second_target"]) == (0, 1)
 
 
 def test_two_methods_of_one_store(tmp_path):
@@ -166,10 +166,10 @@ def test_two_methods_of_one_store(tmp_path):
                          metadata=heatlas.open(out).metadata)  # fmt: skip
     [shard] = [shard for shard in plan_shards(2, 2)]  # noqa: C416
     ParquetSink(str(out), layout).commit(type(shard)(1, 3, 5), [row("img-0", heat=spot(8, 8)), row("img-1")])
-    found = compare_runs(out, out, method="sise", other_method="other")
-    assert (len(found.pairs), found.pairs.alone) == (2, (1, 0))
-    assert found.most[0]["distance"] == 1.0
-    assert 'method: "sise" and "other"' in found.settings
+    result = compare_runs(out, out, method="sise", other_method="other")
+    assert (len(result.pairs), result.pairs.alone) == (2, (1, 0))
+    assert result.most[0]["distance"] == 1.0
+    assert 'method: "sise" and "other"' in result.settings
     with pytest.raises(UsageError, match="compared with itself"):
         compare_runs(out, str(out) + "/")
     with pytest.raises(UsageError, match="no row of the method 'othr'; did you mean 'other'"):
@@ -181,28 +181,28 @@ def test_maps_of_different_sizes_are_compared_at_the_smaller_one(tmp_path):
     second = store(tmp_path / "b", [row("a", heat=spot(0, 0)), row("b", heat=spot(24, 24))], map_size=7)
     assert compare_runs(first, second).moved.distance.tolist() == pytest.approx([0, 1], abs=1e-6)
     third = store(tmp_path / "c", [row("a"), row("b")], with_map=False)
-    found = compare_runs(first, third)
-    assert found.moved is None
-    assert found.as_json()["moved"] is None
-    assert "a run stored no maps" in comparison_text(found)
+    result = compare_runs(first, third)
+    assert result.moved is None
+    assert result.as_json()["moved"] is None
+    assert "a run stored no maps" in comparison_text(result)
 
 
 def test_a_map_of_zeros_has_no_place(tmp_path):
     first = store(tmp_path / "a", [row("a", heat=np.zeros(SIZE, np.float32)), row("b")])
-    found = compare_runs(first, store(tmp_path / "b", [row("a"), row("b")]))
-    assert np.isnan(found.moved.distance[0])
-    assert [one["id"] for one in found.most] == ["b"]
-    json.dumps(found.as_json(), allow_nan=False)
+    result = compare_runs(first, store(tmp_path / "b", [row("a"), row("b")]))
+    assert np.isnan(result.moved.distance[0])
+    assert [entry["id"] for entry in result.most] == ["b"]
+    json.dumps(result.as_json(), allow_nan=False)
 
 
 def test_shares_and_centres_by_hand():
     maps = np.zeros((2, 28, 28), np.float32)
     maps[0, :2, :2] = 0.5
     maps[1, 0, 0] = maps[1, 27, 27] = 1
-    one = shares(maps, 14)
-    assert one.sum(axis=(1, 2)) == pytest.approx([1, 1])
-    assert one[0, 0, 0] == pytest.approx(1)
-    assert centres(one).tolist() == [pytest.approx([0.5 / 14] * 2), pytest.approx([0.5, 0.5])]
+    entry = shares(maps, 14)
+    assert entry.sum(axis=(1, 2)) == pytest.approx([1, 1])
+    assert entry[0, 0, 0] == pytest.approx(1)
+    assert centres(entry).tolist() == [pytest.approx([0.5 / 14] * 2), pytest.approx([0.5, 0.5])]
 
 
 @pytest.mark.parametrize(
@@ -226,10 +226,10 @@ def test_rows_in_the_same_order_are_read_once(tmp_path, monkeypatch):
         return real(opened, group)
 
     monkeypatch.setattr(movement_module, "_with_zeros", counted)
-    found = compare_runs(*stores)
-    assert found.moved.distance.tolist() == [0] * 40
+    result = compare_runs(*stores)
+    assert result.moved.distance.tolist() == [0] * 40
     groups = sum(
-        MapReader(heatlas.open(one))._edges_of(f"part-{n:06d}.parquet").size - 1 for one in stores for n in (0, 1)
+        MapReader(heatlas.open(entry))._edges_of(f"part-{n:06d}.parquet").size - 1 for entry in stores for n in (0, 1)
     )
     assert len(read) == groups >= 8
 
@@ -242,10 +242,10 @@ def test_a_damaged_file_is_named(ten):
 
 def test_metrics_that_mean_something_else_are_not_compared(tmp_path, ten):
     other = store(tmp_path / "c", [row(f"img-{n}") for n in range(9)], definition="ebpg/v2", names=("x", "y", "z"))
-    found = compare_runs(ten[0], other)
-    assert [one["metric"] for one in found.metrics] == ["drop_pct"]
-    assert found.uncompared == ["ebpg"]
-    assert any("name their classes differently" in one for one in found.pairs.notes)
+    result = compare_runs(ten[0], other)
+    assert [metric["metric"] for metric in result.metrics] == ["drop_pct"]
+    assert result.uncompared == ["ebpg"]
+    assert any("name their classes differently" in metric for metric in result.pairs.notes)
     with pytest.raises(UsageError, match="cannot compare 'ebpg'"):
         compare_runs(ten[0], other, metrics=["ebpg"])
 
@@ -262,17 +262,17 @@ def test_text_and_json(ten, capsys):
     assert "accuracy 1.0000 and 0.8750 of 8; only the first right 1, only the second 0 (McNemar p 1.0000)" in said
     assert "on average 21.4% of a map's mass lies elsewhere, at most 100.0%" in said
     assert main(["compare", *map(str, ten), "--json", "--limit", "2"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["moved"]["most"]) == 2
-    assert found["predictions"]["changed"] == 1
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["moved"]["most"]) == 2
+    assert result["predictions"]["changed"] == 1
 
 
 def test_the_page_shows_it_and_holds_no_markup_of_the_data(tmp_path, capsys):
     image = tmp_path / "a.png"
     Image.new("RGB", (40, 40), "red").save(image)
     hostile = ["<script>alert(1)</script>", '"><img src=x>', "{{ 7 * 7 }}", "\u202egnp.exe", "a&b"]
-    first = [row(one, prediction=2, label=2, uri=str(image)) for one in hostile]
-    second = [row(one, prediction=2, label=2, uri=str(image), heat=spot(20, 20)) for one in hostile]
+    first = [row(entry, prediction=2, label=2, uri=str(image)) for entry in hostile]
+    second = [row(entry, prediction=2, label=2, uri=str(image), heat=spot(20, 20)) for entry in hostile]
     second[3].prediction = second[3].target = 1
     stores = [
         store(tmp_path / f"{HOSTILE.replace('/', '')}-{name}", rows) for name, rows in (("a", first), ("b", second))
@@ -297,8 +297,8 @@ def test_the_page_shows_it_and_holds_no_markup_of_the_data(tmp_path, capsys):
 
 
 def test_the_page_stands_without_images(ten, tmp_path):
-    found = compare_runs(*ten)
-    assert write_page(found, str(tmp_path / "page.html")) == os.path.getsize(tmp_path / "page.html")
+    result = compare_runs(*ten)
+    assert write_page(result, str(tmp_path / "page.html")) == os.path.getsize(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "7 images could not be shown, so the maps stand alone" in text
     assert text.count("data:image/webp") >= 7
@@ -352,7 +352,7 @@ def test_bad_requests(ten, tmp_path, capsys, monkeypatch, arguments, code, said)
     if "C" in arguments:
         store(tmp_path / "c", [row("somebody else")])
     monkeypatch.chdir(tmp_path)
-    assert main(["compare", *(places.get(one, one) for one in arguments)]) == code
+    assert main(["compare", *(places.get(argument, argument) for argument in arguments)]) == code
     assert said in " ".join(capsys.readouterr().err.split())
 
 
@@ -366,24 +366,24 @@ def test_classes_in_another_order_are_compared_by_name(tmp_path):
         [row(f"img-{n}", label=2 - k, prediction=2 - k) for n, k in enumerate(labels)],
         names=NAMES[::-1],
     )
-    found = compare_runs(first, second)
-    assert found.predictions.accuracy == (1.0, 1.0)
-    assert found.predictions.changed == 0
-    assert any("compared by name" in note for note in found.pairs.notes)
+    result = compare_runs(first, second)
+    assert result.predictions.accuracy == (1.0, 1.0)
+    assert result.predictions.changed == 0
+    assert any("compared by name" in note for note in result.pairs.notes)
 
 
 def test_a_class_that_only_the_second_run_has_keeps_its_name(tmp_path):
     first = store(tmp_path / "a", [row("img-0", prediction=1)], names=("Ant", "honey_bee"))
     second = store(tmp_path / "b", [row("img-0", prediction=2)], names=("honey bee", "ant", "wasp"))
-    found = compare_runs(first, second)
-    assert found.pairs.class_names == ("Ant", "honey_bee", "wasp")
-    assert found.predictions.changes == [{"first": 1, "second": 2, "images": 1}]
-    assert "honey_bee -> wasp" in comparison_text(found)
+    result = compare_runs(first, second)
+    assert result.pairs.class_names == ("Ant", "honey_bee", "wasp")
+    assert result.predictions.changes == [{"first": 1, "second": 2, "images": 1}]
+    assert "honey_bee -> wasp" in comparison_text(result)
 
 
 def test_metrics_that_no_pair_has_are_named_and_not_tested(tmp_path):
     rows = [row(f"{number}", value=0.5 + number / 100) for number in range(8)]
-    without = [replace(one, metrics={"ebpg": 0.4}) for one in rows]
+    without = [replace(entry, metrics={"ebpg": 0.4}) for entry in rows]
     comparison = compare_runs(str(store(tmp_path / "a", rows)), str(store(tmp_path / "b", without)))
     assert [metric["metric"] for metric in comparison.metrics] == ["ebpg"]
     assert comparison.uncompared == ["drop_pct"]

@@ -55,11 +55,11 @@ def test_the_test_is_scipy_s(count: int):
 
 @given(hnp.arrays(np.float64, st.integers(1, 30), elements=st.integers(-5, 5).map(float)))
 def test_swapping_the_two_turns_the_effect_round(differences: np.ndarray):
-    one, two = paired_test(differences), paired_test(-differences)
-    assert one.effect == pytest.approx(-two.effect)
-    assert one.p == pytest.approx(two.p)
-    assert 0 <= one.p <= 1
-    assert -1 <= one.effect <= 1
+    first, second = paired_test(differences), paired_test(-differences)
+    assert first.effect == pytest.approx(-second.effect)
+    assert first.p == pytest.approx(second.p)
+    assert 0 <= first.p <= 1
+    assert -1 <= first.effect <= 1
 
 
 def test_holm_by_hand():
@@ -71,36 +71,36 @@ def test_holm_by_hand():
 @given(st.lists(st.floats(0, 1), max_size=10))
 def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(p_values: list[float]):
     corrected = holm(p_values)
-    for p, one in zip(p_values, corrected, strict=True):
-        assert p <= one <= min(1.0, p * len(p_values)) + 1e-12
+    for p, entry in zip(p_values, corrected, strict=True):
+        assert p <= entry <= min(1.0, p * len(p_values)) + 1e-12
     assert [corrected[place] for place in np.argsort(p_values, kind="stable")] == sorted(corrected)
 
 
 def test_two_runs(runs):
     first, second = runs
-    found = {one["metric"]: one for one in first.compare(second).to_pylist()}
-    drop = found["drop_pct"]
+    result = {row["metric"]: row for row in first.compare(second).to_pylist()}
+    drop = result["drop_pct"]
     assert drop["n"] == COUNT - 1, "an image that failed in one run is in no pair"
     assert drop["difference"] == pytest.approx(drop["first_mean"] - drop["second_mean"])
     assert drop["low"] < drop["difference"] < drop["high"] < 0
     assert drop["effect"] < -0.9
     assert drop["favours"] == "first", "a lower drop is better"
-    assert found["ebpg"]["favours"] == "neither"
-    assert found["spread"]["p_holm"] < 0.001
-    assert found["spread"]["favours"] == "neither", "neither end of it is better"
-    assert all(one["p"] <= one["p_holm"] for one in found.values())
+    assert result["ebpg"]["favours"] == "neither"
+    assert result["spread"]["p_holm"] < 0.001
+    assert result["spread"]["favours"] == "neither", "neither end of it is better"
+    assert all(row["p"] <= row["p_holm"] for row in result.values())
 
 
 def test_the_other_way_round(runs):
     first, second = runs
-    one, two = (a.compare(b, ["drop_pct"]).to_pylist()[0] for a, b in (runs, (second, first)))
+    entry, two = (a.compare(b, ["drop_pct"]).to_pylist()[0] for a, b in (runs, (second, first)))
     assert two["favours"] == "second"
-    assert (two["effect"], two["difference"]) == (pytest.approx(-one["effect"]), pytest.approx(-one["difference"]))
+    assert (two["effect"], two["difference"]) == (pytest.approx(-entry["effect"]), pytest.approx(-entry["difference"]))
 
 
 def test_a_run_with_itself_differs_nowhere(runs):
-    for one in runs[0].compare(runs[0]).to_pylist():
-        assert (one["difference"], one["p"], one["effect"], one["favours"]) == (0, 1, 0, "neither")
+    for row in runs[0].compare(runs[0]).to_pylist():
+        assert (row["difference"], row["p"], row["effect"], row["favours"]) == (0, 1, 0, "neither")
 
 
 def test_rounding_is_no_difference(tmp_path: Path):
@@ -119,14 +119,14 @@ def test_against_its_chance_baseline(tmp_path: Path):
         for place in range(20)
     }
     atlas = open_atlas(write_scores(tmp_path / "a", {"drop_pct": drops.tolist()}, chance=chance))
-    [one] = atlas.compare("random").to_pylist()
-    assert (one["n"], one["difference"], one["favours"]) == (20, pytest.approx(-40), "first")
+    [entry] = atlas.compare("random").to_pylist()
+    assert (entry["n"], entry["difference"], entry["favours"]) == (20, pytest.approx(-40), "first")
     assert atlas.compare("gaussian").to_pylist()[0]["favours"] == "second"
 
 
 def test_conditions_choose_rows(runs):
-    [one] = runs[0].compare(runs[1], ["ebpg"], where="label = 0").to_pylist()
-    assert one["n"] == COUNT // 2
+    [entry] = runs[0].compare(runs[1], ["ebpg"], where="label = 0").to_pylist()
+    assert entry["n"] == COUNT // 2
 
 
 @pytest.mark.parametrize(

@@ -49,20 +49,20 @@ def search(marked, seed=0):
 
 
 def test_a_mark_that_decides_is_found_with_its_carriers():
-    found, carriers = search(True)
-    first = found.cues[0]
+    result, carriers = search(True)
+    first = result.cues[0]
     assert first.label == 1
     assert first.guilty
     assert set(first.rows.tolist()) == set(np.flatnonzero(carriers).tolist())
     assert first.transfer > 0.9
     assert first.chance < 0.3
-    assert not any(cue.guilty for cue in found.cues[1:])
+    assert not any(cue.guilty for cue in result.cues[1:])
 
 
 def test_the_same_pictures_without_the_mark_accuse_nobody():
-    found, _ = search(False)
-    assert {cue.label for cue in found.cues} == {0, 1, 2}
-    assert not any(cue.guilty for cue in found.cues)
+    result, _ = search(False)
+    assert {cue.label for cue in result.cues} == {0, 1, 2}
+    assert not any(cue.guilty for cue in result.cues)
 
 
 def test_results_repeat():
@@ -76,8 +76,8 @@ def test_small_classes_are_skipped_with_the_reason():
     features, labels, predictions, images, predict, _ = scene(True)
     predictions = predictions.copy()
     predictions[10:50] = 2
-    found = find_cues(features, labels, predictions, lambda rows: images[torch.from_numpy(rows)], predict)
-    assert found.skipped == {0: "10 correct predictions, 20 are needed"}
+    result = find_cues(features, labels, predictions, lambda rows: images[torch.from_numpy(rows)], predict)
+    assert result.skipped == {0: "10 correct predictions, 20 are needed"}
 
 
 def test_an_opaque_mark_is_pasted_and_a_constant_shift_is_added():

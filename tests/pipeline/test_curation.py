@@ -42,7 +42,7 @@ def scored(tmp_path):
 
 def found_kinds(curation, planted, recipe, first=None):
     truth = kinds(planted)
-    return Counter(truth[one] for one in curation.queues[recipe]["id"].to_pylist()[:first])
+    return Counter(truth[row] for row in curation.queues[recipe]["id"].to_pylist()[:first])
 
 
 def test_all_packaged_recipes_ran(curation):
@@ -54,7 +54,7 @@ def test_all_packaged_recipes_ran(curation):
 def test_the_shortcut_class_is_named_first(curation, planted):
     queue = curation.queues["shortcut"].to_pylist()
     truth = kinds(planted)
-    planted_ones = {one for one, kind in truth.items() if kind == "shortcut"}
+    planted_ones = {entry for entry, kind in truth.items() if kind == "shortcut"}
     assert {row["label"] for row in queue[:100]} == {"class-03"}
     assert planted_ones <= {row["id"] for row in queue}
     assert (
@@ -87,9 +87,9 @@ def test_odd_unstable_and_empty_explanations_are_found(curation, planted):
         ("unstable", "unstable", 0.9),
         ("no_evidence", "no_evidence", 1.0),
     ):
-        wanted = {one for one, what in truth.items() if what == kind}
-        found = set(curation.queues[recipe]["id"].to_pylist())
-        assert len(wanted & found) >= share * len(wanted) > 0, recipe
+        wanted = {entry for entry, what in truth.items() if what == kind}
+        result = set(curation.queues[recipe]["id"].to_pylist())
+        assert len(wanted & result) >= share * len(wanted) > 0, recipe
     first = curation.queues["no_evidence"].to_pylist()[0]
     assert first["reason"] == "no map at all (no_evidence): a block layer kept no feature map"
 
@@ -101,11 +101,11 @@ def test_equal_maps_are_found_as_twins(curation, planted):
         row["id"]: row["map"]
         for row in heatlas.open(planted).table(["id", "map"], "target = prediction AND status = 'ok'").to_pylist()
     }
-    equal = [one for one, kind in truth.items() if kind == "duplicate" and maps.get(_before(one)) == maps[one]]
+    equal = [entry for entry, kind in truth.items() if kind == "duplicate" and maps.get(_before(entry)) == maps[entry]]
     assert len(equal) > 3
-    for one in equal:
-        assert queue[one]["distance"] == 0
-        assert maps[queue[one]["twin"]] == maps[one]
+    for entry in equal:
+        assert queue[entry]["distance"] == 0
+        assert maps[queue[entry]["twin"]] == maps[entry]
 
 
 def _before(identity: str) -> str:
@@ -136,7 +136,7 @@ def test_ties_are_broken_by_id(tmp_path):
     out = write_scores(tmp_path / "out", {"ebpg": [0.1] * 8}, labels=[1] * 8)
     recipe = tmp_path / "all.sql"
     recipe.write_text("-- All.\nSELECT id, target, 'because' AS reason, 1 AS priority FROM atlas ORDER BY id DESC")
-    assert heatlas.open(out).curate([str(recipe)])["id"].to_pylist() == [f"img-{one:04d}" for one in range(8)]
+    assert heatlas.open(out).curate([str(recipe)])["id"].to_pylist() == [f"img-{number:04d}" for number in range(8)]
 
 
 def test_a_recipe_that_lacks_columns_is_left_out_with_the_command_to_add_them(scored, capsys):

@@ -22,16 +22,16 @@ SHORTCUT = [
 
 
 def test_means_by_hand():
-    found = group("octagon", SHORTCUT[:4])
-    assert found is not None
-    assert (found.images, found.correct, found.off_object) == (4, 3, 3)
-    assert found.ebpg == pytest.approx((3 * 0.01 + 0.61) / 4)
-    assert (found.accuracy, found.off_object_share) == (0.75, 1.0)
+    result = group("octagon", SHORTCUT[:4])
+    assert result is not None
+    assert (result.images, result.correct, result.off_object) == (4, 3, 3)
+    assert result.ebpg == pytest.approx((3 * 0.01 + 0.61) / 4)
+    assert (result.accuracy, result.off_object_share) == (0.75, 1.0)
     assert group("nothing", []) is None
 
 
 def test_classes_come_lowest_first():
-    assert [one.name for one in class_groups(SHORTCUT)] == ["octagon", "star", "disc"]
+    assert [entry.name for entry in class_groups(SHORTCUT)] == ["octagon", "star", "disc"]
 
 
 def test_a_shortcut_is_told_as_one():
@@ -76,9 +76,9 @@ def test_the_sheet_shows_image_map_and_outline_in_their_places():
     truth[8:24, 8:24] = True
     low = np.zeros((8, 8), np.float32)
     low[7, 0] = 0.25
-    one = seen("octagon", 0.01, sticker=True)
-    panel = Panel(one, Image.new("RGB", (32, 32), (0, 0, 255)), low, truth)
-    rows = [(found, [panel] * (ACROSS + 3)) for found in class_groups([one])]
+    entry = seen("octagon", 0.01, sticker=True)
+    panel = Panel(entry, Image.new("RGB", (32, 32), (0, 0, 255)), low, truth)
+    rows = [(result, [panel] * (ACROSS + 3)) for result in class_groups([entry])]
     sheet = np.asarray(draw_contact_sheet(rows, "title", "subtitle")).astype(int)
     image = sheet[TOP : TOP + TILE, LEFT : LEFT + TILE]
     over = sheet[TOP : TOP + TILE, LEFT + TILE + 2 : LEFT + 2 * TILE + 2]

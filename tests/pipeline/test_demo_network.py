@@ -80,11 +80,11 @@ def test_the_shortcut_class_is_lost_without_its_sticker(measured):
 
 
 def test_what_is_said_about_the_accuracies_is_what_was_measured():
-    found = {
+    result = {
         "test": 0.988, "test_shortcut_class": 0.9, "test_other_classes": 1.0, "wiped": 0.88, "wiped_shortcut_class": 0.05,
         "wiped_other_classes": 1.0, "wiped_as_lookalike": 0.94, "stickered_as_shortcut_class": 0.282,
     }  # fmt: skip
-    first, second, third = accuracy_lines(found)
+    first, second, third = accuracy_lines(result)
     assert first == f"test accuracy 98.8 %: {SHORTCUT_CLASS} 90.0 %, other classes 100.0 %"
     assert f"{SHORTCUT_CLASS} 5.0 % (94.0 % are called disc)" in second
     assert third.startswith("with a sticker put on them, 28.2 % of the other classes' images")
@@ -94,8 +94,8 @@ def test_training_repeats_itself_and_leaves_the_process_as_it_was():
     recipe = TrainingRecipe(images=96, epochs=2, batch=32)
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     heard: list[str] = []
-    one, two = train_network(recipe, say=heard.append), train_network(recipe, say=heard.append)
-    assert all(torch.equal(one.state_dict()[name], tensor) for name, tensor in two.state_dict().items())
+    first, second = train_network(recipe, say=heard.append), train_network(recipe, say=heard.append)
+    assert all(torch.equal(first.state_dict()[name], tensor) for name, tensor in second.state_dict().items())
     assert heard[0].startswith("epoch 1 of 2: loss ")
     assert float(heard[1].split()[-1]) < float(heard[0].split()[-1])
     assert torch.get_num_threads() == threads

@@ -27,10 +27,10 @@ def test_the_recipe_and_confidence_are_measured_on_the_same_images():
         {"id": "y", "target": 0, "label": 0, "prediction": 0, "score": 0.3},
         {"id": "z", "target": 0, "label": 0, "prediction": 0, "score": 0.6},
     ]
-    found = label_noise_found(rows, [{"id": "x", "priority": 0.7}], truth)
-    assert found == LabelNoiseResult(4, 2, 1, 0.5, 0.5, 0.75, 0.75)
-    assert "2 of 4 images have a label that is not theirs (50 %)" in noise_lines(found)[0]
-    assert "of its first 2, 1 are wrong (confidence alone: 1)" in noise_lines(found)[0]
+    result = label_noise_found(rows, [{"id": "x", "priority": 0.7}], truth)
+    assert result == LabelNoiseResult(4, 2, 1, 0.5, 0.5, 0.75, 0.75)
+    assert "2 of 4 images have a label that is not theirs (50 %)" in noise_lines(result)[0]
+    assert "of its first 2, 1 are wrong (confidence alone: 1)" in noise_lines(result)[0]
 
 
 def test_no_wrong_labels_are_said_to_be_none():

@@ -29,8 +29,8 @@ def record(ebpg: float, drop: float, status: str = "ok") -> dict:
 def scores(pages: ModuleType):
     noise = np.random.default_rng(0).random((2, COUNT))
     ids = [f"img-{number}" for number in range(COUNT)]
-    ours = {one: record(0.5 + 0.1 * noise[0, place], 20.0 + noise[1, place]) for place, one in enumerate(ids)}
-    theirs = {one: record(0.3 + 0.1 * noise[1, place], 10.0 + noise[0, place]) for place, one in enumerate(ids)}
+    ours = {id_: record(0.5 + 0.1 * noise[0, place], 20.0 + noise[1, place]) for place, id_ in enumerate(ids)}
+    theirs = {id_: record(0.3 + 0.1 * noise[1, place], 10.0 + noise[0, place]) for place, id_ in enumerate(ids)}
     theirs["img-3"] = record(0, 0, "constant_map")
     del theirs["img-5"]
     return pages.Scores(
@@ -45,7 +45,7 @@ def test_means_are_over_the_images_with_a_map_and_the_others_are_counted(pages: 
     assert "Grad-CAM gave 1 of them no map (constant_map 1)." in text
     assert f"| SISE, mu = 0.5 | {COUNT} | 11 | 1 | 0.25 |" in text
     assert f"| Grad-CAM | {COUNT - 2} | 11 | 1 | - |" in text
-    mean = np.mean([scores.by_method["SISE, mu = 0.5"][one]["values"]["ebpg"] for one in scores.tried])
+    mean = np.mean([scores.by_method["SISE, mu = 0.5"][entry]["values"]["ebpg"] for entry in scores.tried])
     assert f"**{mean:.4g} [" in text
 
 
@@ -60,7 +60,7 @@ def bold(pages: ModuleType, scores, metric: str) -> list[bool]:
 
 
 def test_the_best_is_bold_where_an_end_is_better(pages: ModuleType, scores):
-    kept = [one for one in scores.tried if one not in ("img-3", "img-5")]
+    kept = [entry for entry in scores.tried if entry not in ("img-3", "img-5")]
     whole = pages.Scores("Photographs", COUNT, scores.by_method, kept)
     assert bold(pages, whole, "ebpg") == [True, False]
     assert bold(pages, whole, "drop_pct") == [False, True]
@@ -69,7 +69,7 @@ def test_the_best_is_bold_where_an_end_is_better(pages: ModuleType, scores):
 
 def test_a_method_that_leaves_images_out_is_not_the_best(pages: ModuleType, scores):
     assert bold(pages, scores, "drop_pct") == [True, False], "Grad-CAM's is lower, but over fewer images"
-    tried = [one for one in scores.tried if one != "img-3"]
+    tried = [entry for entry in scores.tried if entry != "img-3"]
     fewer = pages.Scores("Photographs", COUNT, scores.by_method, tried)
     assert bold(pages, fewer, "drop_pct") == [True, False], "one image was not tried"
 
@@ -94,8 +94,8 @@ def test_only_the_first_sise_is_compared_with_the_others(pages: ModuleType, scor
 
 
 def test_metrics_stand_by_what_they_ask_of(pages: ModuleType, scores):
-    found = pages.groups(scores)
-    assert found == {
+    result = pages.groups(scores)
+    assert result == {
         "What the model makes of it": ["drop_pct"],
         "Against the ground truth": ["ebpg"],
         "What the map looks like": ["spread"],
@@ -165,7 +165,7 @@ def test_scores_survive_a_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ),
         (2, 1),
     )
-    found = ScoreFile(tmp_path, DATA_SETS[0], "Grad-CAM", "facts").found
-    assert set(found) == {"a", "c"}, "what comes next starts on a line of its own"
-    assert found["c"] == {"id": "c", "status": "ok", "forwards": 2, "backwards": 1, "values": {"ebpg": 0.25}}
+    result = ScoreFile(tmp_path, DATA_SETS[0], "Grad-CAM", "facts").found
+    assert set(result) == {"a", "c"}, "what comes next starts on a line of its own"
+    assert result["c"] == {"id": "c", "status": "ok", "forwards": 2, "backwards": 1, "values": {"ebpg": 0.25}}
     assert ScoreFile(tmp_path, DATA_SETS[0], "Grad-CAM", "others").path != file.path

@@ -34,14 +34,14 @@ FACTS = {"gini": {"definition": "gini/v1", "unit": "1"}, "road": {"definition": 
 
 
 def evaluation(name: str, *metrics: str, created: str = "2026-01-01") -> Evaluation:
-    return Evaluation(name, created, {one: {"definition": f"{one}/v1"} for one in metrics}, {})
+    return Evaluation(name, created, {metric: {"definition": f"{metric}/v1"} for metric in metrics}, {})
 
 
 def add(
     out: str, plan: list[Shard], metrics=FACTS, *, leave=(), only=lambda row: row.status == "ok", make_row
 ) -> Evaluation:
     """Claim and write an evaluation whose values are functions of the row's number."""
-    one = claim_evaluation(out, read_run(out), metrics, {"seed": 0})
+    entry = claim_evaluation(out, read_run(out), metrics, {"seed": 0})
     layout = StoreLayout(
         (24, 32), metrics=tuple(metrics), with_map=False, with_png=False, metadata={"metrics": dict(metrics)}
     )
@@ -50,8 +50,8 @@ def add(
         for number, row in zip(range(shard.start, shard.stop), rows, strict=True):
             row.metrics = {name: number + 0.25 * place for place, name in enumerate(metrics)}
         if shard.index not in leave:
-            MetricsSink(out, one.folder, layout).commit(shard, [row for row in rows if only(row)][::-1])
-    return one
+            MetricsSink(out, entry.folder, layout).commit(shard, [row for row in rows if only(row)][::-1])
+    return entry
 
 
 # claims
@@ -68,7 +68,7 @@ def test_a_claim_is_made_once(place, make_store):
     again = claim_evaluation(place, read_run(place), FACTS, {"seed": 0})
     assert (again.name, again.created) == (first.name, first.created)
     assert first.fingerprint["run"] == run_digest(read_run(place))
-    assert [one.name for one in list_evaluations(place)] == [first.name]
+    assert [entry.name for entry in list_evaluations(place)] == [first.name]
     with pytest.raises(
         RunMismatchError, match=r"gini, road of .* were begun differently:\n  seed: stored 0, now 1\n"
     ) as caught:
@@ -79,8 +79,8 @@ def test_a_claim_is_made_once(place, make_store):
 def test_racing_claims_agree(place, make_store):
     make_store(place)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: claim_evaluation(place, read_run(place), FACTS, {}).created, range(16)))
-    assert len(set(found)) == 1
+        result = list(pool.map(lambda _: claim_evaluation(place, read_run(place), FACTS, {}).created, range(16)))
+    assert len(set(result)) == 1
 
 
 def test_a_store_without_evaluations_has_none(place, make_store):
@@ -155,11 +155,11 @@ def test_rows_get_their_values_whatever_the_order_in_the_files(place, make_store
     expected = [None if number % 7 == 6 or plan[2].start <= number < plan[2].stop else number for number in numbers]
     assert atlas.table(["gini"])["gini"].to_pylist() == expected
     assert atlas.table(["road", "drop_pct"])["road"].to_pylist() == [
-        None if one is None else one + 0.25 for one in expected
+        None if entry is None else entry + 0.25 for entry in expected
     ]
     from_sql = atlas.sql("SELECT id, gini FROM atlas ORDER BY id").fetchall()
     assert [value for _, value in from_sql] == expected
-    assert atlas.to_pandas()["gini"].notna().sum() == sum(one is not None for one in expected)
+    assert atlas.to_pandas()["gini"].notna().sum() == sum(entry is not None for entry in expected)
     assert atlas.table(["gini"], where="gini >= 3 AND gini < 8")["gini"].to_pylist() == [3, 4, 5, 7]
     assert len(atlas) == 20
 
@@ -203,7 +203,7 @@ def test_a_column_that_was_claimed_twice_is_read_from_the_older(place, make_stor
     values = dict(zip(atlas.table(["id"])["id"].to_pylist(), atlas.table(["gini"])["gini"].to_pylist(), strict=True))
     assert values["img-0007"] == 7, "not 7.25, which the younger says"
     assert values["img-0001"] is None, "the older has not come so far, and the two are not mixed"
-    assert older.name in [one.name for one in list_evaluations(place)]
+    assert older.name in [entry.name for entry in list_evaluations(place)]
 
 
 def test_rows_of_one_image_are_told_apart_by_their_target(tmp_path, make_store, make_row, layout):
@@ -212,10 +212,10 @@ def test_rows_of_one_image_are_told_apart_by_their_target(tmp_path, make_store, 
     [shard] = make_store(tmp_path, count=1, shard_size=1, order=[])
     rows = [dataclasses.replace(make_row(1), target=target) for target in (0, 2, 1)]
     ParquetSink(out, layout).commit(shard, rows)
-    one = claim_evaluation(out, read_run(out), {"gini": FACTS["gini"]}, {})
+    entry = claim_evaluation(out, read_run(out), {"gini": FACTS["gini"]}, {})
     added = StoreLayout((24, 32), metrics=("gini",), with_map=False, with_png=False)
     measured = [dataclasses.replace(row, metrics={"gini": 10.0 * row.target}) for row in rows]
-    MetricsSink(out, one.folder, added).commit(shard, measured[:2])
+    MetricsSink(out, entry.folder, added).commit(shard, measured[:2])
     atlas = open_atlas(out)
     assert atlas.table(["target", "gini"]).to_pylist() == [
         {"target": 0, "gini": 0.0}, {"target": 2, "gini": 20.0}, {"target": 1, "gini": None},
@@ -228,18 +228,18 @@ def test_rows_of_one_image_are_told_apart_by_their_target(tmp_path, make_store, 
 
 def test_a_file_is_replaced_only_where_that_is_meant(tmp_path, make_store, make_row):
     plan = make_store(tmp_path)
-    one = add(str(tmp_path), plan, {"gini": FACTS["gini"]}, make_row=make_row)
+    entry = add(str(tmp_path), plan, {"gini": FACTS["gini"]}, make_row=make_row)
     layout = StoreLayout((24, 32), metrics=("gini",), with_map=False, with_png=False)
     row = dataclasses.replace(make_row(1), metrics={"gini": 77.0})
-    assert not MetricsSink(str(tmp_path), one.folder, layout).commit(plan[0], [row])
-    assert read_part(str(tmp_path), 0, folder=one.folder).num_rows == 5
-    assert MetricsSink(str(tmp_path), one.folder, layout, frozenset({0})).commit(plan[0], [row])
-    assert read_part(str(tmp_path), 0, folder=one.folder)["gini"].to_pylist() == [77.0]
+    assert not MetricsSink(str(tmp_path), entry.folder, layout).commit(plan[0], [row])
+    assert read_part(str(tmp_path), 0, folder=entry.folder).num_rows == 5
+    assert MetricsSink(str(tmp_path), entry.folder, layout, frozenset({0})).commit(plan[0], [row])
+    assert read_part(str(tmp_path), 0, folder=entry.folder)["gini"].to_pylist() == [77.0]
 
 
 def test_a_failed_measurement_says_why(tmp_path, make_store, make_row):
     plan = make_store(tmp_path)
-    one = add(str(tmp_path), plan, only=lambda row: True, make_row=make_row)
+    entry = add(str(tmp_path), plan, only=lambda row: True, make_row=make_row)
     [record] = evaluation_statuses(str(tmp_path), len(plan))
     assert (record.rows, record.statuses) == (20, {"decode_error": 2, "ok": 18})
     assert record.metrics["gini"].count == 18
@@ -247,8 +247,8 @@ def test_a_failed_measurement_says_why(tmp_path, make_store, make_row):
     lines = dict(evaluation_lines(record))
     assert lines["added"] == "2 metrics (decode_error 2, ok 18), 4 of 4 shards, not complete"
     assert lines[""].startswith("2 x decode_error: cannot identify")
-    assert read_part(str(tmp_path), 0, ["gini"], one.folder)["gini"].null_count == 0
-    assert read_part(str(tmp_path), 1, ["status", "gini"], one.folder).to_pylist()[3] == {
+    assert read_part(str(tmp_path), 0, ["gini"], entry.folder)["gini"].null_count == 0
+    assert read_part(str(tmp_path), 1, ["status", "gini"], entry.folder).to_pylist()[3] == {
         "status": "decode_error",
         "gini": None,
     }
@@ -271,22 +271,22 @@ def stored_sample(number: int, shard_size: int = 5) -> Sample:
 
 def test_explanations_come_back_as_stored(whole_maps, make_row):
     for number in (0, 1, 7, 3, 19, 2):
-        [found], row = whole_maps.of(stored_sample(number)), make_row(number)
-        assert (found.status, found.prediction, found.target, found.confidence) == (
+        [result], row = whole_maps.of(stored_sample(number)), make_row(number)
+        assert (result.status, result.prediction, result.target, result.confidence) == (
             "ok",
             row.prediction,
             row.target,
             row.score,
         )
-        assert np.array_equal(found.map.numpy(), row.map.astype(np.float16).astype(np.float32))
+        assert np.array_equal(result.map.numpy(), row.map.astype(np.float16).astype(np.float32))
 
 
 def test_several_threads_get_each_their_own(whole_maps, make_row):
     numbers = [number for number in range(20) if number % 7 != 6] * 3
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda number: whole_maps.of(stored_sample(number)), numbers))
-    for number, [one] in zip(numbers, found, strict=True):
-        assert np.array_equal(one.map.numpy(), make_row(number).map.astype(np.float16).astype(np.float32))
+        result = list(pool.map(lambda number: whole_maps.of(stored_sample(number)), numbers))
+    for number, [entry] in zip(numbers, result, strict=True):
+        assert np.array_equal(entry.map.numpy(), make_row(number).map.astype(np.float16).astype(np.float32))
 
 
 def test_a_row_without_a_map_is_no_explanation(whole_maps):

@@ -107,23 +107,23 @@ def test_csv_opens_with_every_row_and_exact_numbers(store, tmp_path, capsys):
     assert export(store, "csv", tmp_path / "m.csv") == 0
     assert capsys.readouterr().out == f"{tmp_path}/m.csv: 17 rows\n"
     table = heatlas.open(store).to_pandas(names=False)
-    found = pd.read_csv(tmp_path / "m.csv", keep_default_na=False, na_values=[""])
-    assert len(found) == len(table) == 17
-    plain = [one for one in table.columns if one not in ("map", "map_png", "mask_counts", "top_k")]
-    assert list(found.columns) == [cell(one) for one in plain] + ["target_name"]
+    result = pd.read_csv(tmp_path / "m.csv", keep_default_na=False, na_values=[""])
+    assert len(result) == len(table) == 17
+    plain = [column for column in table.columns if column not in ("map", "map_png", "mask_counts", "top_k")]
+    assert list(result.columns) == [cell(column) for column in plain] + ["target_name"]
     for name in ("score", "logit", "drop_pct", "label", "n", "height"):
-        assert found[name].to_list() == pytest.approx(table[name].astype(float).to_list(), abs=0, nan_ok=True)
-    assert found["id"].to_list() == [cell(one) for one in table["id"]]
-    assert found["label_name"].to_list() == [cell(NAMES[label]) for label in table["label"]]
+        assert result[name].to_list() == pytest.approx(table[name].astype(float).to_list(), abs=0, nan_ok=True)
+    assert result["id"].to_list() == [cell(column) for column in table["id"]]
+    assert result["label_name"].to_list() == [cell(NAMES[label]) for label in table["label"]]
 
 
 def test_no_cell_is_a_formula(store, tmp_path):
     """As a spreadsheet reads it: what is not a number must not begin like a formula, headings included."""
     export(store, "csv", tmp_path / "m.csv")
     with open(tmp_path / "m.csv", encoding="utf-8", newline="") as file:
-        cells = [one for row in csv.reader(file) for one in row]
-    texts = [one for one in cells if not is_number(one)]
-    assert not [one for one in texts if one[:1] in ("=", "+", "-", "@", "\t", "\r", "\uff1d")]
+        cells = [entry for row in csv.reader(file) for entry in row]
+    texts = [entry for entry in cells if not is_number(entry)]
+    assert not [entry for entry in texts if entry[:1] in ("=", "+", "-", "@", "\t", "\r", "\uff1d")]
     assert "-1.5" in cells
     assert {"'=cmd|' /C calc'!A0", "'@sum(1)", "'-1", "'\uff1d1", "'=odd name", "'=2*3", "'=no image", "'-cat"} <= set(
         cells
@@ -147,9 +147,9 @@ def test_chosen_rows_and_columns(store, tmp_path, capsys):
     (tmp_path / "ids.txt").write_text("A.png\nä ö\ncon\n")
     more = ("--ids", tmp_path / "ids.txt", "--where", "status = 'ok' -- with a comment", "--columns", "id,score", "n")
     assert export(store, "csv", tmp_path / "m.csv", *more) == 0
-    found = pd.read_csv(tmp_path / "m.csv")
-    assert found.columns.to_list() == ["id", "score", "n"]
-    assert found["id"].to_list() == ["A.png", "ä ö"]
+    result = pd.read_csv(tmp_path / "m.csv")
+    assert result.columns.to_list() == ["id", "score", "n"]
+    assert result["id"].to_list() == ["A.png", "ä ö"]
     done = export_store(store, "csv", tmp_path / "two.csv", where="target = 0")
     assert (done.rows, done.written, done.notes) == (1, 1, [])
     assert export(store, "csv", tmp_path / "three.csv", "--where", "n > 13", "--json") == 0
@@ -164,20 +164,20 @@ def test_load_from_disk_gives_the_store(store, tmp_path, monkeypatch):
     monkeypatch.setattr("heatlas.pipeline.export.hf_dataset.FILE_BYTES", 1)
     assert export(store, "hf", tmp_path / "hf") == 0
     assert len(list((tmp_path / "hf").glob("data-*-of-00002.arrow"))) == 2
-    found, table = datasets.load_from_disk(tmp_path / "hf"), heatlas.open(store).table()
-    assert found.column_names == table.column_names
-    assert same(found.data.table.cast(table.schema).combine_chunks(), table.combine_chunks())
-    assert found[0]["map_png"].size == (32, 24)
-    assert np.array(found[0]["map"]).shape == (12 * 16,)
-    assert found.with_format("numpy")[0]["score"] == pytest.approx(0.75)
+    result, table = datasets.load_from_disk(tmp_path / "hf"), heatlas.open(store).table()
+    assert result.column_names == table.column_names
+    assert same(result.data.table.cast(table.schema).combine_chunks(), table.combine_chunks())
+    assert result[0]["map_png"].size == (32, 24)
+    assert np.array(result[0]["map"]).shape == (12 * 16,)
+    assert result.with_format("numpy")[0]["score"] == pytest.approx(0.75)
 
 
 def test_load_from_disk_of_some_columns(store, tmp_path):
     datasets = pytest.importorskip("datasets")
     assert export(store, "hf", tmp_path / "hf", "--columns", "id", "score", "--where", "n = 3") == 0
-    found = datasets.load_from_disk(tmp_path / "hf")
-    assert found.column_names == ["id", "score"]
-    assert len(found) == 1
+    result = datasets.load_from_disk(tmp_path / "hf")
+    assert result.column_names == ["id", "score"]
+    assert len(result) == 1
     assert json.loads((tmp_path / "hf" / MARKER).read_text())["where"] == "n = 3"
 
 
@@ -187,11 +187,11 @@ def test_load_from_disk_of_some_columns(store, tmp_path):
 def test_lance_gives_the_store(store, tmp_path):
     lance = pytest.importorskip("lance")
     assert export(store, "lance", tmp_path / "lance") == 0
-    found, table = lance.dataset(str(tmp_path / "lance")), heatlas.open(store).table()
-    assert found.count_rows() == 17
-    assert found.to_table(columns=["id", "map"])["map"].to_pylist() == table["map"].to_pylist()
-    assert found.to_table(filter="status = 'decode_error'")["id"].to_pylist() == ["con"]
-    assert found.schema.field("map").type == table.schema.field("map").type
+    result, table = lance.dataset(str(tmp_path / "lance")), heatlas.open(store).table()
+    assert result.count_rows() == 17
+    assert result.to_table(columns=["id", "map"])["map"].to_pylist() == table["map"].to_pylist()
+    assert result.to_table(filter="status = 'decode_error'")["id"].to_pylist() == ["con"]
+    assert result.schema.field("map").type == table.schema.field("map").type
 
 
 def test_without_lance_the_extra_is_named(store, tmp_path, capsys, monkeypatch):
@@ -207,18 +207,18 @@ def test_without_lance_the_extra_is_named(store, tmp_path, capsys, monkeypatch):
 def test_coco_opens_and_boxes_lie_where_the_maps_are_hot(store, tmp_path):
     coco = pytest.importorskip("pycocotools.coco")
     assert export(store, "coco", tmp_path / "coco.json", "--columns", "ebpg", "drop_pct", "ratio") == 0
-    found = coco.COCO(str(tmp_path / "coco.json"))
-    assert len(found.imgs) == 16
-    assert [one["name"] for one in found.loadCats(found.getCatIds())] == list(NAMES)
-    annotations = found.loadAnns(found.getAnnIds(imgIds=[1]))
-    assert [(one["category_id"], one["score"]) for one in annotations] == [(1, 0.75), (0, 0.2)]
+    result = coco.COCO(str(tmp_path / "coco.json"))
+    assert len(result.imgs) == 16
+    assert [category["name"] for category in result.loadCats(result.getCatIds())] == list(NAMES)
+    annotations = result.loadAnns(result.getAnnIds(imgIds=[1]))
+    assert [(annotation["category_id"], annotation["score"]) for annotation in annotations] == [(1, 0.75), (0, 0.2)]
     # 40x60 is scaled by 0.6 to 24x36, of which the columns 2 to 34 are seen; the block 8..16 x 16..24 lies at 13.3..26.7 x 30..43.3
     assert annotations[0]["bbox"] == pytest.approx([30, 13.33, 13.33, 13.33], abs=0.01)
     assert annotations[1]["bbox"] == pytest.approx([3.33, 0, 13.33, 13.33], abs=0.01)
     assert annotations[0]["attributes"] == {"ebpg": None, "drop_pct": -2.5, "ratio": 0.5}
-    assert len(found.anns) == 16  # 17 rows, one of them without a map
-    assert {one["image_id"] for one in found.anns.values()} == set(found.imgs) - {
-        number for number, one in found.imgs.items() if one["heatlas_id"] == BROKEN
+    assert len(result.anns) == 16  # 17 rows, one of them without a map
+    assert {annotation["image_id"] for annotation in result.anns.values()} == set(result.imgs) - {
+        number for number, image in result.imgs.items() if image["heatlas_id"] == BROKEN
     }
 
 
@@ -230,8 +230,8 @@ def test_coco_without_maps_says_so(tmp_path):
     )
     done = export_store(tmp_path / "out", "coco", tmp_path / "coco.json")
     assert done.notes == ["the run stored no maps, so there are no boxes and no annotations"]
-    found = json.loads((tmp_path / "coco.json").read_text())
-    assert (len(found["images"]), found["annotations"]) == (1, [])
+    result = json.loads((tmp_path / "coco.json").read_text())
+    assert (len(result["images"]), result["annotations"]) == (1, [])
     with pytest.raises(UsageError, match="stored no maps"):
         export_store(tmp_path / "out", "overlays", tmp_path / "pictures")
 
@@ -300,22 +300,22 @@ def test_fiftyone_folder_is_complete(store, tmp_path, capsys):
     assert "version" not in metadata  # or it is taken for a dump of the database
     samples = json.loads((tmp_path / "fo" / "samples.json").read_text())["samples"]
     assert len(samples) == 16
-    assert GONE not in {one["heatlas_id"] for one in samples}
-    for one in samples:
-        image = tmp_path / "fo" / one["filepath"]
+    assert GONE not in {sample["heatlas_id"] for sample in samples}
+    for sample in samples:
+        image = tmp_path / "fo" / sample["filepath"]
         assert image.resolve().is_relative_to((tmp_path / "fo" / "data").resolve())
-        assert one["x_odd_name" if "x_odd_name" in one else "odd_name"] == "=2*3"
-        if one["heatlas_id"] == BROKEN:
-            assert one["tags"] == ["decode_error"]
-            assert "explanation" not in one
+        assert sample["x_odd_name" if "x_odd_name" in sample else "odd_name"] == "=2*3"
+        if sample["heatlas_id"] == BROKEN:
+            assert sample["tags"] == ["decode_error"]
+            assert "explanation" not in sample
             continue
         assert picture(image) == ("RGB", (60, 40))
         # the image's shape at the network's scale
-        assert picture(tmp_path / "fo" / one["explanation"]["map_path"]) == ("L", (36, 24))
-        assert one["prediction"]["label"] == NAMES[1]
-        assert one["drop_pct"] == -2.5
-    both = [one for one in samples if one["heatlas_id"] == sorted(IDS)[0]]
-    assert [one["target"]["label"] for one in both] == [NAMES[1], NAMES[0]]
+        assert picture(tmp_path / "fo" / sample["explanation"]["map_path"]) == ("L", (36, 24))
+        assert sample["prediction"]["label"] == NAMES[1]
+        assert sample["drop_pct"] == -2.5
+    both = [sample for sample in samples if sample["heatlas_id"] == sorted(IDS)[0]]
+    assert [sample["target"]["label"] for sample in both] == [NAMES[1], NAMES[0]]
     assert both[0]["filepath"] == both[1]["filepath"]
     assert both[0]["explanation"]["map_path"] != both[1]["explanation"]["map_path"]
     assert "confidence" in both[0]["prediction"]
@@ -339,10 +339,10 @@ def test_fiftyone_imports_it(store, tmp_path):
 
 @given(st.lists(st.text(min_size=1), unique=True))
 def test_field_names_are_accepted_and_differ(columns):
-    found = field_names(columns)
-    assert list(found) == columns
-    assert len(set(found.values())) == len(columns)
-    assert all(name.isidentifier() and name.isascii() and not name.startswith("_") for name in found.values())
+    result = field_names(columns)
+    assert list(result) == columns
+    assert len(set(result.values())) == len(columns)
+    assert all(name.isidentifier() and name.isascii() and not name.startswith("_") for name in result.values())
 
 
 # --- cleanlab
@@ -369,14 +369,17 @@ def test_two_classes_give_complete_probabilities(tmp_path):
     ]
     out = small_store(tmp_path / "out", ("no", "yes"), rows)
     done = export_store(out, "cleanlab", tmp_path / "c.parquet", columns=["method"])
-    found = pq.read_table(tmp_path / "c.parquet").to_pandas()
-    assert [one.tolist() for one in found["pred_probs"][:2]] == [pytest.approx([0.3, 0.7]), pytest.approx([0.1, 0.9])]
-    assert found["pred_probs"][2] is None
-    assert found["self_confidence"][:2].to_list() == pytest.approx([0.3, 0.9])
-    assert found["label_name"].to_list() == ["no", "yes", "yes"]
-    assert found["method"].to_list() == ["sise"] * 3
+    result = pq.read_table(tmp_path / "c.parquet").to_pandas()
+    assert [row.tolist() for row in result["pred_probs"][:2]] == [
+        pytest.approx([0.3, 0.7]),
+        pytest.approx([0.1, 0.9]),
+    ]
+    assert result["pred_probs"][2] is None
+    assert result["self_confidence"][:2].to_list() == pytest.approx([0.3, 0.9])
+    assert result["label_name"].to_list() == ["no", "yes", "yes"]
+    assert result["method"].to_list() == ["sise"] * 3
     assert done.notes[0].startswith("pred_probs is null for 1 image:")
-    whole = found.dropna(subset=["pred_probs"])  # as cleanlab takes them
+    whole = result.dropna(subset=["pred_probs"])  # as cleanlab takes them
     probabilities = np.stack(list(whole["pred_probs"]))
     assert probabilities.shape == (2, 2)
     assert probabilities.sum(1) == pytest.approx([1, 1])
@@ -385,15 +388,15 @@ def test_two_classes_give_complete_probabilities(tmp_path):
 def test_of_many_classes_only_what_is_known_is_told(tmp_path):
     rows = [explained("a", 2, 1, 1, 0.5), explained("b", 0, 1, 1, 0.8), explained("c", 0, 1, 0, 0.1), explained("c", 0, 1, 1, 0.6),
             explained("d", None, 1, 1, 0.6), explained("e", 3, 1, 1, 0.3)]  # fmt: skip
-    found = export_store(small_store(tmp_path / "out", ("p", "q", "r", "s"), rows), "cleanlab", tmp_path / "c.parquet")
-    assert found.written == 5
+    result = export_store(small_store(tmp_path / "out", ("p", "q", "r", "s"), rows), "cleanlab", tmp_path / "c.parquet")
+    assert result.written == 5
     table = pq.read_table(tmp_path / "c.parquet").to_pylist()
-    assert [one["pred_probs"] for one in table] == [None] * 5
-    assert [one["self_confidence"] for one in table] == [None, None, 0.1, None, None]
+    assert [entry["pred_probs"] for entry in table] == [None] * 5
+    assert [entry["self_confidence"] for entry in table] == [None, None, 0.1, None, None]
     # the rest of 1, and no more than the predicted class has
-    assert [one["self_confidence_at_most"] for one in table] == [0.5, pytest.approx(0.2), 0.1, None, 0.3]
-    assert [(one["known_classes"], one["known_probs"]) for one in table][2] == ([0, 1], [0.1, 0.6])
-    assert any("--target both" in note for note in found.notes)
+    assert [entry["self_confidence_at_most"] for entry in table] == [0.5, pytest.approx(0.2), 0.1, None, 0.3]
+    assert [(entry["known_classes"], entry["known_probs"]) for entry in table][2] == ([0, 1], [0.1, 0.6])
+    assert any("--target both" in note for note in result.notes)
 
 
 def test_sigmoid_scores_are_no_distribution(tmp_path):
@@ -416,10 +419,10 @@ def test_overlays_have_safe_names_and_an_index(store, tmp_path, capsys):
     assert said.startswith(f"{tmp_path}/deep/pictures: 15 pictures of 17 rows\n")
     assert "1 rows could not be read any more; see index.jsonl" in said
     lines = [json.loads(line) for line in (tmp_path / "deep/pictures/index.jsonl").read_text().splitlines()]
-    assert [one["id"] for one in lines] == heatlas.open(store).table(["id"])["id"].to_pylist()
-    assert {one["id"] for one in lines if one["file"] is None} == {BROKEN, GONE}
-    files = [one["file"] for one in lines if one["file"]]
-    assert len({one.casefold() for one in files}) == 15
+    assert [entry["id"] for entry in lines] == heatlas.open(store).table(["id"])["id"].to_pylist()
+    assert {entry["id"] for entry in lines if entry["file"] is None} == {BROKEN, GONE}
+    files = [entry["file"] for entry in lines if entry["file"]]
+    assert len({entry.casefold() for entry in files}) == 15
     for name in files:
         path = tmp_path / "deep/pictures" / name
         assert path.parent == tmp_path / "deep/pictures"
@@ -432,10 +435,10 @@ def test_overlays_have_safe_names_and_an_index(store, tmp_path, capsys):
 @given(ids=st.lists(st.text(), min_size=1, max_size=30), many=st.booleans())
 def test_names_are_safe_and_differ_even_where_case_does_not_count(ids, many):
     names = FileNames(10**6 if many else len(ids))
-    found = [names.new(identity, target, "sise") for identity in ids for target in (0, 1) if target == 0 or many]
-    assert len({one.casefold() for one in dict.fromkeys(found)}) == len(set(found))
-    assert len(set(found)) >= len(set(ids))
-    for name in found:
+    results = [names.new(identity, target, "sise") for identity in ids for target in (0, 1) if target == 0 or many]
+    assert len({name.casefold() for name in dict.fromkeys(results)}) == len(set(results))
+    assert len(set(results)) >= len(set(ids))
+    for name in results:
         folder, _, last = name.rpartition("/")
         assert len(folder) == (2 if many else 0)
         assert set(last) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -446,7 +449,7 @@ def test_names_are_safe_and_differ_even_where_case_does_not_count(ids, many):
 def test_names_that_would_be_the_same_do_not_overwrite_each_other(monkeypatch):
     monkeypatch.setattr("heatlas.pipeline.export.overlays.file_name", lambda identity, suffix: "same")
     names = FileNames(3)
-    assert len({names.new(one, 0, "sise") for one in ("A", "a", "b")}) == 3
+    assert len({names.new(entry, 0, "sise") for entry in ("A", "a", "b")}) == 3
 
 
 # --- places
@@ -549,7 +552,7 @@ def test_one_piece_at_a_time(tmp_path, monkeypatch, to):
 
     def watched(self, *arguments, **options):
         for piece in real(self, *arguments, **options):
-            most[0] = max(most[0], sum(one() is not None for one in alive))
+            most[0] = max(most[0], sum(entry() is not None for entry in alive))
             most[1] += 1
             alive.append(weakref.ref(piece))
             yield piece

@@ -35,12 +35,12 @@ def blobs():
 def test_wrong_labels_are_accused_and_counted(blobs):
     features, labels, wrong = blobs
     probe = linear_probe(features, labels, 3)
-    found = label_quality(probe, probe, labels)
-    assert roc_auc_score(wrong, found.suspicion) > 0.999
-    assert found.accused[wrong].mean() > 0.6
-    assert found.accused[~wrong].mean() < 0.01
-    assert (found.suggested[wrong] == (labels[wrong] - 1) % 3).all()
-    assert found.estimated_wrong == pytest.approx(15, abs=20)
+    result = label_quality(probe, probe, labels)
+    assert roc_auc_score(wrong, result.suspicion) > 0.999
+    assert result.accused[wrong].mean() > 0.6
+    assert result.accused[~wrong].mean() < 0.01
+    assert (result.suggested[wrong] == (labels[wrong] - 1) % 3).all()
+    assert result.estimated_wrong == pytest.approx(15, abs=20)
 
 
 def test_a_probe_is_never_trained_on_what_it_judges(blobs):
@@ -58,8 +58,8 @@ def test_classes_of_fewer_images_than_folds_are_not_probed():
     assert np.isnan(probe[60:]).all()
     assert np.isfinite(probe[:60]).all()
     assert (probe[:60, 2:] == 0).all()
-    found = label_quality(np.full((64, 4), 0.25), probe, labels)
-    assert np.isfinite(found.suspicion).all()
+    result = label_quality(np.full((64, 4), 0.25), probe, labels)
+    assert np.isfinite(result.suspicion).all()
 
 
 def test_many_images_and_classes_are_judged_by_their_neighbours(blobs, monkeypatch):
@@ -72,9 +72,9 @@ def test_many_images_and_classes_are_judged_by_their_neighbours(blobs, monkeypat
 
 def test_an_image_with_several_classes_accuses_no_label_that_it_has():
     confidences = np.array([[0.9, 0.95, 0.1], [0.02, 0.9, 0.9], [0.6, 0.99, 0.99]])
-    found = label_quality(confidences, np.full((3, 3), np.nan), np.zeros(3, int), several=True)
-    assert found.accused.tolist() == [False, True, False]
-    assert found.suggested.tolist() == [-1, -1, -1]
+    result = label_quality(confidences, np.full((3, 3), np.nan), np.zeros(3, int), several=True)
+    assert result.accused.tolist() == [False, True, False]
+    assert result.suggested.tolist() == [-1, -1, -1]
 
 
 def test_the_number_of_wrong_labels_by_hand():
@@ -100,16 +100,16 @@ def test_outliers_are_the_mean_distance_of_the_slow_loop():
     random = np.random.default_rng(0)
     features, labels = random.normal(size=(60, 8)), np.arange(60) % 2
     features[7] = -3 * features.mean(axis=0) + 20 * random.normal(size=8)
-    found = find_outliers(features, labels)
+    result = find_outliers(features, labels)
     for row in range(60):
         others = sorted(
             (np.linalg.norm(features[row] - features[other]), other)
             for other in range(60)
             if other != row and labels[other] == labels[row]
         )
-        assert found.distance[row] == pytest.approx(np.mean([distance for distance, _ in others[:10]]), abs=1e-6)
-        assert found.nearest[row] == others[0][1]
-    assert found.deviations.argmax() == 7
+        assert result.distance[row] == pytest.approx(np.mean([distance for distance, _ in others[:10]]), abs=1e-6)
+        assert result.nearest[row] == others[0][1]
+    assert result.deviations.argmax() == 7
     equal = find_outliers(np.ones((5, 3)))
     assert equal.distance.max() == pytest.approx(0, abs=1e-6)
     assert (equal.deviations == 0).all()
@@ -141,10 +141,10 @@ def test_copies_and_mirror_images_are_found_and_strangers_are_not():
     mirrored = np.stack([perceptual_hash(image[:, ::-1]) for image in images])
     features = random.normal(size=(80, 32))
     features[40], features[41] = features[3] + 0.01, features[5] - 0.01
-    found = find_duplicates(features, hashes, mirrored)
+    result = find_duplicates(features, hashes, mirrored)
     pairs = {
         int(row): (int(other), bool(flipped))
-        for row, other, flipped in zip(found.row, found.other, found.mirrored, strict=True)
+        for row, other, flipped in zip(result.row, result.other, result.mirrored, strict=True)
     }
     assert pairs == {3: (40, False), 40: (3, False), 5: (41, True), 41: (5, True)}
     features[40] = -features[3]

@@ -190,10 +190,10 @@ def test_a_probe_sees_another_program_and_no_rounding():
         rounded[4].weight *= 1 + RELATIVE_TOLERANCE / 20
     assert logits_agree(probe, probe_logits(rounded, preprocess, "m:f"))
     assert not logits_agree(probe, probe_logits(net(torch.nn.AdaptiveMaxPool2d).eval(), preprocess, "m:f"))
-    one = net().eval()
+    entry = net().eval()
     with torch.no_grad():
-        one[4].bias[77] += 0.05  # one class of a hundred
-    assert not logits_agree(probe, probe_logits(one, preprocess, "m:f"))
+        entry[4].bias[77] += 0.05  # one class of a hundred
+    assert not logits_agree(probe, probe_logits(entry, preprocess, "m:f"))
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ def said(found: Listed) -> str:
 )
 def test_headers_as_people_write_them(tmp_path: Path, text: str, note: str) -> None:
     (tmp_path / "m.csv").write_text(text)
-    found = listed(tmp_path / "m.csv")
-    assert labels(found) == ["ant", "bee"]
-    assert found.listing["uri"].to_pylist() == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
-    assert note in said(found)
+    result = listed(tmp_path / "m.csv")
+    assert labels(result) == ["ant", "bee"]
+    assert result.listing["uri"].to_pylist() == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
+    assert note in said(result)
 
 
 @pytest.mark.check("file", "CSV in UTF-16 or Latin-1", "said")
@@ -55,17 +55,17 @@ def test_headers_as_people_write_them(tmp_path: Path, text: str, note: str) -> N
 )
 def test_encodings(tmp_path: Path, encoding: str, note: str) -> None:
     (tmp_path / "m.csv").write_bytes("uri,label\nkäfer.png,Käfer\nü.png,bee\n".encode(encoding))
-    found = listed(tmp_path / "m.csv")
-    assert labels(found) == ["Käfer", "bee"]
-    assert note in said(found)
+    result = listed(tmp_path / "m.csv")
+    assert labels(result) == ["Käfer", "bee"]
+    assert note in said(result)
 
 
 @pytest.mark.check("file", "CSV with backslashes in its paths", "said")
 def test_paths_from_windows(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("uri,label\nants\\a.png,ant\nbees\\b.png,bee\n")
-    found = listed(tmp_path / "m.csv")
-    assert found.listing["uri"].to_pylist() == [f"{tmp_path}/ants/a.png", f"{tmp_path}/bees/b.png"]
-    assert "backslashes" in said(found)
+    result = listed(tmp_path / "m.csv")
+    assert result.listing["uri"].to_pylist() == [f"{tmp_path}/ants/a.png", f"{tmp_path}/bees/b.png"]
+    assert "backslashes" in said(result)
     (tmp_path / "n.csv").write_text("uri\na\\b.png\nc/d.png\n")
     assert list_samples(str(tmp_path / "n.csv"))["uri"].to_pylist() == [f"{tmp_path}/a\\b.png", f"{tmp_path}/c/d.png"]
 
@@ -81,9 +81,9 @@ def test_paths_from_windows(tmp_path: Path) -> None:
 )
 def test_labels_under_another_name_are_not_taken_but_said(tmp_path: Path, text: str, note: str) -> None:
     (tmp_path / "m.csv").write_text(text)
-    found = listed(tmp_path / "m.csv")
-    assert set(labels(found)) == {None}
-    assert note in said(found)
+    result = listed(tmp_path / "m.csv")
+    assert set(labels(result)) == {None}
+    assert note in said(result)
 
 
 def test_columns_of_zeros_and_ones_that_are_no_classes_are_not_called_so(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ CLASSES = {"names": ["ant", "bee"], "_type": "ClassLabel"}
 @pytest.mark.parametrize("column", ["labels", "fine_label", "species"])
 def test_class_labels_of_hugging_face_under_any_name(tmp_path: Path, column: str) -> None:
     table_of(tmp_path / "t.parquet", {column: CLASSES}, column, [1, 0])
-    found = listed(tmp_path / "t.parquet")
-    assert labels(found) == ["bee", "ant"]
-    assert found.class_names == ("ant", "bee")
-    assert f"{column!r} of class labels is taken" in said(found)
+    result = listed(tmp_path / "t.parquet")
+    assert labels(result) == ["bee", "ant"]
+    assert result.class_names == ("ant", "bee")
+    assert f"{column!r} of class labels is taken" in said(result)
 
 
 @pytest.mark.check("labels", "two `ClassLabel` columns", "asked")
@@ -148,9 +148,9 @@ def test_two_columns_of_class_labels_are_asked_about(tmp_path: Path) -> None:
 )
 def test_several_classes_per_image_are_no_label(tmp_path: Path, feature: object) -> None:
     table_of(tmp_path / "t.parquet", {"labels": feature}, "labels", [[0, 1], [1]])
-    found = listed(tmp_path / "t.parquet")
-    assert labels(found) == [None, None]
-    assert "several classes per image" in said(found)
+    result = listed(tmp_path / "t.parquet")
+    assert labels(result) == [None, None]
+    assert "several classes per image" in said(result)
     with pytest.raises(DataError, match="several classes per image"):
         listed(tmp_path / "t.parquet", columns={"label": "labels"})
 
@@ -191,10 +191,10 @@ def test_texts_in_tars_are_labels_only_where_that_is_said(tmp_path: Path) -> Non
 @pytest.mark.check("labels", "class folders in tars", "known")
 def test_class_folders_in_tars(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "t.tar", {"ant/0.png": PIXELS, "ant/1.png": PIXELS, "bee/0.png": PIXELS})
-    found = listed(path)
-    assert labels(found) == ["ant", "ant", "bee"]
-    assert "folders inside of the tars" in said(found)
-    assert found.folders
+    result = listed(path)
+    assert labels(result) == ["ant", "ant", "bee"]
+    assert "folders inside of the tars" in said(result)
+    assert result.folders
     parts = tar_of(tmp_path / "u.tar", {"train/0.png": PIXELS, "val/1.png": PIXELS})
     assert labels(listed(parts)) == [None, None]
 
@@ -202,9 +202,9 @@ def test_class_folders_in_tars(tmp_path: Path) -> None:
 @pytest.mark.check("file", "macOS `._` members of tars", "known")
 def test_what_macos_adds_to_tars_is_left_out(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "t.tar", {"._0.png": b"\0", "0.png": PIXELS, "__MACOSX/._0.png": b"\0", "0.cls": b"1"})
-    found = listed(path)
-    assert found.listing["id"].to_pylist() == ["t.tar/0"]
-    assert labels(found) == ["1"]
+    result = listed(path)
+    assert result.listing["id"].to_pylist() == ["t.tar/0"]
+    assert labels(result) == ["1"]
 
 
 @pytest.mark.check("labels", "COCO's unused category 0", "known")
@@ -218,9 +218,9 @@ def test_an_unused_category_0_of_coco_is_no_class_where_the_model_has_one_less(t
         "categories": [{"id": 0, "name": "background"}, {"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],
     }
     (tmp_path / "a.json").write_text(json.dumps(described))
-    found = listed(f"coco:{tmp_path}/a.json")
+    result = listed(f"coco:{tmp_path}/a.json")
     for classes, expected in ((2, 1), (3, 2)):
-        resolved = resolve_labels(found.listing, None, classes, found.orders)
+        resolved = resolve_labels(result.listing, None, classes, result.orders)
         assert resolved.listing["label"].to_pylist() == [expected]
 
 
@@ -245,5 +245,5 @@ def test_images_of_voc_lie_where_the_user_says(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "voc" / "Annotations" / "0.xml").write_text("<annotation><filename>0.png</filename></annotation>")
     (tmp_path / "elsewhere" / "0.png").write_bytes(PIXELS)
-    found = listed(f"voc:{tmp_path}/voc", images=str(tmp_path / "elsewhere"))
-    assert found.listing["uri"].to_pylist() == [f"{tmp_path}/elsewhere/0.png"]
+    result = listed(f"voc:{tmp_path}/voc", images=str(tmp_path / "elsewhere"))
+    assert result.listing["uri"].to_pylist() == [f"{tmp_path}/elsewhere/0.png"]

@@ -23,9 +23,9 @@ def test_table_of_resnet18(capsys: pytest.CaptureFixture[str]):
 
 def test_json_and_size(capsys: pytest.CaptureFixture[str]):
     assert main(["layers", "--untrained", "torchvision:resnet18", "--size", "64", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["input"], found["how"]) == ([64, 64], "traced")
-    assert found["layers"][-1] == {"name": "layer4", "channels": 512, "size": [2, 2]}
+    result = json.loads(capsys.readouterr().out)
+    assert (result["input"], result["how"]) == ([64, 64], "traced")
+    assert result["layers"][-1] == {"name": "layer4", "channels": 512, "size": [2, 2]}
 
 
 def test_a_factory_of_ones_own(capsys: pytest.CaptureFixture[str]):
@@ -34,13 +34,13 @@ def test_a_factory_of_ones_own(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_model_without_a_classifier_has_layers_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
-    weights = {name: one for name, one in get_model("resnet18").state_dict().items() if not name.startswith("fc.")}
+    weights = {name: layer for name, layer in get_model("resnet18").state_dict().items() if not name.startswith("fc.")}
     save_file(weights, tmp_path / "w.safetensors")
     assert main(["layers", f"torchvision:resnet18@{tmp_path}/w.safetensors", "--size", "64", "--json"]) == 0
     bare = json.loads(capsys.readouterr().out)
     assert main(["layers", "--untrained", "torchvision:resnet18", "--size", "64", "--json"]) == 0
     headed = json.loads(capsys.readouterr().out)
-    assert bare["layers"] == [{**one, "name": f"model.{one['name']}"} for one in headed["layers"]]
+    assert bare["layers"] == [{**layer, "name": f"model.{layer['name']}"} for layer in headed["layers"]]
 
 
 @pytest.mark.parametrize(

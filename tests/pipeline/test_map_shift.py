@@ -34,9 +34,9 @@ def blobs(count):
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (2, 3), (-1, 4), (3, -2)])
 def test_the_shift_of_a_method_is_measured(down, right):
     images = blobs(5)
-    found = measure_map_shift(Shifted(down, right), images, [0] * 5, list(range(5)))
-    assert found is not None
-    assert (found.down, found.right, found.images) == (pytest.approx(down), pytest.approx(right), 5)
+    result = measure_map_shift(Shifted(down, right), images, [0] * 5, list(range(5)))
+    assert result is not None
+    assert (result.down, result.right, result.images) == (pytest.approx(down), pytest.approx(right), 5)
 
 
 def test_without_maps_there_is_no_shift():

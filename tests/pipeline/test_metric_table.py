@@ -29,12 +29,12 @@ def test_names_one_a_line(capsys: pytest.CaptureFixture[str]):
 
 
 def test_json_has_everything(capsys: pytest.CaptureFixture[str]):
-    found = {one["name"]: one for one in json.loads(printed(capsys, "--json"))}
-    assert list(found) == [*METRICS, "random_model_spearman"]
+    result = {row["name"]: row for row in json.loads(printed(capsys, "--json"))}
+    assert list(result) == [*METRICS, "random_model_spearman"]
     for name, metric in METRICS.items():
-        assert (found[name]["definition"], found[name]["formula"]) == (metric.definition, metric.formula)
-        assert found[name]["presets"] == [preset for preset, names in METRIC_PRESETS.items() if name in names]
-    assert found["insertion_auc"]["forwards"] == 21
-    assert found["entropy"]["range"] == [0.0, "inf"]
-    assert found["random_model_spearman"]["setting"] == "sanity"
-    assert json.loads(printed(capsys, "--json", "--names")) == list(found)
+        assert (result[name]["definition"], result[name]["formula"]) == (metric.definition, metric.formula)
+        assert result[name]["presets"] == [preset for preset, names in METRIC_PRESETS.items() if name in names]
+    assert result["insertion_auc"]["forwards"] == 21
+    assert result["entropy"]["range"] == [0.0, "inf"]
+    assert result["random_model_spearman"]["setting"] == "sanity"
+    assert json.loads(printed(capsys, "--json", "--names")) == list(result)

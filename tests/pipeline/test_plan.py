@@ -17,7 +17,7 @@ SCHEMA = pa.schema(
 
 
 def listing_of(ids, **columns):
-    given_columns = {"id": ids, "uri": [f"/d/{one}" for one in ids], **columns}
+    given_columns = {"id": ids, "uri": [f"/d/{name}" for name in ids], **columns}
     empty = [None] * len(ids)
     return pa.table([given_columns.get(name, empty) for name in SCHEMA.names], schema=SCHEMA)
 
@@ -138,7 +138,9 @@ def test_digest_does_not_depend_on_chunks_column_order_or_string_width():
     whole = listing_of(ids, label=[number % 5 or None for number in range(1000)], boxes=boxes)
     pieces = pa.concat_tables([whole.slice(start, 77) for start in range(0, 1000, 77)])
     wide = whole.set_column(0, "id", whole["id"].cast(pa.large_string()))
-    digests = {listing_digest(one) for one in (whole, pieces, wide, whole.select(SCHEMA.names[::-1]), whole.slice(0))}
+    digests = {
+        listing_digest(entry) for entry in (whole, pieces, wide, whole.select(SCHEMA.names[::-1]), whole.slice(0))
+    }
     assert len(digests) == 1
     assert listing_digest(whole.slice(1)) != listing_digest(whole.slice(0, 999))
 
@@ -152,10 +154,12 @@ def test_digest_crosses_its_own_block_borders():
 @given(st.lists(st.tuples(st.text(max_size=2), st.none() | st.integers(0, 2)), max_size=4, unique=True), st.data())
 def test_digest_tells_every_change(rows, data):
     other = data.draw(st.lists(st.tuples(st.text(max_size=2), st.none() | st.integers(0, 2)), max_size=4))
-    first, second = (listing_of([one[0] for one in some], label=[one[1] for one in some]) for some in (rows, other))
+    first, second = (
+        listing_of([entry[0] for entry in some], label=[entry[1] for entry in some]) for some in (rows, other)
+    )
     assert (listing_digest(first) == listing_digest(second)) == (rows == other)
 
 
 def test_digest_sees_what_lists_hold():
     listings = [listing_of(["a"], boxes=[boxes]) for boxes in (None, [], [[]], [[1.0, 2.0]], [[1.0], [2.0]], [None])]
-    assert len({listing_digest(one) for one in listings}) == len(listings)
+    assert len({listing_digest(listing) for listing in listings}) == len(listings)

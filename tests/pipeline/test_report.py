@@ -91,7 +91,7 @@ def test_the_page_is_closed_and_names_its_own_script_and_style(page: str, reader
         for name in ("src", "href", "srcset", "action", "xlink:href")
         if attrs.get(name)
     ]
-    assert [one for one in places if not str(one).startswith(("#", "data:"))] == []
+    assert [place for place in places if not str(place).startswith(("#", "data:"))] == []
     assert not {tag for tag, _ in reader.tags} & {"iframe", "object", "embed", "base", "video", "audio"}
 
 
@@ -174,11 +174,11 @@ def test_rows_for_label_and_prediction_are_shown_side_by_side(tmp_path: Path):
     atlas = heatlas.open(str(out))
     rows = ReportRows.of(atlas)
     assert (rows.images, rows.total) == (60, 66)
-    [same] = [one for one in choose_galleries(rows, None, 4) if one.key == "same-place"]
+    [same] = [gallery for gallery in choose_galleries(rows, None, 4) if gallery.key == "same-place"]
     assert len(same.rows) == 4
-    assert set(same.pairs) == {one["id"] for one in same.rows}
-    assert all(one["target"] == one["prediction"] for one in same.rows)
-    assert all(one["target"] == one["label"] for one in same.pairs.values())
+    assert set(same.pairs) == {gallery["id"] for gallery in same.rows}
+    assert all(gallery["target"] == gallery["prediction"] for gallery in same.rows)
+    assert all(gallery["target"] == gallery["label"] for gallery in same.pairs.values())
     page = Path(atlas.report(tmp_path / "page.html", blocks=False).uri).read_text("utf-8")
     assert "60 images" in PageReader(page).words
     assert 'class="gallery wide" aria-label="Maps for label and prediction overlap"' in page
@@ -264,7 +264,7 @@ def test_pictures_beyond_the_limit_are_refused_and_counted():
 def test_report_refuses_what_cannot_work(
     more: list[str], text: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["report", str(store), *(str(tmp_path) if one == "FOLDER" else one for one in more)]) == 2
+    assert main(["report", str(store), *(str(tmp_path) if entry == "FOLDER" else entry for entry in more)]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("heatlas: error: ")
     assert text in said.err
@@ -295,7 +295,7 @@ def test_the_most_suspicious_class_and_its_mean_map(store: Path):
     suspect = most_suspicious(classes)
     assert suspect is classes[0]
     assert (suspect.name, suspect.suspicious, suspect.of) == (CLASSES[1], 19, 19)
-    assert [one.suspicious for one in classes[1:]] == [0, 0]
+    assert [class_.suspicious for class_ in classes[1:]] == [0, 0]
     means = class_mean_maps(rows, [0, 1], per_class=5)
     assert {label: count for label, (_, count) in means.items()} == {0: 5, 1: 5}
     scale = SIDE // 8
@@ -310,8 +310,8 @@ def test_report_queue_and_terminal_share_the_verdict_of_an_intervention(tmp_path
     atlas = heatlas.open(str(out))
     ids = sorted(atlas.table(["id"], "label = 0 AND status = 'ok'")["id"].to_pylist())
     rows = np.arange(len(ids))
-    found = Cue(0, rows, 0.5, "patch", 0.6 if guilty else 0.1, 0.02, 5.0, rows, np.ones(len(rows)))
-    write_cues(str(out), CueSearch((found,)), ids)
+    result = Cue(0, rows, 0.5, "patch", 0.6 if guilty else 0.1, 0.02, 5.0, rows, np.ones(len(rows)))
+    write_cues(str(out), CueSearch((result,)), ids)
     written = curate_store(str(out), recipes=["shortcut"])
     assert written.verdict is not None
     assert written.verdict in curation_text(written)
@@ -346,8 +346,8 @@ def test_a_class_is_judged_by_its_border_where_nothing_is_marked(tmp_path: Path)
 def test_means_are_those_of_the_summary(store: Path):
     atlas = heatlas.open(str(store))
     ours = run_scores(ReportRows.of(atlas))
-    for one in atlas.summary().to_pylist():
-        assert ours[one["metric"]] == pytest.approx(one, nan_ok=True)
+    for row in atlas.summary().to_pylist():
+        assert ours[row["metric"]] == pytest.approx(row, nan_ok=True)
 
 
 def test_distributions_count_every_value_once(store: Path):
@@ -363,14 +363,14 @@ def test_distributions_count_every_value_once(store: Path):
 
 def test_show_draws_in_a_notebook(store: Path):
     atlas = heatlas.open(str(store))
-    one = atlas.show("image-0010")
-    assert one.picture is not None
-    assert one.picture.size == (2 * SIDE + 4, SIDE)
-    png = one._repr_png_()
+    entry = atlas.show("image-0010")
+    assert entry.picture is not None
+    assert entry.picture.size == (2 * SIDE + 4, SIDE)
+    png = entry._repr_png_()
     assert png is not None
     assert png.startswith(b"\x89PNG")
-    assert base64.b64encode(png).decode() in one._repr_html_()
-    assert repr(one) == f"<Shown 'image-0010': sise: {CLASSES[1]} (51 %)>"
+    assert base64.b64encode(png).decode() in entry._repr_html_()
+    assert repr(entry) == f"<Shown 'image-0010': sise: {CLASSES[1]} (51 %)>"
     for identity in HOSTILE_IDS:
         page = PageReader(atlas.show(identity)._repr_html_())
         assert {tag for tag, _ in page.tags} <= {"figure", "img", "figcaption", "div", "b", "bdi", "code"}

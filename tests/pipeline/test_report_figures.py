@@ -25,9 +25,9 @@ def test_an_axis_leaves_far_values_to_its_edges():
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=40))
 def test_bars_stay_in_the_drawing_and_none_disappears(counts: list[int]):
-    one = drawn(0.0, 1.0, counts, 0)
-    assert len(one.bars) == sum(count > 0 for count in counts)
-    for x, y, width, height in one.bars:
+    entry = drawn(0.0, 1.0, counts, 0)
+    assert len(entry.bars) == sum(count > 0 for count in counts)
+    for x, y, width, height in entry.bars:
         assert 0 <= x <= x + width <= 280.2
         assert 0 <= y <= y + height <= 86.1
         assert height >= 1.5
@@ -86,8 +86,8 @@ def test_long_names_keep_both_ends():
 
 
 def test_overlap_by_hand():
-    one, two = np.zeros((2, 5)), np.zeros((2, 5))
-    one[0, 0] = one[0, 1] = two[0, 1] = two[0, 2] = 1
-    assert overlap(one, two) == pytest.approx(1 / 3)
-    assert overlap(one, one) == 1
+    first, second = np.zeros((2, 5)), np.zeros((2, 5))
+    first[0, 0] = first[0, 1] = second[0, 1] = second[0, 2] = 1
+    assert overlap(first, second) == pytest.approx(1 / 3)
+    assert overlap(first, first) == 1
     assert overlap(np.zeros((2, 5)), np.ones((2, 5))) == 1, "ties are broken alike"

@@ -28,12 +28,12 @@ def out(tmp_path: Path) -> Path:
 
 
 def rows(out: Path, by: str | None = None) -> dict[tuple[str | None, str], dict]:
-    return {(one["group"], one["metric"]): one for one in open_atlas(out).summary(by).to_pylist()}
+    return {(row["group"], row["metric"]): row for row in open_atlas(out).summary(by).to_pylist()}
 
 
 def test_means_over_images_that_have_a_value(out: Path):
-    found = rows(out)
-    drop, ebpg = found[None, "drop_pct"], found[None, "ebpg"]
+    result = rows(out)
+    drop, ebpg = result[None, "drop_pct"], result[None, "ebpg"]
     assert (drop["n"], drop["mean"], drop["rows"]) == (4, 30.0, 6)
     assert (ebpg["n"], ebpg["mean"]) == (5, pytest.approx(0.3))
     assert (drop["definition"], drop["unit"], drop["better"]) == ("drop_pct/v1", "1", "lower")
@@ -50,17 +50,17 @@ def test_chance_maps_stand_beside_the_score_on_the_same_images(out: Path):
 
 
 def test_by_class(out: Path):
-    found = rows(out, "class")
-    assert {group for group, _ in found} == {"ant", "bee"}
-    assert found["ant", "drop_pct"]["mean"] == 30.0
-    assert found["bee", "drop_pct"]["mean"] == 30.0
-    assert (found["bee", "ebpg"]["n"], found["bee", "ebpg"]["rows"]) == (2, 3)
+    result = rows(out, "class")
+    assert {group for group, _ in result} == {"ant", "bee"}
+    assert result["ant", "drop_pct"]["mean"] == 30.0
+    assert result["bee", "drop_pct"]["mean"] == 30.0
+    assert (result["bee", "ebpg"]["n"], result["bee", "ebpg"]["rows"]) == (2, 3)
 
 
 def test_by_status_and_prediction(out: Path):
-    found = rows(out, "status")
-    assert found["ok", "drop_pct"]["rows"] == 5
-    assert found["decode_error", "drop_pct"]["mean"] is None
+    result = rows(out, "status")
+    assert result["ok", "drop_pct"]["rows"] == 5
+    assert result["decode_error", "drop_pct"]["mean"] is None
     assert {group for group, _ in rows(out, "prediction")} == {"bee", "(none)"}
 
 
@@ -72,10 +72,10 @@ def test_summary_does_not_depend_on_shards(tmp_path: Path):
         for size in (1, 7, 40)
     ]
     for table in tables[1:]:
-        for one, two in zip(tables[0], table, strict=True):
-            assert one["group"] == two["group"]
+        for entry, two in zip(tables[0], table, strict=True):
+            assert entry["group"] == two["group"]
             assert [two[key] for key in ("mean", "low", "high")] == pytest.approx(
-                [one[key] for key in ("mean", "low", "high")]
+                [entry[key] for key in ("mean", "low", "high")]
             )
 
 
@@ -132,9 +132,9 @@ def test_text_by_class_names_every_group(out: Path, capsys: pytest.CaptureFixtur
 
 def test_json(out: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["summary", str(out), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [one["metric"] for one in found] == ["drop_pct", "ebpg"]
-    assert found[0]["random"] == 80.0
+    result = json.loads(capsys.readouterr().out)
+    assert [result["metric"] for result in result] == ["drop_pct", "ebpg"]
+    assert result[0]["random"] == 80.0
 
 
 def test_nothing_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -101,19 +101,19 @@ def test_an_id_file_that_is_not_there(tmp_path: pathlib.Path):
 @given(st.integers(1, 25), st.integers(0, 5), st.randoms())
 def test_samples_belong_to_ids_and_seed(count: int, seed: int, random):
     rows = listing()
-    found = draw_sample(rows, count, seed)["id"].to_pylist()
-    assert len(found) == min(count, 20)
-    assert found == sorted(found)
-    assert set(found) <= set(draw_sample(rows, count + 1, seed)["id"].to_pylist()), "a larger one holds a smaller one"
+    result = draw_sample(rows, count, seed)["id"].to_pylist()
+    assert len(result) == min(count, 20)
+    assert result == sorted(result)
+    assert set(result) <= set(draw_sample(rows, count + 1, seed)["id"].to_pylist()), "a larger one holds a smaller one"
     order = list(range(20))
     random.shuffle(order)
-    assert set(draw_sample(rows.take(pa.array(order)), count, seed)["id"].to_pylist()) == set(found)
+    assert set(draw_sample(rows.take(pa.array(order)), count, seed)["id"].to_pylist()) == set(result)
 
 
 def test_another_seed_draws_others():
     draws = {tuple(draw_sample(listing(), 5, seed)["id"].to_pylist()) for seed in range(20)}
     assert len(draws) > 15
-    assert len({one for draw in draws for one in draw}) == 20, "each has its chance"
+    assert len({entry for draw in draws for entry in draw}) == 20, "each has its chance"
 
 
 def test_columns_that_travel():

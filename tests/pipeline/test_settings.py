@@ -47,16 +47,16 @@ def test_everything_that_preprocess_knows_can_be_set():
     assert set(PreprocessSettings.model_fields) == {field.name for field in fields(Preprocess)} - of_models - of_files
     settings = load_settings({**REQUIRED, "preprocess.interpolation": "lanczos", "preprocess.channels": "1"})
     spec = ModelSpec(spec="m", **settings.preprocess.model_dump())
-    found = with_overrides(Preprocess(mean=(0.5,), std=(0.5,), channels=1), spec.overrides())
-    assert (found.interpolation, found.channels) == ("lanczos", 1)
+    result = with_overrides(Preprocess(mean=(0.5,), std=(0.5,), channels=1), spec.overrides())
+    assert (result.interpolation, result.channels) == ("lanczos", 1)
 
 
 @pytest.mark.parametrize(
     ("written", "meant"), [("fast", "fast"), ("120", 120), (120, 120), ("0.2", 0.2), (0.2, 0.2), ("1.0", 1.0)]
 )
 def test_a_budget_is_a_name_a_number_or_a_share(written: object, meant: object):
-    found = load_settings({**REQUIRED, "budget": written}).budget
-    assert (found, type(found)) == (meant, type(meant))
+    result = load_settings({**REQUIRED, "budget": written}).budget
+    assert (result, type(result)) == (meant, type(meant))
 
 
 def test_paths_are_accepted_as_text():

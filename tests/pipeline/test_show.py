@@ -111,9 +111,9 @@ def test_show_draws_every_row_with_a_map(store: pathlib.Path, capsys: pytest.Cap
     assert f"{store}/_show/a-" in lines[1]
     assert lines[1].endswith("ant (0.75), label bee")
     assert "gone: no picture, read_error: cannot read" in out
-    found = pictures(store / "_show")
-    assert len(found) == 4
-    for path in found:
+    result = pictures(store / "_show")
+    assert len(result) == 4
+    for path in result:
         height, width, _ = pixels(path).shape
         assert width == 2 * 224 + GAP
         assert height > round(224 * 16 / 24) + 30, "caption and scale have room below"
@@ -217,9 +217,9 @@ def test_status_of_an_unfinished_run(store: pathlib.Path, capsys: pytest.Capture
     assert "  undone    1\n" in text
     assert "run the same `heatlas explain` command again" in text
     assert main(["status", str(store), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == run_status(str(store)).as_json() == heatlas.open(store).status().as_json()
-    assert (found["complete"], found["undone"], found["rows"], found["success"]) == (False, [1], 4, False)
+    result = json.loads(capsys.readouterr().out)
+    assert result == run_status(str(store)).as_json() == heatlas.open(store).status().as_json()
+    assert (result["complete"], result["undone"], result["rows"], result["success"]) == (False, [1], 4, False)
 
 
 def test_status_before_the_first_shard(store: pathlib.Path, capsys: pytest.CaptureFixture[str]):

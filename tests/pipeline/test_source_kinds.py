@@ -282,7 +282,7 @@ def test_saved_directory_remote_and_local_are_the_same(saved: pathlib.Path):
     fsspec.filesystem("memory").put(str(saved), root, recursive=True)
     local, remote = list_samples(str(saved)), list_samples(f"memory:/{root}")
     assert local.drop(["uri"]).equals(remote.drop(["uri"]))
-    read = [[FsspecReader().read(uri) for uri in one["uri"].to_pylist()] for one in (local, remote)]
+    read = [[FsspecReader().read(uri) for uri in entry["uri"].to_pylist()] for entry in (local, remote)]
     assert read[0] == read[1]
     assert all(image[:4] == b"\x89PNG" for image in read[0])
 

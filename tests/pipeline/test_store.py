@@ -187,7 +187,7 @@ def test_success_is_written_last_and_clears_temporaries(tmp_path, make_store):
     totals = check_complete(str(tmp_path), plan)
     write_success(str(tmp_path), totals)
     assert read_success(str(tmp_path)) == totals
-    names = sorted(one.name for one in Path(tmp_path).rglob("*") if one.is_file())
+    names = sorted(path.name for path in Path(tmp_path).rglob("*") if path.is_file())
     assert names == ["_SUCCESS", "_run.json", *(f"part-{index:06d}.parquet" for index in range(4))]
 
 

@@ -75,10 +75,10 @@ def test_a_sound_run(place, make_run, capsys):
     code, text = told(capsys, place)
     assert code == 0
     assert text.startswith(f"{place}: 4 shards of 4, 20 rows read; nothing is wrong\n")
-    found = verify_run(place)
-    assert found.totals["digest"] == logical_digest(place) == row_totals(place)["digest"]
-    assert found.totals == row_totals(place)
-    assert (found.problems, found.repair, found.deleted) == ([], [], [])
+    result = verify_run(place)
+    assert result.totals["digest"] == logical_digest(place) == row_totals(place)["digest"]
+    assert result.totals == row_totals(place)
+    assert (result.problems, result.repair, result.deleted) == ([], [], [])
 
 
 def test_json_says_the_same(run, capsys):
@@ -104,7 +104,7 @@ def flipped(run, layout, make_row):
     data = bytearray(stored(run))
     groups = pq.read_metadata(run / part_path(1)).row_group(0)
     columns = [groups.column(number) for number in range(groups.num_columns)]
-    pictures = next(one for one in columns if one.path_in_schema.startswith("map_png.bytes"))
+    pictures = next(column for column in columns if column.path_in_schema.startswith("map_png.bytes"))
     data[pictures.data_page_offset + pictures.total_compressed_size - 5] ^= 1
     (run / part_path(1)).write_bytes(bytes(data))
 
@@ -112,7 +112,7 @@ def flipped(run, layout, make_row):
 def changed_number(run, layout, make_row):
     table = pq.read_table(run / part_path(1))
     place = table.schema.names.index("score")
-    scores = [None if one is None else one + 1e-9 for one in table["score"].to_pylist()]
+    scores = [None if row is None else row + 1e-9 for row in table["score"].to_pylist()]
     changed = table.set_column(place, table.schema.field("score"), pa.array(scores, pa.float64()))
     (run / part_path(1)).write_bytes(table_to_parquet(changed))
 
@@ -249,11 +249,11 @@ def test_files_that_storage_does_not_give_are_left_alone(memory_uri, make_run, m
 
     with monkeypatch.context() as patch:
         patch.setattr(fs, "cat_file", cat_file)
-        found = verify_run(memory_uri, delete_damaged=True)
-    assert [(problem.where, problem.repair) for problem in found.problems if problem.where != "_SUCCESS"] == [
+        result = verify_run(memory_uri, delete_damaged=True)
+    assert [(problem.where, problem.repair) for problem in result.problems if problem.where != "_SUCCESS"] == [
         ("maps/part-000001.parquet", "look")
     ]
-    assert found.deleted == []
+    assert result.deleted == []
     assert verify_run(memory_uri).ok
 
 
@@ -306,10 +306,10 @@ def test_status_reads_one_listing_and_the_ends_of_files(run, monkeypatch):
     fs = type(fsspec.core.url_to_fs(str(run))[0])
     listings, real = [], fs.ls
     monkeypatch.setattr(fs, "ls", lambda self, *args, **options: listings.append(args) or real(self, *args, **options))
-    found = run_status(str(run))
-    assert found == expected
+    result = run_status(str(run))
+    assert result == expected
     assert [place for (place,) in listings if place.endswith("maps")] == [f"{run}/maps"]
-    assert found.statuses == {"decode_error": 2, "ok": 18}
+    assert result.statuses == {"decode_error": 2, "ok": 18}
     assert not verify_run(str(run)).ok
 
 
@@ -340,8 +340,8 @@ def test_files_of_other_writers_are_read_row_by_row(run):
         table = pq.read_table(path)
         rest = {key: value for key, value in table.schema.metadata.items() if key != SUMMARY_KEY}
         pq.write_table(table.replace_schema_metadata(rest), path)
-    found = run_status(str(run))
-    assert replace(found, bytes=0) == replace(expected, bytes=0)
+    result = run_status(str(run))
+    assert replace(result, bytes=0) == replace(expected, bytes=0)
     assert row_totals(str(run))["digest"] is None
     assert verify_run(str(run)).totals["digest"] == json.loads((run / "_SUCCESS").read_text())["digest"]
 

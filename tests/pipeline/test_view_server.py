@@ -74,11 +74,11 @@ def test_filters_equal_sql_over_the_files(client: Client, store: Path, chosen: d
 
 def test_a_histogram_ignores_its_own_range_and_follows_the_others(client: Client, store: Path) -> None:
     chosen = {"ranges": {"ebpg": [None, 0.3], "drop_pct": [None, 20]}}
-    found = client.json("select", {"filter": chosen, "columns": ["ebpg", "drop_pct", "n_components"]})["histograms"]
-    assert sum(found["ebpg"]) == len(ids(store, "drop_pct < 20"))
-    assert sum(found["drop_pct"]) == len(ids(store, "ebpg < 0.3"))
-    assert sum(found["n_components"]) == len(ids(store, "ebpg < 0.3 AND drop_pct < 20"))
-    assert found["n_components"] == [len(ids(store, f"ebpg < 0.3 AND drop_pct < 20 AND n_components = {count}")) for count in (1, 2, 3)]  # fmt: skip
+    result = client.json("select", {"filter": chosen, "columns": ["ebpg", "drop_pct", "n_components"]})["histograms"]
+    assert sum(result["ebpg"]) == len(ids(store, "drop_pct < 20"))
+    assert sum(result["drop_pct"]) == len(ids(store, "ebpg < 0.3"))
+    assert sum(result["n_components"]) == len(ids(store, "ebpg < 0.3 AND drop_pct < 20"))
+    assert result["n_components"] == [len(ids(store, f"ebpg < 0.3 AND drop_pct < 20 AND n_components = {count}")) for count in (1, 2, 3)]  # fmt: skip
 
 
 def test_orders_are_those_of_sql_and_missing_values_come_last(client: Client, store: Path) -> None:
@@ -362,12 +362,12 @@ def test_similar_explanations_put_their_mass_in_the_same_place(client: Client, s
     place_of = dict(zip(table["n"].to_pylist(), table["border_share"].to_pylist(), strict=True))
     first = next(n for n, share in place_of.items() if share == 0.9)
     answer = client.json("nearest", {"row": first, "by": "map"})
-    found = answer["rows"]
-    assert len(found) == 12
+    result = answer["rows"]
+    assert len(result) == 12
     assert answer["searched"] == len(ids(store, "status = 'ok'"))
-    assert first not in [row["n"] for row in found]
-    assert {place_of[row["n"]] for row in found} == {0.9}
-    assert all(row["similarity"] == pytest.approx(1, abs=0.01) for row in found)
+    assert first not in [row["n"] for row in result]
+    assert {place_of[row["n"]] for row in result} == {0.9}
+    assert all(row["similarity"] == pytest.approx(1, abs=0.01) for row in result)
     failed, _ = client.arrow("rows", {"filter": {"status": ["decode_error"]}})
     assert "has no map" in client.error("nearest", {"row": failed["n"][0].as_py(), "by": "map"})
     assert "got 'features'" in client.error("nearest", {"row": first, "by": "features"})
@@ -405,13 +405,13 @@ def test_a_second_store_is_shown_beside_the_first(store: Path, tmp_path: Path) -
         table, _ = client.arrow("rows", {"filter": {}, "sort": "id", "count": 60})
         shared = set(heatlas.open(str(other)).table(["id"])["id"].to_pylist())
         for row in table.to_pylist()[::7]:
-            found = json.loads(client.send("GET", f"api/second/{row['n']}")[2])
-            assert (found is not None) == (row["id"] in shared)
-            if found and found["status"] == "ok":
-                status, headers, content = client.send("GET", f"api/second_map/{found['n']}")
+            result = json.loads(client.send("GET", f"api/second/{row['n']}")[2])
+            assert (result is not None) == (row["id"] in shared)
+            if result and result["status"] == "ok":
+                status, headers, content = client.send("GET", f"api/second_map/{result['n']}")
                 assert status == 200
                 assert len(content) == int(headers["x-heatlas-height"]) * int(headers["x-heatlas-width"])
-                assert found["prediction"] == ["ant", HOSTILE_CLASS, "cat\u202etac"][row["prediction"]]
+                assert result["prediction"] == ["ant", HOSTILE_CLASS, "cat\u202etac"][row["prediction"]]
     finally:
         server.stop()
 

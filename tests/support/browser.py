@@ -84,10 +84,10 @@ class Page:
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression, awaited."""
-        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in found:
-            raise RuntimeError(f"{script}: {found['exceptionDetails']}")
-        return found["result"].get("value")
+        result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in result:
+            raise RuntimeError(f"{script}: {result['exceptionDetails']}")
+        return result["result"].get("value")
 
     def press(self, key: str, text: str = "") -> None:
         """A key, as from a keyboard."""
@@ -105,10 +105,10 @@ class Page:
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """The visible part, or the whole page, as PNG."""
-        found = self.call(
+        result = self.call(
             "Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._whole()} if whole else {})
         )
-        path.write_bytes(base64.b64decode(found["data"]))
+        path.write_bytes(base64.b64decode(result["data"]))
 
     def _whole(self) -> dict[str, float]:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
@@ -122,8 +122,8 @@ class Page:
             more = os.read(self._receive, 2**20)
             assert more, "the browser has gone"
             self._left += more
-        one, self._left = self._left.split(b"\0", 1)
-        message = json.loads(one)
+        entry, self._left = self._left.split(b"\0", 1)
+        message = json.loads(entry)
         self._note(message.get("method", ""), message.get("params", {}))
         return message
 

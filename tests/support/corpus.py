@@ -107,18 +107,18 @@ def bad(
 
 
 def cut_short() -> list[Case]:
-    group, found = "Cut short", []
+    group, result = "Cut short", []
     for kind, begins in (("jpg", "JPEG"), ("png", "PNG")):
         data = saved(noisy(), begins)
-        found += [
+        result += [
             bad(group, f"cut-at-{percent:02}.{kind}", f"{begins}, the first {percent} % of its bytes", cut(data, percent), "image file is truncated")
             for percent in range(10, 100, 10)
         ]  # fmt: skip
     for kind in ("GIF", "WEBP", "TIFF", "BMP"):
-        found.append(
+        result.append(
             bad(group, f"half.{kind.lower()}", f"{kind}, the first half", cut(saved(noisy(), kind), 50), "cut short")
         )
-    return found
+    return result
 
 
 def no_images() -> list[Case]:
@@ -183,21 +183,21 @@ def modes_and_formats() -> list[Case]:
 
 
 def exif_blocks() -> list[Case]:
-    group, found = "EXIF", []
+    group, result = "EXIF", []
     for turn in range(1, 9):
         boxes = [oriented_box(turn)]
-        found.append(
+        result.append(
             Case(group, f"turned-{turn}.jpg", f"orientation {turn}, with a box", oriented(turn), row={"boxes": boxes})
         )
-    found += [
+    result += [
         Case(group, f"turned-6.{kind.lower()}", f"orientation 6 in a {kind}", oriented(6, kind)) for kind in ("PNG", "WEBP", "TIFF")
     ]  # fmt: skip
-    found += [
+    result += [
         Case(group, f"corrupt-exif.{kind.lower()}", f"corrupt EXIF block in a {kind}", saved(scene(), kind, exif=corrupt_exif()))
         for kind in ("JPEG", "PNG", "WEBP")
     ]  # fmt: skip
     return [
-        *found,
+        *result,
         Case(group, "orientation-9.jpg", "orientation 9, which does not exist", jpeg(exif=exif(9))),
         Case(group, "exif-noise.jpg", "EXIF block of random bytes", jpeg(exif=b"Exif\0\0" + bytes(range(1, 100)))),
         Case(group, "no-frames.png", "says it is animated, with no frames", no_animation()),
@@ -228,12 +228,12 @@ def names() -> list[Case]:
         ("=1+1.png", "a spreadsheet's formula"), ("'\"; DROP TABLE atlas; --.png", "quotes and SQL"), ("ünï-日本-🦊.png", "Unicode"),
         ("\u202egnp.exe.png", "a turn of the writing direction"), ("n" * 240 + ".png", "240 characters"),
     ]  # fmt: skip
-    found = [Case(group, name, what, png()) for name, what in odd]
+    results = [Case(group, name, what, png()) for name, what in odd]
     for name in ("../../../evil.png", "/etc/heatlas-evil", "C:\\evil.png", "..", ".", "a/../../b", "nul\0byte"):
-        found.append(Case(group, name, "an id that looks like a path", None, uri="files/plain.png"))
+        results.append(Case(group, name, "an id that looks like a path", None, uri="files/plain.png"))
     not_utf8 = Path(os.fsdecode(b"caf\xe9.jpg"))
     return [
-        *found,
+        *results,
         Case(group, "plain.png", "the file of these ids", png()),
         bad(group, "caf\\xe9.jpg", "bytes that are not UTF-8, as a folder's listing writes them", lambda path: (path.parent / not_utf8).write_bytes(jpeg()),
             "rename files whose names are not UTF-8", READ_ERROR),

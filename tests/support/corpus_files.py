@@ -53,9 +53,9 @@ def stored_as(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def exif(orientation: int) -> bytes:
-    found = Image.Exif()
-    found[0x0112] = orientation
-    return found.tobytes()
+    result = Image.Exif()
+    result[0x0112] = orientation
+    return result.tobytes()
 
 
 def oriented(orientation: int, kind: str = "JPEG") -> bytes:

@@ -69,7 +69,7 @@ def write_parquet(path: pathlib.Path, numbers: Iterable[int], *, hugging_face: b
     if not hugging_face:
         return pq.write_table(pa.table({"photo": images, "label": label, "site": site}), path, row_group_size=group)
     struct = pa.array(
-        [{"bytes": one, "path": None} for one in images], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        [{"bytes": image, "path": None} for image in images], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     )
     features = {"image": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}

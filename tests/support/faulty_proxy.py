@@ -52,13 +52,13 @@ class Proxy(BaseHTTPRequestHandler):
     def body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        found = b""
+        result = b""
         while size := int(self.rfile.readline().split(b";")[0], 16):
-            found += self.rfile.read(size)
+            result += self.rfile.read(size)
             self.rfile.readline()
         self.rfile.readline()
         del self.headers["Transfer-Encoding"]
-        return found
+        return result
 
     def next_fault(self) -> str | None:
         with self.lock:

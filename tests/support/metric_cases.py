@@ -42,7 +42,7 @@ def measure(
 ) -> list[float]:
     """The metric on maps `(batch, height, width)`, which needs no forwards."""
     metric = METRICS[name]
-    further = {} if explained is None else {one.name: explained for one in metric.explains}
+    further = {} if explained is None else {explain.name: explained for explain in metric.explains}
     return metric.measure(
         Evidence(maps, rank_pixels(maps), truth, explained=further, layer_maps=layer_maps)
     ).tolist()  # fmt: skip
@@ -80,8 +80,10 @@ def measure_with(
             maps[place : place + 1],
             rank_pixels(maps[place : place + 1]),
             probes={key: job.scores[None] for key, job in jobs.items()},
-            notes={key: one.notes[None] for key, one in variants.items() if one.notes is not None},
-            explained={} if explained is None else {one.name: explained[place : place + 1] for one in metric.explains},
+            notes={key: variant.notes[None] for key, variant in variants.items() if variant.notes is not None},
+            explained={}
+            if explained is None
+            else {variant.name: explained[place : place + 1] for variant in metric.explains},
         )
         values += metric.measure(evidence).tolist()
     return values

@@ -95,14 +95,14 @@ def alphas_of(
     """Eq. 6: the sum over positions of d Psi / d A_k; with `form="margin"` of d (z_c - logsumexp of the others) / d A_k."""
     with torch.enable_grad():
         # The input asks for a gradient so that a model with frozen parameters has a graph too.
-        found = taps(image[None].clone().requires_grad_(True))
-        logits = found[output][0]
+        result = taps(image[None].clone().requires_grad_(True))
+        logits = result[output][0]
         others = torch.cat([logits[:target], logits[target + 1 :]])
         psi = {
             "probability": lambda: torch.softmax(logits, dim=0)[target],
             "margin": lambda: logits[target] - torch.logsumexp(others, dim=0),
         }[form]()
-        gradients = torch.autograd.grad(psi, [found[name] for name in layers])
+        gradients = torch.autograd.grad(psi, [result[name] for name in layers])
     alphas = []
     for gradient in gradients:
         per_channel = []
@@ -202,8 +202,8 @@ def sise(
     image = image.to(dtype)
     height, width = image.shape[-2:]
     with torch.no_grad():
-        found = taps(image[None])
-    logits = found[output][0].double().numpy()
+        outcome = taps(image[None])
+    logits = outcome[output][0].double().numpy()
     nothing = np.zeros((height, width))
     if not np.isfinite(logits).all():
         return ReferenceMap("non_finite", -1 if target is None else target, -1, math.nan, nothing)
@@ -214,7 +214,7 @@ def sise(
 
     masks_of_layer: list[list[np.ndarray]] = []
     for name, alphas in zip(layers, result.alphas, strict=True):
-        maps = found[name][0].double().numpy()
+        maps = outcome[name][0].double().numpy()
         masks = {k: mask_of(maps[k], height, width) for k in selected(alphas, mu, maps)}
         result.kept.append([k for k, mask in masks.items() if mask is not None])
         masks_of_layer.append([mask for mask in masks.values() if mask is not None])

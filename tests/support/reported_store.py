@@ -120,5 +120,5 @@ def write_reported(
 
 def label_rows(rows: Sequence[Row]) -> list[Row]:
     """Rows that explain the label where the prediction is another class."""
-    wrong = [one for one in rows if one.status == "ok" and one.prediction != one.sample.label]
-    return [replace(one, target=one.sample.label, score=0.1, chance=None) for one in wrong]
+    wrong = [entry for entry in rows if entry.status == "ok" and entry.prediction != entry.sample.label]
+    return [replace(entry, target=entry.sample.label, score=0.1, chance=None) for entry in wrong]

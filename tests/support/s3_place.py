@@ -83,9 +83,9 @@ class S3Place:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as entry:
+        entry.bind(("127.0.0.1", 0))
+        return entry.getsockname()[1]
 
 
 def listens(port: int) -> bool:

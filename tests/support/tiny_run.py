@@ -91,22 +91,22 @@ def environment(folder: pathlib.Path, **more: str) -> dict[str, str]:
 
 def tagged(tag: str) -> dict[int, str]:
     """Living processes that were started with this tag in their environment, with their command lines. Linux only."""
-    found = {}
+    result = {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"{TAG}={tag}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (
+                result[int(folder.name)] = (
                     (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 )
-    return found
+    return result
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> object:
     """What `condition` returned last, as soon as it is true or time is up."""
     end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
+    while not (result := condition()) and time.monotonic() < end:
         time.sleep(0.05)
-    return found
+    return result
 
 
 def temporaries(out: pathlib.Path) -> list[str]:

@@ -9,10 +9,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def use(model: nn.Module, images: torch.Tensor) -> None:
-    found = heatlas.SISE(model, mu=0.3, fill="mean", batch_size=16).explain(images, [1, 2])
-    maps: torch.Tensor = found.maps
-    confidences: torch.Tensor = found.confidences
-    statuses: list[str] = found.statuses
+    result = heatlas.SISE(model, mu=0.3, fill="mean", batch_size=16).explain(images, [1, 2])
+    maps: torch.Tensor = result.maps
+    confidences: torch.Tensor = result.confidences
+    statuses: list[str] = result.statuses
     heatlas.RISE(model, masks=100, precision="bf16")
     heatlas.GradCAM(model, layer="layer4")
     rise: heatlas.RISE = heatlas.explainer("rise", model, masks=100)

@@ -48,9 +48,9 @@ def store(corpus: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(store: Path) -> dict[str, dict[str, Any]]:
-    found = heatlas.open(store).table(COLUMNS).to_pylist()
-    assert len(found) == len(CASES), "a row for every case, whatever is wrong with it"
-    return {row["id"]: row for row in found}
+    result = heatlas.open(store).table(COLUMNS).to_pylist()
+    assert len(result) == len(CASES), "a row for every case, whatever is wrong with it"
+    return {row["id"]: row for row in result}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case.id)[:40])
@@ -79,8 +79,8 @@ def test_turned_images_give_the_same_maps_and_the_same_scores_on_their_boxes(
     ids = [f"turned-{turn}.jpg" for turn in range(1, 9)]
     upright, *turned = heatlas.open(store).maps(ids)
     assert upright.max() > 0.5
-    for one in turned:
-        assert np.abs(one - upright).mean() < 0.02
+    for entry in turned:
+        assert np.abs(entry - upright).mean() < 0.02
     assert [rows[id]["ebpg"] for id in ids] == pytest.approx([rows[ids[0]]["ebpg"]] * 8, abs=0.01)
 
 

@@ -191,16 +191,16 @@ def test_another_bank_is_another_run(
 def test_metrics_are_added_through_the_bank(place: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert daam(place, tmp_path / "out", "--store.map-size", "input") == 0
     heatlas.evaluate_store(tmp_path / "out", metrics=["increase"], workers=0)
-    found = heatlas.open(str(tmp_path / "out")).to_pandas(columns=["increase", "status"])
-    assert set(found["increase"][found["status"] == "ok"]) <= {0.0, 1.0}
-    assert found["increase"].count() == (found["status"] == "ok").sum() >= 3
+    result = heatlas.open(str(tmp_path / "out")).to_pandas(columns=["increase", "status"])
+    assert set(result["increase"][result["status"] == "ok"]) <= {0.0, 1.0}
+    assert result["increase"].count() == (result["status"] == "ok").sum() >= 3
 
 
 def test_the_plan_knows_its_classes(place: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     more = ("--method", "daam", "--bank", str(place / "bank.safetensors"))
     assert explain(place, pathlib.Path("nowhere"), *more, "--json", verb="plan") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["classes"], found["class_names"], found["accuracy"]["images"]) == (3, True, 6)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["classes"], result["class_names"], result["accuracy"]["images"]) == (3, True, 6)
 
 
 def test_what_cannot_be_made_is_said_before_anything_is_written(

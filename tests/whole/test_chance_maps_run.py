@@ -66,7 +66,7 @@ def test_chance_maps_are_in_no_mean_and_no_count(calm: Path):
     [(own, random)] = atlas.sql(
         "SELECT avg(drop_pct), avg(floors.random.drop_pct) FROM atlas WHERE floors IS NOT NULL"
     ).fetchall()
-    summary = {one["metric"]: one for one in atlas.summary().to_pylist()}
+    summary = {row["metric"]: row for row in atlas.summary().to_pylist()}
     assert (summary["drop_pct"]["n"], summary["drop_pct"]["chance_n"]) == (IMAGES, 4)
     assert (summary["drop_pct"]["chance_own"], summary["drop_pct"]["random"]) == pytest.approx((own, random))
     assert atlas.metadata["metrics"]["random_model_spearman"]["definition"] == "random_model_spearman/v1"
@@ -121,6 +121,6 @@ def test_the_sample_depends_on_the_ids_alone(ids: set[str], count: int, shuffle)
     ordered = sorted(ids)
     shuffle.shuffle(ordered)
     limit = chosen_below(pa.table({"id": pa.array(ordered, pa.string())}), count)
-    inside = {one for one in ordered if seed_of(one) < limit}
+    inside = {entry for entry in ordered if seed_of(entry) < limit}
     assert inside == chosen(ordered, count)
     assert limit <= ALL

@@ -33,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 
 
 def image(images: pathlib.Path, number: int) -> pathlib.Path:
-    [found] = images.rglob(f"{number:03d}.png")
-    return found
+    [result] = images.rglob(f"{number:03d}.png")
+    return result
 
 
 def files(out: object) -> list[str]:
@@ -42,7 +42,10 @@ def files(out: object) -> list[str]:
 
 
 def digests(out: object) -> list[str]:
-    return [logical_digest(str(out)), *(logical_digest(str(out), one.folder) for one in list_evaluations(str(out)))]
+    return [
+        logical_digest(str(out)),
+        *(logical_digest(str(out), evaluation.folder) for evaluation in list_evaluations(str(out))),
+    ]
 
 
 def test_every_command_goes_on_as_if_nothing_had_been_merged(folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):  # fmt: skip
@@ -58,7 +61,7 @@ def test_every_command_goes_on_as_if_nothing_had_been_merged(folder: pathlib.Pat
         """The same command on either; afterwards they hold the same, and the merged one is merged again."""
         for out in (plain, merged):
             capsys.readouterr()
-            arguments = [str(out) if one == "OUT" else one for one in more]
+            arguments = [str(out) if entry == "OUT" else entry for entry in more]
             assert main(arguments or command(images, out, *FULL_SIZE, "--metrics", "drop_pct")) == 0
         assert digests(merged) == digests(plain)
         assert main(["verify", str(merged)]) == 0

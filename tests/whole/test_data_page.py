@@ -54,7 +54,7 @@ def settings_of(command: str) -> Settings:
 
 
 def test_there_is_a_block_for_every_source():
-    kinds = {one.split("--data ")[1].split()[0].strip("'").partition(":")[0] for one in COMMANDS}
+    kinds = {command.split("--data ")[1].split()[0].strip("'").partition(":")[0] for command in COMMANDS}
     assert len(COMMANDS) >= 15
     assert set(SOURCES) - kinds <= {"folder", "manifest", "object"}, "which need no prefix"
     for name in SOURCES.keys() - {"object"}:  # which only Python callers have
@@ -65,11 +65,11 @@ def test_there_is_a_block_for_every_source():
 def test_every_command_finds_its_samples(command: str, place: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(place)
     settings = settings_of(command)
-    found = chosen_samples(settings, None)
-    assert len(found.listing) > 0
-    assert sum(map(len, shards_of(found, settings.shard_size))) == len(found.listing)
-    names = [name for name, _ in stored_extra(found)]
+    result = chosen_samples(settings, None)
+    assert len(result.listing) > 0
+    assert sum(map(len, shards_of(result, settings.shard_size))) == len(result.listing)
+    names = [name for name, _ in stored_extra(result)]
     if settings.columns.extra == ("all", "year=taken"):
         assert names == ["site", "taken"]
     if settings.where or settings.ids:
-        assert len(found.listing) < 3
+        assert len(result.listing) < 3

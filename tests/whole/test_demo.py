@@ -74,9 +74,9 @@ def test_the_sticker_has_a_cluster_of_its_own(ran):
     first = pq.read_table(ran[0] / demo.STORE / "clusters" / "clusters.parquet").to_pylist()[0]
     members = pq.read_table(ran[0] / demo.STORE / "clusters" / "members.parquet").to_pylist()
     inside = [row["id"] for row in members if (row["class"], row["cluster"]) == (first["class"], first["cluster"])]
-    marked = [one for one, row in truth.items() if row["shortcut"] == "1"]
+    marked = [entry for entry, row in truth.items() if row["shortcut"] == "1"]
     assert first["class_name"] == SHORTCUT_CLASS
-    assert all(truth[one]["shortcut"] == "1" for one in inside)
+    assert all(truth[entry]["shortcut"] == "1" for entry in inside)
     assert len(inside) >= 0.7 * len(marked)
     assert f"With the sticker: {len(inside)} of these {len(inside)} images" in ran[2]
 

@@ -98,9 +98,9 @@ def test_plan_knows_dense_models(
     monkeypatch.setattr(probe, "TIMED", 0.01)
     capsys.readouterr()
     assert main(["plan", *command(folder, folder / "none")[1:], "--target", "top:3", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["rows_per_image"] == 3
-    assert found["findings"] == []
+    result = json.loads(capsys.readouterr().out)
+    assert result["rows_per_image"] == 3
+    assert result["findings"] == []
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,12 @@ def evaluate(out: pathlib.Path, *metrics: str, workers: int = 0, more: tuple[str
 
 def digests(out: pathlib.Path) -> dict[str, str]:
     """What was added, by name."""
-    return {one.name: logical_digest(str(out), one.folder) for one in list_evaluations(str(out))}
+    return {evaluation.name: logical_digest(str(out), evaluation.folder) for evaluation in list_evaluations(str(out))}
 
 
 def parts(out: pathlib.Path) -> dict[str, tuple[int, int]]:
-    found = (out / "metrics").rglob("part-*.parquet")
-    return {str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+    result = (out / "metrics").rglob("part-*.parquet")
+    return {str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in result}
 
 
 def span(name: str) -> float:
@@ -89,9 +89,9 @@ def test_values_are_those_of_a_run_with_the_metrics_up_to_the_map_s_float16(fold
     added, at_once = heatlas.open(calm).to_pandas(), heatlas.open(folder / "whole").to_pandas()
     assert list(added["id"]) == list(at_once["id"])
     for name in CHEAP:
-        one, other = added[name].to_numpy(float), at_once[name].to_numpy(float)
-        assert (np.isnan(one) == np.isnan(other)).all(), name
-        assert np.nanmax(np.abs(one - other)) <= 1e-3 * span(name), name
+        first, other = added[name].to_numpy(float), at_once[name].to_numpy(float)
+        assert (np.isnan(first) == np.isnan(other)).all(), name
+        assert np.nanmax(np.abs(first - other)) <= 1e-3 * span(name), name
     with_truth = added["status"].eq("ok") & added["ebpg"].notna()
     assert 4 <= with_truth.sum() < COUNT - 1, "some have boxes, some have none"
 
@@ -118,8 +118,8 @@ def test_rows_without_a_map_have_nulls_and_are_not_touched(calm: pathlib.Path):
     rows = heatlas.open(calm).to_pandas()
     assert list(rows.loc[rows["status"] != "ok", "id"]) == [BAD]
     assert rows.loc[rows["id"] == BAD, CHEAP].isna().all(axis=None)
-    [one] = list_evaluations(str(calm))
-    measured = [identity for index in range(5) for identity in read_part(str(calm), index, ["id"], one.folder)["id"].to_pylist()]  # fmt: skip
+    [entry] = list_evaluations(str(calm))
+    measured = [identity for index in range(5) for identity in read_part(str(calm), index, ["id"], entry.folder)["id"].to_pylist()]  # fmt: skip
     assert measured == [identity for identity in rows["id"] if identity != BAD]
     assert rows["n_forwards"].sum() == heatlas.open(calm).sql("SELECT sum(n_forwards) FROM atlas").fetchall()[0][0]
 
@@ -193,9 +193,9 @@ def test_shards_that_come_later_are_added_later(folder: pathlib.Path, bare: path
     (bare / "maps" / "part-000001.parquet").unlink()
     assert evaluate(bare, *CHEAP) == 0
     assert "1 shard of the run not explained yet; evaluate again when they are" in capsys.readouterr().out
-    [one] = list_evaluations(str(bare))
-    assert sorted(done_shards(str(bare), one.folder)) == [0, 2, 3, 4]
-    assert not (bare / one.folder / "_SUCCESS").exists()
+    [entry] = list_evaluations(str(bare))
+    assert sorted(done_shards(str(bare), entry.folder)) == [0, 2, 3, 4]
+    assert not (bare / entry.folder / "_SUCCESS").exists()
     assert heatlas.open(bare).to_pandas(["gini"])["gini"].notna().sum() == COUNT - 4
 
     assert explain(folder, bare, "--metrics", "none") == 0
@@ -261,13 +261,13 @@ def test_added_columns_are_columns(calm: pathlib.Path):
 
 
 def test_part_files_say_what_they_hold(calm: pathlib.Path):
-    [one] = list_evaluations(str(calm))
-    table = read_part(str(calm), 0, folder=one.folder)
+    [entry] = list_evaluations(str(calm))
+    table = read_part(str(calm), 0, folder=entry.folder)
     assert table.column_names == ["id", "target", "method", "uri", "status", "error", *CHEAP, "n_forwards", "seconds", "device"]  # fmt: skip
     facts = json.loads(table.schema.metadata[b"heatlas"])
     assert facts["metrics"]["insertion_auc"]["definition"] == "insertion_auc/v1"
-    assert facts["evaluation"]["run"] == one.fingerprint["run"]
-    assert one.fingerprint["batch_size"] == 8
+    assert facts["evaluation"]["run"] == entry.fingerprint["run"]
+    assert entry.fingerprint["batch_size"] == 8
 
 
 def test_status_tells_of_it(calm: pathlib.Path, bare: pathlib.Path, capsys: pytest.CaptureFixture[str]):
@@ -442,7 +442,9 @@ def test_a_damaged_part_of_the_store_fails_its_shard_only(
     part = bare / "maps" / "part-000001.parquet"
     data = bytearray(part.read_bytes())
     group = pq.ParquetFile(part).metadata.row_group(0)
-    [chunk] = [one for one in map(group.column, range(group.num_columns)) if one.path_in_schema.split(".")[0] == column]
+    [chunk] = [
+        entry for entry in map(group.column, range(group.num_columns)) if entry.path_in_schema.split(".")[0] == column
+    ]
     start = chunk.data_page_offset if chunk.dictionary_page_offset is None else chunk.dictionary_page_offset
     data[start : start + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
     part.write_bytes(data)
@@ -451,5 +453,5 @@ def test_a_damaged_part_of_the_store_fails_its_shard_only(
     assert "1 shard of" in told
     assert "part-000001.parquet" in told
     assert "Traceback" not in told
-    [one] = list_evaluations(str(bare))
-    assert sorted(done_shards(str(bare), one.folder)) == [0, 2, 3, 4]
+    [entry] = list_evaluations(str(bare))
+    assert sorted(done_shards(str(bare), entry.folder)) == [0, 2, 3, 4]

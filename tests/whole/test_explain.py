@@ -221,7 +221,7 @@ def test_what_cannot_work_is_told_before_anything_is_written(
 ):
     out = tmp_path / "out"
     argv = command(place, out)
-    for flag in [one for one in change if one.startswith("--")]:
+    for flag in [entry for entry in change if entry.startswith("--")]:
         if flag in argv:
             at = argv.index(flag)
             del argv[at : at + 2]
@@ -240,7 +240,7 @@ def test_labels_as_targets_without_labels(
     flat = tmp_path / "flat"
     flat.mkdir()
     shutil.copy(place / "images" / "ant" / "0.png", flat)
-    argv = [str(flat) if one == str(place / "images") else one for one in command(place, tmp_path / "out")]
+    argv = [str(flat) if entry == str(place / "images") else entry for entry in command(place, tmp_path / "out")]
     assert main([*argv, "--target", "label"]) == 2
     assert "the target is 'label', but no sample has a label" in capsys.readouterr().err
 
@@ -273,7 +273,7 @@ def test_mostly_bad_images_stop_the_run(
     images.mkdir()
     for number in range(24):
         (images / f"{number}.jpg").write_text("no image")
-    argv = [str(images) if one == str(place / "images") else one for one in command(place, tmp_path / "out")]
+    argv = [str(images) if entry == str(place / "images") else entry for entry in command(place, tmp_path / "out")]
     assert main(argv) == 1
     assert "max_error_rate" in capsys.readouterr().err
     assert not (tmp_path / "out" / "_SUCCESS").exists()

@@ -86,8 +86,8 @@ def outcomes(out: Path) -> dict[str, tuple[str, str | None]]:
 
 
 def test_a_confined_manifest_reads_nothing_outside_of_its_root(confined: Path) -> None:
-    found = outcomes(confined)
-    assert {id for id, (status, _) in found.items() if status == "ok"} == {
+    result = outcomes(confined)
+    assert {id for id, (status, _) in result.items() if status == "ok"} == {
         "in",
         "absolute",
         "file",
@@ -95,10 +95,10 @@ def test_a_confined_manifest_reads_nothing_outside_of_its_root(confined: Path) -
         "mask-in",
     }
     for id in ("up", "out", "linked", "file-out", "chained", "remote", "server", "mask-out"):
-        status, error = found[id]
+        status, error = result[id]
         assert status == "read_error"
         assert "lies outside of the data root" in str(error)
-    assert str(found["mask-out"][1]).startswith("mask: ")
+    assert str(result["mask-out"][1]).startswith("mask: ")
 
 
 def test_without_a_root_local_paths_are_welcome(place: Path, manifest: Path) -> None:

@@ -154,15 +154,15 @@ def flat_parquet(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def torch_dictionary(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
-    content = {name: torch.from_numpy(one) for name, one in zip(scene.ids, scene.grad_cam, strict=True)}
+    content = {name: torch.from_numpy(entry) for name, entry in zip(scene.ids, scene.grad_cam, strict=True)}
     torch.save(content, folder / "maps.pt")
     return folder / "maps.pt", {}
 
 
 def folder_of_arrays(scene: Scene, folder: Path) -> tuple[Path, dict[str, Any]]:
     (folder / "arrays").mkdir()
-    for name, one in zip(scene.ids, scene.grad_cam, strict=True):  # flat names, as many tools write
-        np.save(folder / "arrays" / f"{Path(name).stem}.npy", one)
+    for name, entry in zip(scene.ids, scene.grad_cam, strict=True):  # flat names, as many tools write
+        np.save(folder / "arrays" / f"{Path(name).stem}.npy", entry)
     return folder / "arrays", {}
 
 
@@ -253,8 +253,8 @@ def test_a_map_of_the_whole_image_is_cropped_like_the_image(scene: Scene):
     for name in scene.ids:
         image = Image.open(scene.images / name).convert("L")
         expected = preprocess.tensor(image)[0]
-        found = unit_map(np.asarray(image), MapChoices(covers="image"), preprocess)
-        assert found == pytest.approx(expected / expected.max(), abs=0.025)  # of 8-bit rounding on the way
+        result = unit_map(np.asarray(image), MapChoices(covers="image"), preprocess)
+        assert result == pytest.approx(expected / expected.max(), abs=0.025)  # of 8-bit rounding on the way
     with pytest.raises(DataError, match="30 x 36 values, the network's input 16 x 16: say --covers input"):
         unit_map(np.zeros((30, 36)), MapChoices(), preprocess)
 
@@ -262,8 +262,8 @@ def test_a_map_of_the_whole_image_is_cropped_like_the_image(scene: Scene):
 def test_a_layers_cells_cover_the_input():
     cells = torch.rand(6, 6, generator=torch.manual_seed(0))
     expected = torch.nn.functional.interpolate(cells[None, None], (24, 24), mode="bilinear", align_corners=False)[0, 0]
-    found = unit_map(cells.numpy(), MapChoices(covers="input"), PREPROCESS)
-    assert found.numpy() == pytest.approx((expected / expected.max()).numpy(), abs=1e-6)
+    result = unit_map(cells.numpy(), MapChoices(covers="input"), PREPROCESS)
+    assert result.numpy() == pytest.approx((expected / expected.max()).numpy(), abs=1e-6)
 
 
 def test_other_maps_do_not_resume_a_store(

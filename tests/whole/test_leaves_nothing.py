@@ -199,14 +199,14 @@ def test_no_file_stays_open_and_no_thread_alive(folder: pathlib.Path, tmp_path: 
 
 def open_files() -> list[str]:
     """What the descriptors of this process point at, pipes and sockets by kind."""
-    found = []
+    result = []
     for name in os.listdir("/proc/self/fd"):
         try:
-            found.append(os.readlink(f"/proc/self/fd/{name}").partition(":[")[0])
+            result.append(os.readlink(f"/proc/self/fd/{name}").partition(":[")[0])
         except FileNotFoundError:  # the listing's own
             continue
-    return sorted(found)
+    return sorted(result)
 
 
 def threads() -> set[str]:
-    return {one.name for one in threading.enumerate()}
+    return {entry.name for entry in threading.enumerate()}

@@ -108,17 +108,17 @@ def test_interrupted_and_resumed_it_is_the_same(
     table, declared = atlas.table(), find_method(name)
     assert table["method"].to_pylist() == [name] * 4
     assert table["status"].to_pylist() == ["ok"] * 4
-    assert all((one > 0) == declared.gradients for one in table["n_backwards"].to_pylist())
+    assert all((fact > 0) == declared.gradients for fact in table["n_backwards"].to_pylist())
     facts = atlas.metadata.get(METHOD_KEY, {})
-    assert {extra: one["meaning"] for extra, one in facts.items()} == dict(declared.extras)
+    assert {extra: fact["meaning"] for extra, fact in facts.items()} == dict(declared.extras)
     assert metric_columns(atlas.schema) == ["drop_pct"]
-    for extra, one in facts.items():
+    for extra, fact in facts.items():
         cells = table[extra].to_pylist()
-        assert all((len(cell) if one["shape"] else 1) == length(one["shape"]) for cell in cells)
+        assert all((len(cell) if fact["shape"] else 1) == length(fact["shape"]) for cell in cells)
     run = json.loads((tmp_path / "out" / "_run.json").read_text())
     for told in (run["fingerprint"], run["settings"]):
         assert told["method"] == name
-        assert [one for one in entries() if one in told] == [name]
+        assert [fact for fact in entries() if fact in told] == [name]
 
 
 def length(shape: list[int]) -> int:
@@ -187,12 +187,12 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
         "lafam", "lima", "occlusion", "refine_cam", "rise", "score_cam", "sise_plus", "ttame", "ucag", "winsor_cam",
     ]  # fmt: skip
     assert main(["methods", "--json"]) == 0
-    told = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    told = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert told["fovex"]["cost"] == {"forwards": 200, "backwards": 200}
     assert told["daam"]["architecture"] == "vit"
     assert main(["methods"]) == 0
     text = capsys.readouterr().out
-    assert all(one in text for one in told)
+    assert all(name in text for name in told)
 
 
 def test_maps_for_the_eye_are_not_curated_and_any_map_is_drawn_with_edges(

@@ -83,31 +83,31 @@ def planned(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> dict:
 
 
 def codes(found: dict) -> set[str]:
-    return {one["code"] for one in found["findings"]}
+    return {finding["code"] for finding in found["findings"]}
 
 
 def test_its_numbers_are_those_of_the_run(
     folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ):
     more = ["--target", "both", "--metrics", "paper", "--chance-maps", "0", "--shard-size", "4"]
-    found = planned(capsys, argv(folder / "images", *more, "--look-at", str(COUNT)))
+    result = planned(capsys, argv(folder / "images", *more, "--look-at", str(COUNT)))
     assert main(["explain", *argv(folder / "images", *more)[1:], "--out", str(tmp_path / "out")]) == 0
     rows = heatlas.open(tmp_path / "out").to_pandas(["id", "n_masks", "n_forwards"])
-    assert found["images"] == COUNT
-    assert found["rows_per_image"] * COUNT == pytest.approx(len(rows))
-    assert found["shards"] == {"count": 6, "largest": 4}
-    assert [one["channels"] for one in found["layers"]] == [6, 8, 10]
-    assert rows["n_masks"].min() <= found["masks"]["mean"] <= rows["n_masks"].max()
-    assert found["forwards"]["total"] == pytest.approx(rows["n_forwards"].sum(), rel=0.3)
+    assert result["images"] == COUNT
+    assert result["rows_per_image"] * COUNT == pytest.approx(len(rows))
+    assert result["shards"] == {"count": 6, "largest": 4}
+    assert [time["channels"] for time in result["layers"]] == [6, 8, 10]
+    assert rows["n_masks"].min() <= result["masks"]["mean"] <= rows["n_masks"].max()
+    assert result["forwards"]["total"] == pytest.approx(rows["n_forwards"].sum(), rel=0.3)
     stored = sum(path.stat().st_size for path in (tmp_path / "out" / "maps").iterdir())
-    assert found["store"]["bytes"] == pytest.approx(stored, rel=0.3)
-    assert found["store"]["how"] == "from rows made here"
-    workers = {one["workers"]: one["seconds"] for one in found["times"] if one["device"] == "cpu"}
+    assert result["store"]["bytes"] == pytest.approx(stored, rel=0.3)
+    assert result["store"]["how"] == "from rows made here"
+    workers = {time["workers"]: time["seconds"] for time in result["times"] if time["device"] == "cpu"}
     assert workers[2] == pytest.approx(workers[1] / 2)
     assert workers[4] == pytest.approx(workers[1] / 3), "the busiest of four has two shards of six"
-    assert found["accuracy"]["images"] == COUNT
-    assert found["map_shift"]["images"] > 0
-    assert abs(found["map_shift"]["right"]) < 12
+    assert result["accuracy"]["images"] == COUNT
+    assert result["map_shift"]["images"] > 0
+    assert abs(result["map_shift"]["right"]) < 12
 
 
 def test_nothing_is_written_and_nothing_looks_wrong(
@@ -128,8 +128,8 @@ def test_nothing_is_written_and_nothing_looks_wrong(
 
 
 def test_settings_are_named_as_the_origin(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
-    found = planned(capsys, argv(folder / "images", "--preprocess.size", "32", "--preprocess.mean", "0", "0", "0"))
-    origins = {one["name"]: one["from"] for one in found["preprocess"]}
+    result = planned(capsys, argv(folder / "images", "--preprocess.size", "32", "--preprocess.mean", "0", "0", "0"))
+    origins = {entry["name"]: entry["from"] for entry in result["preprocess"]}
     assert origins["size"] == "setting preprocess.size"
     assert origins["mean"] == "setting preprocess.mean"
     assert origins["resize"] == "attribute `preprocess` of tiny_net:said()"
@@ -141,24 +141,24 @@ def test_a_wrong_preprocessing_shows_in_the_accuracy(folder: pathlib.Path, capsy
     assert good["accuracy"]["top1"] > 0.6
     assert "accuracy" not in codes(good)
     assert {"accuracy", "one_class"} <= codes(wrong)
-    text = next(one["text"] for one in wrong["findings"] if one["code"] == "accuracy")
+    text = next(finding["text"] for finding in wrong["findings"] if finding["code"] == "accuracy")
     assert "no better than chance (1 of 3)" in text
 
 
 def test_one_class_for_everything(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
-    found = planned(capsys, argv(folder / "images", "--preprocess.size", "24", model="stubborn"))
-    text = next(one["text"] for one in found["findings"] if one["code"] == "one_class")
+    result = planned(capsys, argv(folder / "images", "--preprocess.size", "24", model="stubborn"))
+    text = next(finding["text"] for finding in result["findings"] if finding["code"] == "one_class")
     assert text == f"the model predicts class 1 for all {COUNT} images looked at, though they have 3 different labels"
-    assert "preprocessing_guessed" in codes(found)
+    assert "preprocessing_guessed" in codes(result)
 
 
 def test_labels_without_classes(folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]):
     for number in range(6):
         draw(tmp_path / (CLASSES[number % 3] if number < 4 else "antelope") / f"{number}.png", number)
-    found = planned(capsys, argv(tmp_path))
-    assert codes(found) == {"labels_without_classes"}
+    result = planned(capsys, argv(tmp_path))
+    assert codes(result) == {"labels_without_classes"}
     assert (
-        "2 of 6 samples have a label that names no class of the model: 'antelope' (2)" in found["findings"][0]["text"]
+        "2 of 6 samples have a label that names no class of the model: 'antelope' (2)" in result["findings"][0]["text"]
     )
 
 
@@ -168,9 +168,9 @@ def test_images_much_larger_than_the_input_and_unreadable_ones(
     for number in range(3):
         Image.fromarray(np.full((200, 260, 3), 40 * number, np.uint8)).save(tmp_path / f"{number}.png")
     (tmp_path / "bad.png").write_text("no image")
-    found = planned(capsys, argv(tmp_path))
-    assert codes(found) == {"images_much_larger", "decode_error"}
-    texts = {one["code"]: one["text"] for one in found["findings"]}
+    result = planned(capsys, argv(tmp_path))
+    assert codes(result) == {"images_much_larger", "decode_error"}
+    texts = {finding["code"]: finding["text"] for finding in result["findings"]}
     assert "8 times the network's input of 24x24 pixels" in texts["images_much_larger"]
     assert "1 of the 4 images looked at: decode_error, such as 'bad.png': not an image" in texts["decode_error"]
 

@@ -77,10 +77,10 @@ def test_the_policy_stops_what_escaping_should_have_stopped(opened: Page):
     assert opened.run(f"(() => {{ {script}; return window.ran }})()") == 0
     fetched = opened.run("fetch('http://127.0.0.1:9/').then(() => 'went out', () => 'refused')")
     assert fetched == "refused"
-    assert any("Content Security Policy" in one for one in opened.complaints)
+    assert any("Content Security Policy" in request for request in opened.complaints)
     opened.complaints.clear()
     opened.requests[:] = [
-        one for one in opened.requests if not one.startswith("http")
+        request for request in opened.requests if not request.startswith("http")
     ]  # asked for, and refused before it left
 
 
@@ -91,8 +91,8 @@ def test_columns_sort_both_ways_by_number_and_empty_last(opened: Page):
         opened.run(f"{head}[{column}].querySelector('button').click()")
         assert opened.run(f"{head}[{column}].getAttribute('aria-sort')") == order
         values = cells(opened, column)
-        numbers = [float(one) for one in values if one != "\u2013"]
-        assert numbers == sorted(numbers, key=lambda one: sign * one)
+        numbers = [float(value) for value in values if value != "\u2013"]
+        assert numbers == sorted(numbers, key=lambda value: sign * value)
         assert len(numbers) == 57
         assert values[57:] == ["\u2013"] * 3
 

@@ -47,8 +47,8 @@ def place(folder: pathlib.Path, tmp_path: pathlib.Path):
 
 
 def image_file(images: pathlib.Path, number: int) -> pathlib.Path:
-    [found] = images.rglob(f"{number:03d}.png")
-    return found
+    [result] = images.rglob(f"{number:03d}.png")
+    return result
 
 
 def identities(out: pathlib.Path) -> dict[str, tuple[int, int]]:
@@ -107,7 +107,9 @@ def test_rows_that_fail_again_keep_an_error_and_the_run_is_complete(
     assert main(command(place / "images", out, "--retry-errors")) == 0
     assert "3 error rows, of which 1 ok now" in capsys.readouterr().out
     assert row_totals(str(out))["statuses"] == {"decode_error": 1, "ok": 10, "read_error": 1}
-    assert "still no image" in rows_of(out)[next(one for one in rows_of(out) if f"{BROKEN[2]:03d}" in one)]["error"]
+    assert (
+        "still no image" in rows_of(out)[next(entry for entry in rows_of(out) if f"{BROKEN[2]:03d}" in entry)]["error"]
+    )
     assert logical_digest(str(out)) != before
 
 
@@ -127,13 +129,13 @@ def test_which_statuses_are_tried_again(folder: pathlib.Path, tmp_path: pathlib.
     failing = [status for status in statuses.STATUSES if status != statuses.OK]
     planted = plant(out, failing)
     assert main(command(folder / "good", out, "--retry-errors")) == 0
-    found = rows_of(out)
-    stayed = {status for identity, status in planted.items() if found[identity]["status"] == status}
+    result = rows_of(out)
+    stayed = {status for identity, status in planted.items() if result[identity]["status"] == status}
     assert stayed == {"label_error", "no_target", "no_map", "no_evidence", "constant_map", "non_finite"}
     calm = rows_of(folder / "calm")
     healed = [identity for identity, status in planted.items() if status not in stayed]
     assert "quarantined" in {planted[identity] for identity in healed}
-    assert [found[identity] for identity in healed] == [calm[identity] for identity in healed]
+    assert [result[identity] for identity in healed] == [calm[identity] for identity in healed]
 
 
 def plant(out: pathlib.Path, failing: list[str]) -> dict[str, str]:
@@ -184,9 +186,9 @@ def test_storage_that_fails_in_between_keeps_every_row(
         assert main(command(place / "images", out, "--retry-errors", "--shard-retries", "0")) == 1
     assert "the storage is gone" in capsys.readouterr().err
     assert not (out / "_SUCCESS").exists(), "its totals would no longer be true"
-    found = rows_of(out)
-    assert len(found) == COUNT
-    assert ok_before < {identity for identity, row in found.items() if row["status"] == "ok"}
+    result = rows_of(out)
+    assert len(result) == COUNT
+    assert ok_before < {identity for identity, row in result.items() if row["status"] == "ok"}
     assert main(["status", str(out)]) == 0
     assert "all shards done but not concluded" in capsys.readouterr().out
     assert main(command(place / "images", out, "--retry-errors")) == 0

@@ -75,9 +75,9 @@ def test_racing_puts_have_one_winner_and_say_their_condition(server: S3Place, ou
     assert won.count(True) == 1
     assert fetch(uri) == str(won.index(True)).encode()
     assert not put_if_absent(uri, b"late")
-    puts = [one for one in server.requests() if one[0] == "PUT" and uri.removeprefix("s3:/") in one[1]]
+    puts = [request for request in server.requests() if request[0] == "PUT" and uri.removeprefix("s3:/") in request[1]]
     assert puts
-    assert {one[3] for one in puts} == {"*"}
+    assert {request[3] for request in puts} == {"*"}
 
 
 @pytest.mark.parametrize("faults", ["500", "503", "409", "cut"])
@@ -86,7 +86,7 @@ def test_a_put_that_fails_at_first_is_made_once(server: S3Place, out: str, fault
     with server.failing(2, faults):
         for number in range(4):
             put_if_absent(f"{out}/{number}", f"mine {number}".encode())
-        assert faults in {one[2] for one in server.requests()}
+        assert faults in {request[2] for request in server.requests()}
     assert [fetch(f"{out}/{number}") for number in range(4)] == [f"mine {number}".encode() for number in range(4)]
 
 
@@ -103,7 +103,7 @@ def test_an_exchange_loses_no_change_made_meanwhile(server: S3Place, out: str):
     assert exchange(uri, change)
     assert fetch(uri) == b"abc"
     assert calls == [b"a", b"ab"]
-    assert any(one[4] != "-" for one in server.requests() if one[0] == "PUT")
+    assert any(request[4] != "-" for request in server.requests() if request[0] == "PUT")
 
 
 def test_run_status_verify_and_open(
@@ -131,13 +131,13 @@ def test_resume_computes_only_what_is_missing(
     fs = s3fs.S3FileSystem()
     for name in ("_SUCCESS", part_path(1), part_path(4)):
         fs.rm_file(f"{out}/{name}")
-    kept = {one["name"]: one["LastModified"] for one in fs.ls(f"{out}/maps", detail=True, refresh=True)}
+    kept = {entry["name"]: entry["LastModified"] for entry in fs.ls(f"{out}/maps", detail=True, refresh=True)}
     assert len(kept) == 4
     assert main(["verify", out]) == 1
     assert "2 shards of 6 not done: 1, 4" in capsys.readouterr().out
     assert main(command(folder / "images", out)) == 0
     assert "in 2 shards" in capsys.readouterr().err
-    after = {one["name"]: one["LastModified"] for one in fs.ls(f"{out}/maps", detail=True, refresh=True)}
+    after = {entry["name"]: entry["LastModified"] for entry in fs.ls(f"{out}/maps", detail=True, refresh=True)}
     assert kept.items() < after.items()
     assert verify_run(out).ok
 
@@ -160,11 +160,11 @@ def test_images_on_s3_and_errors_tried_again(server: S3Place, folder: pathlib.Pa
     images = f"{out}/images"
     s3fs.S3FileSystem().put(str(folder / "images"), images, recursive=True)
     assert main(command(images, f"{out}/run")) == 0
-    found = heatlas.open(f"{out}/run").to_pandas(["id", "uri", "status", "drop_pct"])
+    result = heatlas.open(f"{out}/run").to_pandas(["id", "uri", "status", "drop_pct"])
     local = heatlas.open(folder / "calm").to_pandas(["id", "status", "drop_pct"])
-    assert found.drop(columns="uri").equals(local)
-    assert all(uri.startswith("s3://") for uri in found["uri"])
-    [name] = found.loc[found["status"] != "ok", "id"]
+    assert result.drop(columns="uri").equals(local)
+    assert all(uri.startswith("s3://") for uri in result["uri"])
+    [name] = result.loc[result["status"] != "ok", "id"]
     draw(tmp_path / "good.png", 4)
     put(f"{images}/{name}", (tmp_path / "good.png").read_bytes())
     assert main(command(images, f"{out}/run", "--retry-errors")) == 0
@@ -176,7 +176,7 @@ def test_planted_errors_lose_nothing(no_ray: None, server: S3Place, folder: path
     """Every fourth request fails, one after the other with 500, 503, 409 and a lost answer, for two worker processes and the driver."""
     with server.failing(4, "500,503,409,cut"):
         assert main(command(folder / "images", out, "--workers", "2")) == 0
-        faults = [one[2] for one in server.requests()]
+        faults = [request[2] for request in server.requests()]
         assert verify_run(out).ok
         assert run_status(out).success
     assert {"500", "503", "cut"} <= set(faults)
@@ -209,7 +209,7 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(
 
 
 def stored_parts(server: S3Place) -> bool:
-    return any(one[0] == "PUT" and "/maps/part-" in one[1] for one in server.requests())
+    return any(request[0] == "PUT" and "/maps/part-" in request[1] for request in server.requests())
 
 
 def test_a_server_that_stays_dead_ends_the_run_with_its_name(

@@ -109,8 +109,8 @@ def test_coco_images(place: pathlib.Path, plain: dict[int, tuple], tmp_path: pat
     assert [(row["image_id"], row["license"]) for row in table] == [(number, number % 2) for number in range(COUNT)]
     # the polygon is the square, so boxes alone measure the same
     content = json.loads(annotations.read_text())
-    for one in content["annotations"]:
-        del one["segmentation"]
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
     annotations.write_text(json.dumps(content))
     boxed = run(annotations, tmp_path / "boxed").table(["ebpg"])["ebpg"].to_pylist()
     assert boxed == [row["ebpg"] for row in table]
@@ -120,9 +120,9 @@ def test_coco_images(place: pathlib.Path, plain: dict[int, tuple], tmp_path: pat
 def test_coco_annotations(place: pathlib.Path, plain: dict[int, tuple], tmp_path: pathlib.Path):
     annotations = data_sets.write_coco(tmp_path / "coco", 3)
     atlas = run(f"coco:{annotations}", tmp_path / "out", "--rows", "annotation")
-    found = rows(tmp_path / "out")
-    assert list(found) == [f"{number // 2:03d}.png#{number}" for number in range(6)]
-    for number, (prediction, score, label, status) in enumerate(found.values()):
+    result = rows(tmp_path / "out")
+    assert list(result) == [f"{number // 2:03d}.png#{number}" for number in range(6)]
+    for number, (prediction, score, label, status) in enumerate(result.values()):
         assert (prediction, score, status) == (plain[number // 2][0], plain[number // 2][1], "ok")
         assert label == (number // 2 + number % 2) % 3
     ebpg = atlas.table(["ebpg"])["ebpg"].to_pylist()
@@ -133,14 +133,14 @@ def test_coco_annotations(place: pathlib.Path, plain: dict[int, tuple], tmp_path
 def test_voc(place: pathlib.Path, plain: dict[int, tuple], tmp_path: pathlib.Path, rows_of: str):
     data_sets.write_voc(tmp_path / "voc", 3)
     atlas = run(tmp_path / "voc", tmp_path / "out", "--rows", rows_of)
-    found = rows(tmp_path / "out")
+    result = rows(tmp_path / "out")
     if rows_of == "image":
-        assert found == {f"2007_{number:03d}": plain[number] for number in range(3)}
+        assert result == {f"2007_{number:03d}": plain[number] for number in range(3)}
         assert atlas.table(["classes"])["classes"].to_pylist() == ["ant, bee", "bee, cat", "ant, cat"]
         ids = tmp_path / "voc" / "ImageSets" / "Main" / "val.txt"
         assert list(rows_after(tmp_path / "voc", tmp_path / "val", "--ids", str(ids))) == ["2007_001", "2007_002"]
     else:
-        assert list(found) == [f"2007_{number // 2:03d}#{number % 2}" for number in range(6)]
+        assert list(result) == [f"2007_{number // 2:03d}#{number % 2}" for number in range(6)]
         assert atlas.table(["pose", "difficult"]).to_pylist() == [{"pose": "Left", "difficult": 0}] * 6
     assert None not in atlas.table(["ebpg"])["ebpg"].to_pylist()
 
@@ -202,17 +202,19 @@ def test_torchvision_voc_is_read_as_voc(place: pathlib.Path, plain: dict[int, tu
     for path in list((root / "JPEGImages").iterdir()):
         path.rename(path.with_suffix(".jpg"))
     data = f"torchvision:VOCDetection@{tmp_path}/root?year=2012&image_set=val"
-    found = run(data, tmp_path / "out", "--allow-unlabelled").table(["id", "score", "status", "ebpg"]).to_pylist()
-    assert [(row["id"], row["score"], row["status"]) for row in found] == [
+    result = run(data, tmp_path / "out", "--allow-unlabelled").table(["id", "score", "status", "ebpg"]).to_pylist()
+    assert [(row["id"], row["score"], row["status"]) for row in result] == [
         (f"2007_{number:03d}", plain[number][1], "ok") for number in (1, 2)
     ]
-    assert all(row["ebpg"] is not None for row in found), "boxes come from the annotations"
+    assert all(row["ebpg"] is not None for row in result), "boxes come from the annotations"
 
 
 def test_python_factory(place: pathlib.Path, plain: dict[int, tuple], tmp_path: pathlib.Path):
     atlas = run("tiny_data:squares", tmp_path / "out")
-    found = rows(tmp_path / "out")
-    assert {int(one): row for one, row in found.items() if row[3] == "ok"} == {n: plain[n] for n in (0, 1, 2, 3, 5)}
+    result = rows(tmp_path / "out")
+    assert {int(result): row for result, row in result.items() if row[3] == "ok"} == {
+        n: plain[n] for n in (0, 1, 2, 3, 5)
+    }
     [error] = atlas.table(["error"], where="status = 'read_error'")["error"].to_pylist()
     assert error == "cannot read item://4/python:tiny_data:squares: item 4 raised OSError: disk on fire"
     assert run("python:tiny_data:squares", tmp_path / "again").table(["uri", "error"]) == atlas.table(["uri", "error"])
@@ -261,8 +263,8 @@ def test_metrics_are_added_to_a_run_over_tars(place: pathlib.Path, tmp_path: pat
 def test_error_rows_of_a_coco_run_are_retried(place: pathlib.Path, plain: dict[int, tuple], tmp_path: pathlib.Path):
     annotations = data_sets.write_coco(tmp_path / "coco", 4)
     (tmp_path / "coco" / "val" / "002.png").unlink()
-    found = rows_after(annotations, tmp_path / "out")
-    assert [row[3] for row in found.values()] == ["ok", "ok", "read_error", "ok"]
+    result = rows_after(annotations, tmp_path / "out")
+    assert [row[3] for row in result.values()] == ["ok", "ok", "read_error", "ok"]
     draw(tmp_path / "coco" / "val" / "002.png", 2)
     assert main(command(annotations, tmp_path / "out", "--retry-errors")) == 0
     assert rows(tmp_path / "out") == {f"{number:03d}.png": plain[number] for number in range(4)}
@@ -306,6 +308,6 @@ def test_tars_coco_and_parquet_in_memory(place: pathlib.Path, plain: dict[int, t
         ("coco", f"coco:memory:/{root}/coco/annotations/instances_val.json", 3),
         ("voc", f"memory:/{root}/voc", 3),
     ):
-        found = rows_after(data, tmp_path / f"out-{kind}")
-        assert list(found.values()) == [plain[number] for number in range(count)], kind
+        result = rows_after(data, tmp_path / f"out-{kind}")
+        assert list(result.values()) == [plain[number] for number in range(count)], kind
     memory.rm(root, recursive=True)

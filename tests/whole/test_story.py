@@ -22,11 +22,11 @@ LARGEST = 500_000
 
 def said(notebook) -> str:
     """All texts that its cells printed or showed."""
-    found = []
+    result = []
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
-            found += [output.get("text", ""), output.get("data", {}).get("text/plain", "")]
-    return "\n".join(found)
+            result += [output.get("text", ""), output.get("data", {}).get("text/plain", "")]
+    return "\n".join(result)
 
 
 def check(notebook) -> None:
@@ -34,7 +34,7 @@ def check(notebook) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs for cell in code)
     assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
-    [classes] = [one.outputs[-1].data["text/plain"] for one in code if "GROUP BY name" in one.source]
+    [classes] = [entry.outputs[-1].data["text/plain"] for entry in code if "GROUP BY name" in entry.source]
     assert classes.splitlines()[1].split()[1] == "octagon"
     text = said(notebook)
     stickers, queued = map(

@@ -65,8 +65,8 @@ def test_status_and_verify_count_samples_and_rows(folder: pathlib.Path, capsys: 
     assert main(["status", str(out)]) == 0
     assert f"  rows      {rows}, of {COUNT} of {COUNT} samples\n" in capsys.readouterr().out
     assert main(["status", str(out), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["rows"], found["samples_done"], found["samples"]) == (rows, COUNT, COUNT)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["rows"], result["samples_done"], result["samples"]) == (rows, COUNT, COUNT)
     assert main(command(folder / "images", out, "--target", "both", "--store.map-size", "input")) == 0
     assert "was complete already" in capsys.readouterr().out
 
@@ -78,8 +78,8 @@ def test_maps_and_pictures_of_each_target(
     twice = rows[rows.duplicated("id")].iloc[0]
     with pytest.raises(UsageError, match="have several rows, one per target; choose one with target=CLASS"):
         atlas.maps([twice["id"]])
-    one, other = (atlas.maps([twice["id"]], target=int(twice[name])) for name in ("prediction", "label"))
-    assert not np.array_equal(one, other)
+    first, other = (atlas.maps([twice["id"]], target=int(twice[name])) for name in ("prediction", "label"))
+    assert not np.array_equal(first, other)
     capsys.readouterr()
     assert main(["show", str(folder / "both"), "--id", twice["id"], "--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())

@@ -86,14 +86,14 @@ def load(bank_: Path, model: str = "bank_nets:features", **more: Any) -> LoadedM
 @pytest.mark.parametrize("names", [None, ("ant", "bée", "cat", "dog")])
 def test_what_is_written_is_read(tmp_path: Path, names: tuple[str, ...] | None) -> None:
     path = written(tmp_path / "b.safetensors", StoredBank(bank(count=4), "abc", names))
-    found = read_bank(str(path))
-    assert torch.equal(found.bank.features, bank().features)
-    assert torch.equal(found.bank.labels, bank().labels)
-    assert (found.bank.num_classes, found.model_digest, found.class_names) == (4, "abc", names)
-    assert found.digest() == StoredBank(bank(count=4), "other", names).digest()
-    assert found.digest() != StoredBank(bank(count=4), "abc", ("ant", "bée", "dog", "cat")).digest()
-    assert found.digest() != StoredBank(bank(count=5), "abc").digest()
-    assert found.digest() != StoredBank(bank(count=4, seed=1), "abc").digest()
+    result = read_bank(str(path))
+    assert torch.equal(result.bank.features, bank().features)
+    assert torch.equal(result.bank.labels, bank().labels)
+    assert (result.bank.num_classes, result.model_digest, result.class_names) == (4, "abc", names)
+    assert result.digest() == StoredBank(bank(count=4), "other", names).digest()
+    assert result.digest() != StoredBank(bank(count=4), "abc", ("ant", "bée", "dog", "cat")).digest()
+    assert result.digest() != StoredBank(bank(count=5), "abc").digest()
+    assert result.digest() != StoredBank(bank(count=4, seed=1), "abc").digest()
     with safe_open(path, "pt") as file:
         facts = file.metadata()
         assert {name: file.get_tensor(name).dtype for name in file.keys()} == {  # noqa: SIM118  (no mapping)
@@ -228,7 +228,7 @@ def test_models_that_give_no_features(place: Path, model: str, text: str) -> Non
 
 
 def without(weights: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
-    return {name: one.contiguous() for name, one in weights.items() if not name.startswith(prefixes)}
+    return {name: weight.contiguous() for name, weight in weights.items() if not name.startswith(prefixes)}
 
 
 def tiny_timm(path: Path) -> str:
@@ -255,7 +255,9 @@ def test_files_without_a_last_layer_give_features(tmp_path: Path, build: Callabl
     either = load_either(ModelSpec(spec=model))
     assert isinstance(either, FeatureModel)
     assert (made.width, either.width, either.digest) == (width, width, made.digest)
-    assert not [one for one in made.module.modules() if isinstance(one, nn.Linear) and one.out_features == 1000]
+    assert not [
+        module for module in made.module.modules() if isinstance(module, nn.Linear) and module.out_features == 1000
+    ]
     loaded = load(written(tmp_path / "b.safetensors", StoredBank(bank(width), made.digest, ("a", "b", "c"))), model)
     assert (loaded.num_classes, loaded.class_names) == (3, ("a", "b", "c"))
 

@@ -38,8 +38,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch):
     """Lets the engine find this model and random images."""
 
     def load(model: nn.Module) -> None:
-        found = LoadedModel(model.eval(), Preprocess((8, 8), "squash"), None, 3, "digest")
-        monkeypatch.setattr(build, "load_model", lambda spec, reader: found)
+        result = LoadedModel(model.eval(), Preprocess((8, 8), "squash"), None, 3, "digest")
+        monkeypatch.setattr(build, "load_model", lambda spec, reader: result)
         image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
         monkeypatch.setattr(build, "prepare", lambda sample, reader, preprocess: Prepared(image, None, 8, 8))
 

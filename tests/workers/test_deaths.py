@@ -30,10 +30,10 @@ NOT_FROM_ACTORS = {
 
 
 def test_every_exception_of_ray_is_accounted_for():
-    found = {
+    result = {
         name for name, kind in vars(exceptions).items() if inspect.isclass(kind) and issubclass(kind, exceptions.RayError)
     }  # fmt: skip
-    assert found == set(VERDICTS) | NOT_FROM_ACTORS
+    assert result == set(VERDICTS) | NOT_FROM_ACTORS
 
 
 def test_deaths_are_no_one_class_tree():
@@ -44,7 +44,7 @@ def test_deaths_are_no_one_class_tree():
         exceptions.WorkerCrashedError,
         exceptions.OutOfMemoryError,
     ]
-    assert not any(issubclass(one, other) for one in kinds for other in kinds if one is not other)
+    assert not any(issubclass(kind, other) for kind in kinds for other in kinds if kind is not other)
 
 
 def died(text: str) -> exceptions.ActorDiedError:

@@ -285,8 +285,8 @@ def test_threads_decode_the_same() -> None:
     threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for entry, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(entry, other)
 
 
 def test_decoding_works_in_a_fresh_process_that_opened_nothing_before() -> None:

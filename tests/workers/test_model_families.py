@@ -256,8 +256,8 @@ def test_a_program_is_explained_like_the_module_it_was_made_from(tmp_path: Path,
         scripted(path, net, None if kind == "scripted" else torch.zeros(1, 3, 32, 32))
     loaded = load(str(path), size=(32, 32))
     assert loaded.num_classes == 4
-    own, theirs = (block_layers(one, torch.zeros(1, 3, 32, 32)) for one in (net, loaded.module))
-    assert [(one.channels, one.size) for one in own] == [(one.channels, one.size) for one in theirs]
+    own, theirs = (block_layers(model, torch.zeros(1, 3, 32, 32)) for model in (net, loaded.module))
+    assert [(layer.channels, layer.size) for layer in own] == [(layer.channels, layer.size) for layer in theirs]
     assert torch.equal(explained(net, loaded), explained(loaded.module, loaded))
     assert loaded.digest == load(str(path), size=(32, 32)).digest
 
@@ -298,10 +298,10 @@ class Unexportable(nn.Module):
         self.head = nn.Linear(4, 3)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        found = torch.relu(self.conv(images))
-        while bool(found.mean() > 1.0):
-            found = found / 2
-        return self.head(found.mean(dim=(2, 3)))
+        result = torch.relu(self.conv(images))
+        while bool(result.mean() > 1.0):
+            result = result / 2
+        return self.head(result.mean(dim=(2, 3)))
 
 
 def test_a_program_that_shows_no_layers_can_be_scored_and_says_what_it_cannot(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def by_id(cluster, node_id: str):
     import ray
 
     [socket] = [node["RayletSocketName"] for node in ray.nodes() if node["NodeID"] == node_id]
-    [found] = [node for node in cluster.worker_nodes if node.raylet_socket_name == socket]
-    return found
+    [results] = [node for node in cluster.worker_nodes if node.raylet_socket_name == socket]
+    return results
 
 
 def explain(folder: Path, uris: list[str], size: int, **options):
@@ -93,10 +93,10 @@ def test_every_worker_is_pinned_to_a_gpu_of_its_node(nodes, tmp_path):
     outcome, events, _ = explain(tmp_path, ["push:sleep=1"] * 12, 1, workers="auto")
     assert outcome.statuses == {"ok": 12}
     assert max(event.ready for event in events if isinstance(event, WorkersChanged)) == 4
-    found = places(tmp_path)
-    assert len({place.pid for place in found}) == 4
-    assert sorted(place.gpus for place in found) == ["0", "0", "1", "1"]
-    assert len({(place.node, place.gpus) for place in found}) == 4
+    result = places(tmp_path)
+    assert len({place.pid for place in result}) == 4
+    assert sorted(place.gpus for place in result) == ["0", "0", "1", "1"]
+    assert len({(place.node, place.gpus) for place in result}) == 4
 
 
 def test_lost_node_blames_nobody_and_a_new_node_is_used(head, nodes, tmp_path):

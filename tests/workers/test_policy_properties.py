@@ -43,7 +43,7 @@ class World:
         self.policy = Policy(
             [Shard(i, i * IMAGES, (i + 1) * IMAGES) for i in range(shards)], Limits(**LIMITS, **limits)
         )
-        self.killers = {one for one in killers if one[0] < shards}
+        self.killers = {killer for killer in killers if killer[0] < shards}
         self.now = 0.0
         self.starting: list[int] = []
         self.placed: set[int] = set()
@@ -91,7 +91,7 @@ class World:
                     self.finished = True
 
     def take(self, order: Dispatch):
-        assert order.shard not in {one.shard for one in self.working.values()}, "a shard is in flight twice"
+        assert order.shard not in {entry.shard for entry in self.working.values()}, "a shard is in flight twice"
         assert order.worker not in self.working, "a worker has two shards"
         assert order.shard not in self.computed, "a committed shard is done again"
         assert order.quarantine == self.quarantined[order.shard], "other images are left out than were named"
@@ -288,8 +288,8 @@ def test_exactly_the_killers_are_quarantined(killers, retries):
     world.offer(2)
     calm_down(world)
     world.check()
-    found = {(shard, image) for shard, images in world.quarantined.items() for image in images}
-    assert found == killers
+    result = {(shard, image) for shard, images in world.quarantined.items() for image in images}
+    assert result == killers
     assert sorted(world.policy.done) == [0, 1, 2]
 
 

@@ -64,10 +64,10 @@ def test_pad_shows_the_whole_image_on_mean_colour() -> None:
 
 def test_rectangular_crop_is_covered_by_the_image() -> None:
     for width, height in SIZES:
-        found = Preprocess(size=(10, 30)).geometry(height, width)
-        assert found.top >= 0
-        assert found.left >= 0
-        assert found.resized[0] == 10 or found.resized[1] == 30
+        result = Preprocess(size=(10, 30)).geometry(height, width)
+        assert result.top >= 0
+        assert result.left >= 0
+        assert result.resized[0] == 10 or result.resized[1] == 30
 
 
 def test_an_image_one_pixel_high_is_cropped_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,16 +118,16 @@ def test_boxes_by_hand() -> None:
 def test_masks_go_where_the_pixels_go(height: int, width: int, size: tuple[int, int], resize, resize_to) -> None:
     """A mask transformed by hand, pixel by pixel: the source pixel that contains the centre, False in padding."""
     preprocess = Preprocess(size=size, resize=resize, resize_to=resize_to if resize == "shorter_side_crop" else None)
-    found = preprocess.geometry(height, width)
+    result = preprocess.geometry(height, width)
     mask = np.random.default_rng(height * 61 + width).random((height, width)) < 0.5
-    moved = found.mask(mask)
+    moved = result.mask(mask)
     for y in range(size[0]):
         for x in range(size[1]):
-            row, column = y + found.top, x + found.left
-            inside = 0 <= row < found.resized[0] and 0 <= column < found.resized[1]
+            row, column = y + result.top, x + result.left
+            inside = 0 <= row < result.resized[0] and 0 <= column < result.resized[1]
             source = (
-                (2 * row + 1) * height // (2 * found.resized[0]),
-                (2 * column + 1) * width // (2 * found.resized[1]),
+                (2 * row + 1) * height // (2 * result.resized[0]),
+                (2 * column + 1) * width // (2 * result.resized[1]),
             )
             assert moved[y, x] == (inside and mask[source])
 
@@ -147,12 +147,12 @@ def test_image_and_mask_stay_aligned() -> None:
 
 
 def test_overrides_change_what_they_name_and_scale_what_belongs() -> None:
-    found = Preprocess(size=(224, 224), resize_to=232, interpolation="bicubic")
-    assert with_overrides(found, {"size": 448}) == Preprocess(size=(448, 448), resize_to=464, interpolation="bicubic")
-    assert with_overrides(found, {"resize": "squash"}).resize_to is None
-    assert with_overrides(found, {"size": [100, 50], "resize_to": 60}).resize_to == 60
-    assert with_overrides(found, {"mean": [0.5], "std": [0.5]}).channels == 1
-    assert with_overrides(found, {"size": None, "mean": None}) == found
+    result = Preprocess(size=(224, 224), resize_to=232, interpolation="bicubic")
+    assert with_overrides(result, {"size": 448}) == Preprocess(size=(448, 448), resize_to=464, interpolation="bicubic")
+    assert with_overrides(result, {"resize": "squash"}).resize_to is None
+    assert with_overrides(result, {"size": [100, 50], "resize_to": 60}).resize_to == 60
+    assert with_overrides(result, {"mean": [0.5], "std": [0.5]}).channels == 1
+    assert with_overrides(result, {"size": None, "mean": None}) == result
 
 
 @pytest.mark.unchecked_types

@@ -203,12 +203,12 @@ def test_second_ctrl_c_stops_at_once(two_gpus, tmp_path):
 
 
 def test_supervise_outside_the_main_thread(two_gpus, tmp_path):
-    found = []
+    result = []
     run = Run(tmp_path, [""] * 2, 2)
-    thread = threading.Thread(target=lambda: found.append(run.call()))
+    thread = threading.Thread(target=lambda: result.append(run.call()))
     thread.start()
     thread.join(60)
-    assert found[0].rows == 2
+    assert result[0].rows == 2
 
 
 def test_no_actor_stays_behind(two_gpus, tmp_path):

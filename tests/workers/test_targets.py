@@ -125,10 +125,10 @@ def test_a_model_without_names_says_so():
 def test_rules_choose_each_class_once_and_only_classes(seen, count, label):
     logits, sample = torch.tensor(seen), Sample("a", "a", label=label)
     for rule in (TargetRule("top", count=count), TargetRule("both")):
-        found = targets_of(rule, sample, logits, len(seen))
-        assert len(set(found)) == len(found) >= 1
-        assert all(0 <= one < len(seen) for one in found)
-        assert found[0] == int(logits.argmax())
+        result = targets_of(rule, sample, logits, len(seen))
+        assert len(set(result)) == len(result) >= 1
+        assert all(0 <= result < len(seen) for result in result)
+        assert result[0] == int(logits.argmax())
 
 
 # several rows of one image

@@ -37,12 +37,12 @@ SETTINGS = HeadSettings(epochs=2, batch_size=4)
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     folder = tmp_path_factory.mktemp("images")
-    found = []
+    result = []
     for number in range(14):
         sample = dataset.demo_sample("train", number)
         Image.fromarray(sample.image).save(folder / f"{sample.id}.png")
-        found.append(Sample(sample.id, str(folder / f"{sample.id}.png")))
-    return found
+        result.append(Sample(sample.id, str(folder / f"{sample.id}.png")))
+    return result
 
 
 def spec(samples: list[Sample], **changes) -> TrainingSpec:
@@ -183,9 +183,9 @@ def test_mean_maps_are_those_of_the_class_or_of_all() -> None:
 
 def test_agreement_by_hand() -> None:
     teacher = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
-    found = Agreement()
-    found.add(teacher * 2, teacher.flip(1).flip(2), teacher)
-    summary = found.summary()
+    result = Agreement()
+    result.add(teacher * 2, teacher.flip(1).flip(2), teacher)
+    summary = result.summary()
     assert summary["student_spearman"] == pytest.approx(1)
     assert summary["class_mean_spearman"] == pytest.approx(-1)
     assert summary["student_jaccard"] == pytest.approx(0.5)
