@@ -147,7 +147,7 @@ class Logits:
 
     def explanation(
         self,
-        heat: Float[torch.Tensor, "height width"] | None = None,
+        map_: Float[torch.Tensor, "height width"] | None = None,
         failure: tuple[str, str] | None = None,
         *,
         n_forwards: int = 1,
@@ -159,7 +159,7 @@ class Logits:
         """This image's explanation.
 
         Args:
-            heat: Its map, or None. One that is constant or not finite becomes a status.
+            map_: Its map, or None. One that is constant or not finite becomes a status.
             failure: Status and text, where something else is wrong; the model's output comes first.
             n_forwards: Spent on it.
             n_backwards: Spent on it.
@@ -168,15 +168,15 @@ class Logits:
             facts: The map's row of `map_facts`, where it is on the host already.
         """
         failure = self.failure or failure
-        if failure is None and heat is not None:
-            failure = unusable(*(to_host(map_facts(heat[None]))[0] if facts is None else facts))
+        if failure is None and map_ is not None:
+            failure = unusable(*(to_host(map_facts(map_[None]))[0] if facts is None else facts))
         explanation = Explanation(
             status=statuses.OK if failure is None else failure[0], error=None if failure is None else failure[1],
             prediction=self.prediction, target=self.target, confidence=self.confidence, logit=self.logit,
             mask_counts=mask_counts, n_forwards=n_forwards, n_backwards=n_backwards, whole=self.whole,
         )  # fmt: skip
-        if failure is None and heat is not None:
-            explanation.map = heat.detach().float().clamp(0, 1)
+        if failure is None and map_ is not None:
+            explanation.map = map_.detach().float().clamp(0, 1)
             explanation.extras = {name: values.detach().float() for name, values in (extras or {}).items()}
         return explanation
 

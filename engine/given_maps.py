@@ -106,7 +106,7 @@ def evaluate_maps(
         if target is not None:
             check_target(target, maker.class_count(images[0]))
     said = maker.read_logits(images, wanted, list(own))
-    for place, (image, heat, output) in enumerate(zip(images, maps, said, strict=True)):
+    for place, (image, map_, output) in enumerate(zip(images, maps, said, strict=True)):
         failure = output.failure
         given = Explanation(
             statuses.OK if failure is None else failure[0],
@@ -115,7 +115,7 @@ def evaluate_maps(
             output.target,
             output.confidence,
             output.logit,
-            map=heat.float() if failure is None else None,
+            map=map_.float() if failure is None else None,
         )
         explained += session.push(
             place,

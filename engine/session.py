@@ -246,22 +246,22 @@ class ExplainSession:
             ValueError: When its map does not have the image's size.
             TargetError: When its target is no class of the model.
         """
-        heat = given.map
-        if heat is not None and heat.shape != image.shape[1:]:
+        map_ = given.map
+        if map_ is not None and map_.shape != image.shape[1:]:
             raise ValueError(
-                f"the given map is {tuple(heat.shape)}, its image {tuple(image.shape[1:])}; they must be the same"
+                f"the given map is {tuple(map_.shape)}, its image {tuple(image.shape[1:])}; they must be the same"
             )
-        own = None if heat is None else heat.to(image.device)
+        own = None if map_ is None else map_.to(image.device)
         if own is None or given.prediction is not None:
             return finished(replace(given, map=own, n_forwards=0, n_backwards=0))
         if given.target is not None:
             check_target(given.target, self.explainer.class_count(image))
         return self._completed(own, image, given.target, sample)
 
-    def _completed(self, heat: Tensor, image: Tensor, target: int | None, sample: int) -> Steps[Explanation]:
+    def _completed(self, map_: Tensor, image: Tensor, target: int | None, sample: int) -> Steps[Explanation]:
         """What the model says of an image beside a map of it."""
         said = yield self.explainer.rows_of(self.explainer.read_logits, image, target, sample)
-        return said.explanation(heat)
+        return said.explanation(map_)
 
     def _measure(self, subject: Subject) -> Steps[ImageMetrics]:
         """The metrics of the image's own map, of chance maps and of a random model's, all in flight together."""
@@ -283,8 +283,8 @@ class ExplainSession:
 
     def _measure_chance(self, name: str, subject: Subject, shared: dict[str, ProbeJob]) -> Steps[Measurement]:
         size = (subject.map.shape[0], subject.map.shape[1])
-        heat = CHANCE_MAPS[name](size, seed=self.seed, sample=subject.sample).to(subject.map)
-        chance = replace(subject, map=heat, order=(yield from ranked(heat)))
+        map_ = CHANCE_MAPS[name](size, seed=self.seed, sample=subject.sample).to(subject.map)
+        chance = replace(subject, map=map_, order=(yield from ranked(map_)))
         made = yield from probe_jobs(self._chance_metrics, chance)
         jobs = {name: probe for name, probe in made.items() if name not in shared}
         return (yield from measure(self.explainer, self._chance_metrics, chance, jobs, shared))
@@ -358,9 +358,9 @@ def finished(explanation: Explanation) -> Steps[Explanation]:
     return explanation
 
 
-def ranked(heat: Tensor) -> Steps[Tensor]:
+def ranked(map_: Tensor) -> Steps[Tensor]:
     """Flat pixel indices of a map, most relevant first, several images' in one sort."""
-    return (yield Batched(ranked_together, heat, heat.shape, measured_together(heat)))
+    return (yield Batched(ranked_together, map_, map_.shape, measured_together(map_)))
 
 
 def ranked_together(maps: list[Tensor]) -> list[Tensor]:

@@ -128,8 +128,8 @@ def measured(session_maker: object, images: Sequence[Tensor], seeds: Sequence[in
     return np.array([[np.nan if row.metrics[name] is None else row.metrics[name] for name in WANTED] for row in rows])
 
 
-def with_map(blocks: ScoredBlocks, heat: Tensor) -> Explanation:
-    return blocks.logits.explanation(spread(heat).float(), n_forwards=0)
+def with_map(blocks: ScoredBlocks, map_: Tensor) -> Explanation:
+    return blocks.logits.explanation(spread(map_).float(), n_forwards=0)
 
 
 def verdict(own: np.ndarray, reference: np.ndarray, name: str) -> str:

@@ -66,7 +66,7 @@ def measured(
 
 
 def as_read(explained: Explained, keep: Callable[[Tensor], Tensor]) -> Explanation:
-    heat = None if explained.map is None else keep(explained.map)
+    map_ = None if explained.map is None else keep(explained.map)
     return Explanation(
         explained.status,
         explained.error,
@@ -74,7 +74,7 @@ def as_read(explained: Explained, keep: Callable[[Tensor], Tensor]) -> Explanati
         explained.target,
         explained.confidence,
         explained.logit,
-        map=heat,
+        map=map_,
     )
 
 

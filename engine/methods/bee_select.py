@@ -133,13 +133,13 @@ class BEESelect(BaselinePaths):
             else:
                 arm = bandit.choose(context, generator)
             points = path_points(self, self.families[arm])
-            heat = yield self.rows_of(self._drawing(self.families[arm], draw), image, logits.target, seed)
+            map_ = yield self.rows_of(self._drawing(self.families[arm], draw), image, logits.target, seed)
             forwards, backwards = forwards + 1 + points, backwards + points
-            best = heat if best is None else best
-            if unusable(*to_host(map_facts(heat[None]))[0]) is not None:
+            best = map_ if best is None else best
+            if unusable(*to_host(map_facts(map_[None]))[0]) is not None:
                 continue
             subject = Subject(
-                image, heat, rank_pixels(heat[None])[0], logits.target, logits.prediction, None, self.seed, seed
+                image, map_, rank_pixels(map_[None])[0], logits.target, logits.prediction, None, self.seed, seed
             )
             made = yield from probe_jobs(wanted, subject)
             jobs = {name: job for name, job in made.items() if name not in shared}
@@ -155,7 +155,7 @@ class BEESelect(BaselinePaths):
             history.append(value)
             first = value if first is None else first
             if best_value is None or (value > best_value if higher else value < best_value):
-                best, best_value, best_arm = heat, value, arm
+                best, best_value, best_arm = map_, value, arm
         extras = {"selected_value": best_value, "first_value": first, "selected_family": best_arm}
         return logits.explanation(
             best, n_forwards=forwards, n_backwards=backwards,

@@ -88,17 +88,17 @@ class FovEx(BatchMethod):
             drawn = self._restarts(seeds).to(images)
             periphery = gaussian_blur(images, BLUR_SIGMA, BLUR_SIDE) - images
             grid = pixel_grid(images)
-            seen = heat = images.new_zeros(len(images), *images.shape[2:])
+            seen = map_ = images.new_zeros(len(images), *images.shape[2:])
             fixations, losses = [], []
             for fixation in range(self.fixations):
                 place, loss = self._fixate(images, periphery, targets, grid, seen, drawn[:, fixation])
                 look = self._look(grid, place)
-                seen, heat = self.memory * seen + look, heat + look
+                seen, map_ = self.memory * seen + look, map_ + look
                 fixations.append(place)
                 losses.append(loss)
         path, loss_path = torch.stack(fixations, dim=1).float(), torch.stack(losses, dim=1)
         broken = ~loss_path.isfinite().all(dim=1)
-        maps = torch.where(broken[:, None, None], torch.nan, spread(heat.double())).float()
+        maps = torch.where(broken[:, None, None], torch.nan, spread(map_.double())).float()
         return MethodMaps(maps, cost(self), {"fixations": path, "fixation_losses": loss_path})
 
     def extra_shapes(self, image: Float[torch.Tensor, "channel height width"]) -> dict[str, tuple[int, ...]]:

@@ -92,8 +92,8 @@ class LiMA(Explainer):
         order = [*first, *left, *reversed(last)]
         places = torch.empty(len(order), device=image.device)
         places[order] = 1 - torch.arange(len(order), device=image.device) / len(order)
-        heat = places[cells] if changes else torch.zeros(image.shape[1:], device=image.device)
-        return logits.explanation(heat, n_forwards=forwards)
+        map_ = places[cells] if changes else torch.zeros(image.shape[1:], device=image.device)
+        return logits.explanation(map_, n_forwards=forwards)
 
     def _worth(
         self, image: torch.Tensor, hidden: torch.Tensor, cells: torch.Tensor, target: int, sets: Sequence[list[int]]

@@ -76,10 +76,10 @@ class MaskMethod(Explainer):
             return logits.explanation(failure=error.args)  # pyright: ignore[reportArgumentType]
         yield Score(self.mask_scorer, image, [masks.job])
         total, count = masks.total()[None], masks.job.count
-        heat = min_max(total, *extremes(total))[0]
-        [facts] = to_host(torch.cat([map_facts(heat[None]), total.isfinite().all().double().reshape(1, 1)], dim=1))
+        map_ = min_max(total, *extremes(total))[0]
+        [facts] = to_host(torch.cat([map_facts(map_[None]), total.isfinite().all().double().reshape(1, 1)], dim=1))
         failure = None if facts.pop() else (statuses.NON_FINITE, "the score of a mask is not finite")
-        return logits.explanation(heat, failure, n_forwards=1 + count, mask_counts=(count,), facts=facts)
+        return logits.explanation(map_, failure, n_forwards=1 + count, mask_counts=(count,), facts=facts)
 
     def _read_rows(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Any]:
         with self.listening():

@@ -161,11 +161,11 @@ class SISE(Explainer):
         raw = torch.stack([self.block_sum(layer, blocks.shown) for layer in blocks.layers])
         low, high = extremes(raw)
         layer_maps = min_max(raw, low, high)
-        heat = fuse(layer_maps, self.gate) / len(raw)
-        states = torch.cat([map_facts(heat[None])[0], raw.isfinite().all()[None].double(), (high <= low).double()])
+        map_ = fuse(layer_maps, self.gate) / len(raw)
+        states = torch.cat([map_facts(map_[None])[0], raw.isfinite().all()[None].double(), (high <= low).double()])
         facts = to_host(states)
         failure = failure_of_maps(*facts[1:3], *facts[3:])
-        explanation = blocks.logits.explanation(heat, failure, facts=facts[:3], **spent)
+        explanation = blocks.logits.explanation(map_, failure, facts=facts[:3], **spent)
         explanation.surrogate_error = blocks.surrogate_error
         if explanation.map is not None and self.keep_layers:
             explanation.layer_maps = layer_maps.float()

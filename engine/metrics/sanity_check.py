@@ -64,7 +64,7 @@ class RandomModel:
     def compare(
         self,
         image: Float[torch.Tensor, "channel height width"],
-        heat: Float[torch.Tensor, "height width"],
+        map_: Float[torch.Tensor, "height width"],
         target: int,
         sample: int = 0,
     ) -> Steps[SanityCheck]:
@@ -72,6 +72,6 @@ class RandomModel:
         explanation = yield from self.explainer.start(image, target, sample)
         value = None
         if explanation.map is not None:
-            correlation = float(spearman(heat.flatten()[None], explanation.map.flatten()[None]))
+            correlation = float(spearman(map_.flatten()[None], explanation.map.flatten()[None]))
             value = correlation if correlation == correlation else None
         return SanityCheck(value, explanation.n_forwards, explanation.n_backwards)

@@ -15,7 +15,7 @@ from ...workers.samples import Sample
 from ..curate.queue import run_recipes
 from ..decisions.rle import encode_mask
 from ..export.whole_image import geometry_of
-from ..pictures.stored_images import heat_of, reader_of, stored_preprocess
+from ..pictures.stored_images import reader_of, stored_map, stored_preprocess
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
 from ..settings.renamed import current_names
@@ -88,10 +88,10 @@ def mask_on_image(
 
 
 def strong_part(
-    heat: Float[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"] | None
+    map_: Float[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"] | None
 ) -> Bool[np.ndarray, "height width"]:
     """Pixels from `STRONG` of the map's maximum outside of the truth on; all False for a map of zeros."""
-    outside = heat if truth is None else np.where(truth, 0, heat)
+    outside = map_ if truth is None else np.where(truth, 0, map_)
     top = float(outside.max(initial=0))
     return np.asarray((outside >= STRONG * top) & (outside > 0))
 
@@ -120,9 +120,9 @@ def _missing(atlas: StoreReader, limit: int) -> tuple[list[dict[str, Any]], str 
 
 def _with_rows(atlas: StoreReader, queue: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The queue's rows with their map and size, in the queue's order."""
-    heat = next((name for name in ("map_png", "map") if name in atlas.schema.names), None)
+    map_column = next((name for name in ("map_png", "map") if name in atlas.schema.names), None)
     ids = sorted({str(row["id"]) for row in queue})
-    columns = [*WANTED, *([heat] if heat else [])]
+    columns = [*WANTED, *([map_column] if map_column else [])]
     listed = ", ".join(map(literal, ids)) or "NULL"
     rows = (
         atlas.sql(f"SELECT {', '.join(map(quoted, columns))} FROM atlas WHERE id IN ({listed})")
@@ -132,7 +132,7 @@ def _with_rows(atlas: StoreReader, queue: Sequence[Mapping[str, Any]]) -> list[d
     shape = atlas.metadata.get("map", {})
     by_key: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:
-        row["heat"] = heat_of(row.pop(heat), shape) if heat else None
+        row["map"] = stored_map(row.pop(map_column), shape) if map_column else None
         by_key.setdefault((row["id"], row["target"]), row)
     return [{**by_key[key], **row} for row in queue if (key := (row["id"], row["target"])) in by_key]
 
@@ -166,15 +166,13 @@ def _suggestion(
         identity = suggestion_id(row["id"], row["target"], kind, suggested.encode())
         return None if suggested == label else Suggestion(identity, suggested=suggested, **common)
     geometry = geometry_of(row, stored_preprocess(atlas.run))
-    if row["heat"] is None or geometry is None:
+    if row["map"] is None or geometry is None:
         return None
-    truth = (
-        _truth(atlas, samples[row["id"]], row["heat"].shape) if kind == "shortcut" and row["id"] in samples else None
-    )
-    mask = mask_on_image(_at_size(strong_part(row["heat"], truth), geometry.size), geometry)
+    truth = _truth(atlas, samples[row["id"]], row["map"].shape) if kind == "shortcut" and row["id"] in samples else None
+    mask = mask_on_image(_at_size(strong_part(row["map"], truth), geometry.size), geometry)
     if not mask.any():
         return None
-    evidence = np.ascontiguousarray(row["heat"], np.float32).tobytes()
+    evidence = np.ascontiguousarray(row["map"], np.float32).tobytes()
     return Suggestion(suggestion_id(row["id"], row["target"], kind, evidence), mask=encode_mask(mask), **common)
 
 

@@ -14,7 +14,7 @@ from ...errors import HeatlasError
 from ..html.document import render
 from ..html.pictures import Pictures
 from ..html.texts import figure, percent
-from ..pictures.stored_images import heat_of, stored_preprocess
+from ..pictures.stored_images import stored_map, stored_preprocess
 from ..report import build as report_build
 from ..report.cards import Card, stored_reader, view
 from ..storage.atomic_write import put
@@ -72,9 +72,9 @@ def moved_cards(comparison: Comparison, pictures: Pictures) -> list[Card]:
     for pair in comparison.most:
         seen = views.of(maps[0].get(pair["id"], {}).get("uri"))
         image = None if isinstance(seen, str) else pictures.image(("image", pair["id"]), seen)
-        heats = [
-            pictures.heat((which, pair["id"]), held[pair["id"]]["heat"])
-            if held.get(pair["id"], {}).get("heat") is not None
+        pair_maps = [
+            pictures.map((which, pair["id"]), held[pair["id"]]["map"])
+            if held.get(pair["id"], {}).get("map") is not None
             else None
             for which, held in zip(("first", "second"), maps, strict=True)
         ]
@@ -84,7 +84,7 @@ def moved_cards(comparison: Comparison, pictures: Pictures) -> list[Card]:
         wrong = pair["label"] is not None and pair["label"] != pair["prediction"]
         cards.append(Card(
             id=pair["id"], says=says,
-            right=None if pair["label"] is None else not wrong, score=None, image=image, heat=heats[0], second=heats[1],
+            right=None if pair["label"] is None else not wrong, score=None, image=image, map=pair_maps[0], second=pair_maps[1],
             missing=seen if isinstance(seen, str) else "" if image else "left out to keep this page small", facts=facts, why="",
             alt=harmless(f"{pair['id']}: the image, the first run's map and the second's; {figure(pair['distance'])} of the mass lies elsewhere",
                          lines=False)[:240],
@@ -111,7 +111,7 @@ def side_maps(side: Side, wanted: list[dict[str, Any]], which: str) -> Mapping[s
     for table in side.atlas.batches(["id", "uri", "target", kind], f"method = {literal(side.method)}", list(targets)):
         for row in table.to_pylist():
             if row["target"] == targets[row["id"]]:
-                by_id[row["id"]] = {"uri": row["uri"], "heat": heat_of(row[kind], side.atlas.metadata.get("map", {}))}
+                by_id[row["id"]] = {"uri": row["uri"], "map": stored_map(row[kind], side.atlas.metadata.get("map", {}))}
     return by_id
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...errors import UsageError, did_you_mean
 from ...workers.images.preprocess import Preprocess
-from ..pictures.stored_images import heat_of, reader_of, stored_preprocess
+from ..pictures.stored_images import reader_of, stored_map, stored_preprocess
 from ..sources.listing.selection import select_ids
 from ..sources.reading.reader import FsspecReader
 from ..store.reader import StoreReader
@@ -74,22 +74,26 @@ class Chosen:
         """The rows with these columns."""
         return self.atlas.batches(columns, self.where, self.ids)
 
-    def rows(self, columns: Sequence[str], heat: str | None) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
+    def rows(
+        self, columns: Sequence[str], map_column: str | None
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
         """The rows one by one, each with its map `(height, width)` in [0, 1] if it has one.
 
         Args:
             columns: Names, without the map's.
-            heat: The column to take maps from: `map`, `map_png` or none.
+            map_column: The column to take maps from: `map`, `map_png` or none.
         """
         shape = self.atlas.metadata.get("map", {})
-        names = list(dict.fromkeys([*columns, *filter(None, [heat])]))
+        names = list(dict.fromkeys([*columns, *filter(None, [map_column])]))
         for table in self.batches(names):
-            if heat is None:
+            if map_column is None:
                 yield from ((row, None) for row in table.to_pylist())
-            elif heat == "map":
-                yield from zip(table.drop_columns([heat]).to_pylist(), _maps(table[heat], shape), strict=True)
+            elif map_column == "map":
+                yield from zip(
+                    table.drop_columns([map_column]).to_pylist(), _maps(table[map_column], shape), strict=True
+                )
             else:
-                yield from ((row, heat_of(row.pop(heat), shape)) for row in table.to_pylist())
+                yield from ((row, stored_map(row.pop(map_column), shape)) for row in table.to_pylist())
 
     @property
     def reader(self) -> FsspecReader:

@@ -28,8 +28,8 @@ def write_coco(chosen: Chosen, path: Path) -> int:
         Rows.
     """
     metrics = list(chosen.columns or metric_columns(chosen.atlas.schema))
-    heat = next(iter(chosen.has("map", "map_png")), None)
-    if heat is None:
+    map_column = next(iter(chosen.has("map", "map_png")), None)
+    if map_column is None:
         chosen.notes.append("the run stored no maps, so there are no boxes and no annotations")
     preprocess = chosen.preprocess
     columns: list[str] = list(dict.fromkeys([*chosen.has(*WANTED), *metrics]))
@@ -37,7 +37,7 @@ def write_coco(chosen: Chosen, path: Path) -> int:
     with tempfile.TemporaryDirectory(prefix=".coco-", dir=path.parent) as beside:
         parts = {name: Path(beside) / name for name in ("images", "annotations")}
         with ArrayFile(parts["images"]) as images, ArrayFile(parts["annotations"]) as annotations:
-            for row, values in chosen.rows(columns, heat):
+            for row, values in chosen.rows(columns, map_column):
                 rows += 1
                 if row["id"] != last:  # the rows of an image stand together
                     last, image = row["id"], image + 1
@@ -48,7 +48,7 @@ def write_coco(chosen: Chosen, path: Path) -> int:
                 placed = box_on_image(box, geometry) if box and geometry else None
                 if placed is not None:
                     annotations.add(annotation_entry(row, image, annotations.count + 1, placed, metrics))
-        if images.count and heat and not annotations.count:
+        if images.count and map_column and not annotations.count:
             chosen.notes.append("no annotations: none of the chosen rows has a map and a known image size")
         _assemble(path, chosen, parts, highest)
     return rows

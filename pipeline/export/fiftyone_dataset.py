@@ -40,7 +40,7 @@ def write_fiftyone(chosen: Chosen, path: Path) -> int:
     schema = chosen.atlas.schema
     wanted = chosen.columns or [*metric_columns(schema), *chosen.atlas.metadata.get("extra_columns", {})]
     fields = field_names(name for name in wanted if is_plain(schema.field(name).type) and name not in WANTED)
-    heat = next(iter(chosen.has("map_png", "map")), None)
+    map_column = next(iter(chosen.has("map_png", "map")), None)
     reader = chosen.reader
     preprocess = chosen.preprocess
     names, unread, last, image = FileNames(chosen.count()), 0, None, None
@@ -48,7 +48,7 @@ def write_fiftyone(chosen: Chosen, path: Path) -> int:
     (path / "data").mkdir()
     columns: list[str] = list(dict.fromkeys([*chosen.has(*WANTED), *fields]))
     with ArrayFile(path / "samples.json", '{"samples": [', "]}") as samples:
-        for row, values in chosen.rows(columns, heat):
+        for row, values in chosen.rows(columns, map_column):
             stem = names.new(row["id"], row["target"], row["method"]).removesuffix(".png")
             if row["id"] != last:  # the rows of an image stand together
                 last, image = row["id"], None

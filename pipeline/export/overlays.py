@@ -30,9 +30,9 @@ def write_overlays(chosen: Chosen, path: Path) -> int:
     """
     if chosen.columns is not None:
         raise UsageError("--columns has no meaning for --format overlays, whose pictures have none; leave it out")
-    heat = next(iter(chosen.has("map_png", "map")), None)
+    map_column = next(iter(chosen.has("map_png", "map")), None)
     preprocess = chosen.preprocess
-    if heat is None or preprocess is None:
+    if map_column is None or preprocess is None:
         raise UsageError(
             f"{chosen.atlas.uri} stored no maps, or not how its images were prepared, so there is nothing to draw"
         )
@@ -40,8 +40,8 @@ def write_overlays(chosen: Chosen, path: Path) -> int:
     names, taken = FileNames(chosen.count()), 0
     missing: dict[str, int] = {}
     with open(path / INDEX, "w", encoding="utf-8") as index:
-        for facts, values in chosen.rows(chosen.has(*WANTED), heat):
-            row = {**facts, "heat": values}
+        for facts, values in chosen.rows(chosen.has(*WANTED), map_column):
+            row = {**facts, "map": values}
             entry: dict[str, Any] = {
                 "file": None,
                 **{name: row[name] for name in ("id", "target", "method", "status", "error")},

@@ -20,7 +20,7 @@ HALF = 0.5
 Box = tuple[float, float, float, float]
 
 
-def on_whole_image(heat: np.ndarray, geometry: Geometry) -> np.ndarray:
+def on_whole_image(map_: np.ndarray, geometry: Geometry) -> np.ndarray:
     """The map `(height, width)` of the network's input at its place in the whole image, 0 where the network did not look.
 
     Returns:
@@ -31,24 +31,24 @@ def on_whole_image(heat: np.ndarray, geometry: Geometry) -> np.ndarray:
     size = max(1, round(height * scale)), max(1, round(width * scale))
     window = max(1, round(geometry.size[0] * scale)), max(1, round(geometry.size[1] * scale))
     canvas = Image.new("F", (size[1], size[0]))
-    scaled = fit(heat, (window[1], window[0]))
+    scaled = fit(map_, (window[1], window[0]))
     canvas.paste(Image.fromarray(scaled), (round(geometry.left * scale), round(geometry.top * scale)))
     return np.asarray(canvas).clip(0, 1)
 
 
-def hot_box(heat: np.ndarray) -> Box | None:
+def hot_box(map_: np.ndarray) -> Box | None:
     """The box `(x0, y0, x1, y1)`, in shares of the map's width and height, around the connected region of the largest value in which all are
     at least half of it; None for a map of zeros."""
     from scipy import ndimage
 
-    top = float(heat.max(initial=0.0))
+    top = float(map_.max(initial=0.0))
     if not top > 0:
         return None
-    labelled: Any = ndimage.label(heat >= HALF * top)
+    labelled: Any = ndimage.label(map_ >= HALF * top)
     regions = labelled[0]
-    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    row, column = np.unravel_index(int(map_.argmax()), map_.shape)
     rows, columns = np.nonzero(regions == regions[row, column])
-    height, width = heat.shape
+    height, width = map_.shape
     return (columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height)
 
 
@@ -73,8 +73,8 @@ def geometry_of(row: Mapping[str, Any], preprocess: Preprocess | None) -> Geomet
     return preprocess.geometry(row["height"], row["width"])
 
 
-def png(heat: np.ndarray) -> bytes:
+def png(map_: np.ndarray) -> bytes:
     """A map in [0, 1] as 8-bit grey PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(np.rint(heat.clip(0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.rint(map_.clip(0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -15,7 +15,7 @@ from PIL import Image
 from ...errors import HeatlasError, SampleError, UsageError
 from ...workers.images.decode import decode_image
 from ..pictures.overlay import GAP, colour, draw_overlay, fit
-from ..pictures.stored_images import heat_of, stored_preprocess
+from ..pictures.stored_images import stored_map, stored_preprocess
 from ..sources.reading.reader import FsspecReader
 from ..store.schema import metric_columns
 from ..store.sql import literal
@@ -39,7 +39,7 @@ class Shown:
     """What `Atlas.show` returns; a notebook draws it, `.picture` is the same as a Pillow image."""
 
     rows: Sequence[Mapping[str, Any]]
-    """The rows of one id, the explained prediction first; `heat` holds the map `(height, width)` or None."""
+    """The rows of one id, the explained prediction first; `map` holds the map `(height, width)` or None."""
     class_names: Sequence[str]
     metrics: Sequence[str]
     image: Image.Image | None
@@ -54,10 +54,10 @@ class Shown:
     @functools.cached_property
     def picture(self) -> Image.Image | None:
         """The image and its overlays side by side; maps alone without an image; None where there is nothing to draw."""
-        heats = [row["heat"] for row in self.rows if row["heat"] is not None][:MOST]
-        panels = [] if self.image is None else [self.image, *(draw_overlay(self.image, heat) for heat in heats)]
+        maps = [row["map"] for row in self.rows if row["map"] is not None][:MOST]
+        panels = [] if self.image is None else [self.image, *(draw_overlay(self.image, map_) for map_ in maps)]
         if self.image is None:
-            panels = [Image.fromarray(colour(fit(heat, _size(heat.shape)))) for heat in heats]
+            panels = [Image.fromarray(colour(fit(map_, _size(map_.shape)))) for map_ in maps]
         if not panels:
             return None
         width, height = (
@@ -127,7 +127,7 @@ def show_row(atlas: StoreReader, identity: str) -> Shown:
     if not rows:
         raise UsageError(f"{identity!r} is not in this store; `.table(columns=['id'])` lists all ids")
     for row in rows:
-        row["heat"] = heat_of(row.pop(kind), atlas.metadata.get("map", {})) if kind else None
+        row["map"] = stored_map(row.pop(kind), atlas.metadata.get("map", {})) if kind else None
     rows.sort(
         key=lambda row: (row["target"] != row["prediction"], row["target"] is None, row["target"] or 0, row["method"])
     )

@@ -15,7 +15,7 @@ from ..pictures.overlay import colour, fit
 
 LONGEST_SIDE = 224
 QUALITY = 78
-HEAT_QUALITY = 84
+MAP_QUALITY = 84
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class Pictures:
         """Keep a photograph, no larger than `longest`; None where there is no room."""
         return self.known(key) or self._keep(key, smaller(image.convert("RGB"), longest), QUALITY)
 
-    def heat(self, key: Hashable, heat: np.ndarray, longest: int = LONGEST_SIDE) -> Stored | None:
+    def map(self, key: Hashable, map_: np.ndarray, longest: int = LONGEST_SIDE) -> Stored | None:
         """Keep a map `(height, width)` in [0, 1] in colour, brought to at least its own and at most `longest` pixels a side."""
-        return self.known(key) or self._keep(key, heat_picture(heat, longest), HEAT_QUALITY, heat)
+        return self.known(key) or self._keep(key, map_picture(map_, longest), MAP_QUALITY, map_)
 
     def known(self, key: Hashable) -> Stored | None:
         return self._stored.get(key)
 
-    def _keep(self, key: Hashable, image: Image.Image, quality: int, heat: np.ndarray | None = None) -> Stored | None:
+    def _keep(self, key: Hashable, image: Image.Image, quality: int, map_: np.ndarray | None = None) -> Stored | None:
         source = data_uri(image, quality)
-        path, cells = ("", (1, 1)) if heat is None else _outlined(heat)
+        path, cells = ("", (1, 1)) if map_ is None else _outlined(map_)
         if self.size + len(source) + len(path) > self.limit:
             self.refused += 1
             return None
@@ -74,20 +74,20 @@ class Pictures:
         return picture
 
 
-def _outlined(heat: np.ndarray) -> tuple[str, tuple[int, int]]:
+def _outlined(map_: np.ndarray) -> tuple[str, tuple[int, int]]:
     """The outline of a map, and the columns and rows in whose units it is."""
-    scale = min(1.0, LARGEST_SIDE / max(heat.shape))
-    rows, columns = (max(1, round(side * scale)) for side in heat.shape)
-    reduced = np.asarray(heat, np.float32) if scale == 1.0 else fit(np.asarray(heat, np.float32), (columns, rows))
+    scale = min(1.0, LARGEST_SIDE / max(map_.shape))
+    rows, columns = (max(1, round(side * scale)) for side in map_.shape)
+    reduced = np.asarray(map_, np.float32) if scale == 1.0 else fit(np.asarray(map_, np.float32), (columns, rows))
     return outline_path(strongest_region(reduced)), (columns, rows)
 
 
-def heat_picture(heat: np.ndarray, longest: int) -> Image.Image:
+def map_picture(map_: np.ndarray, longest: int) -> Image.Image:
     """The map in colour. Small maps are enlarged before they are coloured, which browsers would do after it."""
-    height, width = heat.shape
+    height, width = map_.shape
     scale = longest / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return Image.fromarray(colour(np.clip(fit(heat, size), 0, 1)))
+    return Image.fromarray(colour(np.clip(fit(map_, size), 0, 1)))
 
 
 def smaller(image: Image.Image, longest: int) -> Image.Image:

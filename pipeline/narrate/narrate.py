@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ...errors import HeatlasError, UsageError
 from ...statuses import OK
 from ..pictures.show import draw
-from ..pictures.stored_images import heat_of, reader_of, stored_preprocess
+from ..pictures.stored_images import reader_of, stored_map, stored_preprocess
 from ..report.rows import CHANCE, CONFIDENCE, ReportRows
 from ..report.scores import run_scores
 from ..storage.atomic_write import put
@@ -171,9 +171,9 @@ class _Narrator:
         text = checked(self._language.row_text(facts), facts, self._atlas.class_names, self._language)
         if self._hook is None or self._picture_of is None or row["status"] != OK:
             return Narration(text, TEMPLATE)
-        heat = heat_of(table["map"][place].as_py(), self._shape or {}) if "map" in table.column_names else None
+        map_ = stored_map(table["map"][place].as_py(), self._shape or {}) if "map" in table.column_names else None
         return narrate_by_hook(
-            self._hook, facts, text, self._picture_of(row, heat), self._atlas.class_names, self._language
+            self._hook, facts, text, self._picture_of(row, map_), self._atlas.class_names, self._language
         )
 
     def _chances(self, ids: list[str]) -> dict[tuple[str, int | None], float | None]:
@@ -226,11 +226,11 @@ def _pictures(atlas: StoreReader, trust_code: bool) -> Any:
         preprocess = stored_preprocess(atlas.run)
         reader = reader_of(atlas.run, trust_code=trust_code)
     except (KeyError, TypeError, HeatlasError):
-        return lambda row, heat: None
+        return lambda row, map_: None
 
-    def picture(row: Mapping[str, Any], heat: np.ndarray | None) -> bytes | None:
+    def picture(row: Mapping[str, Any], map_: np.ndarray | None) -> bytes | None:
         try:
-            return draw({**row, "heat": heat}, preprocess, reader)
+            return draw({**row, "map": map_}, preprocess, reader)
         except HeatlasError:
             return None
 

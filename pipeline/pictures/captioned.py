@@ -20,19 +20,19 @@ BAR = (90, 8)
 INK, SOFT = (20, 20, 22), (100, 100, 106)
 
 
-def draw_captioned(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
+def draw_captioned(image: Image.Image, map_: np.ndarray, caption: str) -> Image.Image:
     """The image, to its right the map over it with the outline of the strongest 20 %, below the scale from 0 to 1 and the caption.
 
     Args:
         image: As the network sees it; enlarged to 224 pixels if it is smaller.
-        heat: `(height, width)` in [0, 1].
+        map_: `(height, width)` in [0, 1].
         caption: One line, wrapped to the width.
     """
     scale = max(1.0, SMALLEST_SIDE / max(image.size))
     size = round(image.width * scale), round(image.height * scale)
     large = image.convert("RGB").resize(size, Image.Resampling.BILINEAR) if scale > 1 else image.convert("RGB")
-    overlay = draw_overlay(large, heat)
-    overlay.paste((255, 255, 255), mask=_outline(heat, large.size))
+    overlay = draw_overlay(large, map_)
+    overlay.paste((255, 255, 255), mask=_outline(map_, large.size))
     width = 2 * large.width + GAP
     font = ImageFont.load_default(TEXT_PIXELS)
     lines = textwrap.wrap(caption, max(16, int(width / font.getlength("n"))), max_lines=4) or [""]
@@ -50,9 +50,9 @@ def draw_captioned(image: Image.Image, heat: np.ndarray, caption: str) -> Image.
     return picture
 
 
-def _outline(heat: np.ndarray, size: tuple[int, int]) -> Image.Image:
+def _outline(map_: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """White where the border of the strongest region runs, one pixel wide inside it."""
-    region = strongest_region(fit(heat, size).clip(0, 1))
+    region = strongest_region(fit(map_, size).clip(0, 1))
     inner = region.copy()
     for axis in (0, 1):
         for step in (1, -1):

@@ -34,15 +34,15 @@ def edges_from(named: str) -> Edges:
     return strength
 
 
-def edged(image: Image.Image, heat: np.ndarray, edges: Edges) -> np.ndarray:
+def edged(image: Image.Image, map_: np.ndarray, edges: Edges) -> np.ndarray:
     """The map times the image's edges, over its largest value, at the image's size."""
-    product = fit(heat, image.size).clip(0, 1) * edges(image)
+    product = fit(map_, image.size).clip(0, 1) * edges(image)
     return product / max(float(product.max()), 1e-8)
 
 
-def shown_through(image: Image.Image, heat: np.ndarray) -> Image.Image:
+def shown_through(image: Image.Image, map_: np.ndarray) -> Image.Image:
     """The image where the map is 1, black where it is 0."""
-    values = np.asarray(image.convert("RGB"), dtype=np.float32) * fit(heat, image.size).clip(0, 1)[..., None]
+    values = np.asarray(image.convert("RGB"), dtype=np.float32) * fit(map_, image.size).clip(0, 1)[..., None]
     return Image.fromarray(values.round().astype(np.uint8))
 
 

@@ -12,12 +12,12 @@ LARGEST_SIDE = 56
 
 
 def strongest_region(
-    heat: Float[np.ndarray, "height width"], share: float = STRONGEST
+    map_: Float[np.ndarray, "height width"], share: float = STRONGEST
 ) -> Bool[np.ndarray, "height width"]:
     """Mask of the pixels that are at least as strong as the weakest of the strongest `share`; zeros are never inside."""
-    kept = max(1, round(share * heat.size))
-    limit = np.partition(heat.ravel(), heat.size - kept)[heat.size - kept]
-    return (heat >= limit) & (heat > 0)
+    kept = max(1, round(share * map_.size))
+    limit = np.partition(map_.ravel(), map_.size - kept)[map_.size - kept]
+    return (map_ >= limit) & (map_ > 0)
 
 
 def outline_path(mask: Bool[np.ndarray, "height width"]) -> str:

@@ -19,29 +19,29 @@ GAP = 4
 """Pixels between the panels of a picture."""
 
 
-def colour(heat: np.ndarray) -> np.ndarray:
+def colour(map_: np.ndarray) -> np.ndarray:
     """`(height, width)` in [0, 1] -> `(height, width, 3)` uint8."""
     stops = np.linspace(0.0, 1.0, len(INFERNO))
-    channels = [np.interp(heat, stops, [stop[channel] for stop in INFERNO]) for channel in range(3)]
+    channels = [np.interp(map_, stops, [stop[channel] for stop in INFERNO]) for channel in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def fit(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def fit(map_: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The map at another `(width, height)`, bilinear, as float32."""
-    scaled = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    scaled = Image.fromarray(map_.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     return np.asarray(scaled)
 
 
-def draw_overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
-    """The map in colour over the grey image, so that no colour of the image can be taken for heat."""
-    return Image.blend(image.convert("L").convert("RGB"), Image.fromarray(colour(fit(heat, image.size))), OPACITY)
+def draw_overlay(image: Image.Image, map_: np.ndarray) -> Image.Image:
+    """The map in colour over the grey image, so that no colour of the image can be taken for the map."""
+    return Image.blend(image.convert("L").convert("RGB"), Image.fromarray(colour(fit(map_, image.size))), OPACITY)
 
 
-def beside(image: Image.Image, heat: np.ndarray) -> Image.Image:
+def beside(image: Image.Image, map_: np.ndarray) -> Image.Image:
     """The plain image, and to its right the overlay."""
     picture = Image.new("RGB", (2 * image.width + GAP, image.height), "white")
     picture.paste(image.convert("RGB"), (0, 0))
-    picture.paste(draw_overlay(image, heat), (image.width + GAP, 0))
+    picture.paste(draw_overlay(image, map_), (image.width + GAP, 0))
     return picture
 
 

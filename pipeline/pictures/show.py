@@ -104,18 +104,18 @@ def draw(
     Raises:
         SampleError: If the row has no map, or its image cannot be read any more.
     """
-    if row["status"] != OK or row["heat"] is None:
+    if row["status"] != OK or row["map"] is None:
         raise SampleError(row["status"], row["error"] or "the row has no map")
     view = preprocess.view(decode_image(reader.read(row["uri"]), preprocess))
     buffer = io.BytesIO()
-    heat = row["heat"] if edges is None else edged(view, row["heat"], edges)
+    map_ = row["map"] if edges is None else edged(view, row["map"], edges)
     if names is None:
-        picture = beside(view, heat)
+        picture = beside(view, map_)
     else:
         text = harmless(f"{caption(row, names)}. {row['id']}", lines=False)
-        picture = draw_captioned(view, heat, text)
+        picture = draw_captioned(view, map_, text)
     if edges is not None:
-        picture = appended(picture, shown_through(view, heat))
+        picture = appended(picture, shown_through(view, map_))
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 

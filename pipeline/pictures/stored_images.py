@@ -61,11 +61,11 @@ def rows_of(atlas: StoreReader, ids: Sequence[str]) -> list[dict[str, Any]]:
     rows = atlas.table([*COLUMNS, kind], where=f"id IN ({listed})").to_pylist()
     shape = atlas.metadata.get("map", {})
     for row in rows:
-        row["heat"] = heat_of(row.pop(kind), shape)
+        row["map"] = stored_map(row.pop(kind), shape)
     return rows
 
 
-def heat_of(stored: Any, shape: Mapping[str, Any]) -> np.ndarray | None:
+def stored_map(stored: Any, shape: Mapping[str, Any]) -> np.ndarray | None:
     """The stored map as `(height, width)` float32 in [0, 1]; None for a row without."""
     if stored is None:
         return None

@@ -42,9 +42,9 @@ def measure_map_shift(
     return MapShift(float(down), float(right), len(shifts))
 
 
-def centroid(heat: Float[Tensor, "height width"]) -> tuple[float, float]:
+def centroid(map_: Float[Tensor, "height width"]) -> tuple[float, float]:
     """Row and column of a map's centre of mass, counted from 0."""
-    mass = heat.double().cpu()
+    mass = map_.double().cpu()
     total = mass.sum()
     rows, columns = (torch.arange(side, dtype=torch.float64) for side in mass.shape)
     return float((mass.sum(dim=1) * rows).sum() / total), float((mass.sum(dim=0) * columns).sum() / total)

@@ -34,7 +34,7 @@ class Step:
     layer: str
     channels: int
     kept: int
-    heat: Stored | None
+    map: Stored | None
     masks: list[tuple[Stored | None, float]]
 
 
@@ -145,16 +145,16 @@ def _recomputed(
         key = key_of(row)
         steps = [
             Step(
-                view.layer, view.channels, view.kept, pictures.heat(("block", *key, view.layer), view.map.cpu().numpy(), SIDE),
+                view.layer, view.channels, view.kept, pictures.map(("block", *key, view.layer), view.map.cpu().numpy(), SIDE),
                 [(_mask(pictures, (*key, view.layer, number), mask.cpu().numpy()), float(score))
                  for number, (mask, score) in enumerate(zip(view.masks, view.scores, strict=True))],
             )
             for view in views
         ]  # fmt: skip
-        heat = explanation.map.cpu().numpy()
-        final = pictures.heat(("arrived", *key), heat, SIDE)
+        map_ = explanation.map.cpu().numpy()
+        final = pictures.map(("arrived", *key), map_, SIDE)
         images.append(Arrival(row, pictures.image(("image", row["id"]), image), steps, final, explanation.n_forwards,
-                             _difference(heat, cards.detail(row)["heat"])))  # fmt: skip
+                             _difference(map_, cards.detail(row)["map"])))  # fmt: skip
     return Arrivals(images, "" if images else "None of the images gave a map when it was recomputed.")
 
 
@@ -175,11 +175,11 @@ def _mask(pictures: Pictures, key: tuple, mask: np.ndarray) -> Stored | None:
     return pictures.image(("mask", *key), grey, MASK_SIDE)
 
 
-def _difference(heat: np.ndarray, stored: np.ndarray | None) -> float | None:
+def _difference(map_: np.ndarray, stored: np.ndarray | None) -> float | None:
     """Of the recomputed map from the stored one, at the smaller resolution of the two."""
     if stored is None:
         return None
-    reduced = area_average(heat, (stored.shape[0], stored.shape[1]))
+    reduced = area_average(map_, (stored.shape[0], stored.shape[1]))
     return float(np.abs(reduced - stored).mean())
 
 

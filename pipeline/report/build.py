@@ -137,9 +137,7 @@ def content(
     cards.fetch([*shown, *failed, *(row for group in galleries for row in group.pairs.values()), *beside.wanted])
     with_map = classes[:CLASSES_WITH_MAP]
     means = class_mean_maps(rows, [facts.index for facts in with_map])
-    heats = {
-        label: (pictures.heat(("mean", label), scaled(heat), 112), count) for label, (heat, count) in means.items()
-    }
+    maps = {label: (pictures.map(("mean", label), scaled(map_), 112), count) for label, (map_, count) in means.items()}
     provenance_ = read_provenance(rows)
     wanted = wanted_rows({group.key: group.rows for group in galleries}, ARRIVALS)
     arrived = arrivals(rows, cards, pictures, wanted, load=blocks)
@@ -147,7 +145,7 @@ def content(
         "beside": with_cards(beside, cards), "arrived": arrived, "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,
         "plots": metric_distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
-        "class_columns": class_columns(rows), "class_heats": heats, "per_class": PER_CLASS, "suspect": suspect, "cues": cues,
+        "class_columns": class_columns(rows), "class_maps": maps, "per_class": PER_CLASS, "suspect": suspect, "cues": cues,
         "class_sections": with_class_cards(sections, cards, rule),
         "galleries": [(group, gallery_cards(group, cards)) for group in galleries], "gallery": gallery,
         "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,
@@ -157,10 +155,10 @@ def content(
     }  # fmt: skip
 
 
-def scaled(heat: Any) -> Any:
+def scaled(map_: Any) -> Any:
     """The map to its own peak, as it is shown."""
-    peak = heat.max()
-    return heat / peak if peak > 0 else heat
+    peak = map_.max()
+    return map_ / peak if peak > 0 else map_
 
 
 def gallery_cards(gallery: Gallery, cards: CardMaker) -> list[Card]:

@@ -14,7 +14,7 @@ from ...workers.images.decode import decode_image
 from ...workers.images.preprocess import Preprocess
 from ..html.pictures import Pictures, Stored
 from ..html.texts import clipped, figure
-from ..pictures.stored_images import heat_of, stored_preprocess
+from ..pictures.stored_images import stored_map, stored_preprocess
 from ..sources.listing.detection import item_source
 from ..sources.reading.reader import FsspecReader
 from ..text import harmless
@@ -37,7 +37,7 @@ class Card:
     right: bool | None
     score: float | None
     image: Stored | None
-    heat: Stored | None
+    map: Stored | None
     second: Stored | None
     """The map for the label, where the first one is for the prediction."""
     missing: str
@@ -77,7 +77,7 @@ class CardMaker:
         columns = ["uri", "error", "n_forwards", *([kind] if kind else [])]
         details = self._rows.details(keys, columns)
         for row in details.values():
-            row["heat"] = heat_of(row.pop(kind), self._shape) if kind else None
+            row["map"] = stored_map(row.pop(kind), self._shape) if kind else None
         self._details |= details
         uris = {row["id"]: row["uri"] for row in details.values() if row["id"] not in self._views}
         self._views |= self._read_views(uris)
@@ -118,8 +118,8 @@ class CardMaker:
         says, right = self._says(row)
         missing = seen if isinstance(seen, str) else "" if image else "left out to keep this page small"
         return Card(
-            id=row["id"], says=says, right=right, score=row["score"], image=image, heat=self._heat(row),
-            second=None if second is None else self._heat(second), missing=missing,
+            id=row["id"], says=says, right=right, score=row["score"], image=image, map=self._map(row),
+            second=None if second is None else self._map(second), missing=missing,
             facts=[(name_of(name), figure(row[name])) for name in metrics if row.get(name) is not None],
             why=why or _failure(row, detail), alt=self._alt(row, says, image is not None),
         )  # fmt: skip
@@ -130,12 +130,12 @@ class CardMaker:
         return seen if isinstance(seen, Image.Image) else None
 
     def detail(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """`uri`, `error`, `n_forwards` and the map `heat` of a row that was fetched."""
+        """`uri`, `error`, `n_forwards` and the map `map` of a row that was fetched."""
         return self._details[key_of(row)]
 
-    def _heat(self, row: Mapping[str, Any]) -> Stored | None:
-        heat = self._details.get(key_of(row), {}).get("heat")
-        return None if heat is None else self._pictures.heat(("heat", *key_of(row)), heat)
+    def _map(self, row: Mapping[str, Any]) -> Stored | None:
+        map_ = self._details.get(key_of(row), {}).get("map")
+        return None if map_ is None else self._pictures.map(("map", *key_of(row)), map_)
 
     def _says(self, row: Mapping[str, Any]) -> tuple[str, bool | None]:
         prediction, label = row["prediction"], row["label"]

@@ -40,7 +40,7 @@ class MapCluster:
     size: int
     separation: float | None
     reason: str
-    heat: Stored | None
+    map: Stored | None
     members: list[dict[str, Any]]
     cards: list[Card] = field(default_factory=list)
 
@@ -96,7 +96,7 @@ def read_derived(rows: ReportRows, pictures: Pictures, limit: int) -> Derived:
 def with_cards(derived: Derived, cards: CardMaker) -> Derived:
     """The same, with a card for every row."""
     clusters = [
-        MapCluster(cluster.name, cluster.size, cluster.separation, cluster.reason, cluster.heat, cluster.members, [cards.card(row) for row in cluster.members])
+        MapCluster(cluster.name, cluster.size, cluster.separation, cluster.reason, cluster.map, cluster.members, [cards.card(row) for row in cluster.members])
         for cluster in derived.clusters
     ]  # fmt: skip
     queues = [
@@ -135,23 +135,23 @@ def _clusters(rows: ReportRows, pictures: Pictures) -> tuple[list[MapCluster], i
     for number, row in enumerate(table.slice(0, SHOWN).to_pylist()):
         name = str(row.get("class_name") or rows.class_name(row["class"]))
         ids = [str(member) for member in (row.get("members") or [])[:TYPICAL]]
-        heat = _mean_heat(row.get("mean_map"), said, pictures, number)
+        map_ = _mean_map(row.get("mean_map"), said, pictures, number)
         clusters.append(
             MapCluster(
-                name, int(row["size"]), row.get("separation"), str(row.get("reason") or ""), heat, _rows_of(rows, ids)
+                name, int(row["size"]), row.get("separation"), str(row.get("reason") or ""), map_, _rows_of(rows, ids)
             )
         )
     return clusters, len(table)
 
 
-def _mean_heat(values: Any, said: Mapping[str, Any], pictures: Pictures, number: int) -> Stored | None:
+def _mean_map(values: Any, said: Mapping[str, Any], pictures: Pictures, number: int) -> Stored | None:
     if not values:
         return None
     side = round(len(values) ** 0.5)
     shape = (int(said.get("height", side)), int(said.get("width", side)))
-    heat = np.asarray(values, np.float32).reshape(shape)
-    peak = float(np.nanmax(heat))
-    return pictures.heat(("cluster", number), np.nan_to_num(heat / peak if peak > 0 else heat), 112)
+    map_ = np.asarray(values, np.float32).reshape(shape)
+    peak = float(np.nanmax(map_))
+    return pictures.map(("cluster", number), np.nan_to_num(map_ / peak if peak > 0 else map_), 112)
 
 
 def _queue_names(rows: ReportRows) -> tuple[list[str], dict[str, str]]:

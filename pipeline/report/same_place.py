@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..pictures.stored_images import heat_of
+from ..pictures.stored_images import stored_map
 from .rows import ReportRows
 
 CANDIDATES = 64
@@ -24,11 +24,11 @@ def by_overlap(
         return []
     keys = [(row["id"], row["target"]) for row in (*wrong, *others.values())]
     shape = rows.atlas.metadata.get("map", {})
-    heats = {key: heat_of(row[kind], shape) for key, row in rows.details(keys, [kind]).items()}
+    maps = {key: stored_map(row[kind], shape) for key, row in rows.details(keys, [kind]).items()}
     scored = []
     for row in wrong:
         other = others.get(row["id"])
-        pair = [heats.get((side["id"], side["target"])) for side in (row, other) if side is not None]
+        pair = [maps.get((side["id"], side["target"])) for side in (row, other) if side is not None]
         if len(pair) == 2 and pair[0] is not None and pair[1] is not None:
             scored.append((overlap(pair[0], pair[1]), row))
     return sorted(scored, key=lambda pair: -pair[0])
@@ -40,8 +40,8 @@ def overlap(first: np.ndarray, second: np.ndarray, share: float = SHARE) -> floa
     return float((a & b).sum() / (a | b).sum())
 
 
-def strongest(heat: np.ndarray, share: float) -> np.ndarray:
+def strongest(map_: np.ndarray, share: float) -> np.ndarray:
     """Which pixels are among the strongest `share`, at least one, as a flat mask."""
-    mask = np.zeros(heat.size, bool)
-    mask[np.argsort(-heat.ravel(), kind="stable")[: max(1, round(share * heat.size))]] = True
+    mask = np.zeros(map_.size, bool)
+    mask[np.argsort(-map_.ravel(), kind="stable")[: max(1, round(share * map_.size))]] = True
     return mask

@@ -14,7 +14,7 @@ from PIL import Image
 from ...errors import HeatlasError, SampleError
 from ...workers.images.decode import decode_image
 from ..html.pictures import smaller
-from ..pictures.stored_images import heat_of, stored_preprocess
+from ..pictures.stored_images import stored_map, stored_preprocess
 from ..report.cards import stored_reader
 from ..store.reader import StoreReader
 from .stored_columns import StoredColumns
@@ -100,9 +100,9 @@ class RowImages:
         """The best stored map of a row: the PNG at input resolution, else the low-resolution one."""
         if self._with_png:
             stored = self.columns.values("map_png", self.places([n]))[0].as_py()
-            heat = heat_of(stored, {}) if stored else None
-            if heat is not None:
-                return MapPixels((heat * 255).round().astype(np.uint8).tobytes(), heat.shape[0], heat.shape[1], (True,))
+            map_ = stored_map(stored, {}) if stored else None
+            if map_ is not None:
+                return MapPixels((map_ * 255).round().astype(np.uint8).tobytes(), map_.shape[0], map_.shape[1], (True,))
         return self.maps([n])
 
     def places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:

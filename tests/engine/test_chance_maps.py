@@ -44,11 +44,11 @@ def test_a_random_map_belongs_to_seed_and_sample():
 
 
 def test_the_gaussian_lies_in_the_middle_and_is_a_quarter_wide():
-    heat = gaussian_map((8, 16))
-    assert torch.equal(heat, heat.flip(0).flip(1))
+    map_ = gaussian_map((8, 16))
+    assert torch.equal(map_, map_.flip(0).flip(1))
     u, v = (4 - 1.5) / (8 / 4), (8 - 2.5) / (16 / 4)  # the centre of row 1, column 2, from the middle
-    assert float(heat[1, 2]) == pytest.approx(math.exp(-(u**2 + v**2) / 2), abs=1e-6)
-    assert heat.argmax().item() in (3 * 16 + 7, 3 * 16 + 8, 4 * 16 + 7, 4 * 16 + 8)
+    assert float(map_[1, 2]) == pytest.approx(math.exp(-(u**2 + v**2) / 2), abs=1e-6)
+    assert map_.argmax().item() in (3 * 16 + 7, 3 * 16 + 8, 4 * 16 + 7, 4 * 16 + 8)
 
 
 def test_chance_maps_have_the_metrics_that_need_no_method():
@@ -67,8 +67,8 @@ def test_chance_maps_of_the_sample_only_and_measured_like_any_map():
     assert list(chance) == ["random", "gaussian"]
     sise = SISE(three_blocks(0), batch_size=16)
     for name, values in chance.items():
-        heat = CHANCE_MAPS[name](SIZE, seed=3, sample=100)
-        subject = Subject(images[0], heat, rank_pixels(heat[None])[0], result[0].target or 0, 0, None, 3, 100)
+        map_ = CHANCE_MAPS[name](SIZE, seed=3, sample=100)
+        subject = Subject(images[0], map_, rank_pixels(map_[None])[0], result[0].target or 0, 0, None, 3, 100)
         wanted = MetricSet.of(("drop_pct", "increase", "ebpg", "bbox", "deletion_auc"))
         alone = run(measure(sise, wanted, subject, run(probe_jobs(wanted, subject))))
         truth = torch.zeros(SIZE, dtype=torch.bool)

@@ -80,11 +80,11 @@ def test_scoring_by_hand():
 
     V = 1/2 (2/3 m1 / 2 + 1/2 m2 / 2) = m1 / 6 + m2 / 8 = (0 4 / 3 7) / 24, min-maxed (0 4 / 3 7) / 7.
     """
-    for heat, counts, score, status in both(TwoMaps([1.0, 0.25], -4.0), TwoMaps.layers, LEFT_RIGHT_AND_BELOW):
+    for map_, counts, score, status in both(TwoMaps([1.0, 0.25], -4.0), TwoMaps.layers, LEFT_RIGHT_AND_BELOW):
         assert status == "ok"
         assert counts == [2]
         assert score == pytest.approx(4 / 5, abs=1e-6)
-        np.testing.assert_allclose(heat, np.array([[0, 4], [3, 7]]) / 7, atol=1e-6)
+        np.testing.assert_allclose(map_, np.array([[0, 4], [3, 7]]) / 7, atol=1e-6)
 
 
 def test_each_mask_is_weighed_by_its_own_mass():
@@ -92,20 +92,20 @@ def test_each_mask_is_weighed_by_its_own_mass():
 
     V = 1/2 (2/3 m1 + 2/3 m2 / 2) = (0 2 / 1 1) / 6, min-maxed (0 1 / 1/2 1/2).
     """
-    for heat, counts, _, _ in both(
+    for map_, counts, _, _ in both(
         TwoMaps([1.0, 0.25], -1.0), TwoMaps.layers, [[[0.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [4.0, 4.0]]]
     ):
         assert counts == [2]
-        np.testing.assert_allclose(heat, [[0, 1], [0.5, 0.5]], atol=1e-6)
+        np.testing.assert_allclose(map_, [[0, 1], [0.5, 0.5]], atol=1e-6)
 
 
 @pytest.mark.parametrize(("mu", "kept"), [(0.0, 2), (0.2, 2), (0.25, 1), (0.3, 1), (0.9, 1)])
 def test_selection_by_hand_is_strict(mu: float, kept: int):
     """alpha = ln 2 * (4, 1): the second map survives below mu = 1/4 and not at it."""
-    for heat, counts, _, _ in both(TwoMaps([1.0, 0.25], -4.0), TwoMaps.layers, LEFT_RIGHT_AND_BELOW, mu):
+    for map_, counts, _, _ in both(TwoMaps([1.0, 0.25], -4.0), TwoMaps.layers, LEFT_RIGHT_AND_BELOW, mu):
         assert counts == [kept]
         if kept == 1:
-            np.testing.assert_allclose(heat, [[0, 1], [0, 1]], atol=1e-6)
+            np.testing.assert_allclose(map_, [[0, 1], [0, 1]], atol=1e-6)
 
 
 def test_a_map_that_lowers_the_score_is_not_selected():
@@ -118,20 +118,20 @@ def test_a_constant_map_makes_no_mask_and_sets_no_beta():
     image = [*LEFT_RIGHT_AND_BELOW, [[0.5, 0.5], [0.5, 0.5]]]
     model = TwoMaps([1.0, 0.25, 2.0], -4.0)
     for mu, counts, status in ((0.0, [2], "ok"), (0.4, [1], "ok"), (0.6, [1], "ok")):
-        for heat, result, _, said in both(model, TwoMaps.layers, image, mu):
+        for map_, result, _, said in both(model, TwoMaps.layers, image, mu):
             assert (result, said) == (counts, status)
-            assert heat.any() == (status == "ok")
+            assert map_.any() == (status == "ok")
 
 
 def test_fusion_by_hand_end_to_end():
     """I = (0 1 2 4 / 1 3 0 2): V_1 = I / 4; the means 1.25 and 2 give V_2 = (0 .25 .75 1) in both rows, whose Otsu split
     is between .25 and .75; S / 2 = (V_1 + V_2) / 2 in the two right columns, 0 elsewhere. Margin / ln 2 = 3.25 - .25: 8/9."""
-    for heat, counts, score, _ in both(
+    for map_, counts, score, _ in both(
         LowAndHigh(-0.25), LowAndHigh.layers, [[[0.0, 1.0, 2.0, 4.0], [1.0, 3.0, 0.0, 2.0]]]
     ):
         assert counts == [1, 1]
         assert score == pytest.approx(8 / 9, abs=1e-6)
-        np.testing.assert_allclose(heat, [[0, 0, 0.625, 1], [0, 0, 0.375, 0.75]], atol=1e-6)
+        np.testing.assert_allclose(map_, [[0, 0, 0.625, 1], [0, 0, 0.375, 0.75]], atol=1e-6)
 
 
 def test_fuse_by_hand():

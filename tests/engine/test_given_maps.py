@@ -61,21 +61,21 @@ def test_every_metric_is_that_of_the_session_that_made_the_map(model: nn.Module,
 
 
 def test_its_own_target_counts(model: nn.Module, images: Tensor):
-    heat = torch.rand(24, 24)
+    map_ = torch.rand(24, 24)
     session = ExplainSession(SISE(model, batch_size=16), ["drop_pct"])
-    pushed = session.push(0, images[0], target=0, given=Explanation("ok", None, 1, 2, 0.5, 0.1, map=heat))
+    pushed = session.push(0, images[0], target=0, given=Explanation("ok", None, 1, 2, 0.5, 0.1, map=map_))
     [entry] = [*pushed, *session.finish()]
     with torch.no_grad():
-        both = model(torch.stack([images[0], images[0] * top_15_percent(heat)]))
+        both = model(torch.stack([images[0], images[0] * top_15_percent(map_)]))
     whole, kept = torch.softmax(both, dim=1)[:, 2].tolist()
     assert entry.target == 2
     assert entry.metrics["drop_pct"] == pytest.approx(max(0, whole - kept) / whole * 100, abs=1e-3)
 
 
-def top_15_percent(heat: Tensor) -> Tensor:
-    mask = torch.zeros(heat.numel())
-    mask[heat.flatten().argsort(descending=True)[: round(0.15 * heat.numel())]] = 1
-    return mask.view_as(heat)
+def top_15_percent(map_: Tensor) -> Tensor:
+    mask = torch.zeros(map_.numel())
+    mask[map_.flatten().argsort(descending=True)[: round(0.15 * map_.numel())]] = 1
+    return mask.view_as(map_)
 
 
 def test_given_and_own_maps_may_be_in_flight_together_and_leave_in_order(model: nn.Module, images: Tensor):

@@ -39,7 +39,7 @@ def slow(net: nn.Module, image: Tensor, target: int, seed: int, settings: Any) -
     draws = torch.rand(settings.fixations, settings.steps, 2, generator=sample_generator(0, seed, "fovex")) * 2 - 1
     offset = gaussian_blur(image[None], 10.0, 41)[0] - image
     memory = torch.zeros(SIZE, dtype=torch.float64)
-    heat = torch.zeros(SIZE, dtype=torch.float64)
+    map_ = torch.zeros(SIZE, dtype=torch.float64)
     path, losses = [], []
 
     def fovea(x: Tensor, y: Tensor) -> Tensor:
@@ -61,11 +61,11 @@ def slow(net: nn.Module, image: Tensor, target: int, seed: int, settings: Any) -
             place = moved
         assert best is not None
         memory = settings.memory * memory + fovea(best[0], best[1])
-        heat += fovea(best[0], best[1])
+        map_ += fovea(best[0], best[1])
         path.append(best)
         losses.append(lowest)
-    heat = (heat - heat.min()) / (heat.max() - heat.min())
-    return heat, torch.stack(path), torch.tensor(losses)
+    map_ = (map_ - map_.min()) / (map_.max() - map_.min())
+    return map_, torch.stack(path), torch.tensor(losses)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def slow(net: nn.Module, image: Tensor, target: int, seed: int, settings: Any) -
 def test_the_search_is_the_specifications(net: nn.Module, images: Tensor, settings: Any) -> None:
     result = FovEx(net, **vars(settings)).maps(images, TARGETS, SEEDS)
     for number in range(3):
-        heat, path, losses = slow(net, images[number], int(TARGETS[number]), SEEDS[number], settings)
+        map_, path, losses = slow(net, images[number], int(TARGETS[number]), SEEDS[number], settings)
         torch.testing.assert_close(result.extras["fixations"][number], path.float())
         torch.testing.assert_close(result.extras["fixation_losses"][number], losses.float())
-        torch.testing.assert_close(result.maps[number], heat.float(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(result.maps[number], map_.float(), atol=1e-6, rtol=1e-5)
 
 
 def test_paths_depend_on_the_image_and_its_seed_alone(net: nn.Module, images: Tensor) -> None:

@@ -25,9 +25,9 @@ def small_net() -> nn.Sequential:
 
 
 def test_the_region_that_decides_comes_first() -> None:
-    heat = LiMA(Corner(), grid=2).explain(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), 1).maps[0]
-    assert float(heat[:4, 4:].min()) == 1
-    assert float(heat[4:].max()) < 1
+    map_ = LiMA(Corner(), grid=2).explain(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), 1).maps[0]
+    assert float(map_[:4, 4:].min()) == 1
+    assert float(map_[4:].max()) < 1
 
 
 @pytest.mark.parametrize("pending", [1, 3, 20])

@@ -104,13 +104,13 @@ def test_maps_are_put_together_crop_by_crop() -> None:
             area = slice(rows * down, rows * down + height), slice(columns * across, columns * across + width)
             total[area] += weight * part
             count[area] += 1
-        heat = F.interpolate((total / count).relu()[None, None], size=size, mode="bilinear")
-        heat = (heat - heat.min()) / (heat.max() - heat.min())
+        map_ = F.interpolate((total / count).relu()[None, None], size=size, mode="bilinear")
+        map_ = (map_ - map_.min()) / (map_.max() - map_.min())
         reach = torch.arange(-2, 3, dtype=torch.float64)
         kernel = (-(reach**2) / 18).exp()
         kernel = torch.outer(kernel, kernel)[None, None] / kernel.sum() ** 2
-        heat = F.conv2d(F.pad(heat, (2, 2, 2, 2), mode="replicate"), kernel)[0, 0]
-        torch.testing.assert_close(result.maps[number], heat.float(), atol=1e-6, rtol=1e-6)
+        map_ = F.conv2d(F.pad(map_, (2, 2, 2, 2), mode="replicate"), kernel)[0, 0]
+        torch.testing.assert_close(result.maps[number], map_.float(), atol=1e-6, rtol=1e-6)
         grid = torch.stack(confidences).reshape(6, 6).float()
         torch.testing.assert_close(result.extras["crop_confidence"][number], grid)
 

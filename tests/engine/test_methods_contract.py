@@ -108,7 +108,7 @@ def images() -> Tensor:
 class Row:
     """One image's result, to be compared exactly."""
 
-    heat: Tensor
+    map: Tensor
     rest: tuple[Any, ...]
     extras: dict[str, Tensor]
 
@@ -124,7 +124,7 @@ class Row:
     def same(self, other: Row) -> None:
         """To the last bit."""
         assert self.rest == other.rest
-        assert torch.equal(self.heat, other.heat)
+        assert torch.equal(self.map, other.map)
         assert self.extras.keys() == other.extras.keys()
         assert all(torch.equal(extra, other.extras[name]) for name, extra in self.extras.items())
 
@@ -133,7 +133,7 @@ class Row:
         assert [entry for entry in self.rest if not isinstance(entry, float)] == [
             entry for entry in other.rest if not isinstance(entry, float)
         ]
-        torch.testing.assert_close(self.heat, other.heat, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(self.map, other.map, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(self.extras, other.extras, rtol=1e-3, atol=1e-4)
 
 

@@ -52,9 +52,9 @@ def test_it_reads_logits_where_probabilities_are_all_1() -> None:
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     cells = cell_of_pixels((16, 16))
     mass = torch.stack([image[0].sum(0)[cells == cell].sum() for cell in range(16)])
-    heat = (mass / mass.max())[cells][None]
-    assert float(evaluate_maps(Saturated(), image, heat, 0, metrics=[NAME]).values[NAME][0]) == pytest.approx(1)
-    assert float(evaluate_maps(Saturated(), image, 1 - heat, 0, metrics=[NAME]).values[NAME][0]) == pytest.approx(-1)
+    map_ = (mass / mass.max())[cells][None]
+    assert float(evaluate_maps(Saturated(), image, map_, 0, metrics=[NAME]).values[NAME][0]) == pytest.approx(1)
+    assert float(evaluate_maps(Saturated(), image, 1 - map_, 0, metrics=[NAME]).values[NAME][0]) == pytest.approx(-1)
 
 
 class Constant(nn.Module):

@@ -119,26 +119,26 @@ def test_label_overlap_by_hand():
 
 
 def test_infidelity_against_captum():
-    image, heat = torch.rand(3, 16, 12), torch.rand(16, 12)
+    image, map_ = torch.rand(3, 16, 12), torch.rand(16, 12)
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)
     ).eval()
-    squares = draw_squares(Subject(image, heat, rank_pixels(heat[None])[0], 0, 0, sample=5))
+    squares = draw_squares(Subject(image, map_, rank_pixels(map_[None])[0], 0, 0, sample=5))
 
     def perturb(inputs: Tensor) -> tuple[Tensor, Tensor]:
         masks = squares[:, None].expand_as(inputs).to(inputs.dtype)
         return masks / 3, inputs * (1 - masks)  # three channels carry the same map, so that the product sums it once
 
     expected = infidelity(
-        lambda batch: network(batch).softmax(dim=1), perturb, image[None], heat.expand(1, 3, -1, -1).contiguous(), target=0,
+        lambda batch: network(batch).softmax(dim=1), perturb, image[None], map_.expand(1, 3, -1, -1).contiguous(), target=0,
         n_perturb_samples=10, normalize=True,
     )  # fmt: skip
-    value = measure_with(network, "infidelity", image[None], heat[None], samples=[5])
+    value = measure_with(network, "infidelity", image[None], map_[None], samples=[5])
 
     assert value == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-9)
     assert value[0] > 0
     assert value == pytest.approx(
-        measure_with(network, "infidelity", image[None], 8 * heat[None], samples=[5]), rel=1e-4
+        measure_with(network, "infidelity", image[None], 8 * map_[None], samples=[5]), rel=1e-4
     )
 
 
@@ -146,7 +146,7 @@ def test_infidelity_of_a_map_that_tells_the_losses_is_0():
     """A score that adds up over pixels, in its linear range, and a map of each pixel's share."""
     image = torch.rand(1, 1, 14, 14, generator=torch.Generator().manual_seed(2))
     right, wrong = (
-        measure_with(SumModel(1e-3), "infidelity", image, heat)[0] for heat in (image[:, 0], 1 - image[:, 0])
+        measure_with(SumModel(1e-3), "infidelity", image, map_)[0] for map_ in (image[:, 0], 1 - image[:, 0])
     )
 
     assert right < 1e-8
@@ -154,9 +154,9 @@ def test_infidelity_of_a_map_that_tells_the_losses_is_0():
 
 
 def test_squares_lie_inside_and_are_drawn_by_the_sample():
-    heat = torch.rand(30, 20)
+    map_ = torch.rand(30, 20)
     drawn = [
-        draw_squares(Subject(torch.rand(3, 30, 20), heat, rank_pixels(heat[None])[0], 0, 0, sample=k))
+        draw_squares(Subject(torch.rand(3, 30, 20), map_, rank_pixels(map_[None])[0], 0, 0, sample=k))
         for k in (1, 1, 2)
     ]
     for mask in drawn[0]:
@@ -182,9 +182,9 @@ def test_max_sensitivity_against_captum(model: nn.Module, images: Tensor):
     explained = session_of(model, images[:2], ("max_sensitivity",))
     sise = SISE(model, batch_size=16)
     for key, entry in explained.items():
-        heat = entry.map
-        assert heat is not None
-        subject = Subject(images[key], heat, rank_pixels(heat[None])[0], entry.target or 0, 0, sample=key)
+        map_ = entry.map
+        assert map_ is not None
+        subject = Subject(images[key], map_, rank_pixels(map_[None])[0], entry.target or 0, 0, sample=key)
         draws = torch.stack([image for image, _ in METRICS["max_sensitivity"].explains[0].make(subject)])
         assert float((draws - images[key]).abs().max()) <= 0.02 + 1e-6
         expected = sensitivity_max(

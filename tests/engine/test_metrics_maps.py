@@ -46,9 +46,9 @@ def same(first: list[float], second: list[float]) -> bool:
     ("border_share", 1.0),
 ])  # fmt: skip
 def test_by_hand(name: str, expected: float):
-    heat = one_map([0.0, 0.5], [0.25, 0.25])  # sum 1: shares 0, 1/2, 1/4, 1/4; in units of 1/4: 0, 2, 1, 1
+    map_ = one_map([0.0, 0.5], [0.25, 0.25])  # sum 1: shares 0, 1/2, 1/4, 1/4; in units of 1/4: 0, 2, 1, 1
 
-    assert measure(name, heat) == pytest.approx([expected])
+    assert measure(name, map_) == pytest.approx([expected])
 
 
 def test_spread_by_hand():
@@ -60,21 +60,21 @@ def test_spread_by_hand():
 
 
 def test_the_frame_is_a_tenth_of_each_side():
-    heat = torch.zeros(1, 20, 30)
-    heat[0, :2] = heat[0, -2:] = 1
-    heat[0, :, :3] = heat[0, :, -3:] = 1
+    map_ = torch.zeros(1, 20, 30)
+    map_[0, :2] = map_[0, -2:] = 1
+    map_[0, :, :3] = map_[0, :, -3:] = 1
     inner = torch.zeros(1, 20, 30)
     inner[0, 2:18, 3:27] = 1
 
-    assert measure("border_share", torch.cat([heat, inner])) == [1.0, 0.0]
+    assert measure("border_share", torch.cat([map_, inner])) == [1.0, 0.0]
 
 
 def test_regions_touch_over_corners():
-    heat = torch.zeros(1, 6, 6)
-    heat[0, 0, 0] = heat[0, 1, 1] = 1  # one region over the corner
-    heat[0, 4, 4] = 1
+    map_ = torch.zeros(1, 6, 6)
+    map_[0, 0, 0] = map_[0, 1, 1] = 1  # one region over the corner
+    map_[0, 4, 4] = 1
 
-    assert measure("n_components", heat) == [2.0]
+    assert measure("n_components", map_) == [2.0]
 
 
 def test_extremes_of_concentration():
@@ -92,26 +92,26 @@ def test_against_scipy_and_skimage(maps: np.ndarray):
     entropies, ginis = measure("entropy", torch.tensor(maps)), measure("gini", torch.tensor(maps))
     across, down = measure("centroid_x", torch.tensor(maps)), measure("centroid_y", torch.tensor(maps))
     areas, regions = measure("top_area", torch.tensor(maps)), measure("n_components", torch.tensor(maps))
-    for place, heat in enumerate(maps.astype(np.float64)):
-        if heat.max() == heat.min():
+    for place, map_ in enumerate(maps.astype(np.float64)):
+        if map_.max() == map_.min():
             continue
-        assert entropies[place] == pytest.approx(scipy.stats.entropy(heat.ravel()), abs=1e-12)
-        pairs = np.abs(heat.ravel()[:, None] - heat.ravel()[None]).sum()  # the mean-difference form of the Gini index
-        assert ginis[place] == pytest.approx(pairs / (2 * heat.size * heat.sum()), abs=1e-12)
-        top, left = ndimage.center_of_mass(heat)
+        assert entropies[place] == pytest.approx(scipy.stats.entropy(map_.ravel()), abs=1e-12)
+        pairs = np.abs(map_.ravel()[:, None] - map_.ravel()[None]).sum()  # the mean-difference form of the Gini index
+        assert ginis[place] == pytest.approx(pairs / (2 * map_.size * map_.sum()), abs=1e-12)
+        top, left = ndimage.center_of_mass(map_)
         assert (down[place], across[place]) == pytest.approx(
-            ((top + 0.5) / heat.shape[0], (left + 0.5) / heat.shape[1])
+            ((top + 0.5) / map_.shape[0], (left + 0.5) / map_.shape[1])
         )
-        mask = heat > threshold_otsu(heat)
+        mask = map_ > threshold_otsu(map_)
         assert areas[place] == pytest.approx(mask.mean())
         assert regions[place] == ndimage.label(mask, np.ones((3, 3)))[1]
 
 
 @pytest.mark.parametrize("name", MAP_ONLY)
-@pytest.mark.parametrize("heat", [torch.zeros(1, 4, 5), torch.full((1, 4, 5), 0.3), torch.ones(1, 1, 1)],
+@pytest.mark.parametrize("map_", [torch.zeros(1, 4, 5), torch.full((1, 4, 5), 0.3), torch.ones(1, 1, 1)],
                          ids=["all-zero", "constant", "one-pixel"])  # fmt: skip
-def test_a_map_that_ranks_nothing_has_no_value(name: str, heat: torch.Tensor):
-    assert math.isnan(measure(name, heat)[0])
+def test_a_map_that_ranks_nothing_has_no_value(name: str, map_: torch.Tensor):
+    assert math.isnan(measure(name, map_)[0])
 
 
 @pytest.mark.parametrize("name", ["entropy", "gini", "border_share", "centroid_x", "centroid_y", "spread"])

@@ -32,16 +32,16 @@ def localise(maps: Tensor, truth: Tensor) -> dict[str, list[float | None]]:
     return {name: [None if value != value else value for value in values] for name, values in result.items()}
 
 
-def faithfulness(model: nn.Module, image: Tensor, heat: Tensor, target: int, batch_size: int = 4) -> dict[str, float]:
+def faithfulness(model: nn.Module, image: Tensor, map_: Tensor, target: int, batch_size: int = 4) -> dict[str, float]:
     """Drop and increase of one map, which need not be an explanation."""
-    order = rank_pixels(heat[None])[0]
+    order = rank_pixels(map_[None])[0]
     scorer = Scorer(model, Scoring(batch_size=batch_size))
     probes = {probe.name: probe for name in ("drop_pct", "increase") for probe in METRICS[name].probes}
-    subject = Subject(image=image, map=heat, order=order, target=target, prediction=target)
+    subject = Subject(image=image, map=map_, order=order, target=target, prediction=target)
     jobs = {name: Job(probe.count, target, probe.make(subject).fill) for name, probe in probes.items()}
     scorer.submit(*jobs.values(), like=image)
     scorer.flush()
-    evidence = Evidence(heat[None], order[None], None, {name: job.scores[None] for name, job in jobs.items()})
+    evidence = Evidence(map_[None], order[None], None, {name: job.scores[None] for name, job in jobs.items()})
     return {name: float(METRICS[name].measure(evidence)[0]) for name in ("drop_pct", "increase")}
 
 
@@ -76,10 +76,10 @@ def test_localisation_equals_the_oracle(seed: int):
     maps, truth = tied_maps(5, seed), boxes(5, seed)
     result = localise(maps, truth)
     for row in range(5):
-        heat, inside = maps[row].double().numpy(), truth[row].numpy()
-        assert result["ebpg"][row] == pytest.approx(reference.ebpg(heat, inside), abs=1e-6)
-        assert result["miou"][row] == pytest.approx(reference.miou(heat, inside), abs=1e-6)
-        assert result["bbox"][row] == pytest.approx(reference.bbox(heat, inside), abs=1e-6)
+        map_, inside = maps[row].double().numpy(), truth[row].numpy()
+        assert result["ebpg"][row] == pytest.approx(reference.ebpg(map_, inside), abs=1e-6)
+        assert result["miou"][row] == pytest.approx(reference.miou(map_, inside), abs=1e-6)
+        assert result["bbox"][row] == pytest.approx(reference.bbox(map_, inside), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -114,11 +114,11 @@ def test_a_session_s_metrics_equal_the_oracle_on_its_maps():
     model, images, truth = three_blocks(41), images_like(4, 3, SIZE, seed=41), boxes(4, 41)
     for row, entry in explained(64, [0, 1, 2, 3]).items():
         assert entry.map is not None
-        heat, inside = entry.map.double().numpy(), truth[row].numpy()
-        drop, increase = reference.drop_and_increase(model, images[row], row, heat)
+        map_, inside = entry.map.double().numpy(), truth[row].numpy()
+        drop, increase = reference.drop_and_increase(model, images[row], row, map_)
         expected = {
-            "drop_pct": drop, "increase": increase, "ebpg": reference.ebpg(heat, inside),
-            "miou": reference.miou(heat, inside), "bbox": reference.bbox(heat, inside),
+            "drop_pct": drop, "increase": increase, "ebpg": reference.ebpg(map_, inside),
+            "miou": reference.miou(map_, inside), "bbox": reference.bbox(map_, inside),
         }  # fmt: skip
         assert entry.metrics == pytest.approx(expected, abs=1e-2)
         assert {name: entry.metrics[name] for name in LOCAL} == pytest.approx(
@@ -128,14 +128,14 @@ def test_a_session_s_metrics_equal_the_oracle_on_its_maps():
 
 # -------------------------------------------------------------------------------------------------------------------- by hand
 
-HEAT = torch.tensor([[[0.0, 0.1, 0.2, 0.0, 0.0], [0.0, 0.4, 0.8, 0.0, 0.5]]])
+MAPS = torch.tensor([[[0.0, 0.1, 0.2, 0.0, 0.0], [0.0, 0.4, 0.8, 0.0, 0.5]]])
 BOX = torch.tensor([[[False, True, True, False, False], [False, True, True, False, False]]])
 
 
 def test_localisation_by_hand():
     """10 pixels: 1.5 of the mass 2.0 is inside; the top 2 are .8 (inside) and .5 (outside), so 1 of 2 + 4 - 1 = 5; the top 4
     are .8 .5 .4 .2, of which 3 are inside."""
-    result = localise(HEAT, BOX)
+    result = localise(MAPS, BOX)
     assert result["ebpg"] == [pytest.approx(0.75)]
     assert result["miou"] == [pytest.approx(0.2)]
     assert result["bbox"] == [0.75]
@@ -195,13 +195,13 @@ def test_a_perfect_map_has_1_and_its_opposite_0():
 def test_an_empty_truth_costs_its_own_row_only():
     truth = BOX.repeat(3, 1, 1)
     truth[1] = False
-    for name, values in localise(HEAT.repeat(3, 1, 1), truth).items():
+    for name, values in localise(MAPS.repeat(3, 1, 1), truth).items():
         assert values[1] is None, name
-        assert values[0] == values[2] == localise(HEAT, BOX)[name][0]
+        assert values[0] == values[2] == localise(MAPS, BOX)[name][0]
 
 
 def test_a_map_of_zeros_has_no_energy_to_point_with():
-    assert localise(torch.zeros_like(HEAT), BOX)["ebpg"] == [None]
+    assert localise(torch.zeros_like(MAPS), BOX)["ebpg"] == [None]
 
 
 def test_a_session_leaves_what_needs_truth_empty_without_it():
@@ -220,15 +220,15 @@ def test_a_session_leaves_what_needs_truth_empty_without_it():
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3), st.integers(0, 1000))
 @settings(max_examples=80, deadline=None)
 def test_the_order_of_pixels_is_by_value_then_by_place(height: int, width: int, levels: int, seed: int):
-    heat = torch.randint(0, levels + 1, (1, height, width), generator=torch.Generator().manual_seed(seed)).float()
-    assert rank_pixels(heat)[0].tolist() == reference.ranked_pixels(heat[0].numpy())
+    map_ = torch.randint(0, levels + 1, (1, height, width), generator=torch.Generator().manual_seed(seed)).float()
+    assert rank_pixels(map_)[0].tolist() == reference.ranked_pixels(map_[0].numpy())
 
 
 @pytest.mark.parametrize("pixels", [(4, 5), (5, 6), (7, 7), (10, 13), (1, 10)])
 def test_ties_keep_exactly_round_f_n_pixels(pixels: tuple[int, int]):
     """One pixel stands out and all others tie: still exactly round(15 %) are kept (30 pixels: 4.5, rounded to even)."""
-    heat = torch.zeros(pixels)
-    heat[-1, -1] = 1
+    map_ = torch.zeros(pixels)
+    map_[-1, -1] = 1
     kept: list[Tensor] = []
 
     class Spy(nn.Module):
@@ -236,23 +236,23 @@ def test_ties_keep_exactly_round_f_n_pixels(pixels: tuple[int, int]):
             kept.extend(images.clone())
             return torch.zeros(len(images), 2)
 
-    faithfulness(Spy(), torch.ones(1, *pixels), heat, 0, batch_size=2)
+    faithfulness(Spy(), torch.ones(1, *pixels), map_, 0, batch_size=2)
     whole, top = sorted(kept, key=lambda image: -float(image.sum()))
-    count = round(0.15 * heat.numel())
+    count = round(0.15 * map_.numel())
     assert whole.all()
     assert int(top.sum()) == count
-    np.testing.assert_array_equal(top[0].bool().numpy(), reference.top_share(heat.numpy(), 0.15))
+    np.testing.assert_array_equal(top[0].bool().numpy(), reference.top_share(map_.numpy(), 0.15))
     assert float(top[0, -1, -1]) == (1.0 if count else 0.0)
 
 
 def test_ties_are_broken_towards_the_top_left():
     """All zero but for one: the top 2 of 10 are that one and the first pixel."""
-    heat = torch.zeros(1, 2, 5)
-    heat[0, 1, 3] = 1
+    map_ = torch.zeros(1, 2, 5)
+    map_[0, 1, 3] = 1
     first, last = torch.zeros(1, 2, 5, dtype=torch.bool), torch.zeros(1, 2, 5, dtype=torch.bool)
     first[0, 0, 0], last[0, 1, 4] = True, True
-    assert localise(heat, first)["miou"] == [0.5]
-    assert localise(heat, last)["miou"] == [0.0]
+    assert localise(map_, first)["miou"] == [0.5]
+    assert localise(map_, last)["miou"] == [0.0]
 
 
 # ------------------------------------------------------------------------------------------------------------ batch invariance

@@ -134,12 +134,12 @@ def test_batch_size_neighbours_and_order_do_not_matter(name: str, batch_size: in
 
 @settings(max_examples=15, deadline=None)
 @given(
-    hnp.arrays(np.float32, (8, 9), elements=st.integers(0, 8).map(float)).filter(lambda heat: heat.min() < heat.max()),
-    st.sampled_from([lambda heat: 3 * heat + 1, lambda heat: heat**3, torch.exp]),
+    hnp.arrays(np.float32, (8, 9), elements=st.integers(0, 8).map(float)).filter(lambda map_: map_.min() < map_.max()),
+    st.sampled_from([lambda map_: 3 * map_ + 1, lambda map_: map_**3, torch.exp]),
 )
-def test_ranks_alone_decide(heat: np.ndarray, transform):
+def test_ranks_alone_decide(map_: np.ndarray, transform):
     images, _ = image_and_map(11, (8, 9))
-    maps = torch.tensor(heat)[None]
+    maps = torch.tensor(map_)[None]
     for name in ("drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road"):
         assert measure_with(SumModel(0.05), name, images, maps) == measure_with(
             SumModel(0.05), name, images, transform(maps)
@@ -148,9 +148,9 @@ def test_ranks_alone_decide(heat: np.ndarray, transform):
 
 @settings(max_examples=30, deadline=None)
 @given(hnp.arrays(np.float32, (6, 7), elements=st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0])))
-def test_ties_never_change_how_many_pixels_a_step_is(heat: np.ndarray):
+def test_ties_never_change_how_many_pixels_a_step_is(map_: np.ndarray):
     image = torch.ones(1, 6, 7)
-    shown = variants_of("deletion_auc", 1, image, torch.tensor(heat)).sum(dim=(1, 2, 3)).tolist()
+    shown = variants_of("deletion_auc", 1, image, torch.tensor(map_)).sum(dim=(1, 2, 3)).tolist()
 
     assert shown == [42 - round(step * 42 / 20) for step in range(1, 21)]
 

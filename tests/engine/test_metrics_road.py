@@ -106,29 +106,29 @@ def test_variants_do_not_depend_on_each_other():
 
 @settings(max_examples=30, deadline=None)
 @given(hnp.arrays(np.float32, (10, 10), elements=st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.5, 1.0])))
-def test_exactly_the_share_is_removed_however_many_tie(heat: np.ndarray):
+def test_exactly_the_share_is_removed_however_many_tie(map_: np.ndarray):
     image = torch.full((1, 10, 10), 5.0)  # imputation gives back 5, and noise marks what was removed
-    variants = variants_of("road", 0, image, torch.tensor(heat))
+    variants = variants_of("road", 0, image, torch.tensor(map_))
 
     assert (variants != 5).sum(dim=(1, 2, 3)).tolist() == [20, 40, 60, 80, 20, 40, 60, 80]
 
 
 def test_most_and_least_relevant_pixels_are_removed():
-    heat = torch.arange(100.0).view(10, 10)
-    changed = variants_of("road", 0, torch.full((1, 10, 10), 5.0), heat)[:, 0] != 5
+    map_ = torch.arange(100.0).view(10, 10)
+    changed = variants_of("road", 0, torch.full((1, 10, 10), 5.0), map_)[:, 0] != 5
 
-    assert torch.equal(changed[0], heat >= 80)
-    assert torch.equal(changed[7], heat < 80)
+    assert torch.equal(changed[0], map_ >= 80)
+    assert torch.equal(changed[7], map_ < 80)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_pytorch_grad_cam_removes_everything_where_most_of_the_map_ties():
     """Its mask is `map < percentile`: where the percentile is the tied 0, no pixel is kept, so "20 %" removes all."""
     theirs = pytest.importorskip("pytorch_grad_cam.metrics.perturbation_confidence", reason="pip install grad-cam")
-    heat = torch.zeros(10, 10)
-    heat[3:5, 3:9] = 1  # 88 of 100 pixels tie at 0
-    kept = theirs.RemoveMostRelevantFirst(80, lambda image, mask: mask)(torch.ones(3, 10, 10), heat)
-    changed = variants_of("road", 0, torch.full((1, 10, 10), 5.0), heat)[0, 0] != 5
+    map_ = torch.zeros(10, 10)
+    map_[3:5, 3:9] = 1  # 88 of 100 pixels tie at 0
+    kept = theirs.RemoveMostRelevantFirst(80, lambda image, mask: mask)(torch.ones(3, 10, 10), map_)
+    changed = variants_of("road", 0, torch.full((1, 10, 10), 5.0), map_)[0, 0] != 5
 
     assert kept.sum() == 0
     assert changed.sum() == 20

@@ -67,8 +67,8 @@ def test_the_direct_solver_agrees_with_conjugate_gradients():
 
 def subject_of(seed: int) -> Subject:
     generator = torch.Generator().manual_seed(seed)
-    heat = torch.rand(20, 16, generator=generator)
-    return Subject(torch.randn(3, 20, 16, generator=generator), heat, rank_pixels(heat[None])[0], 0, 0, sample=seed)
+    map_ = torch.rand(20, 16, generator=generator)
+    return Subject(torch.randn(3, 20, 16, generator=generator), map_, rank_pixels(map_[None])[0], 0, 0, sample=seed)
 
 
 def test_road_of_several_images_is_road_of_each():

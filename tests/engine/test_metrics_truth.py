@@ -19,9 +19,9 @@ RANKED = ("miou", "bbox", "pointing_hit", "relevance_rank_accuracy")
 
 
 def peak_at(row: int, column: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
-    heat = torch.zeros(1, *size)
-    heat[0, row, column] = 1
-    return heat
+    map_ = torch.zeros(1, *size)
+    map_[0, row, column] = 1
+    return map_
 
 
 def box(top: int, left: int, bottom: int, right: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
@@ -60,17 +60,17 @@ def test_the_pointing_game_against_its_definition(truth: np.ndarray, row: int, c
 
 
 def test_tied_maxima_share_the_hit():
-    heat = peak_at(10, 10) + peak_at(10, 60) + peak_at(60, 60) + peak_at(60, 10)
+    map_ = peak_at(10, 10) + peak_at(10, 60) + peak_at(60, 60) + peak_at(60, 10)
 
-    assert measure("pointing_hit", heat, truth=box(8, 8, 12, 12)) == [0.25]
+    assert measure("pointing_hit", map_, truth=box(8, 8, 12, 12)) == [0.25]
 
 
 def test_rank_accuracy_by_hand():
-    heat = torch.tensor([[[0.9, 0.8, 0.1], [0.7, 0.0, 0.0]]])
+    map_ = torch.tensor([[[0.9, 0.8, 0.1], [0.7, 0.0, 0.0]]])
     truth = torch.tensor([[[True, False, True], [True, False, False]]])
 
-    assert measure("relevance_rank_accuracy", heat, truth=truth) == pytest.approx([2 / 3])
-    assert measure("bbox", heat, truth=truth) == pytest.approx([2 / 3])
+    assert measure("relevance_rank_accuracy", map_, truth=truth) == pytest.approx([2 / 3])
+    assert measure("bbox", map_, truth=truth) == pytest.approx([2 / 3])
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,9 +101,9 @@ def test_an_empty_ground_truth_is_no_miss_but_no_value(name: str):
 
 
 @pytest.mark.parametrize("name", ["pointing_hit", "relevance_rank_accuracy"])
-@pytest.mark.parametrize("heat", [torch.zeros(1, 8, 8), torch.ones(1, 8, 8), torch.ones(1, 1, 1)])
-def test_a_map_that_ranks_nothing_never_hits(name: str, heat: torch.Tensor):
-    assert math.isnan(measure(name, heat, truth=torch.ones_like(heat, dtype=torch.bool))[0])
+@pytest.mark.parametrize("map_", [torch.zeros(1, 8, 8), torch.ones(1, 8, 8), torch.ones(1, 1, 1)])
+def test_a_map_that_ranks_nothing_never_hits(name: str, map_: torch.Tensor):
+    assert math.isnan(measure(name, map_, truth=torch.ones_like(map_, dtype=torch.bool))[0])
 
 
 @settings(max_examples=30, deadline=None)
@@ -111,23 +111,23 @@ def test_a_map_that_ranks_nothing_never_hits(name: str, heat: torch.Tensor):
     hnp.arrays(np.float32, (3, 9, 7), elements=st.integers(0, 8).map(float)),
     hnp.arrays(bool, (3, 9, 7)),
     st.sampled_from(
-        [lambda heat: 3 * heat + 1, lambda heat: heat**3, torch.exp, lambda heat: heat.clamp(min=0).sqrt()]
+        [lambda map_: 3 * map_ + 1, lambda map_: map_**3, torch.exp, lambda map_: map_.clamp(min=0).sqrt()]
     ),
 )
 def test_ranks_alone_decide(maps: np.ndarray, truth: np.ndarray, transform):
-    heat, inside = torch.tensor(maps), torch.tensor(truth)
+    map_, inside = torch.tensor(maps), torch.tensor(truth)
     for name in RANKED:
-        plain, transformed = measure(name, heat, truth=inside), measure(name, transform(heat), truth=inside)
+        plain, transformed = measure(name, map_, truth=inside), measure(name, transform(map_), truth=inside)
         assert plain == pytest.approx(transformed, nan_ok=True, abs=0)
 
 
 @settings(max_examples=30, deadline=None)
 @given(hnp.arrays(np.float32, (4, 6, 5), elements=st.integers(0, 3).map(float)), hnp.arrays(bool, (4, 6, 5)))
 def test_neighbours_and_order_do_not_matter(maps: np.ndarray, truth: np.ndarray):
-    heat, inside = torch.tensor(maps), torch.tensor(truth)
+    map_, inside = torch.tensor(maps), torch.tensor(truth)
     for name in LOCALISATION:
-        together = measure(name, heat, truth=inside)
-        alone = [measure(name, heat[k : k + 1], truth=inside[k : k + 1])[0] for k in range(4)]
-        back = measure(name, heat.flip(0), truth=inside.flip(0))[::-1]
+        together = measure(name, map_, truth=inside)
+        alone = [measure(name, map_[k : k + 1], truth=inside[k : k + 1])[0] for k in range(4)]
+        back = measure(name, map_.flip(0), truth=inside.flip(0))[::-1]
         assert together == pytest.approx(alone, nan_ok=True, abs=0)
         assert together == pytest.approx(back, nan_ok=True, abs=0)

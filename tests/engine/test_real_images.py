@@ -57,16 +57,16 @@ def test_map_and_metrics_of_a_photograph_equal_the_oracle(
     assert record.prediction == oracle.prediction
     assert record.confidence == pytest.approx(oracle.score, abs=1e-4)
     assert record.map is not None
-    heat = record.map.double().numpy()
+    map_ = record.map.double().numpy()
     stable = ~oracle.gated_near(1e-5)
     assert stable.mean() > 0.99
-    assert np.abs(heat - oracle.map)[stable].max() <= 1e-3, row["file"]
-    drop, increase = reference.drop_and_increase(model, image, int(row["label"]), heat)
+    assert np.abs(map_ - oracle.map)[stable].max() <= 1e-3, row["file"]
+    drop, increase = reference.drop_and_increase(model, image, int(row["label"]), map_)
     assert record.metrics["drop_pct"] == pytest.approx(drop, abs=1e-2)
     assert record.metrics["increase"] == increase
-    assert record.metrics["ebpg"] == pytest.approx(reference.ebpg(heat, truth), abs=1e-5)
-    assert record.metrics["miou"] == pytest.approx(reference.miou(heat, truth), abs=1e-6)
-    assert record.metrics["bbox"] == pytest.approx(reference.bbox(heat, truth), abs=1e-6)
+    assert record.metrics["ebpg"] == pytest.approx(reference.ebpg(map_, truth), abs=1e-5)
+    assert record.metrics["miou"] == pytest.approx(reference.miou(map_, truth), abs=1e-6)
+    assert record.metrics["bbox"] == pytest.approx(reference.bbox(map_, truth), abs=1e-6)
 
 
 def test_the_network_knows_these_photographs(model: nn.Module):

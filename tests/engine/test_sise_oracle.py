@@ -61,10 +61,10 @@ def assert_row_equals(result: Explanations, row: int, oracle: ReferenceMap, tole
         np.testing.assert_allclose(mine, theirs, atol=tolerance, rtol=0)
     unstable = oracle.gated_near(GATE_TOLERANCE)
     assert unstable.mean() < 0.01
-    heat = result.maps[row].double().numpy()
-    np.testing.assert_allclose(heat[~unstable], oracle.map[~unstable], atol=tolerance, rtol=0)
-    assert heat.min() >= 0
-    assert heat.max() <= 1
+    map_ = result.maps[row].double().numpy()
+    np.testing.assert_allclose(map_[~unstable], oracle.map[~unstable], atol=tolerance, rtol=0)
+    assert map_.min() >= 0
+    assert map_.max() <= 1
 
 
 def case(name: str) -> tuple[nn.Module, Tensor, ReferenceMap]:

@@ -203,10 +203,10 @@ def test_a_mask_goes_to_the_image_and_back(crop):
 
 
 def test_the_strong_part_lies_outside_the_truth():
-    heat = np.array([[0.9, 0.4, 0.1], [0.3, 0.2, 0.0]])
-    assert strong_part(heat, None).tolist() == [[True, False, False], [False, False, False]]
+    map_ = np.array([[0.9, 0.4, 0.1], [0.3, 0.2, 0.0]])
+    assert strong_part(map_, None).tolist() == [[True, False, False], [False, False, False]]
     truth = np.array([[True, False, False], [False, False, False]])
-    assert strong_part(heat, truth).tolist() == [[False, True, False], [True, True, False]]
+    assert strong_part(map_, truth).tolist() == [[False, True, False], [True, True, False]]
     assert not strong_part(np.zeros((2, 2)), None).any()
 
 

@@ -36,15 +36,15 @@ SIZE = (28, 28)
 
 def spot(row: int, column: int) -> np.ndarray:
     """A map with a 4x4 block, which is 2x2 of the 14x14 that are compared."""
-    heat = np.zeros(SIZE, np.float32)
-    heat[row : row + 4, column : column + 4] = 1
-    return heat
+    map_ = np.zeros(SIZE, np.float32)
+    map_[row : row + 4, column : column + 4] = 1
+    return map_
 
 
-def row(identity: str, *, label: int | None = 0, prediction: int = 0, target: int | None = None, heat: np.ndarray | None = None,
+def row(identity: str, *, label: int | None = 0, prediction: int = 0, target: int | None = None, map_: np.ndarray | None = None,
         score: float = 0.9, value: float = 0.5, uri: str = "/x.png") -> Row:  # fmt: skip
     return Row(Sample(identity, uri, label), "ok", None, 28, 28, prediction, prediction if target is None else target, score, 1.0,
-               spot(0, 0) if heat is None else heat, {"ebpg": value, "drop_pct": 10 * value})  # fmt: skip
+               spot(0, 0) if map_ is None else map_, {"ebpg": value, "drop_pct": 10 * value})  # fmt: skip
 
 
 def store(out: Path, rows: list[Row], *, shard_size: int = 4, method: str = "sise", target: str = "predicted", backwards: bool = False,
@@ -127,11 +127,11 @@ def test_the_order_of_rows_does_not_matter(tmp_path, ten):
 def test_several_targets_are_joined_with_them(tmp_path):
     first = [
         row("a", prediction=1, target=1),
-        row("a", prediction=1, target=0, heat=spot(4, 4)),
+        row("a", prediction=1, target=0, map_=spot(4, 4)),
         row("b", prediction=0, target=0),
     ]
     second = [
-        row("a", prediction=1, target=1, heat=spot(8, 8)),
+        row("a", prediction=1, target=1, map_=spot(8, 8)),
         row("a", prediction=1, target=2),
         row("b", prediction=0, target=0),
     ]
@@ -150,7 +150,7 @@ def test_several_targets_are_joined_with_them(tmp_path):
 def test_targets_that_differ_by_setting_are_joined_by_id_and_told(tmp_path):
     first = store(tmp_path / "a", [row("a", label=1, prediction=0, target=0), row("b")], target="predicted")
     second = store(
-        tmp_path / "b", [row("a", label=1, prediction=0, target=1, heat=spot(8, 8)), row("b")], target="label"
+        tmp_path / "b", [row("a", label=1, prediction=0, target=1, map_=spot(8, 8)), row("b")], target="label"
     )
     result = compare_runs(first, second)
     assert result.as_json()["joined_by"] == "id"
@@ -165,7 +165,7 @@ def test_two_methods_of_one_store(tmp_path):
     layout = StoreLayout(SIZE, method="other", metrics=("ebpg", "drop_pct"), map_size="input", with_png=False,
                          metadata=heatlas.open(out).metadata)  # fmt: skip
     [shard] = [shard for shard in plan_shards(2, 2)]  # noqa: C416
-    ParquetSink(str(out), layout).commit(type(shard)(1, 3, 5), [row("img-0", heat=spot(8, 8)), row("img-1")])
+    ParquetSink(str(out), layout).commit(type(shard)(1, 3, 5), [row("img-0", map_=spot(8, 8)), row("img-1")])
     result = compare_runs(out, out, method="sise", other_method="other")
     assert (len(result.pairs), result.pairs.alone) == (2, (1, 0))
     assert result.most[0]["distance"] == 1.0
@@ -177,8 +177,8 @@ def test_two_methods_of_one_store(tmp_path):
 
 
 def test_maps_of_different_sizes_are_compared_at_the_smaller_one(tmp_path):
-    first = store(tmp_path / "a", [row("a", heat=spot(0, 0)), row("b", heat=spot(0, 0))])
-    second = store(tmp_path / "b", [row("a", heat=spot(0, 0)), row("b", heat=spot(24, 24))], map_size=7)
+    first = store(tmp_path / "a", [row("a", map_=spot(0, 0)), row("b", map_=spot(0, 0))])
+    second = store(tmp_path / "b", [row("a", map_=spot(0, 0)), row("b", map_=spot(24, 24))], map_size=7)
     assert compare_runs(first, second).moved.distance.tolist() == pytest.approx([0, 1], abs=1e-6)
     third = store(tmp_path / "c", [row("a"), row("b")], with_map=False)
     result = compare_runs(first, third)
@@ -188,7 +188,7 @@ def test_maps_of_different_sizes_are_compared_at_the_smaller_one(tmp_path):
 
 
 def test_a_map_of_zeros_has_no_place(tmp_path):
-    first = store(tmp_path / "a", [row("a", heat=np.zeros(SIZE, np.float32)), row("b")])
+    first = store(tmp_path / "a", [row("a", map_=np.zeros(SIZE, np.float32)), row("b")])
     result = compare_runs(first, store(tmp_path / "b", [row("a"), row("b")]))
     assert np.isnan(result.moved.distance[0])
     assert [entry["id"] for entry in result.most] == ["b"]
@@ -216,7 +216,7 @@ def test_mcnemar_by_hand(first, second, p):
 def test_rows_in_the_same_order_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr("heatlas.pipeline.store.parquet_bytes.ROW_GROUP_BYTES", 8000)
     monkeypatch.setattr(movement_module, "AT_ONCE", 7)
-    rows = [row(f"{n:03d}", heat=spot(n % 20, 3)) for n in range(40)]
+    rows = [row(f"{n:03d}", map_=spot(n % 20, 3)) for n in range(40)]
     stores = [store(tmp_path / name, rows, shard_size=20) for name in "ab"]
     read: list[tuple[str, str, int]] = []
     real = movement_module._with_zeros
@@ -272,7 +272,7 @@ def test_the_page_shows_it_and_holds_no_markup_of_the_data(tmp_path, capsys):
     Image.new("RGB", (40, 40), "red").save(image)
     hostile = ["<script>alert(1)</script>", '"><img src=x>', "{{ 7 * 7 }}", "\u202egnp.exe", "a&b"]
     first = [row(entry, prediction=2, label=2, uri=str(image)) for entry in hostile]
-    second = [row(entry, prediction=2, label=2, uri=str(image), heat=spot(20, 20)) for entry in hostile]
+    second = [row(entry, prediction=2, label=2, uri=str(image), map_=spot(20, 20)) for entry in hostile]
     second[3].prediction = second[3].target = 1
     stores = [
         store(tmp_path / f"{HOSTILE.replace('/', '')}-{name}", rows) for name, rows in (("a", first), ("b", second))
@@ -430,9 +430,9 @@ def test_the_verdict_is_one_of_the_tests(tmp_path, second, said):
 def test_cards_name_the_explained_class_first(tmp_path):
     """The maps are for the label, which the network does not predict."""
     first = store(tmp_path / "a", [row("x", label=1, prediction=0, target=1)], target="label")
-    second = store(tmp_path / "b", [row("x", label=1, prediction=0, target=1, heat=spot(20, 20))], target="label")
+    second = store(tmp_path / "b", [row("x", label=1, prediction=0, target=1, map_=spot(20, 20))], target="label")
     comparison = compare_runs(str(first), str(second))
     assert says_of(comparison, comparison.most[0]) == "bee; prediction ant"
-    mixed = store(tmp_path / "c", [row("x", label=1, prediction=0, target=0, heat=spot(20, 20))])
+    mixed = store(tmp_path / "c", [row("x", label=1, prediction=0, target=0, map_=spot(20, 20))])
     comparison = compare_runs(str(first), str(mixed))
     assert says_of(comparison, comparison.most[0]) == "bee / ant; prediction ant, label bee"

@@ -53,11 +53,11 @@ LAYOUT = StoreLayout(
 )  # fmt: skip
 
 
-def heat_at(row: int, column: int) -> np.ndarray:
+def map_at(row: int, column: int) -> np.ndarray:
     """A block of 8x8 at its place."""
-    heat = np.zeros(SIZE, np.float32)
-    heat[row : row + 8, column : column + 8] = 1
-    return heat
+    map_ = np.zeros(SIZE, np.float32)
+    map_[row : row + 8, column : column + 8] = 1
+    return map_
 
 
 def claim(out: Path, *, classes: tuple[str, ...] = NAMES, score: str | None = None) -> None:
@@ -79,11 +79,11 @@ def store(tmp_path_factory) -> Path:
         if identity == BROKEN:
             rows.append(Row(sample, "decode_error", "=no image", seconds=0.1))
             continue
-        facts = {"height": 40, "width": 60, "prediction": 1, "target": 1, "score": 0.75, "logit": -1.5, "map": heat_at(8, 16),
+        facts = {"height": 40, "width": 60, "prediction": 1, "target": 1, "score": 0.75, "logit": -1.5, "map": map_at(8, 16),
                  "metrics": {"drop_pct": -2.5, "ebpg": None}, "mask_counts": (1, 2), "n_forwards": 5, "device": "cpu"}  # fmt: skip
         rows.append(Row(sample, "ok", **facts))
         if number == 0:
-            rows.append(Row(sample, "ok", **{**facts, "target": 0, "score": 0.2, "map": heat_at(0, 0)}))
+            rows.append(Row(sample, "ok", **{**facts, "target": 0, "score": 0.2, "map": map_at(0, 0)}))
     claim(folder / "out")
     assert ParquetSink(str(folder / "out"), LAYOUT).commit(Shard(0, 0, 8), rows[:9])
     assert ParquetSink(str(folder / "out"), LAYOUT).commit(Shard(1, 8, 16), rows[9:])
@@ -281,11 +281,11 @@ def test_maps_keep_their_place_in_the_whole_image(geometry):
 
 
 def test_hot_box_by_hand():
-    heat = np.zeros((10, 20))
-    heat[2:4, 5:10] = 0.6
-    heat[3, 7] = 1.0
-    heat[8, 0] = 0.9  # hot too, but somewhere else
-    assert hot_box(heat) == (5 / 20, 2 / 10, 10 / 20, 4 / 10)
+    map_ = np.zeros((10, 20))
+    map_[2:4, 5:10] = 0.6
+    map_[3, 7] = 1.0
+    map_[8, 0] = 0.9  # hot too, but somewhere else
+    assert hot_box(map_) == (5 / 20, 2 / 10, 10 / 20, 4 / 10)
     assert hot_box(np.zeros((3, 3))) is None
 
 
@@ -542,7 +542,7 @@ def test_one_piece_at_a_time(tmp_path, monkeypatch, to):
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     layout = replace(LAYOUT, extra=())
     rows = [
-        Row(Sample(f"{n:03d}", str(tmp_path / "a.png"), 0), "ok", None, 40, 60, 1, 1, 0.5, map=heat_at(n % 10, n % 20))
+        Row(Sample(f"{n:03d}", str(tmp_path / "a.png"), 0), "ok", None, 40, 60, 1, 1, 0.5, map=map_at(n % 10, n % 20))
         for n in range(40)
     ]
     ParquetSink(str(tmp_path / "out"), layout).commit(Shard(0, 0, 40), rows)

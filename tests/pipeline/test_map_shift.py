@@ -44,8 +44,8 @@ def test_without_maps_there_is_no_shift():
 
 
 def test_the_centre_of_mass_and_the_words():
-    heat = torch.zeros(4, 6)
-    heat[1, 2], heat[3, 4] = 1.0, 3.0
-    assert centroid(heat) == (pytest.approx(2.5), pytest.approx(3.5))
+    map_ = torch.zeros(4, 6)
+    map_[1, 2], map_[3, 4] = 1.0, 3.0
+    assert centroid(map_) == (pytest.approx(2.5), pytest.approx(3.5))
     assert shift_text(-0.44, 2.9) == "2.9 px right, 0.4 px up"
     assert shift_text(1.0, -1.0) == "1.0 px left, 1.0 px down"

@@ -32,9 +32,9 @@ def test_the_path_is_the_border_of_the_mask(seed: int) -> None:
 
 
 def test_the_strongest_fifth_is_inside_and_zeros_never() -> None:
-    heat = np.arange(100, dtype=np.float32).reshape(10, 10)
-    assert strongest_region(heat).sum() == 20
-    assert strongest_region(heat)[8:].all()
+    map_ = np.arange(100, dtype=np.float32).reshape(10, 10)
+    assert strongest_region(map_).sum() == 20
+    assert strongest_region(map_)[8:].all()
     mostly_zero = np.zeros((10, 10), np.float32)
     mostly_zero[0, 0] = 1.0
     assert strongest_region(mostly_zero).sum() == 1

@@ -36,12 +36,12 @@ IDS = ["a", "b", "c/d e.png", "../../evil", "gone", "text\n\x1b[2J"]
 def row(folder: pathlib.Path, number: int, identity: str) -> Row:
     path = folder / f"{number}.png"
     Image.new("RGB", (30, 20), (200, 10, number)).save(path)
-    heat = np.zeros((16, 24), np.float32)
-    heat[:, 12:] = 1.0
+    map_ = np.zeros((16, 24), np.float32)
+    map_[:, 12:] = 1.0
     sample = Sample(identity, str(path), label=1)
     if identity.startswith("text"):
         return Row(sample, "decode_error", "not an image")
-    return Row(sample, "ok", None, 20, 30, 0, 0, 0.75, 2.0, heat, {"ebpg": 0.5}, (3,), 5, 0.1, "cpu")
+    return Row(sample, "ok", None, 20, 30, 0, 0, 0.75, 2.0, map_, {"ebpg": 0.5}, (3,), 5, 0.1, "cpu")
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_colours_run_from_dark_to_bright():
 
 
 def test_overlay_is_bright_where_the_map_is():
-    heat = np.zeros((4, 6), np.float32)
-    heat[:, 3:] = 1
-    shown = np.asarray(draw_overlay(Image.new("RGB", (60, 40), (0, 0, 255)), heat)).astype(int)
+    map_ = np.zeros((4, 6), np.float32)
+    map_[:, 3:] = 1
+    shown = np.asarray(draw_overlay(Image.new("RGB", (60, 40), (0, 0, 255)), map_)).astype(int)
     assert shown.shape == (40, 60, 3)
     assert shown[:, 50:].sum() > 3 * shown[:, :10].sum()
 
@@ -230,10 +230,10 @@ def test_status_before_the_first_shard(store: pathlib.Path, capsys: pytest.Captu
 
 def test_a_picture_explains_itself() -> None:
     """Outline on the border of the strongest region, scale from dark to bright, and a caption that changes the picture."""
-    heat = np.zeros((10, 10), np.float32)
-    heat[:, 8:] = 1.0
+    map_ = np.zeros((10, 10), np.float32)
+    map_[:, 8:] = 1.0
     image = Image.new("RGB", (300, 300), (90, 90, 90))
-    picture = np.asarray(draw_captioned(image, heat, "ant (0.75), label bee")).astype(int)
+    picture = np.asarray(draw_captioned(image, map_, "ant (0.75), label bee")).astype(int)
     overlay = picture[:300, 300 + GAP :]
     white = (overlay == 255).all(axis=2)
     columns = np.flatnonzero(white[150])
@@ -242,7 +242,7 @@ def test_a_picture_explains_itself() -> None:
     assert not white[:, :200].any()
     bar = picture[300 + 6 + 17 + 4 + 3, 18 : 18 + 90]
     assert bar[:3].sum() < bar[-3:].sum()
-    other = np.asarray(draw_captioned(image, heat, "bee (0.75), label ant")).astype(int)
+    other = np.asarray(draw_captioned(image, map_, "bee (0.75), label ant")).astype(int)
     assert (picture[:300] == other[:300]).all()
     assert (picture[300:] != other[300:]).any()
 

@@ -97,9 +97,9 @@ class FakeSession:
         result = []
         while len(self.held) > keep:
             key, _, target, label = self.held.pop(0)
-            heat = torch.full((2, 2), 0.5)
+            map_ = torch.full((2, 2), 0.5)
             result.append(
-                Explained("ok", None, 1, 1 if target is None else target, 0.5, 0.1, heat, mask_counts=(3,), n_forwards=10, key=key,
+                Explained("ok", None, 1, 1 if target is None else target, 0.5, 0.1, map_, mask_counts=(3,), n_forwards=10, key=key,
                           metrics={"drop_pct": float(key), "ebpg": None}, seconds=0.01, overview=said(label))
             )  # fmt: skip
         return result

@@ -64,9 +64,9 @@ def measure_with(
     metric = METRICS[name]
     scorer = Scorer(model, Scoring(batch_size=batch_size, precision=precision))
     made = []
-    for place, (image, heat) in enumerate(zip(images, maps, strict=True)):
+    for place, (image, map_) in enumerate(zip(images, maps, strict=True)):
         subject = Subject(
-            image, heat, rank_pixels(heat[None])[0], 0, 0, None, seed, samples[place] if samples else place
+            image, map_, rank_pixels(map_[None])[0], 0, 0, None, seed, samples[place] if samples else place
         )
         variants = {probe.name: probe.make(subject) for probe in metric.probes}
         jobs = {probe.name: Job(probe.count, 0, variants[probe.name].fill) for probe in metric.probes}
@@ -89,9 +89,9 @@ def measure_with(
     return values
 
 
-def variants_of(name: str, probe: int, image: Tensor, heat: Tensor, *, sample: int = 0, seed: int = 0) -> Tensor:
+def variants_of(name: str, probe: int, image: Tensor, map_: Tensor, *, sample: int = 0, seed: int = 0) -> Tensor:
     """What a metric's probe shows the model, `(variant, channel, height, width)`."""
     made = METRICS[name].probes[probe]
     out = image.new_full((made.count, *image.shape), torch.nan)
-    made.make(Subject(image, heat, rank_pixels(heat[None])[0], 0, 0, None, seed, sample)).fill(0, out)
+    made.make(Subject(image, map_, rank_pixels(map_[None])[0], 0, 0, None, seed, sample)).fill(0, out)
     return out

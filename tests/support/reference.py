@@ -241,51 +241,51 @@ def sise(
 # ---------------------------------------------------------------------------------------------------------------- metrics
 
 
-def ranked_pixels(heat: np.ndarray) -> list[int]:
+def ranked_pixels(map_: np.ndarray) -> list[int]:
     """Row-major pixel numbers, the largest value first, equal values in pixel order."""
-    values = heat.reshape(-1)
+    values = map_.reshape(-1)
     return sorted(range(values.size), key=lambda pixel: (-values[pixel], pixel))
 
 
-def top_mask(heat: np.ndarray, count: int) -> np.ndarray:
+def top_mask(map_: np.ndarray, count: int) -> np.ndarray:
     """(height, width) bool with exactly `count` true pixels, the top of the ranking."""
-    chosen = np.zeros(heat.size, dtype=bool)
-    for pixel in ranked_pixels(heat)[:count]:
+    chosen = np.zeros(map_.size, dtype=bool)
+    for pixel in ranked_pixels(map_)[:count]:
         chosen[pixel] = True
-    return chosen.reshape(heat.shape)
+    return chosen.reshape(map_.shape)
 
 
-def top_share(heat: np.ndarray, share: float) -> np.ndarray:
-    return top_mask(heat, round(share * heat.size))
+def top_share(map_: np.ndarray, share: float) -> np.ndarray:
+    return top_mask(map_, round(share * map_.size))
 
 
-def drop_and_increase(model: nn.Module, image: Tensor, target: int, heat: np.ndarray) -> tuple[float, float]:
+def drop_and_increase(model: nn.Module, image: Tensor, target: int, map_: np.ndarray) -> tuple[float, float]:
     """Drop in percent and whether confidence rose: T is the hard mask of the top 15 % pixels, the rest of the image is 0."""
     twin, output = taps_of(model, [])
     image = image.double()
     before = probability(twin, output, image, target)
-    after = probability(twin, output, image * torch.from_numpy(top_share(heat, 0.15)), target)
+    after = probability(twin, output, image * torch.from_numpy(top_share(map_, 0.15)), target)
     return max(0.0, before - after) / before * 100.0, 1.0 if after > before else 0.0
 
 
-def ebpg(heat: np.ndarray, truth: np.ndarray) -> float | None:
+def ebpg(map_: np.ndarray, truth: np.ndarray) -> float | None:
     """Share of the map's mass that lies inside the ground truth."""
     inside = total = 0.0
-    for value, true in zip(heat.reshape(-1), truth.reshape(-1), strict=True):
+    for value, true in zip(map_.reshape(-1), truth.reshape(-1), strict=True):
         total += float(value)
         inside += float(value) if true else 0.0
     return inside / total if truth.any() and total > 0 else None
 
 
-def miou(heat: np.ndarray, truth: np.ndarray) -> float | None:
+def miou(map_: np.ndarray, truth: np.ndarray) -> float | None:
     """Intersection over union of the top 20 % pixels with the ground truth."""
     if not truth.any():
         return None
-    top = top_share(heat, 0.20)
+    top = top_share(map_, 0.20)
     return int((top & truth).sum()) / int((top | truth).sum())
 
 
-def bbox(heat: np.ndarray, truth: np.ndarray) -> float | None:
+def bbox(map_: np.ndarray, truth: np.ndarray) -> float | None:
     """Share of the top-N pixels inside the ground truth, N = its pixels."""
     size = int(truth.sum())
-    return int((top_mask(heat, size) & truth).sum()) / size if size else None
+    return int((top_mask(map_, size) & truth).sum()) / size if size else None

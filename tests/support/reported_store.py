@@ -46,10 +46,10 @@ LAYOUT = StoreLayout(
 
 def looking(at_object: bool) -> np.ndarray:
     """A map with its mass in the middle, or in the lower left corner."""
-    heat = np.zeros((SIDE, SIDE), np.float32)
-    heat[8:16, 8:16] = 1.0 if at_object else 0.0
-    heat[18:, :6] = 0.0 if at_object else 1.0
-    return heat
+    map_ = np.zeros((SIDE, SIDE), np.float32)
+    map_[8:16, 8:16] = 1.0 if at_object else 0.0
+    map_[18:, :6] = 0.0 if at_object else 1.0
+    return map_
 
 
 def row(folder: Path, number: int, identity: str) -> Row:
