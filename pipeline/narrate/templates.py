@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import UsageError, did_you_mean
 from ..storage.location import bytes_of, locate
 from .facts import Facts
@@ -155,5 +157,4 @@ def _filled(text: str, words: Mapping[str, str]) -> str:
 def _significant(value: float) -> str:
     if value == 0:
         return "0"
-    text = f"{value:#.{DIGITS}g}" if abs(value) >= 1e-3 else f"{value:.6f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return np.format_float_positional(value, precision=DIGITS, unique=False, fractional=False, trim="-")
