@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .pipeline.explain.explain import explain_dataset
     from .pipeline.explain.feature_bank import make_bank
     from .pipeline.foreign_maps.import_run import import_maps
+    from .pipeline.plan.forecast import plan_dataset as plan
 
 __all__ = [
     "AGF",
@@ -88,6 +89,7 @@ __all__ = [
     "import_maps",
     "make_bank",
     "open",
+    "plan",
 ]
 
 _HOMES = {
@@ -130,6 +132,7 @@ _HOMES = {
     "import_maps": ("pipeline.foreign_maps.import_run", "import_maps"),
     "make_bank": ("pipeline.explain.feature_bank", "make_bank"),
     "open": ("pipeline.atlas", "open_atlas"),
+    "plan": ("pipeline.plan.forecast", "plan_dataset"),
 }
 
 

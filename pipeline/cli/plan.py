@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from ..settings.load import load_settings, read_config
+from ..plan.place import with_place
+from ..settings.load import load_settings
 from ..text import harmless
 from .explain import Config
 from .settings_flags import given_settings
 
-NOWHERE = os.path.join(os.path.abspath(os.sep), "heatlas-plan-writes-nothing")
-"""Stands for --out where it is left out."""
 GROUP = Group("Plan", sort_key=-1)
 
 
@@ -38,13 +36,9 @@ def plan_command(
 
     if look_at < 1:
         raise SettingsError(f"--look-at must be at least 1 image, got {look_at}")
-    given = given_settings(flags)
-    if "out" not in given and (config is None or "out" not in read_config(config)):
-        given["out"] = NOWHERE
-    settings = load_settings(given, config)
+    settings = load_settings(with_place(given_settings(flags), config), config)
     from ..plan.forecast import plan_run
-    from ..plan.forecast_text import format_forecast
 
     forecast = plan_run(settings, look_at)
-    print(json.dumps(forecast.as_json(), indent=2) if as_json else harmless(format_forecast(forecast)))
+    print(json.dumps(forecast.as_json(), indent=2) if as_json else harmless(str(forecast)))
     return 0

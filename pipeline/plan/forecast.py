@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from ...engine.metrics import METRICS
 from ...engine.metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from ...engine.metrics.protocol import Probe
+from ...errors import SettingsError
 from ...workers.images.own_processor import processor_name
+from ..explain.given import named_objects
 from ..explain.prepare import PreparedRun, prepare_run
+from ..settings.load import load_settings
+from ..settings.options import RunOptions
 from ..settings.run import Settings
 from ..store.parquet_bytes import table_to_parquet
 from ..store.part_summary import with_summary
@@ -34,6 +40,7 @@ from .forecast_facts import (
     StoreSize,
     ValueSpread,
 )
+from .place import with_place
 from .probe import LOOKED_AT, RunProbe, probe_run
 
 PNG_SHARE = 0.2
@@ -43,6 +50,44 @@ ROW_BYTES = 400
 COUNTS = (1, 2, 4, 8)
 ASSUMED_RATE = 1000.0
 """Forwards a second of a GPU in the line that shows how to reckon where there is none to measure."""
+
+
+def plan_dataset(
+    *,
+    model: str | nn.Module,
+    data: str | os.PathLike[str] | Dataset[Any] | DataLoader[Any],
+    out: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    preprocess: Mapping[str, Any] | Callable[..., Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    look_at: int = LOOKED_AT,
+    **settings: Unpack[RunOptions],
+) -> Forecast:
+    """Forecast what `explain_dataset` with the same arguments would do and cost, and report what looks wrong; as `heatlas plan`.
+
+    A few images are read, classified and partly explained on this machine. Nothing is written; notes go to the logger `heatlas`.
+
+    Args:
+        model: As for `explain_dataset`.
+        data: As for `explain_dataset`.
+        out: Where the store would be; may be left out.
+        config: As for `explain_dataset`.
+        preprocess: As for `explain_dataset`.
+        class_names: As for `explain_dataset`.
+        look_at: Images to read and classify, evenly spread over the listing, at least 1.
+        **settings: As for `explain_dataset`.
+
+    Returns:
+        The forecast: `images`, `rows_per_image`, `forwards`, `times` (seconds by number of workers), `store` (bytes), `accuracy`,
+        `findings` (what looks wrong, with its remedy) and more. `print` shows what the command prints.
+
+    Raises:
+        UsageError: If the run cannot be begun as written.
+    """
+    if look_at < 1:
+        raise SettingsError(f"look_at must be at least 1 image, got {look_at}")
+    with named_objects(model, data, preprocess, class_names) as named:
+        return plan_run(load_settings(with_place({**named, "out": out, **settings}, config), config), look_at)
 
 
 def plan_run(settings: Settings, images: int = LOOKED_AT) -> Forecast:

@@ -150,6 +150,12 @@ class Forecast:
     findings: list[Finding]
     """What looks wrong, the most serious first."""
 
+    def __str__(self) -> str:
+        """What `heatlas plan` prints."""
+        from .forecast_text import format_forecast  # here, because facts do not need their text
+
+        return format_forecast(self)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, as `heatlas plan --json` prints them."""
         values = asdict(self)

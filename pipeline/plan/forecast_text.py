@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..store.status import field
 from ..text import counted, duration
-from .forecast_facts import Forecast, StoreSize
+
+if TYPE_CHECKING:
+    from .forecast_facts import Forecast, StoreSize
 
 LAYERS_SHOWN = 6
 

@@ -30,6 +30,10 @@ def use(model: nn.Module, images: torch.Tensor) -> None:
         sise={"mu": 0.3},
         device="gpu",
     )
+    forecast = heatlas.plan(model=model, data="photos", look_at=8, sise={"mu": 0.3}, budget="fast")
+    forwards: float | None = forecast.forwards.total
+    seconds: list[float] = [time.seconds for time in forecast.times]
+    remedies: list[str] = [finding.remedy for finding in forecast.findings]
     atlas: heatlas.Atlas = heatlas.open("out")
     atlas.summary("class", resamples=10)
     rows: int = atlas.status().rows
@@ -39,7 +43,7 @@ def use(model: nn.Module, images: torch.Tensor) -> None:
     atlas.report("report.html", images=False)
     heatlas.evaluate_store("out", metrics=["road"], workers=2)
     heatlas.import_maps({"a.png": maps[0]}, model=model, data="d", out="o", sign="absolute", workers=0)
-    print(rows, sound)
+    print(rows, sound, forwards, seconds, remedies)
     print(confidences, statuses, rise, any_method, mean)
 
     heatlas.SISE(model, mo=0.3)  # refused
@@ -53,4 +57,6 @@ def use(model: nn.Module, images: torch.Tensor) -> None:
     heatlas.open("out").report("report.html", image=False)  # refused
     heatlas.open("out").status()["rows"]  # refused
     heatlas.evaluate_store("out", worker=2)  # refused
+    heatlas.plan(model=model, data="d", look_on=3)  # refused
+    print(heatlas.plan(model=model, data="d").forwards.sum)  # refused
     heatlas.import_maps({}, model=model, data="d", out="o", sign="plus")  # refused

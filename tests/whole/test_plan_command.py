@@ -8,9 +8,14 @@ import pathlib
 import heatlas
 import numpy as np
 import pytest
+import torch
+from heatlas.errors import SettingsError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.plan import probe
+from heatlas.pipeline.plan.place import NOWHERE
 from PIL import Image
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from ..support.tiny_run import CLASSES, command, draw, draw_all, importable_factory
 
@@ -265,3 +270,67 @@ def test_what_is_taken_by_custom_is_said(
     said = capsys.readouterr().err
     assert "0 is taken for black and 4095 for white" in said
     assert "1 of 1 image looked at have several pages or frames" in said
+
+
+MEASURED = {"rate", "seconds_per_row", "times", "store"}
+"""Of a forecast: what differs from call to call (rows hold the seconds that they took)."""
+
+
+def test_python_plans_what_the_command_plans(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]):
+    here = heatlas.plan(
+        model="tiny_net:said",
+        data=folder / "images",
+        batch_size=8,
+        workers=0,
+        look_at=5,
+        rise={"masks": 20},
+        method="rise",
+    )
+    more = ["--look-at", "5", "--method", "rise", "--rise.masks", "20"]
+    said = planned(capsys, argv(folder / "images", *more))
+    own = json.loads(json.dumps(here.as_json()))
+    assert {name: own[name] for name in own.keys() - MEASURED} == {name: said[name] for name in said.keys() - MEASURED}
+    assert here.probe.looked_at == 5
+    assert here.forwards.parts is not None
+    assert here.forwards.total == sum(here.forwards.parts.values())
+    assert f"  images    {COUNT}; looked at 5, 5 of them usable\n" in str(here)
+
+
+def test_python_plans_for_objects_and_leaves_them_as_they_are(capsys: pytest.CaptureFixture[str]):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = TensorDataset(torch.rand(6, 3, 16, 16), torch.tensor([0, 1] * 3))
+    forecast = heatlas.plan(
+        model=model,
+        data=images,
+        preprocess={"size": 16},
+        class_names=["ant", "bee"],
+        workers=0,
+        metrics="none",
+        method="rise",
+        rise={"masks": 8},
+    )
+    assert (forecast.images, forecast.classes, forecast.class_names) == (6, 2, True)
+    assert forecast.accuracy is not None
+    assert forecast.accuracy.images == 6
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert capsys.readouterr().out == "", "only the command prints"
+
+
+def test_a_plan_has_the_place_that_is_written_and_writes_nothing_there(folder: pathlib.Path, tmp_path: pathlib.Path):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"out: {tmp_path / 'there'}\nworkers: 0\nmetrics: none\nmethod: grad_cam\n")
+    arguments = {"model": "tiny_net:said", "data": folder / "images", "look_at": 1}
+    assert heatlas.plan(**arguments, config=config).out == str(tmp_path / "there")
+    assert heatlas.plan(**arguments, config=config, out=tmp_path / "here").out == str(tmp_path / "here")
+    assert heatlas.plan(**arguments, workers=0, method="grad_cam").out == NOWHERE
+    assert sorted(tmp_path.iterdir()) == [config]
+
+
+def test_python_refuses_what_the_command_refuses(folder: pathlib.Path):
+    with pytest.raises(SettingsError, match="look_at must be at least 1 image, got 0"):
+        heatlas.plan(model="tiny_net:said", data=folder / "images", look_at=0)
+    with pytest.raises(SettingsError, match="did you mean 'batch_size'"):
+        heatlas.plan(model="tiny_net:said", data=folder / "images", batchsize=3)  # pyright: ignore[reportCallIssue]
