@@ -84,6 +84,7 @@ def test_turned_images_give_the_same_maps_and_the_same_scores_on_their_boxes(
     assert [rows[id]["ebpg"] for id in ids] == pytest.approx([rows[ids[0]]["ebpg"]] * 8, abs=0.01)
 
 
+@pytest.mark.soak
 def test_two_workers_store_the_same(corpus: Path, store: Path, tmp_path: Path, local_ray: None) -> None:
     assert logical_digest(explain(corpus, tmp_path / "out", 2)) == logical_digest(str(store))
 

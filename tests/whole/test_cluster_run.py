@@ -87,6 +87,7 @@ def test_two_nodes_refuse_local_paths(cluster, second_node, folder: pathlib.Path
     assert not done_shards(str(tmp_path / "out"))
 
 
+@pytest.mark.soak
 def test_two_nodes_take_paths_that_they_share(
     cluster, second_node, folder: pathlib.Path, calm: str, tmp_path: pathlib.Path
 ):
@@ -105,6 +106,7 @@ def test_no_cluster_there(folder: pathlib.Path, tmp_path: pathlib.Path):
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.soak
 def test_workers_that_cannot_start_end_the_run_with_the_cause(folder: pathlib.Path, tmp_path: pathlib.Path):
     """The driver can build the model, the workers cannot: a weights file that lies on one machine only."""
     argv = command(folder / "images", tmp_path / "out", "--workers", "1")

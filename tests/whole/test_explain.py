@@ -118,7 +118,7 @@ def test_store_holds_every_image_once(calm: pathlib.Path):
     assert atlas.class_names == CLASSES
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(3, marks=pytest.mark.soak)])
 def test_same_content_for_any_number_of_workers(
     workers: int, place: pathlib.Path, calm: pathlib.Path, tmp_path: pathlib.Path, local_ray: None
 ):

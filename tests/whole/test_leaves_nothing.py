@@ -121,7 +121,7 @@ def start(folder: pathlib.Path, tmp_path: pathlib.Path):
         run.close()
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.soak)])
 def test_first_ctrl_c_finishes_shards_in_work_and_says_how_to_resume(workers: str, start, folder: pathlib.Path):
     run = start("--workers", workers)
     run.until(lambda: (run.out / "_run.json").exists() and done_shards(str(run.out)))
@@ -138,7 +138,7 @@ def test_first_ctrl_c_finishes_shards_in_work_and_says_how_to_resume(workers: st
     assert logical_digest(str(run.out)) == logical_digest(str(folder / "calm"))
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.soak)])
 def test_second_ctrl_c_stops_at_once(workers: str, start, tmp_path: pathlib.Path):
     """In the middle of an image that never ends."""
     run = start("--workers", workers, HANG=str(tmp_path / "hangs"), BEGUN=str(tmp_path / "out" / "_run.json"))
@@ -166,6 +166,7 @@ def test_failure_leaves_nothing(start, tmp_path: pathlib.Path):
     assert "max_error_rate" in told
 
 
+@pytest.mark.soak
 def test_success_with_workers_leaves_nothing(start, folder: pathlib.Path):
     run = start("--workers", "2")
     code, told = run.end()

@@ -228,6 +228,7 @@ RetrySink.commit = commit_and_die
 """
 
 
+@pytest.mark.soak
 def test_through_the_python_entry_with_ray_workers(place: pathlib.Path, folder: pathlib.Path, local_ray: None):
     repair(place, *BROKEN)
     result = heatlas.explain_dataset(

@@ -172,6 +172,7 @@ def test_images_on_s3_and_errors_tried_again(server: S3Place, folder: pathlib.Pa
     assert verify_run(f"{out}/run").ok
 
 
+@pytest.mark.soak
 def test_planted_errors_lose_nothing(no_ray: None, server: S3Place, folder: pathlib.Path, out: str):
     """Every fourth request fails, one after the other with 500, 503, 409 and a lost answer, for two worker processes and the driver."""
     with server.failing(4, "500,503,409,cut"):
@@ -183,6 +184,7 @@ def test_planted_errors_lose_nothing(no_ray: None, server: S3Place, folder: path
     assert logical_digest(out) == logical_digest(str(folder / "calm"))
 
 
+@pytest.mark.soak
 def test_a_server_that_dies_and_comes_back_is_waited_for(
     server: S3Place, folder: pathlib.Path, tmp_path: pathlib.Path, out: str
 ):

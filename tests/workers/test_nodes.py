@@ -87,6 +87,7 @@ def explain(folder: Path, uris: list[str], size: int, **options):
     return outcome, events, {row.sample.id: row.status for shard in shards for row in sink.rows(shard.index)}
 
 
+@pytest.mark.soak
 def test_every_worker_is_pinned_to_a_gpu_of_its_node(nodes, tmp_path):
     for _ in range(2):
         nodes(num_cpus=2, num_gpus=2)
@@ -99,6 +100,7 @@ def test_every_worker_is_pinned_to_a_gpu_of_its_node(nodes, tmp_path):
     assert len({(place.node, place.gpus) for place in result}) == 4
 
 
+@pytest.mark.soak
 def test_lost_node_blames_nobody_and_a_new_node_is_used(head, nodes, tmp_path):
     nodes(num_cpus=1)
 
@@ -123,6 +125,7 @@ def test_lost_node_blames_nobody_and_a_new_node_is_used(head, nodes, tmp_path):
     assert places(tmp_path)[-1].node != lost_nodes[0]
 
 
+@pytest.mark.soak
 def test_frozen_node_is_noticed_by_the_watchdog(head, nodes, tmp_path):
     nodes(num_cpus=1)
     nodes(num_cpus=1)
@@ -149,6 +152,7 @@ def test_frozen_node_is_noticed_by_the_watchdog(head, nodes, tmp_path):
     assert wait_until(lambda: not Path(f"/proc/{first.pid}").exists()), "the stopped worker still holds its GPU"
 
 
+@pytest.mark.soak
 def test_a_node_added_mid_run_is_used(nodes, tmp_path):
     nodes(num_cpus=1)
     added: list[str] = []

@@ -93,7 +93,7 @@ def test_half_a_gpu_each_makes_four_workers(two_gpus, tmp_path):
     assert max(event.ready + event.pending for event in run.of(WorkersChanged)) == 4
 
 
-@pytest.mark.parametrize("killer", ["decode:segfault", "push:abort"])
+@pytest.mark.parametrize("killer", ["decode:segfault", pytest.param("push:abort", marks=pytest.mark.soak)])
 def test_a_killer_image_is_quarantined_and_nobody_else(two_gpus, tmp_path, killer):
     run = Run(tmp_path, ["", "", "", killer, "", ""], 6)
     outcome = run.call()
@@ -124,6 +124,7 @@ def test_a_broken_device_costs_its_worker_and_no_row(two_gpus, tmp_path):
     assert [event.kind for event in run.of(WorkerLost)] == ["crash"]
 
 
+@pytest.mark.soak
 def test_a_hanging_image_is_killed_and_quarantined(two_gpus, tmp_path):
     run = Run(tmp_path, ["", "push:hang", ""], 3, image_timeout=2)
     outcome = run.call()
