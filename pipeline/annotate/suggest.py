@@ -18,8 +18,8 @@ from ..export.whole_image import geometry_of
 from ..pictures.stored_images import reader_of, stored_map, stored_preprocess
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
-from ..settings.renamed import current_names
 from ..store.sql import literal, quoted
+from ..stored_settings import settings_of_run
 from ..text import class_name
 from .suggestion import KINDS, Suggestion, suggestion_id
 
@@ -140,7 +140,7 @@ def _with_rows(atlas: StoreReader, queue: Sequence[Mapping[str, Any]]) -> list[d
 def _samples(atlas: StoreReader) -> dict[str, Sample]:
     """The run's samples with their ground truth; empty where the data set is gone."""
     try:
-        settings = load_settings({**current_names(atlas.run["settings"]), "out": atlas.uri})
+        settings = load_settings({**settings_of_run(atlas.run), "out": atlas.uri})
         listing = chosen_samples(settings, atlas.run["fingerprint"].get("data_root")).listing
     except (DataError, UsageError):
         return {}

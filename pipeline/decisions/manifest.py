@@ -20,14 +20,14 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ...errors import UsageError
+from ...errors import DataError, UsageError
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
-from ..settings.renamed import current_names
 from ..shards import EXTRA
 from ..sources.listing.detection import item_source
 from ..storage.atomic_write import put
 from ..storage.location import child, locate
+from ..stored_settings import remedy_for_relative_data, settings_of_run
 from ..text import counted
 from .decision import Decision
 from .record import current_decisions
@@ -73,11 +73,14 @@ def write_manifest(atlas: StoreReader, to: str) -> ManifestOverlay:
     if ending not in FORMATS:
         raise UsageError(f"cannot tell the format of the manifest {to!r}; let it end in {', '.join(FORMATS)}")
     _refuse_inside(atlas.uri, to)
-    settings = load_settings({**current_names(atlas.run["settings"]), "out": atlas.uri})
+    settings = load_settings({**settings_of_run(atlas.run), "out": atlas.uri})
     if item_source(settings.data) is not None:
         raise UsageError(f"the run's data {settings.data} are items of Python code, which a manifest cannot name; use "
                          "`heatlas.open(STORE).decisions()` in that code")  # fmt: skip
-    listing = chosen_samples(settings, atlas.run["fingerprint"].get("data_root")).listing
+    try:
+        listing = chosen_samples(settings, atlas.run["fingerprint"].get("data_root")).listing
+    except DataError as error:
+        raise DataError(f"{error}{remedy_for_relative_data(atlas.run)}") from error
     current, listed = current_decisions(atlas.uri).current, set(listing["id"].to_pylist())
     by_id: dict[str, dict[str, Decision]] = defaultdict(dict)
     for decision in current:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ...errors import SettingsError, did_you_mean
 from ..settings.load import load_settings
-from ..settings.renamed import current_names
 from ..settings.run import Settings, leaves
+from ..stored_settings import settings_of_run
 
 EXECUTION = (
     "workers", "device", "gpus_per_worker", "address", "image_timeout", "start_timeout", "shard_retries", "retry_errors",
@@ -33,5 +33,5 @@ def evaluation_settings(out: str, run: Mapping[str, Any], how: Mapping[str, Any]
             known = f"it is the run's, or its metrics would not compare: {run['settings'].get(name)!r}"
             why = known if name in leaves() else f"there is no such setting{did_you_mean(name, EXECUTION)}"
             raise SettingsError(f"an evaluation cannot set {name!r}: {why}; it can set {', '.join(EXECUTION)}")
-    kept = {name: value for name, value in current_names(run["settings"]).items() if name not in (*EXECUTION, "append")}
+    kept = {name: value for name, value in settings_of_run(run).items() if name not in (*EXECUTION, "append")}
     return load_settings({**kept, "out": out, "metrics": (), **how})

@@ -20,8 +20,8 @@ from ...workers.samples import Sample
 from ..pictures.stored_images import decoding_of
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
-from ..settings.renamed import current_names
 from ..sources.reading.reader import FsspecReader
+from ..stored_settings import settings_of_run
 from .image_hash import perceptual_hash
 from .image_table import NO_LABEL, ImageFeatures
 
@@ -85,7 +85,7 @@ def load_stored_model(atlas: StoreReader) -> StoredModel:
         ModelError: If it cannot be loaded.
         DataError: If the data set cannot be listed.
     """
-    settings = load_settings({**current_names(atlas.run["settings"]), "out": atlas.uri})
+    settings = load_settings({**settings_of_run(atlas.run), "out": atlas.uri})
     spec = ModelSpec(
         spec=settings.model, bank=settings.bank, **settings.preprocess.model_dump(), **decoding_of(atlas.run)
     )

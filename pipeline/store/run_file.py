@@ -7,6 +7,7 @@ its rows would then mean something else.
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -74,7 +75,7 @@ def claim_run(
     if stored is None:
         _refuse_foreign_content(out)
         run = {"schema_version": SCHEMA_VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-               "fingerprint": ours, "settings": as_stored(settings), **({"remarks": as_stored(remarks_for_people)} if remarks_for_people else {})}  # fmt: skip
+               "fingerprint": ours, "settings": as_stored(settings), "started_in": os.getcwd(), **({"remarks": as_stored(remarks_for_people)} if remarks_for_people else {})}  # fmt: skip
         if put_if_absent(child(out, RUN_FILE), (json.dumps(run, indent=2) + "\n").encode()):
             return RunClaim("created", run)
         stored = read_run(out)  # another driver was first
@@ -88,7 +89,8 @@ def stored_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_run(out: str) -> dict[str, Any]:
-    """The content of `_run.json`: `schema_version`, `created`, `fingerprint` (with `versions`) and `settings`.
+    """The content of `_run.json`: `schema_version`, `created`, `fingerprint` (with `versions`), `settings`, and `started_in`: the folder that
+    relative paths in the settings mean, which stores of older releases do not name.
 
     Raises:
         NoRunError: If there is no such file.

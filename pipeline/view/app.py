@@ -77,7 +77,7 @@ class ViewApp:
         """The ASGI application; wrap it in `LoopbackGuard`."""
         posts: dict[str, Callable[[Asked], Response]] = {
             "select": self.select, "rows": self.rows, "maps": self.maps, "sql": self.sql,
-            "decide": self.decide, "undo": self.undo, "manifest": self.manifest,
+            "position": self.position, "decide": self.decide, "undo": self.undo, "manifest": self.manifest,
             "nearest": self.nearest, "embedding": self.embedding, "embedding_matches": self.embedding_matches,
         }  # fmt: skip
         gets: dict[str, Callable[[int], Response]] = {
@@ -88,6 +88,7 @@ class ViewApp:
         }  # fmt: skip
         routes = [Route("/" + name, _file(name), methods=["GET"]) for name in FILES]
         routes.append(Route("/api/store", _answer(lambda request: self.store()), methods=["GET"]))
+        routes.append(Route("/api/latest_act", _answer(lambda request: self.latest_act()), methods=["GET"]))
         routes += [Route(f"/api/{name}", _posted(answer), methods=["POST"]) for name, answer in posts.items()]
         routes += [
             Route(
@@ -132,6 +133,10 @@ class ViewApp:
         start, count = _whole(asked, "start", 0), min(_whole(asked, "count", 100), MOST_ROWS)
         table = self.selections.records(order[start : start + count].tolist())
         return _arrow(table, {"x-heatlas-total": str(len(order))})
+
+    def position(self, asked: Asked) -> Response:
+        """Where a row stands in the order asked for; null where it does not match."""
+        return JSONResponse({"position": self.selections.position(self._order(asked), _whole(asked, "row", 0))})
 
     def maps(self, asked: Asked) -> Response:
         """Low-resolution maps of rows, a byte a pixel."""
@@ -186,7 +191,7 @@ class ViewApp:
         return Response(np.isin(numbers, matching).tobytes(), media_type="application/octet-stream")
 
     def ground_truth(self, n: int) -> Response:
-        """The outline of the object that the data set marks; null without one."""
+        """The outline of the object that the data set marks, or why there is none; null where nothing is marked."""
         return JSONResponse(self.truth.outline(n))
 
     def block_maps(self, n: int) -> Response:
@@ -215,7 +220,13 @@ class ViewApp:
     def decide(self, asked: Asked) -> Response:
         """Record one decision about rows, or about all that match a filter."""
         if "filter" in asked:
-            numbers = self.selections.order(self._filter(asked)).tolist()
+            chosen = self._filter(asked)
+            counted = self.selections.totals(chosen)["images"]
+            if (said := asked.get("count")) is not None and said != counted:
+                raise UsageError(
+                    f"{counted:,} images match now, not {said!r} as the page said; look again and confirm anew"
+                )
+            numbers = self.selections.order(chosen).tolist()
         else:
             numbers = _numbers(asked, MOST_AT_ONCE)
         rows = self.selections.keys(numbers)
@@ -233,6 +244,10 @@ class ViewApp:
         """Take back one act of deciding."""
         return _written(self.book.undo(str(asked.get("batch"))))
 
+    def latest_act(self) -> Response:
+        """The latest act of deciding under this name that still holds; null without one."""
+        return JSONResponse(self.book.latest_act())
+
     def changes(self, since: int) -> Response:
         """What was decided after a version, by whichever page or process."""
         return JSONResponse(self.book.changes(since))
@@ -244,6 +259,8 @@ class ViewApp:
 
     def _filter(self, asked: Asked) -> RowFilter:
         chosen = parse_filter(asked.get("filter", {}), tuple(self.table.axes))
+        if chosen.second and self.second is None:
+            raise UsageError("there is no second store; start with --compare")
         if chosen.region is not None:
             self.embeddings.get(chosen.region.kind)  # its points are what the region is looked for in
         return chosen

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UsageError, did_you_mean
-from ..decisions.current import resolve
+from ..decisions.current import cancelled_ids, resolve
 from ..decisions.decision import GROUP_OF, UNDO, Decision, checked
-from ..decisions.decision_log import FOLDER, append_decisions, read_decisions
+from ..decisions.decision_log import FOLDER, append_decisions, read_decisions, user_name
 from ..decisions.rle import Rle, encode_mask
 from ..storage.location import child, locate, names_in
 from ..store.reader import StoreReader
@@ -119,6 +119,27 @@ class DecisionBook:
                 for decision in same
             ]  # fmt: skip
             return self._append(undos)
+
+    def latest_act(self) -> dict[str, Any] | None:
+        """The latest act that was made in a page under this name and still holds, whichever page or server it was; None without one."""
+        who = self._who or user_name()
+        with self._lock:
+            self.refresh()
+            log = [decision for decisions in self._by_id.values() for decision in decisions]
+        cancelled = cancelled_ids(log)
+        own = [decision for decision in log if decision.source == "view" and decision.who == who
+               and decision.kind != UNDO and decision.decision_id not in cancelled and decision.when]  # fmt: skip
+        if not own:
+            return None
+        last = max(own, key=lambda decision: (decision.when, decision.decision_id))
+        same = [decision for decision in own if (decision.when, decision.kind, decision.label_name)
+                == (last.when, last.kind, last.label_name)]  # fmt: skip
+        first = min(same, key=lambda decision: decision.decision_id or "")
+        rows = self._table.ask("SELECT min(n) AS n FROM items WHERE id = ? AND main", [first.id])
+        return {
+            "batch": first.decision_id, "kind": first.kind, "label": first.label_name, "count": len(same), "who": who,
+            "when": first.when.isoformat() if first.when else "", "id": first.id, "row": rows[0]["n"],
+        }  # fmt: skip
 
     def changes(self, since: int) -> dict[str, Any]:
         """Decisions of the images that changed after a version, and the version now."""

@@ -8,6 +8,7 @@ from ..._version import __version__
 from ..pictures.overlay import INFERNO
 from ..report.plain_words import name_of, sentence_of
 from ..report.rows import CONFIDENCE
+from .beside import DELTA, RELATIONS
 from .filters import OUTCOMES
 from .selection import Selections
 from .view_rows import ViewRows
@@ -25,6 +26,8 @@ FIRST = (
 )
 """Columns whose histograms are open at first, after the confidence."""
 OPEN = 5
+OPEN_DELTAS = 2
+"""Differences to a second store that are open at first."""
 MANY_FILES = 64
 """Files from which `heatlas compact` is worth its time."""
 
@@ -48,6 +51,7 @@ def describe_store(table: ViewRows, selections: Selections, *, decisions: bool, 
     )
     shape = atlas.metadata.get("map")
     opened = [CONFIDENCE, *(name for name in FIRST if name in table.axes)][:OPEN]
+    opened += [name for name in table.axes if name.startswith(DELTA)][:OPEN_DELTAS] if other else []
     return {
         "version": __version__,
         "uri": atlas.uri,
@@ -59,7 +63,7 @@ def describe_store(table: ViewRows, selections: Selections, *, decisions: bool, 
         "classes": list(table.class_names),
         "confidence": CONFIDENCE,
         "columns": [
-            {"name": name, "title": "Confidence" if name == CONFIDENCE else name_of(name), "text": _sentence(table, name),
+            {"name": name, "title": _title(table, name), "text": _sentence(table, name),
              "low": low, "high": high, "bins": bins, "open": name in opened}
             for name, (low, high, bins) in table.axes.items()
         ],
@@ -72,11 +76,20 @@ def describe_store(table: ViewRows, selections: Selections, *, decisions: bool, 
         "colours": [list(colour) for colour in INFERNO],
         "decisions": decisions,
         "other": other,
+        "relations": list(RELATIONS) if other else [],
         "notes": [*table.memberships.notes, *_advice(table)],
     }  # fmt: skip
 
 
+def _title(table: ViewRows, name: str) -> str:
+    if (metric := name.removeprefix(DELTA)) != name and metric in table.deltas:
+        return f"{_title(table, metric)}: second minus first store"
+    return "Confidence" if name == CONFIDENCE else name_of(name)
+
+
 def _sentence(table: ViewRows, name: str) -> str:
+    if (metric := name.removeprefix(DELTA)) != name and metric in table.deltas:
+        return f"For the same image and explained class: the value in the second store minus that in the first. {_sentence(table, metric)}"
     if name == CONFIDENCE:
         return "The model's confidence in the explained class, from 0 to 1."
     return sentence_of(name, table.rows.fact(name))

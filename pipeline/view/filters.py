@@ -11,6 +11,7 @@ import duckdb
 
 from ...errors import UsageError, did_you_mean
 from ..store.sql import quoted
+from .beside import RELATIONS
 
 OUTCOMES = {
     "correct": "correct",
@@ -32,6 +33,7 @@ FIELDS = (
     "queue",
     "cluster",
     "decision",
+    "second",
     "sql",
     "region",
     "targets",
@@ -90,6 +92,8 @@ class RowFilter:
     cluster: str = ""
     decision: str = ""
     """A kind, `any`, `none`, or empty."""
+    second: str = ""
+    """One of `RELATIONS` to a second store, or empty."""
     sql: str = ""
     """A condition over the columns of `items`."""
     region: Region | None = None
@@ -127,6 +131,8 @@ class RowFilter:
             parts.append(Condition("id IN (SELECT id FROM decided)"))
         elif self.decision:
             parts.append(Condition("id IN (SELECT id FROM decided WHERE kind = ?)", (self.decision,)))
+        if self.second:
+            parts.append(Condition(f"({RELATIONS[self.second]})"))
         if self.region:
             sql = "n IN (SELECT n FROM embedded WHERE kind = ? AND x BETWEEN ? AND ? AND y BETWEEN ? AND ?)"
             parts.append(Condition(sql, (self.region.kind, *self.region.edges)))
@@ -158,12 +164,14 @@ def parse_filter(asked: Any, columns: Sequence[str]) -> RowFilter:
         ranges={_column(name, columns): _range(name, ends) for name, ends in ranges.items()},
         label=_integers("label", asked), prediction=_integers("prediction", asked),
         status=tuple(_list("status", asked, str)),
-        **{name: _text(name, asked) for name in ("outcome", "text", "queue", "cluster", "decision", "sql")},
+        **{name: _text(name, asked) for name in ("outcome", "text", "queue", "cluster", "decision", "second", "sql")},
         region=Region.parse(region) if (region := _text("region", asked)) else None,
         targets=_text("targets", asked) or "main",
     )  # fmt: skip
     if row_filter.outcome and row_filter.outcome not in OUTCOMES:
         raise UsageError(f"outcome {row_filter.outcome!r} is unknown; choose {', '.join(OUTCOMES)}")
+    if row_filter.second and row_filter.second not in RELATIONS:
+        raise UsageError(f"second {row_filter.second!r} is unknown; choose {', '.join(RELATIONS)}")
     if row_filter.targets not in ("main", "all"):
         raise UsageError(f"targets must be 'main' or 'all', got {row_filter.targets!r}")
     if row_filter.sql:

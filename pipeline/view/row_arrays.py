@@ -35,6 +35,8 @@ class RowArrays:
     off_object: Bool[np.ndarray, " row"]
     confidence: Float[np.ndarray, " row"]
     """NaN for none."""
+    image: Int[np.ndarray, " row"] | None
+    """Number of the main row of the same image; None where every image has one row."""
     bins: Mapping[str, UInt8[np.ndarray, " row"]]
     """By column, the bin of its histogram in which the value lies; `NO_BIN` for none."""
 
@@ -53,8 +55,20 @@ class RowArrays:
             is_correct=facts["correct"].to_numpy().astype(np.int8),
             off_object=facts["off_object"].to_numpy(zero_copy_only=False).astype(bool),
             confidence=facts["confidence"].to_numpy(zero_copy_only=False).astype(np.float64),
+            image=_images(connection, facts["main"].to_numpy(zero_copy_only=False).astype(bool)),
             bins=_binned(connection, axes),
         )  # fmt: skip
+
+
+def _images(connection: duckdb.DuckDBPyConnection, is_main: np.ndarray) -> np.ndarray | None:
+    if is_main.all():
+        return None
+    pairs = connection.sql(
+        "SELECT i.n AS n, m.n AS main FROM items i JOIN items m ON i.id = m.id WHERE NOT i.main AND m.main"
+    ).to_arrow_table()
+    image = np.arange(len(is_main), dtype=np.int32)
+    image[pairs["n"].to_numpy()] = pairs["main"].to_numpy()
+    return image
 
 
 def _binned(connection: duckdb.DuckDBPyConnection, axes: Mapping[str, Axis]) -> dict[str, np.ndarray]:
@@ -71,4 +85,5 @@ def _bin_sql(name: str, low: float, high: float, bins: int) -> str:
     """The bin of a value, values beyond the axis in its outermost bins."""
     width, column = (high - low) or 1.0, quoted(name)
     inside = f"least(greatest(floor(({column} - {low!r}) / {width!r} * {bins}), 0), {bins - 1})"
-    return f"coalesce({inside}, {NO_BIN})::UTINYINT"
+    # least and greatest pass over nulls, so that a row without a value would stand in the first bin
+    return f"(CASE WHEN {column} IS NULL OR isnan({column}) THEN {NO_BIN} ELSE {inside} END)::UTINYINT"

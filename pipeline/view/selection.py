@@ -60,6 +60,14 @@ class Selections:
         key = (chosen.condition(), sort, descending, session or self.table.decided_version)
         return self._kept.get(key, lambda: self._ordered(chosen, sort, descending))
 
+    def position(self, order: np.ndarray, n: int) -> int | None:
+        """Where a row stands in an order; None where it does not. Another row of the same image counts where the row itself is not there."""
+        places = np.flatnonzero(order == n)
+        image = self.table.arrays.image
+        if not len(places) and image is not None and n < len(image):
+            places = np.flatnonzero(image[order] == image[n])
+        return int(places[0]) if len(places) else None
+
     def records(self, numbers: Sequence[int]) -> pa.Table:
         """The rows of these numbers, in this order, with decisions (`kind`, `new_label`) and without maps."""
         if not len(numbers):
@@ -129,11 +137,12 @@ class Selections:
         ]
 
     def totals(self, chosen: RowFilter) -> dict[str, Any]:
-        """Rows that match, and how many of them are correct."""
+        """Rows that match, the images that they are of, and how many of them are correct."""
         arrays, rows = self.table.arrays, self.matching(chosen)
         is_correct = arrays.is_correct[rows]
         return {
             "rows": len(rows),
+            "images": len(rows) if arrays.image is None else len(np.unique(arrays.image[rows])),
             "judged": int(np.count_nonzero(is_correct >= 0)),
             "correct": int(np.count_nonzero(is_correct == 1)),
             "off_object": int(np.count_nonzero(arrays.off_object[rows])),

@@ -83,13 +83,13 @@ def start_view(
     listening = _listen(port)
     try:
         atlas = out if isinstance(out, StoreReader) else open_store(out)
-        table = ViewRows(atlas, method)
+        other = None if compare is None else compare if isinstance(compare, StoreReader) else open_store(compare)
+        other_table = None if other is None else ViewRows(other)
+        table = ViewRows(atlas, method, other_table)
         token = new_token()
         images, book = RowImages(atlas, table, trust_code=trust_code), DecisionBook(atlas, table, who=who)
         second = None
-        if compare is not None:
-            other = compare if isinstance(compare, StoreReader) else open_store(compare)
-            other_table = ViewRows(other)
+        if other is not None and other_table is not None:
             second = SecondStore(other_table, RowImages(other, other_table))
         app = LoopbackGuard(ViewApp(table, images, book, second, trust_code=trust_code).starlette(), token)
     except BaseException:

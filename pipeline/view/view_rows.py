@@ -18,6 +18,7 @@ from ..report.rows import CONFIDENCE, ReportRows
 from ..report.scores import run_scores
 from ..store.reader import StoreReader
 from ..store.sql import quoted
+from .beside import delta_axes, join_beside, shared_metrics, with_own_classes
 from .memberships import Memberships, read_memberships
 from .row_arrays import Axis, RowArrays
 
@@ -37,11 +38,12 @@ class ViewRows:
     """The rows of one method, without their maps, as the DuckDB table `items`.
 
     Columns: `n` (0 to rows - 1, in stored order), `id`, `label`, `prediction`, `target`, the confidence, `status`, every metric,
-    `main` (one row per image), `file` and `place` (where the row lies), `correct` and `off_object`.
+    `main` (one row per image), `file` and `place` (where the row lies), `correct` and `off_object`; beside a second store those of
+    `beside.join_beside`.
     Beside it the tables `queued`, `clustered`, `embedded` and `decided`, by `n` or id, and `folded(id)`, the id in lower case.
     """
 
-    def __init__(self, atlas: StoreReader, method: str | None = None):
+    def __init__(self, atlas: StoreReader, method: str | None = None, beside: ViewRows | None = None):
         self.rows = ReportRows.of(atlas, method)
         self.atlas = atlas
         self.method = self.rows.method
@@ -56,9 +58,11 @@ class ViewRows:
         self.decided_version = 0
         """Counts changes of the table `decided`."""
         self._lock = threading.Lock()
-        self._build()
+        self.deltas: tuple[str, ...] = ()
+        """Metrics of which the difference to a second store is known."""
+        self._build(beside)
 
-    def _build(self) -> None:
+    def _build(self, beside: ViewRows | None) -> None:
         connection = self._connection
         files = pa.table({"name": [file.name for file in self.atlas.files], "number": range(len(self.atlas.files))})
         connection.register("heatlas_files", files)
@@ -78,6 +82,8 @@ class ViewRows:
             connection.execute("DROP TABLE stored")
         else:
             connection.execute("DROP TABLE rows")
+        if beside is not None:
+            self._join(beside)
         connection.execute("CREATE VIEW rows AS SELECT * FROM items")
         self.arrays = RowArrays.read(connection, self.axes)
         self.memberships.load(connection)
@@ -88,6 +94,13 @@ class ViewRows:
         connection.execute(f"SET memory_limit = '{MEMORY}'")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
+
+    def _join(self, beside: ViewRows) -> None:
+        self.deltas = shared_metrics(self.rows, beside.rows, self.metrics)
+        names = ", ".join(map(quoted, ("id", "target", "prediction", "correct", "main", "status", *self.deltas)))
+        other = with_own_classes(beside.arrow(f"SELECT {names} FROM items"), self.class_names, beside.class_names)
+        join_beside(self._connection, other, self.deltas)
+        self.axes |= delta_axes(self._connection, self.deltas)
 
     def close(self) -> None:
         self._connection.close()

@@ -157,3 +157,39 @@ def test_decisions_survive_the_server(decided: tuple[Client, Path]) -> None:
         assert holding(out) == {}
     finally:
         again.stop()
+
+
+def test_the_latest_act_can_be_undone_after_a_restart(decided: tuple[Client, Path]) -> None:
+    client, out = decided
+    assert client.get("latest_act") is None
+    client.json("decide", {"rows": [4], "kind": "ok"})
+    written = client.json("decide", {"rows": [7, 8], "kind": "drop"})
+    heatlas.open(str(out)).decide(["image-0010"], kind="unsure", who="ada")  # not in a page
+    again = start_view(str(out), who="ada")
+    stranger = start_view(str(out), who="grace")
+    try:
+        other = Client(again)
+        act = other.get("latest_act")
+        assert (act["batch"], act["kind"], act["count"], act["who"], act["row"]) == (
+            written["batch"],
+            "drop",
+            2,
+            "ada",
+            7,
+        )
+        other.json("undo", {"batch": act["batch"]})
+        assert other.get("latest_act")["row"] == 4
+        assert Client(stranger).get("latest_act") is None
+    finally:
+        again.stop()
+        stranger.stop()
+
+
+def test_a_bulk_decision_is_refused_when_other_images_match_by_now(decided: tuple[Client, Path]) -> None:
+    client, out = decided
+    count = client.json("select", {"filter": {"decision": "none"}})["totals"]["images"]
+    client.json("decide", {"rows": [4], "kind": "ok"})
+    asked = {"filter": {"decision": "none"}, "kind": "drop", "count": count}
+    assert f"{count - 1} images match now, not {count}" in client.error("decide", asked)
+    assert len(holding(out)) == 1
+    assert client.json("decide", {**asked, "count": count - 1})["count"] == count - 1

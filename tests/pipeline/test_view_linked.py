@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,12 +63,31 @@ def test_the_marked_object_is_outlined_as_the_metrics_took_it(client: Client) ->
     assert client.get("truth/9999") is None
 
 
-def test_without_its_data_set_a_store_is_shown_without_outlines(tmp_path: Path) -> None:
+def test_without_its_data_set_it_is_said_why_nothing_is_outlined(tmp_path: Path) -> None:
     out = write_embedded(tmp_path / "out", tmp_path / "images", 12)
     (tmp_path / "images" / "data.jsonl").unlink()
     server = start_view(str(out))
     try:
-        assert Client(server).get("truth/0") is None
+        answer = Client(server).get("truth/0")
+        assert answer["everywhere"]
+        assert "data.jsonl" in answer["reason"]
+    finally:
+        server.stop()
+
+
+def test_an_image_that_the_data_set_now_has_elsewhere_is_not_outlined_and_that_is_said(tmp_path: Path) -> None:
+    out, data = write_embedded(tmp_path / "out", tmp_path / "images", 12), tmp_path / "images" / "data.jsonl"
+    shutil.copy(tmp_path / "images" / "001.png", tmp_path / "images" / "moved.png")
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "images" / "002.png")
+    data.write_text(data.read_text().replace("001.png", "moved.png").replace("002.png", "link.png"))
+    server = start_view(str(out))
+    try:
+        client = Client(server)
+        answer = client.get("truth/1")
+        assert (answer["everywhere"], "path" in answer) == (False, False)
+        assert re.search("has this image at .*moved.png, the run read it from .*001.png", answer["reason"])
+        assert client.get("truth/0")["kind"] == "boxes"
+        assert client.get("truth/2")["kind"] == "boxes"  # the same file by another name
     finally:
         server.stop()
 

@@ -81,6 +81,11 @@ def test_a_histogram_ignores_its_own_range_and_follows_the_others(client: Client
     assert result["n_components"] == [len(ids(store, f"ebpg < 0.3 AND drop_pct < 20 AND n_components = {count}")) for count in (1, 2, 3)]  # fmt: skip
 
 
+def test_rows_without_a_value_stand_in_no_bin(client: Client, store: Path) -> None:
+    counts = client.json("select", {"filter": {}, "columns": ["ebpg"]})["histograms"]["ebpg"]
+    assert sum(counts) == len(ids(store, "ebpg IS NOT NULL")) < len(ids(store, "true"))
+
+
 def test_orders_are_those_of_sql_and_missing_values_come_last(client: Client, store: Path) -> None:
     table, _ = client.arrow("rows", {"filter": {}, "sort": "drop_pct", "descending": True, "count": 500})
     values = table["drop_pct"].to_pylist()

@@ -26,13 +26,20 @@ COLUMNS = (MethodColumn("block_maps", BLOCKS, "map of every block"),)
 EMBEDDED_LAYOUT = replace(LAYOUT, method_columns=COLUMNS, feature_width=FEATURES)
 
 
-def write_embedded(out: Path, folder: Path, count: int = 40) -> Path:
-    """A store at `out` over `folder/data.jsonl`, which marks an object in every image but the last."""
+def write_embedded(out: Path, folder: Path, count: int = 40, *, data: str | None = None) -> Path:
+    """A store at `out` over `folder/data.jsonl`, which marks an object in every image but the last.
+
+    Args:
+        out: Of the store.
+        folder: Of images and manifest.
+        count: Images.
+        data: How the run names the manifest; None for its whole path.
+    """
     folder.mkdir(parents=True)
     mask = np.zeros((20, 30), np.uint8)
     mask[:, 15:] = 255
     Image.fromarray(mask).save(folder / "mask.png")
-    plan, data = plan_shards(count, 9), folder / "data.jsonl"
+    plan, manifest = plan_shards(count, 9), folder / "data.jsonl"
     claim_run(
         str(out),
         {
@@ -40,7 +47,7 @@ def write_embedded(out: Path, folder: Path, count: int = 40) -> Path:
             "preprocess": asdict(PREPROCESS),
             "method": "sise",
         },
-        {"model": "nowhere_at_all:model", "data": str(data), "seed": 0},
+        {"model": "nowhere_at_all:model", "data": data or str(manifest), "seed": 0},
     )
     lines = []
     for shard in plan:
@@ -54,7 +61,7 @@ def write_embedded(out: Path, folder: Path, count: int = 40) -> Path:
                 row.extras = {"block_maps": blocks_of(number)}
             rows.append(row)
         assert ParquetSink(str(out), EMBEDDED_LAYOUT).commit(shard, rows)
-    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_success(str(out), row_totals(str(out)))
     return out
 
