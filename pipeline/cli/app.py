@@ -34,6 +34,7 @@ from .compare import compare_command
 from .curate import curate_command
 from .decide import decide_command
 from .demo import demo_command
+from .edge import edge_command
 from .evaluate import evaluate_command
 from .explain import explain_command
 from .export import export_command
@@ -71,6 +72,7 @@ COMMANDS = {
     "decide": Command(decide_command),
     "annotate": Command(annotate_command),
     "narrate": Command(narrate_command),
+    "edge": Command(edge_command),
     "report": Command(report_command),
     "compare": Command(compare_command),
     "view": Command(view_command),

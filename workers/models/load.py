@@ -26,6 +26,8 @@ from .given_model import load_given
 from .huggingface import load_hf
 from .input_channels import check_channels
 from .logit_probe import probe_logits
+from .onnx_file import SUFFIX as ONNX_SUFFIX
+from .onnx_file import load_onnx
 from .timm import load_timm
 from .torchvision import load_torchvision, torchvision_names
 from .weights import model_digest
@@ -40,7 +42,7 @@ _FAMILIES: dict[str, Callable[[str, SampleReader | None], FamilyModel]] = {
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(@.+)?")
 _FORMS = (
     "torchvision:NAME[@WEIGHTS], timm:NAME[@WEIGHTS], hf:FOLDER_OR_NAME, package.module:factory[@WEIGHTS], or the path of a "
-    "TorchScript file (.pt) or an exported program (.pt2)"
+    "TorchScript file (.pt), an exported program (.pt2) or an ONNX file (.onnx)"
 )
 
 
@@ -252,9 +254,11 @@ def remote_file(spec: str) -> str | None:
 
 
 def is_program(spec: str) -> bool:
-    """Whether the spec is the path of a model saved as a program."""
+    """Whether the spec is the path of a model saved as a program or graph."""
     family = spec.partition(":")[0]
-    return spec.lower().endswith(SUFFIXES) and family not in _FAMILIES and _FACTORY.fullmatch(spec) is None
+    return (
+        spec.lower().endswith((*SUFFIXES, ONNX_SUFFIX)) and family not in _FAMILIES and _FACTORY.fullmatch(spec) is None
+    )
 
 
 def _load(model: ModelSpec, reader: SampleReader | None) -> FamilyModel:
@@ -263,6 +267,8 @@ def _load(model: ModelSpec, reader: SampleReader | None) -> FamilyModel:
     if colon and family in _FAMILIES:
         return _FAMILIES[family](rest, reader)
     if is_program(spec):
+        if spec.lower().endswith(ONNX_SUFFIX):
+            return load_onnx(spec, reader, model.overrides())
         return load_program(spec, reader, model.overrides())
     if _FACTORY.fullmatch(spec):
         return load_factory(spec, reader)

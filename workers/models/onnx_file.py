@@ -1,0 +1,168 @@
+"""ONNX files (`model.onnx`) as models, by the path of the file: forward passes only, on the CPU, by ONNX Runtime.
+
+A graph in ONNX has no gradients and no layers that hooks reach, so methods that need neither can explain it. The file is data: nothing in
+it is run but operators that ONNX Runtime brings. What it cannot say stands in a sidecar, as for programs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...engine.layers.outputs import PREFERRED_KEYS
+from ...errors import ModelError
+from ..images.preprocess import Preprocess, with_overrides
+from ..protocols import SampleReader
+from .built_model import FamilyModel
+from .exported import read_file
+from .optional_package import require_package
+from .sidecar import read_sidecar, sidecar_of
+
+SUFFIX = ".onnx"
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+class OnnxModule(nn.Module):
+    """A graph that takes images `(batch, channel, height, width)`, in a session of ONNX Runtime that each process makes for itself.
+
+    Args:
+        data: The file's bytes.
+        name: What the user calls it, for messages.
+        threads: Of one operator; None for as many as torch has in this process.
+
+    Raises:
+        ModelError: If ONNX Runtime cannot load it, it does not take one tensor of images, or it keeps weights in other files.
+    """
+
+    def __init__(self, data: bytes, name: str, threads: int | None = None):
+        super().__init__()
+        self._data, self._name, self._threads = data, name, threads
+        self._session: Any = None
+        _refuse_other_files(data, name)
+        inputs, outputs = self.session.get_inputs(), [output.name for output in self.session.get_outputs()]
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _FLOATS:
+            stated = ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in inputs)
+            raise ModelError(
+                f"{name} must take one tensor of images (batch, channel, height, width), it takes {stated or 'nothing'}"
+            )
+        self.shape: tuple[int | None, ...] = tuple(
+            side if isinstance(side, int) and side > 0 else None for side in inputs[0].shape
+        )
+        """Batch, channels, height and width where the file fixes them."""
+        self.output = next((key for key in PREFERRED_KEYS if key in outputs), outputs[0])
+        self._input, self._kind = inputs[0].name, _FLOATS[inputs[0].type]
+
+    @property
+    def session(self) -> Any:
+        """Of this process."""
+        if self._session is None:
+            self._session = _open_session(self._data, self._name, self._threads or torch.get_num_threads())
+        return self._session
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The graph's output, on the images' device; it carries no gradient."""
+        pixels = np.ascontiguousarray(images.detach().cpu().float().numpy(), self._kind)
+        fixed = self.shape[0]
+        batches = [pixels] if fixed is None else list(_batches_of(pixels, fixed))
+        outputs = [self.session.run([self.output], {self._input: batch})[0] for batch in batches]
+        output = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        return torch.from_numpy(output[: len(pixels)]).float().to(images.device)
+
+
+def load_onnx(path: str, reader: SampleReader | None = None, overrides: Mapping[str, Any] | None = None) -> FamilyModel:
+    """Load the file, and what its sidecar says; where neither says the input's size, the file's own is taken.
+
+    Args:
+        path: Local path or URI.
+        reader: Reads remote URIs.
+        overrides: The user's preprocess settings.
+
+    Raises:
+        ModelError: When it is missing, damaged, or no model of images; when the extra `edge` is not installed.
+    """
+    require_package("onnxruntime", "edge", path)
+    require_package("onnx", "edge", path)
+    data = read_file(path, reader)
+    side = read_file(sidecar_of(path), reader, may_lack=True)
+    preprocess, names, origin = read_sidecar(path, side)
+    module = OnnxModule(data, path)
+    if preprocess == Preprocess():
+        preprocess, origin = _stated_by(module, preprocess), origin if side is not None else "the file's input"
+    _refuse_other_size(module, with_overrides(preprocess, overrides or {}), path)
+    return FamilyModel(module.eval(), preprocess, names, origin, hashlib.sha256(data).hexdigest())
+
+
+def _stated_by(module: OnnxModule, preprocess: Preprocess) -> Preprocess:
+    _, channels, height, width = module.shape
+    stated: dict[str, Any] = {} if channels is None or channels == preprocess.channels else {"channels": channels}
+    if height is not None and width is not None:
+        stated["size"] = (height, width)
+    return with_overrides(preprocess, stated)
+
+
+def _refuse_other_size(module: OnnxModule, preprocess: Preprocess, path: str) -> None:
+    wanted = (preprocess.channels, *preprocess.size)
+    for name, fixed, side in zip(("channels", "height", "width"), module.shape[1:], wanted, strict=True):
+        if fixed is not None and fixed != side:
+            raise ModelError(
+                f"{path} takes images of {fixed} {name}, preprocessing makes {side}: set preprocess.size and preprocess.channels to what "
+                "it was exported with"
+            )
+
+
+def _batches_of(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Batches of exactly this size, the last one filled up with zeros."""
+    for start in range(0, len(pixels), size):
+        batch = pixels[start : start + size]
+        lacking = size - len(batch)
+        yield np.concatenate([batch, np.zeros((lacking, *batch.shape[1:]), batch.dtype)]) if lacking else batch
+
+
+def _open_session(data: bytes, name: str, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has an exception for each kind of damage
+        raise ModelError(f"{name} is not an ONNX file that ONNX Runtime {onnxruntime.__version__} can load: {_first_line(error)}") from error  # fmt: skip
+
+
+def _refuse_other_files(data: bytes, name: str) -> None:
+    """Weights in further files are refused: the bytes that are loaded name them, wherever they lie."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load_model_from_string(data).graph
+    except DecodeError as error:
+        raise ModelError(f"{name} is not an ONNX file: {_first_line(error)}") from error
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors_of(graph)):
+        raise ModelError(
+            f"{name} keeps weights in other files, which are not read; export it into one file (torch.onnx.export(..., external_data=False))"
+        )
+
+
+def _tensors_of(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _tensors_of(inner)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
