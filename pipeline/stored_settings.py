@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .settings.renamed import current_names
-from .sources.listing.registry import SOURCES
 
 STARTED_IN = "started_in"
 """Key of `_run.json`: the folder where the run was started; stores of older releases lack it."""
@@ -50,6 +49,8 @@ def data_seen_from(data: str, folder: str) -> str:
     match = _PREFIX.fullmatch(data)
     if match is None or os.path.exists(whole):
         return whole
+    from .sources.listing.registry import SOURCES  # here, because it waits for Arrow, and help does not
+
     prefix, rest = match.groups()
     source = SOURCES.get(prefix)
     if source is not None and source.is_place:
