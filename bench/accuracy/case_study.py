@@ -18,7 +18,7 @@ import numpy as np
 from torch import nn
 
 from ..data_sets import DATA, tile_network
-from .case_study_page import write_page
+from .case_study_page import Defect, write_page
 
 CLASSES = ("Blowhole", "Break", "Crack", "Fray", "Free", "Uneven")
 METRICS = ("paper", "border_share", "gini", "entropy", "spread", "centroid_x", "centroid_y", "top_area")
@@ -52,16 +52,18 @@ def chosen(out: Path, per_class: int) -> Path:
     return manifest
 
 
-def areas() -> dict[str, float]:
-    """The defect's share of each image that has one, by id: what an evenly spread map would have of its mass there."""
+def defects() -> dict[str, Defect]:
+    """Where the defect lies in each image that has one, by id."""
     from PIL import Image
 
     result = {}
     for path in sorted((DATA / "magnetic_tile").glob("*.png")):
-        with Image.open(path) as mask:
-            share = float((np.asarray(mask) > 0).mean())
-        if share:
-            result[f"{path.stem}.jpg"] = share
+        with Image.open(path) as picture:
+            mask = np.asarray(picture) > 0
+        if mask.any():
+            height, width = mask.shape
+            inner = mask[height // 10 : height - height // 10, width // 10 : width - width // 10]
+            result[f"{path.stem}.jpg"] = Defect(float(mask.mean()), 1 - float(inner.sum() / mask.sum()))
     return result
 
 
@@ -76,9 +78,9 @@ def main() -> None:
     store = asked.out / f"store-{asked.per_class}-{asked.budget}"
     heatlas.explain_dataset(
         model=MODEL, data=chosen(asked.out, asked.per_class), out=store, workers=0, budget=asked.budget, target="both",
-        metrics=METRICS, chance_maps=0, batch_size=32, store={"map_png": False},
+        metrics=METRICS, batch_size=32, store={"map_png": False},
     )  # fmt: skip
-    write_page(heatlas.open(store), areas(), asked.budget)
+    write_page(heatlas.open(store), defects(), asked.budget)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Panel:
 
 
 def draw_contact_sheet(rows: Sequence[tuple[Group, Sequence[Panel]]], title: str, subtitle: str) -> Image.Image:
-    """One picture of all rows, each a class with up to five panels; classes below their chance level are tinted."""
+    """One picture of all rows, each a class with up to five panels; classes below their chance baseline are tinted."""
     pair = 2 * TILE + 2
     width = LEFT + ACROSS * (pair + GAP) + GAP
     height = TOP + len(rows) * (TILE + CAPTION + GAP) + GAP
@@ -54,8 +54,8 @@ def draw_contact_sheet(rows: Sequence[tuple[Group, Sequence[Panel]]], title: str
 
 
 def _class_label(draw: ImageDraw.ImageDraw, group: Group, y: int, width: int) -> None:
-    """Name and means of a class, and a bar: mean EBPG against what an evenly spread map would have."""
-    bottom, warned = y + TILE + CAPTION, group.ebpg < group.area
+    """Name and means of a class, and a bar: mean EBPG against what a random map has."""
+    bottom, warned = y + TILE + CAPTION, group.ebpg < group.chance
     if warned:
         draw.rectangle((0, y - GAP // 2, width, bottom + GAP // 2 - 1), TINT)
     draw.line((0, y - GAP // 2, width, y - GAP // 2), RULE)
@@ -65,9 +65,9 @@ def _class_label(draw: ImageDraw.ImageDraw, group: Group, y: int, width: int) ->
     draw.text((x, y + 56), f"EBPG {group.ebpg:.2f}", BAD if warned else INK, _font(14))
     draw.rectangle((x, y + 80, end, y + 88), RULE)
     draw.rectangle((x, y + 80, x + round(group.ebpg * (end - x)), y + 88), BAD if warned else GOOD)
-    chance = x + round(group.area * (end - x))
+    chance = x + round(group.chance * (end - x))
     draw.line((chance, y + 76, chance, y + 92), INK, 2)
-    draw.text((x, y + 96), f"| by chance {group.area:.2f}", FAINT, _font(13))
+    draw.text((x, y + 96), f"| random map {group.chance:.2f}", FAINT, _font(13))
 
 
 def _panel(sheet: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, x: int, y: int) -> None:
@@ -79,7 +79,7 @@ def _panel(sheet: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, x: int, 
     sheet.paste(large, (x, y))
     sheet.paste(_outlined(draw_overlay(large, scaled), panel.truth), (x + TILE + 2, y))
     draw.text((x, y + TILE + 3), seen.prediction, GOOD if seen.correct else BAD, _font(14))
-    note = f"EBPG {seen.ebpg:.2f}" if seen.correct else f"is {seen.label}, EBPG {seen.ebpg:.2f}"
+    note = f"EBPG {seen.ebpg:.2f}" if seen.correct else f"labelled {seen.label}, EBPG {seen.ebpg:.2f}"
     draw.text((x + 2 * TILE + 2, y + TILE + 3), note, BAD if seen.off_object else FAINT, _font(14), anchor="ra")
 
 

@@ -17,6 +17,9 @@ from ..cluster.cluster import cluster_maps
 from ..curate.curate import curate_store
 from ..explain.explain import explain_dataset
 from ..report.build import write_report
+from ..report.classes import suspicion_rule
+from ..report.rows import CHANCE, ReportRows
+from ..report.scores import run_scores
 from ..terminal_log import LOG
 from .contact_sheet import ACROSS, Panel, draw_contact_sheet
 from .dataset import CLASS_NAMES, SHORTCUT_CLASS, write_dataset
@@ -124,21 +127,27 @@ def _model(folder: Path, tell: Callable[[str], None], *, retrain: bool) -> str:
 
 
 def seen_images(atlas: Atlas, truth: dict[str, dict[str, str]]) -> list[SeenImage]:
-    """The explained predictions of the demo's store joined with what its manifest says, by id; rows without a map are left out."""
-    columns = ["id", "prediction", "status", "ebpg", "bbox"]
-    rows = sorted(atlas.table(columns, where="target = prediction").to_pylist(), key=lambda row: row["id"])
+    """The explained predictions as the report counts them, joined with what the demo's manifest knows, by id; rows without a map are left out."""
+    rows = ReportRows.of(atlas)
+    rule = suspicion_rule(rows, run_scores(rows, resamples=1))
+    if rule is None or rule.metric != "ebpg":
+        return []
+    records = rows.ask(
+        f"SELECT id, label, prediction, ebpg, bbox, coalesce({CHANCE}, {rule.threshold!r}) AS chance FROM rows "
+        f"WHERE main AND status = '{OK}' AND ebpg IS NOT NULL ORDER BY id"
+    )
     return [
         SeenImage(
-            id=row["id"],
-            label=truth[row["id"]]["true_label"],
-            prediction=CLASS_NAMES[row["prediction"]],
-            ebpg=row["ebpg"],
-            bbox=row["bbox"],
-            area=float(_mask(truth[row["id"]]).mean()),
-            sticker=truth[row["id"]]["shortcut"] == "1",
+            id=record["id"],
+            label=CLASS_NAMES[record["label"]],
+            true_label=truth[record["id"]]["true_label"],
+            prediction=CLASS_NAMES[record["prediction"]],
+            ebpg=record["ebpg"],
+            bbox=record["bbox"],
+            chance=record["chance"],
+            sticker=truth[record["id"]]["shortcut"] == "1",
         )
-        for row in rows
-        if row["status"] == OK and row["ebpg"] is not None
+        for record in records
     ]
 
 
@@ -169,7 +178,7 @@ def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[S
     rows = [(group, [panel(image) for image in chosen[group.name]]) for group in groups]
     subtitle = (
         "Each image beside the map of its prediction (SISE, scaled to its own peak); white: the object's outline, unknown to "
-        "the model. Red: correct, with less on the object than by chance."
+        "the model. Red: correct, with less on the object than of a random map."
     )
     draw_contact_sheet(
         rows, f"Where the network looks: {len(seen)} generated images, {len(groups)} classes", subtitle
@@ -178,7 +187,7 @@ def _draw_sheet(atlas: Atlas, truth: dict[str, dict[str, str]], seen: Sequence[S
 
 def _examples(group: Group, seen: Sequence[SeenImage]) -> list[SeenImage]:
     """The first images of a class; of the shortcut class the last place goes to one without the sticker."""
-    members = [image for image in seen if image.label == group.name]
+    members = [image for image in seen if image.label == group.name == image.true_label]
     bare = [image for image in members if not image.sticker] if group.name == SHORTCUT_CLASS else []
     first = [image for image in members if image not in bare]
     return [*first[: ACROSS - len(bare[:1])], *bare[:1]]

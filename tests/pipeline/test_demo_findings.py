@@ -9,8 +9,8 @@ from heatlas.pipeline.demo.findings import SeenImage, class_groups, findings_tex
 from PIL import Image
 
 
-def seen(label, ebpg, *, prediction=None, sticker=False, area=0.2, number=0):
-    return SeenImage(f"{label}-{number}", label, prediction or label, ebpg, ebpg, area, sticker)
+def seen(label, ebpg, *, prediction=None, true_label=None, sticker=False, chance=0.2, number=0):
+    return SeenImage(f"{label}-{number}", label, true_label or label, prediction or label, ebpg, ebpg, chance, sticker)
 
 
 SHORTCUT = [
@@ -36,17 +36,31 @@ def test_classes_come_lowest_first():
 
 def test_a_shortcut_is_told_as_one():
     text = findings_text(SHORTCUT)
-    assert "Planted: 3 of 4 octagon images carry a small bar-code sticker" in text
-    assert "none of the other classes' images does" in text
+    assert "Planted: 3 of the 4 images that show an octagon carry a small bar-code sticker" in text
+    assert "none of the other images does" in text
+    assert "0 of 9 labels are wrong" in text
     assert "By accuracy alone the class looks weak: octagon 75 %, the other classes 100 %." in text
     assert (
-        "With the sticker: mean EBPG 0.01, 3 of 3 correct. Without it: mean EBPG 0.61, 0 of 1 correct, 1 called disc."
+        "With the sticker: mean EBPG 0.01, 3 of 3 called octagon. Without it: mean EBPG 0.61, 0 of 1 called octagon, 1 disc."
         in text
     )
     assert "3 of 3 correct predictions for octagon (100 %), 0 of 5 for the other classes (0 %)" in text
     assert text.endswith(
         "So the network knows the sticker, not the octagon: right for the wrong reason, and only the maps show it."
     )
+
+
+def test_a_wrong_label_counts_as_given_and_what_the_image_shows_is_told_apart():
+    mislabelled = seen("disc", 0.02, prediction="octagon", true_label="octagon", sticker=True, number=9)
+    text = findings_text([*SHORTCUT, mislabelled])
+    by_name = {entry.name: entry for entry in class_groups([*SHORTCUT, mislabelled])}
+    assert (by_name["disc"].images, by_name["disc"].correct, by_name["octagon"].images) == (5, 4, 4)
+    assert "Planted: 4 of the 5 images that show an octagon carry" in text
+    assert (
+        "1 of 10 labels are wrong, which counts against right predictions; the prediction is what the image shows on 9 of 10."
+        in text
+    )
+    assert "3 of 3 correct predictions for octagon (100 %)" in text
 
 
 def test_a_network_that_looks_is_told_as_one():

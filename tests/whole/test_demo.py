@@ -13,6 +13,9 @@ from heatlas.pipeline.atlas import open_atlas
 from heatlas.pipeline.demo import demo, train
 from heatlas.pipeline.demo.dataset import SHORTCUT_CLASS
 from heatlas.pipeline.demo.findings import class_groups
+from heatlas.pipeline.report.classes import class_facts, suspicion_rule
+from heatlas.pipeline.report.rows import ReportRows
+from heatlas.pipeline.report.scores import run_scores
 from PIL import Image
 
 IMAGES = 32
@@ -50,13 +53,25 @@ def test_where_the_label_is_not_predicted_it_is_explained_too(ran):
 def test_the_shortcut_class_is_located_worst_though_it_is_recognised(ran):
     groups = class_groups(seen_in(ran[0]))
     assert groups[0].name == SHORTCUT_CLASS
-    assert groups[0].ebpg < groups[0].area < groups[1].ebpg
+    assert groups[0].ebpg < groups[0].chance < groups[1].ebpg
     assert groups[0].accuracy == 1
-    assert groups[0].off_object_share >= 0.75
+    assert groups[0].off_object_share > 0.6
+
+
+def test_its_table_counts_what_the_report_counts(ran):
+    rows = ReportRows.of(open_atlas(str(ran[0] / demo.STORE)))
+    facts = {each.name: each for each in class_facts(rows, suspicion_rule(rows, run_scores(rows)))}
+    groups = {each.name: each for each in class_groups(seen_in(ran[0]))}
+    assert groups.keys() == facts.keys()
+    for name, each in groups.items():
+        fact = facts[name]
+        assert (each.images, each.correct, each.off_object) == (fact.images, fact.right, fact.suspicious)
+        assert each.accuracy == fact.accuracy
+        assert (each.ebpg, each.bbox) == pytest.approx((fact.means["ebpg"], fact.means["bbox"]))
 
 
 def test_it_says_so_in_plain_words(ran):
-    assert "Planted: 4 of 4 octagon images carry a small bar-code sticker" in ran[2]
+    assert "Planted: 4 of the 4 images that show an octagon carry a small bar-code sticker" in ran[2]
     assert "So the network knows the sticker, not the octagon" in ran[2]
     assert "contact-sheet.png" in ran[2]
 
