@@ -12,53 +12,20 @@ import pytest
 import torch
 from heatlas.engine.layers.blocks import block_layers
 from heatlas.engine.methods.sise import SISE
-from heatlas.errors import ModelError
 from heatlas.workers.images.preprocess import Preprocess
 from heatlas.workers.models.built_model import UNSTATED
 from heatlas.workers.models.huggingface import preprocess_from_processor
-from heatlas.workers.models.load import LoadedModel, ModelSpec, is_program, load_model, remote_file
 from heatlas.workers.models.timm import preprocess_from_timm
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
-from torch.jit import _builtins
 
-from ..support.programs import scripted_program
-
-
-def load(spec: str, **overrides) -> LoadedModel:
-    return load_model(ModelSpec(spec=spec, **overrides))
-
-
-def refusal(spec: str, **overrides) -> str:
-    with pytest.raises(ModelError) as caught:
-        load(spec, **overrides)
-    return str(caught.value)
+from ..support.load_models import load, refusal
+from ..support.small_program import explained, scripted, small_net
 
 
 def picture(height: int = 60, width: int = 80) -> Image.Image:
     ramp = np.add.outer(np.arange(height) * 2, np.arange(width))[..., None] * np.array([1, 2, 3]) % 256
     return Image.fromarray(ramp.astype(np.uint8))
-
-
-def small_net(channels: int = 3, classes: int = 4) -> nn.Module:
-    torch.manual_seed(1)
-    return nn.Sequential(
-        nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 8, 1), nn.ReLU6(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 10, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, classes),
-    ).eval()  # fmt: skip
-
-
-def explained(module: nn.Module, loaded: LoadedModel, **options) -> torch.Tensor:
-    torch.manual_seed(5)
-    images = torch.randn(2, loaded.preprocess.channels, *loaded.preprocess.size)
-    result = SISE(module, batch_size=8, **options)(images)
-    assert result.statuses == ["ok", "ok"]
-    return result.maps
-
-
-# timm
 
 
 @pytest.mark.parametrize(("channels", "side"), [(3, 32), (1, 48)])
@@ -109,9 +76,6 @@ def test_preprocessing_equals_timm_s(config: dict) -> None:
     ours = preprocess_from_timm(config).tensor(picture())
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() < 1e-5
-
-
-# Hugging Face
 
 
 @pytest.fixture
@@ -221,148 +185,6 @@ def test_a_wrapped_timm_model_has_timm_s_preprocessing(tmp_path: Path) -> None:
         loaded = load(f"hf:{tmp_path}")
     assert loaded.preprocess == Preprocess((40, 40), "squash", (50, 50), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     assert loaded.origins["size"] == f"config.json of {tmp_path}"
-
-
-# programs
-
-
-def scripted(path: Path, module: nn.Module, example: torch.Tensor | None = None) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, which is not our matter
-        scripted_program(module, example).save(str(path))
-    return path
-
-
-def test_scripting_does_not_stumble_over_a_freed_operator() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()).eval()
-    _builtins._register_builtin(net[0]._reversed_padding_repeated_twice, "aten::add")
-    image = torch.rand(1, 3, 8, 8)
-    torch.testing.assert_close(scripted_program(net)(image), net(image))
-
-
-def exported(path: Path, module: nn.Module, side: int = 32, **options) -> Path:
-    batch = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)} if not options else {}
-    torch.export.save(torch.export.export(module, (torch.zeros(2, 3, side, side),), **batch), path)
-    return path
-
-
-@pytest.mark.parametrize("kind", ["scripted", "traced", "exported"])
-def test_a_program_is_explained_like_the_module_it_was_made_from(tmp_path: Path, kind: str) -> None:
-    net = small_net()
-    path = tmp_path / ("net.pt2" if kind == "exported" else "net.pt")
-    if kind == "exported":
-        exported(path, net)
-    else:
-        scripted(path, net, None if kind == "scripted" else torch.zeros(1, 3, 32, 32))
-    loaded = load(str(path), size=(32, 32))
-    assert loaded.num_classes == 4
-    own, theirs = (block_layers(model, torch.zeros(1, 3, 32, 32)) for model in (net, loaded.module))
-    assert [(layer.channels, layer.size) for layer in own] == [(layer.channels, layer.size) for layer in theirs]
-    assert torch.equal(explained(net, loaded), explained(loaded.module, loaded))
-    assert loaded.digest == load(str(path), size=(32, 32)).digest
-
-
-def test_a_sidecar_says_what_the_file_cannot(tmp_path: Path) -> None:
-    path = scripted(tmp_path / "net.pt", small_net(channels=1))
-    assert "preprocess.mean" in refusal(str(path), size=(32, 32)) or "1 input channel" in refusal(
-        str(path), size=(32, 32)
-    )
-    sidecar = tmp_path / "net.pt.json"
-    sidecar.write_text(
-        json.dumps({"preprocess": {"size": 40, "mean": [0.5], "std": [0.5]}, "class_names": ["a", "b", "c", "d"]})
-    )
-    loaded = load(str(path))
-    assert (loaded.preprocess.size, loaded.preprocess.channels, loaded.class_names) == (
-        (40, 40),
-        1,
-        ("a", "b", "c", "d"),
-    )
-    assert loaded.origins["mean"] == f"sidecar {sidecar}"
-    assert load(str(path), size=(24, 24)).origins["size"] == "setting preprocess.size"
-    for content, text in (
-        ("{", "is not JSON"),
-        ('{"mean": [0.5]}', "must be an object with preprocess and class_names and nothing else"),
-        ('{"preprocess": {"sise": 3}}', "unknown preprocess setting 'sise'"),
-        ('{"class_names": "abcd"}', "must be a list of texts"),
-    ):
-        sidecar.write_text(content)
-        assert text in refusal(str(path))
-
-
-class Unexportable(nn.Module):
-    """A loop over values, which no graph of operations can follow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        result = torch.relu(self.conv(images))
-        while bool(result.mean() > 1.0):
-            result = result / 2
-        return self.head(result.mean(dim=(2, 3)))
-
-
-def test_a_program_that_shows_no_layers_can_be_scored_and_says_what_it_cannot(tmp_path: Path) -> None:
-    path = scripted(tmp_path / "net.pt", Unexportable().eval())
-    loaded = load(str(path), size=(16, 16))
-    assert loaded.module(torch.zeros(3, 3, 16, 16)).shape == (3, 3)
-    with pytest.raises(ModelError, match="a TorchScript model shows no layers"):
-        block_layers(loaded.module, torch.zeros(1, 3, 16, 16))
-
-
-class Rows(nn.Module):
-    """Its graph holds the number of images for ever, unless that is exported as open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = small_net()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.net(images).reshape(images.shape[0], 2, 2).reshape(images.shape[0], 4)
-
-
-def test_programs_that_cannot_be_used(tmp_path: Path) -> None:
-    assert "was exported in training mode" in refusal(
-        str(exported(tmp_path / "train.pt2", small_net().train())), size=(32, 32)
-    )
-    fixed = exported(tmp_path / "fixed.pt2", Rows().eval(), strict=False)
-    assert "export it with dynamic_shapes=({0: torch.export.Dim('batch')},)" in refusal(str(fixed), size=(32, 32))
-    (tmp_path / "text.pt2").write_bytes(b"text")
-    assert "is not an exported program" in refusal(str(tmp_path / "text.pt2"))
-    torch.save(small_net().state_dict(), tmp_path / "weights.pt")
-    assert f"torchvision:NAME@{tmp_path}/weights.pt" in refusal(str(tmp_path / "weights.pt"))
-    assert "No such file or directory; check the path" in refusal(str(tmp_path / "gone.pt"))
-    assert "is not a local file" in refusal("s3://bucket/net.pt")
-
-
-def test_a_remote_program_comes_through_the_reader(tmp_path: Path) -> None:
-    scripted(tmp_path / "net.pt", small_net())
-
-    class Reader:
-        def read(self, uri: str) -> bytes:
-            if uri != "s3://bucket/net.pt":
-                from heatlas.errors import SampleError
-
-                raise SampleError("read_error", f"cannot read {uri}: no such file")
-            return (tmp_path / "net.pt").read_bytes()
-
-    assert load_model(ModelSpec(spec="s3://bucket/net.pt", size=(32, 32)), Reader()).num_classes == 4
-
-
-def test_which_specs_are_programs_and_which_lie_elsewhere() -> None:
-    assert is_program("nets/a.pt")
-    assert is_program("s3://bucket/a.PT2")
-    assert not any(
-        map(is_program, ("torchvision:resnet18@w.pt", "timm:resnet18@w.pt", "my.nets:build", "my.nets:build@w.pt"))
-    )
-    assert remote_file("s3://bucket/a.pt2") == "s3://bucket/a.pt2"
-    assert remote_file("timm:resnet18@s3://bucket/w.pth") == "s3://bucket/w.pth"
-    assert remote_file("timm:resnet18@w.pth") is remote_file("nets/a.pt") is None
-
-
-# what all families share
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
