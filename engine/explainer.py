@@ -190,7 +190,7 @@ class Explainer(Scoring):
 
     def over(self: Own, model: nn.Module) -> Own:
         """The same settings over another model of the same architecture, which is scored as it is."""
-        return replace(self, model=model, fold_bn=False, compile=False)
+        return replace(self, model=model, forward="eager")
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -207,7 +207,7 @@ class Explainer(Scoring):
         if self.confidence.scene is not None:
             return self.scorer
         options = {each.name: getattr(self, each.name) for each in fields(Scoring)}
-        made = Scorer(self.model, Scoring(**{**options, "confidence": LOGIT, "compile": False, "fold_bn": False}))
+        made = Scorer(self.model, Scoring(**{**options, "confidence": LOGIT, "forward": "eager"}))
         made.forward = self.scorer.forward
         return made
 

@@ -31,6 +31,8 @@ DRAWN_ON, SCALED_FROM = "drawn_on", "scaled_from"
 
 SHARDS_WANTED = 64
 LARGEST_SHARD = 256
+LARGEST_MEASURED_SHARD = 1024
+"""Where it was measured that so many images take no longer than a shard should."""
 
 
 def default_shard_size(sample_count: int, least: int = 1) -> int:
@@ -40,8 +42,8 @@ def default_shard_size(sample_count: int, least: int = 1) -> int:
         sample_count: Of the listing.
         least: Samples of a shard that the method needs to fill its batches; a data set of fewer than two such shards is halved.
     """
-    shared = min(least, max(1, -(-sample_count // 2)))
-    return min(max(-(-sample_count // SHARDS_WANTED), shared), LARGEST_SHARD)
+    shared = min(least, max(1, -(-sample_count // 2)), LARGEST_MEASURED_SHARD)
+    return max(min(-(-sample_count // SHARDS_WANTED), LARGEST_SHARD), shared)
 
 
 def plan_shards(sample_count: int, shard_size: int) -> list[Shard]:

@@ -144,7 +144,7 @@ def contenders(
         known: Folder of the scores of masks.
     """
     fast = folded(model, image[None])
-    sise_scoring = replace(scoring, fold_bn=True)
+    sise_scoring = replace(scoring, forward="fold_bn")
     scores = KnownScores(known, full_sise(model, scoring.precision))
     wanted = asked or [Asked.of(text) for text in default_methods(model, image)]
     return [

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 def full_sise(model: nn.Module, precision: str) -> SISE:
     """What scores all masks: as fast as this machine can."""
-    norms = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    return SISE(model, precision=precision, batch_size=32, fold_bn=norms, compile=True)
+    return SISE(model, precision=precision, batch_size=32, forward="compile")
 
 
 class KnownScores:

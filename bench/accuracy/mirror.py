@@ -60,7 +60,7 @@ def main() -> None:
     mirrored = [image.flip(2) for image in images]
     rows = []
     for asked in map(Asked.of, arguments.methods):
-        explainer = make_explainer(asked.name, model, asked.settings, Scoring(batch_size=32, precision="auto"))
+        explainer = make_explainer(asked.name, model, asked.settings, Scoring(batch_size=32, precision="bf16"))
         plain = centroids(explainer, images, targets, seeds)
         back = 1 - centroids(explainer, mirrored, targets, seeds)
         shift = 100 * (plain - back) / 2

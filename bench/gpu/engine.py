@@ -85,7 +85,7 @@ class Measurement:
         torch.backends.cudnn.allow_tf32 = True
         variants: dict[str, dict[str, object]] = {
             "fp32, tf32 as by default": {}, "bf16": {"precision": "bf16"}, "fp16": {"precision": "fp16"},
-            "bf16 fold_bn": {"precision": "bf16", "fold_bn": True},
+            "bf16 fold_bn": {"precision": "bf16", "forward": "fold_bn"},
         }  # fmt: skip
         for name, options in variants.items():
             if options.get("precision") == "fp16" and self.device == "cpu":
@@ -113,7 +113,7 @@ class Measurement:
                         f"/ best plain {speed / max(plain.values()):.3f}"
                     )
                 size = work.batch_sizes[len(work.batch_sizes) // 2]
-                for options in ({"fold_bn": True}, {"mu": 0.3}):
+                for options in ({"forward": "fold_bn"}, {"mu": 0.3}):
                     masks, speed = self.engine_rate(model, count, batch_size=size, precision=precision, **options)
                     self.report(
                         f"{name} {precision} batch {size} {options}: {speed:.0f} masks/s, / plain {speed / plain[size]:.3f}"
@@ -230,12 +230,12 @@ class Measurement:
             self.report(f"{name} {title}, batch {size}: {speed:.0f} forwards/s")
 
     def compiled(self) -> None:
-        """The engine with `compile` and `fold_bn`."""
+        """The engine with forward `compile`."""
         if not self.work.compile:
             self.report("left out of the smallest form: needs a C++ compiler and a minute")
             return
         name, count = next(iter(self.work.networks.items()))
-        sise = heatlas.SISE(on_device(name, self.device), batch_size=256, precision="bf16", fold_bn=True, compile=True)
+        sise = heatlas.SISE(on_device(name, self.device), batch_size=256, precision="bf16", forward="compile")
         images, results = self.images(count), []
         self.report(f"warm-up {seconds_of(lambda: sise(images[:1]), self.device):.1f} s")
         seconds = seconds_of(lambda: results.append(sise(images)), self.device)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.scoring.precision import autocast_dtype
+from heatlas.engine.scoring.scoring_options import FORWARDS, ForwardKind
 from heatlas.engine.session import ExplainSession
 from heatlas.workers.worker.malloc import keep_freed_memory
 from torch import Tensor, nn
@@ -71,12 +72,12 @@ def sync(device: torch.device) -> None:
 
 
 def measure(
-    name: str, precision: str, device: str, batch_size: int, images: int, mu: float, **stand_in: bool
+    name: str, precision: str, device: str, batch_size: int, images: int, mu: float, kind: ForwardKind
 ) -> dict[str, Any]:
     """One cell of the table."""
     model = network(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     pictures = [prepared(sample).image.to(device) for sample in boxed_samples(images)]
-    sise = SISE(model, batch_size=batch_size, precision=precision, mu=mu, **stand_in)
+    sise = SISE(model, batch_size=batch_size, precision=precision, mu=mu, forward=kind)
     batch = torch.stack([pictures[0]] * batch_size).to(memory_format=torch.channels_last)
     sise.plan(pictures[0])
     sise.scorer.warm_up(pictures[0])
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument(
         "--mu", type=float, default=0.0, help="fewer masks per image, which is harder: the rest weighs more"
     )
-    parser.add_argument("--stand-ins", nargs="+", default=["-"], choices=["-", "fold_bn", "compile", "fold_bn+compile"])
+    parser.add_argument("--stand-ins", nargs="+", default=["-"], choices=["-", *FORWARDS[1:]])
     parser.add_argument("--fresh", action="store_true", help="forget earlier cells")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -149,11 +150,11 @@ def main() -> None:
                 for stand_in in arguments.stand_ins:
                     key = f"{name} {precision} {device} {arguments.batch_size} {stand_in} {arguments.mu:g}"
                     if key not in records:
-                        asked = {option: True for option in stand_in.split("+") if option != "-"}
+                        kind = "eager" if stand_in == "-" else stand_in
                         records.add(
                             key,
                             measure(
-                                name, precision, device, arguments.batch_size, arguments.images, arguments.mu, **asked
+                                name, precision, device, arguments.batch_size, arguments.images, arguments.mu, kind
                             ),
                         )
     write_section("forward_efficiency", lines(records.found))

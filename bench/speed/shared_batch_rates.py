@@ -36,7 +36,7 @@ def score_cams(name: str, count: int, layer: str | None, rounds: int, records: R
     last, masks = plan[-1].name, plan[-1].channels
     runs: dict[str, Callable[[], int]] = {}
     for precision in ("fp32", "bf16"):
-        scoring = Scoring(batch_size=BATCH, precision=precision, fold_bn=True)
+        scoring = Scoring(batch_size=BATCH, precision=precision, forward="fold_bn")
         for method, settings in (("score_cam", {"layer": last}), ("rise", {"masks": masks})):
             made = warmed(method, fast, scoring, images, targets, **settings)
             runs[f"heatlas {method} {precision}"] = partial(ours, made, images, targets)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from heatlas.engine.explanation import Explanation
 from heatlas.engine.methods.sise import SISE
+from heatlas.engine.scoring.scoring_options import FORWARDS, ForwardKind
 from heatlas.engine.session import ExplainSession
 from heatlas.statuses import CONSTANT_MAP, OK
 from heatlas.workers.worker.malloc import keep_freed_memory, return_freed_memory
@@ -59,10 +60,10 @@ def sync(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def engine(model: nn.Module, image: Tensor, target: int, precision: str, fold_bn: bool) -> tuple[float, int]:
+def engine(model: nn.Module, image: Tensor, target: int, precision: str, forward: ForwardKind) -> tuple[float, int]:
     """Seconds and masks of SISE on one image; the batch that packs the next image's masks too is here padded, which costs us."""
     keep_freed_memory()
-    sise = SISE(model, precision=precision, batch_size=32, fold_bn=fold_bn)
+    sise = SISE(model, precision=precision, batch_size=32, forward=forward)
     sise.plan(image)
     sise.scorer.warm_up(image)
     sync(image.device)
@@ -105,9 +106,9 @@ def race(name: str, images: int, cap: int, records: Records) -> None:
         wanted = min(sum(layer_mask.job.count for layer_mask in SISE(fast).layer_masks(image, target)[1]), cap or 10**9)
         runs: dict[str, Callable[[], tuple[float, int]]] = {}
         for precision in ("fp32", "bf16"):
-            for fold in (False, True):
-                label = f"heatlas {precision}{' fold_bn' if fold else ''}"
-                runs[label] = partial(engine, fast, image, target, precision, fold)
+            for forward in FORWARDS[:2]:
+                label = f"heatlas {precision}{'' if forward == 'eager' else ' ' + forward}"
+                runs[label] = partial(engine, fast, image, target, precision, forward)
         for peer in PEERS:
             for tuned in (False, True):
                 batch = records.found[f"batch|{name}|{peer}|{tuned}"]

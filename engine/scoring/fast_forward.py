@@ -1,7 +1,7 @@
 """The forward that scores variants: the model itself, or on request a faster stand-in that gives the same logits.
 
-Two stand-ins, alone or together: convolutions with their batch norms folded in, on a copy of the model, and `torch.compile`.
-Where one is not possible a warning says why and scoring goes on without it. Weights are taken at the first forward.
+Stand-ins: convolutions with their batch norms folded in, on a copy of the model; that copy compiled; that copy as a CUDA graph. Where
+one is not possible a warning says why and scoring goes on without it. Weights are taken at the first forward.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers.fx_trace import trace_of
 from ..layers.outputs import logits_of
+from .cuda_graph import RecordedForward
 from .memory_errors import is_out_of_memory
+from .scoring_options import ForwardKind
 
 FOLDED_TOLERANCE = 1e-3
 """Largest difference of a logit, as a share of the largest logit, between a model and its folded copy; float32 needs 1e-5."""
+RECORDED_TOLERANCE = 2e-2
+"""As `FOLDED_TOLERANCE`, between a model and its CUDA graph, both of which may run in bfloat16 with other kernels."""
 CHECKED_ROWS = 2
 
 
@@ -33,14 +37,13 @@ class ScoringForward:
 
     Args:
         model: The classifier; never changed.
-        fold_bn: Fold batch norms into the convolutions before them, on a copy.
-        compile: Compile with `torch.compile` for fixed shapes.
+        kind: Of `FORWARDS`: `eager` for the model as it is; `fold_bn` for a copy with batch norms folded into the convolutions before
+            them; `compile` and `cuda_graph` for that copy, or the model where nothing can be folded, compiled or recorded for fixed shapes.
     """
 
-    def __init__(self, model: nn.Module, *, fold_bn: bool = False, compile: bool = False):
+    def __init__(self, model: nn.Module, kind: ForwardKind = "eager"):
         self.model = model
-        self.fold_bn = fold_bn
-        self.compile = compile
+        self.kind: ForwardKind = kind
         self._chosen: Any = None
 
     def __call__(self, inputs: Tensor) -> Any:
@@ -51,23 +54,38 @@ class ScoringForward:
 
     def _choose(self, inputs: Tensor) -> Any:
         """The first forward, which settles what stands in. Running out of memory is for the caller and settles nothing."""
-        chosen = self.model
-        if self.fold_bn:
-            try:
-                chosen = folded(self.model, inputs[:CHECKED_ROWS])
-            except Exception as error:
-                fall_back("fold_bn", error)
-        if self.compile:
-            try:
+        chosen = self._prepared(inputs[:CHECKED_ROWS])
+        try:
+            if self.kind == "compile":
                 compiled: Any = torch.compile(chosen, dynamic=False)
                 output = compiled(inputs)
-            except Exception as error:
-                fall_back("compile", error)
-            else:
                 self._chosen = compiled
                 return output
+            if self.kind == "cuda_graph":
+                recorded = RecordedForward(chosen)
+                output = recorded(inputs)
+                refuse_difference("recorded forward", output, logits_of(chosen(inputs)), RECORDED_TOLERANCE)
+                self._chosen = recorded
+                return output
+        except Exception as error:
+            fall_back(self.kind, error)
         self._chosen = chosen
         return chosen(inputs)
+
+    def _prepared(self, example: Tensor) -> nn.Module:
+        """The model, its batch norms folded and its weights cast once where that is wanted and possible."""
+        prepared = self.model
+        if self.kind != "eager":
+            try:
+                prepared = folded(self.model, example)
+            except Exception as error:
+                if self.kind == "fold_bn":
+                    fall_back(self.kind, error)
+                elif is_out_of_memory(error):
+                    raise
+        if example.device.type != "cpu" and torch.is_autocast_enabled(example.device.type):
+            prepared = cast_once(prepared, example, torch.get_autocast_dtype(example.device.type))
+        return prepared
 
 
 def fall_back(setting: str, error: Exception) -> None:
@@ -100,9 +118,43 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
             twin.set_submodule(conv, fuse_conv_bn_eval(twin.get_submodule(conv), twin.get_submodule(norm)))  # type: ignore[type-var]
             twin.set_submodule(norm, nn.Identity())
         expected, folded_logits = logits_of(model(example.clone())), logits_of(twin(example.clone()))
-        gap, scale = float((folded_logits - expected).abs().max()), float(expected.abs().max())
-    if not gap <= FOLDED_TOLERANCE * max(scale, 1.0):
-        raise ValueError(f"logits of the folded copy differ by {gap:g}")
+        refuse_difference("folded copy", folded_logits, expected, FOLDED_TOLERANCE)
+    return twin
+
+
+def refuse_difference(name: str, logits: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Hold logits against the model's own.
+
+    Args:
+        name: Of what gave them.
+        logits: To be judged.
+        expected: The model's, for the same inputs.
+        tolerance: Largest difference allowed, as a share of the largest logit, or of 1 where all are less.
+
+    Raises:
+        ValueError: When they differ.
+    """
+    gap, scale = float((logits - expected).abs().max()), float(expected.abs().max())
+    if not gap <= tolerance * max(scale, 1.0):
+        raise ValueError(f"logits of the {name} differ by {gap:g}")
+
+
+def cast_once(model: nn.Module, example: Tensor, dtype: torch.dtype) -> nn.Module:
+    """A copy whose convolutions and linear layers hold the weights that autocast would otherwise cast at every forward; the model itself
+    where there are none, or where the copy's logits are not bit for bit the same.
+
+    Args:
+        model: In eval mode, in float32.
+        example: Inputs on which the two are compared.
+        dtype: Of autocast, in whose context this is called.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        twin = copy.deepcopy(model)
+        layers = [module for module in twin.modules() if type(module) in (nn.Conv2d, nn.Linear)]
+        for layer in layers:
+            layer.to(dtype)
+        if not layers or not torch.equal(logits_of(twin(example.clone())), logits_of(model(example.clone()))):
+            return model
     return twin
 
 

@@ -37,7 +37,7 @@ class Scorer:
 
     def __init__(self, model: nn.Module, options: Scoring):
         self.model = model
-        self.forward = ScoringForward(model, fold_bn=options.fold_bn, compile=options.compile)
+        self.forward = ScoringForward(model, options.forward)
         self.confidence = options.confidence
         self.batch_size = options.batch_size
         self.micro_batch = options.batch_size
@@ -139,20 +139,21 @@ class Scorer:
             or (self._inputs.shape, self._inputs.device) != (shape, like.device)
         ):
             self.flush()
-            self._inputs = None
+            self._inputs = self._targets = self._scenes = None
             try:
-                self._inputs = torch.zeros(shape, dtype=like.dtype, device=like.device).to(
-                    memory_format=torch.channels_last
-                )
+                inputs = torch.empty(
+                    shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
+                ).zero_()
+                self._targets = torch.zeros(shape[0], dtype=torch.long, device=like.device)
+                self._scenes = None if scene is None else scene.new_zeros(shape[0], *scene.shape)
+                self._inputs = inputs  # last: without it nothing of this stands
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.batch_size == 1:
                     raise
                 self.batch_size = (self.batch_size + 1) // 2
                 self.micro_batch = min(self.micro_batch, self.batch_size)
-            if self._inputs is None:
+            if self._inputs is None or self._targets is None:
                 return self._buffers(like, scene)
-            self._targets = torch.zeros(shape[0], dtype=torch.long, device=like.device)
-            self._scenes = None if scene is None else scene.new_zeros(shape[0], *scene.shape)
         return self._inputs, self._targets, self._scenes
 
     def _forward_rows(self, device: torch.device) -> int:

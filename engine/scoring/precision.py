@@ -15,17 +15,17 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The autocast dtype of a precision on a device; None means no autocast (the model's own dtype).
 
-    `auto` is bf16 where the hardware computes in it, else fp32.
+    `auto` is bf16 on an accelerator that computes in it, else fp32; runs choose by a trial (`pace_trial`).
     """
     if precision == "auto":
-        return torch.bfloat16 if has_bf16(device) else None
+        return torch.bfloat16 if device.type != "cpu" and has_bf16(device) else None
     return {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def resolved_precision(precision: str, device: torch.device) -> str:
-    """What a precision of `PRECISIONS` comes to on a device: `auto` is bf16 or fp32, and tf32 is fp32 where there is no TF32."""
+    """What a precision of `PRECISIONS` comes to on a device: `auto` is bf16 or fp32 (on a CPU fp32), and tf32 is fp32 where there is no TF32."""
     if precision == "auto":
-        return "bf16" if has_bf16(device) else "fp32"
+        return "fp32" if autocast_dtype(precision, device) is None else "bf16"
     return "fp32" if precision == "tf32" and device.type != "cuda" else precision
 
 

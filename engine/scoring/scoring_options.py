@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ...errors import SettingsError
 from .budget import EXACT, Budget, check_budget
 from .confidence import SOFTMAX, Confidence
 from .precision import PRECISIONS
+
+ForwardKind = Literal["eager", "fold_bn", "compile", "cuda_graph"]
+FORWARDS: tuple[ForwardKind, ...] = ("eager", "fold_bn", "compile", "cuda_graph")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +30,8 @@ class Scoring:
     """Of `PRECISIONS`: "fp32", "bf16", "fp16" or "auto"; that of the masked forwards, and of all passes of a method that has none."""
     confidence: Confidence = SOFTMAX
     """What confidence in a class means."""
-    fold_bn: bool = False
-    """Score masks with batch norms folded into convolutions, where that is possible."""
-    compile: bool = False
-    """Score masks with `torch.compile`, where that is possible."""
+    forward: ForwardKind = "eager"
+    """Of `FORWARDS`: how masks are scored, see `fast_forward`; `eager` where another is not possible."""
     budget: Budget = EXACT
     """Forwards per image of methods that can leave masks out: `exact` for all, `balanced` (25 %), `fast` (10 %), a number or a share
     in (0, 1]. The scores of masks that are left out are predicted."""
@@ -41,4 +43,6 @@ class Scoring:
             raise SettingsError(f"images must be at least 1, got {self.images}")
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.forward not in FORWARDS:
+            raise SettingsError(f"forward must be one of {', '.join(FORWARDS)}, got {self.forward!r}")
         check_budget(self.budget)

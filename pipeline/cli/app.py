@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError
 from ..._version import __version__
 from ...errors import HeatlasError
 from ..evaluate.settings import EXECUTION
-from ..settings.renamed import RENAMED
+from ..settings.renamed import RENAMED, SWITCHES
 from ..settings.run import leaves
 from ..terminal_log import shown_in_terminal
 from ..text import harmless
@@ -139,6 +139,8 @@ def told(action: Callable[[], int]) -> int:
             return complain(
                 f"--{renamed.replace('_', '-')} is called --{RENAMED[renamed].replace('_', '-')} now", USAGE_ERROR
             )
+        if switch := next((name for name in SWITCHES if f'"--{name.replace("_", "-")}"' in f"{error}"), None):
+            return complain(f"--{switch.replace('_', '-')} is {SWITCHES[switch]} now", USAGE_ERROR)
         return complain(f"{error}\nSee `{' '.join(['heatlas', *(error.command_chain or ())])} --help`.", USAGE_ERROR)
     except HeatlasError as error:
         return complain(str(error), error.exit_code)

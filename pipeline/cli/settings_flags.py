@@ -16,11 +16,11 @@ TITLES = {
         "model", "data", "out", "bank", "explainer", "data_root", "rows", "images", "where", "ids", "sample", "limit", "allow_unlabelled",
     ),
     "Explanation": (
-        "method", "target", "confidence", "metrics", "chance_maps", "sanity", "budget", "precision", "batch_size", "fold_bn", "compile", "seed",
+        "method", "target", "confidence", "metrics", "chance_maps", "sanity", "budget", "precision", "forward", "batch_size", "seed",
     ),
     "Execution": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",
-        "image_timeout", "start_timeout", "shard_retries", "wait_for_space", "retry_errors", "append", "max_error_rate", "shared_fs",
+        "image_timeout", "start_timeout", "shard_retries", "wait_for_space", "retry_errors", "append", "max_error_rate", "any_device", "shared_fs",
     ),
     **{f"Method {name} (others: heatlas methods NAME)": (name,) for name in METHOD_GROUPS},
     "Preprocessing (default: as the weights declare)": ("preprocess", "decode"),
@@ -34,6 +34,7 @@ METAVARS = {
     "metrics": "NAME...",
     "confidence": "KIND",
     "budget": "AMOUNT",
+    "forward": "KIND",
     "model": "MODEL",
     "data": "DATA",
     "out": "STORE",

@@ -107,7 +107,7 @@ def carry_out(run: Mapping[str, Any], wanted: Wanted, settings: Settings) -> dic
     prepared = prepared_as(run, settings)
     sets = [list(evaluation.metrics) for evaluation in todo] + ([wanted.new] if wanted.new else [])
     for names in sets:
-        evaluation = claimed(run, names, settings)
+        evaluation = claimed(run, names, prepared.settings)
         outcomes[evaluation] = evaluate_with(prepared, evaluation)
     return outcomes
 

@@ -12,7 +12,7 @@ from ..stored_settings import settings_of_run
 
 EXECUTION = (
     "workers", "device", "gpus_per_worker", "address", "image_timeout", "start_timeout", "shard_retries", "retry_errors",
-    "max_error_rate", "shared_fs", "wait_for_space",
+    "max_error_rate", "any_device", "shared_fs", "wait_for_space",
 )  # fmt: skip
 """Settings of the evaluation's own; by default those of a new run, not of the one that is evaluated."""
 

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...errors import ShardsUndoneError
+from ...errors import RunMismatchError, ShardsUndoneError
 from ...statuses import OK
 from ...workers.run_totals import RunTotals
 from ..settings.load import load_settings
@@ -76,7 +76,15 @@ def explain_dataset(
 
 def explain_settings(settings: Settings) -> RunResult:
     """As `explain_dataset`, with resolved settings."""
-    return carry_out(prepare_run(settings))
+    run = prepare_run(settings)
+    try:
+        return carry_out(run)
+    except RunMismatchError:
+        if run.trial is None:
+            raise
+    return carry_out(
+        prepare_run(settings)
+    )  # another command may have begun the same run meanwhile, and its trial counts
 
 
 def carry_out(run: PreparedRun) -> RunResult:

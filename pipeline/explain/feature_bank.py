@@ -41,6 +41,8 @@ from ..text import counted
 from .image_files import file_evidence
 
 SHOW_SECONDS = 10.0
+BATCH_SIZE = 64
+"""Images per forward pass where nobody says how many."""
 """Between two lines of progress."""
 
 
@@ -115,7 +117,8 @@ def bank_settings(settings: Settings, overwrite: bool = False) -> BankResult:
     if warning := labels.warning():
         say(f"note: {warning}")
     say(f"{counted(len(listing), 'image')} through {settings.model} on {device.type}; writing {settings.out}")
-    bank = fill_bank(model, batches(listing, settings.batch_size), reader, device, classes, skipped)
+    size = BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
+    bank = fill_bank(model, batches(listing, size), reader, device, classes, skipped)
     represented = len(torch.unique(bank.labels))
     if note := skipped_text(skipped, len(labels.listing)):
         say(note)

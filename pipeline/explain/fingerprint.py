@@ -63,7 +63,7 @@ def run_fingerprint(
         "seed": settings.seed,
         "store": settings.store.model_dump(),
         **({"data_root": data_root} if data_root else {}),
-        **{name: True for name in ("fold_bn", "compile") if getattr(settings, name)},
+        **({"forward": settings.forward} if settings.forward != "eager" else {}),
         **({"score": score} if score != "softmax" else {}),
         **({SCHEMA_FACT: schema_digest(layout.schema())} if layout else {}),
     }

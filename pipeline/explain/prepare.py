@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import torch
-from fsspec.implementations.memory import MemoryFileSystem
 from torch import nn
 
 from ...engine.method_fit import check_fit
@@ -17,11 +16,12 @@ from ...engine.metrics import spelt_out
 from ...engine.metrics.choosing_metric import refuse_choosing_metric
 from ...engine.metrics.evaluate import find_metric
 from ...engine.scoring.confidence import CONFIDENCES
-from ...engine.scoring.scoring_options import Scoring
+from ...engine.scoring.pace_trial import PaceTrial
+from ...engine.scoring.scoring_options import ForwardKind, Scoring
 from ...engine.scoring.whole_image import class_overview
-from ...errors import DataError, UsageError
+from ...errors import UsageError
 from ...workers.models.behaviour import refuse_blocked_gradients
-from ...workers.models.load import LoadedModel, ModelSpec, load_model, refuse_random_weights, remote_file
+from ...workers.models.load import LoadedModel, ModelSpec, load_model, refuse_random_weights
 from ...workers.protocols import ShardSink
 from ...workers.run_totals import RunTotals
 from ...workers.samples import Sample, Shard
@@ -32,20 +32,19 @@ from ..run_samples import chosen_samples, images_sharing_batches, stored_extra
 from ..settings.methods import chosen_settings, without_effect
 from ..settings.run import Settings, describe
 from ..shards import samples_of
-from ..sources.listing.detection import item_source, place_named
+from ..sources.listing.detection import item_source
 from ..sources.listing.labels import ResolvedLabels, resolve_labels
-from ..sources.listing.place import could_match
 from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
 from ..storage.atomic_write import remove
-from ..storage.location import child, locate
+from ..storage.location import child
 from ..store.committed_shards import done_shards
 from ..store.footer_reader import part_summaries
 from ..store.identity import facts_for_workers
 from ..store.parquet_sink import ParquetSink
 from ..store.part_names import SUCCESS
 from ..store.part_origin import run_identity
-from ..store.run_file import claim_run, stored_fingerprint
+from ..store.run_file import claim_run, find_run, stored_fingerprint
 from ..terminal_log import say
 from ..text import counted
 from .changed_inputs import check_inputs, refuse_changed_inputs
@@ -54,6 +53,8 @@ from .dispatch import work_through
 from .fingerprint import run_fingerprint, store_layout
 from .image_files import file_evidence
 from .label_evidence import label_rules, probe_predictions
+from .pace import settle_pace
+from .places import named_by_user, refuse_out_among_images, refuse_private_memory
 from .retry_errors import Retry, RetrySink
 from .sections import PlannedSamples, planned_samples
 from .subsample import chosen_below
@@ -84,6 +85,8 @@ class PreparedRun:
     """Makes a worker's engine; None for that of the method."""
     described: Mapping[str, Any] | None = None
     """What `_run.json` says to people instead of the settings."""
+    trial: PaceTrial | None = None
+    """What precision, forward and batch size were chosen by; None where no trial was made, now or when the run began."""
 
     def claimed(self) -> PreparedRun:
         """Make the directory this run's, or find that it is; from then on parts name the run as the directory does.
@@ -92,7 +95,10 @@ class PreparedRun:
             RunMismatchError: If it belongs to another run.
         """
         out, mismatch = self.settings.out, self.planned.mismatch
-        claim = claim_run(out, self.fingerprint, self.described or describe(self.settings), self.remarks, mismatch)
+        trial = None if self.trial is None else self.trial.record()
+        claim = claim_run(
+            out, self.fingerprint, self.described or describe(self.settings), self.remarks, mismatch, trial
+        )
         for remark in claim.remarks:
             say(f"note: resumed, though another than before is{remark.removeprefix(' ')}")
         if claim.state == "resumed":
@@ -200,6 +206,17 @@ def prepare_run(settings: Settings) -> PreparedRun:
     score = resolved_confidence(settings, rule, dense=model.dense, multi_label=model.multi_label)
     chosen = chosen_settings(settings)
     least = images_sharing_batches(find_method(settings.method), settings.budget)
+    asked = settings
+    pace = settle_pace(
+        asked,
+        find_run(settings.out),
+        labels.listing,
+        reader,
+        lambda plain: worker_spec(
+            plain, model_spec, metrics, labels.listing, rule, scoring_of(plain, score, images=len(labels.listing))
+        ),
+    )
+    settings, trial, least = pace.settings, pace.trial, max(least, pace.shard_least)
     planned = planned_samples(settings, labels.listing, listed, least)
     scoring = scoring_of(settings, score, images=max(map(len, planned.shards)))
     fit = check_fit(
@@ -247,6 +264,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
         spec=replace(
             worker_spec(settings, model_spec, metrics, planned.first_listing, rule, scoring),
             expected=facts_for_workers(fingerprint),
+            tried_on=None if trial is None or settings.any_device else trial.device,
         ),
         reader=reader,
         sink=ParquetSink(settings.out, layout, run_identity(stored_fingerprint(fingerprint))),
@@ -259,6 +277,8 @@ def prepare_run(settings: Settings) -> PreparedRun:
         layer_count=len(fit.blocks or ()),
         labels=labels,
         model=replace(model, module=nn.Identity()),
+        described=describe(asked),
+        trial=trial,
     )
 
 
@@ -305,57 +325,17 @@ def feature_width(settings: Settings, model: LoadedModel, confidence: str) -> in
     return None if features is None else len(features)
 
 
-def named_by_user(settings: Settings) -> tuple[str, ...]:
-    """Remote files that are read whatever `data_root` confines."""
-    return tuple(
-        place
-        for place in (remote_file(settings.model), settings.bank, settings.explainer)
-        if place is not None and "://" in place
-    )
-
-
-def refuse_out_among_images(settings: Settings) -> None:
-    """Pictures that `heatlas show` writes into a store must not turn up among the samples when the run is resumed.
-
-    Raises:
-        DataError: If `out` lies in the folder `data`.
-    """
-    place = place_named(settings.data)
-    if place is None:
-        return
-    (data_fs, data), (out_fs, out) = locate(place), locate(settings.out)
-    inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/") or could_match(
-        data, f"{out.rstrip('/')}/_show/x.png"
-    )
-    if inside and data_fs.to_dict() == out_fs.to_dict() and not data_fs.isfile(data):
-        raise DataError(
-            f"--out {settings.out} lies in the image folder --data {settings.data}; choose a place outside of it"
-        )
-
-
-def refuse_private_memory(settings: Settings) -> None:
-    """Worker processes would read and write a `memory://` of their own, which nobody else sees and which is lost with them.
-
-    Raises:
-        UsageError: If `data`, `out` or `bank` lies there and there are worker processes.
-    """
-    for name, place in (("data", place_named(settings.data)), ("out", settings.out), ("bank", settings.bank)):
-        if place is not None and settings.workers != 0 and isinstance(locate(place)[0], MemoryFileSystem):
-            raise UsageError(f"--{name} {place} lies in the memory of this process, which worker processes cannot see; "
-                             "use --workers 0, or another place")  # fmt: skip
-
-
 def scoring_of(settings: Settings, confidence: str, *, images: int) -> Scoring:
     """How passes run and what confidence means, as the settings say.
 
     Args:
-        settings: Of the run.
+        settings: Of the run, with its pace settled.
         confidence: Of `CONFIDENCES`.
         images: Of the run's largest shard, at least 1.
     """
     return Scoring(
-        batch_size=settings.batch_size, images=images, precision=settings.precision, confidence=CONFIDENCES[confidence],
-        fold_bn=settings.fold_bn, compile=settings.compile, budget=settings.budget,
+        batch_size=int(settings.batch_size), images=images, precision=settings.precision, confidence=CONFIDENCES[confidence],
+        forward=cast(ForwardKind, settings.forward), budget=settings.budget,
     )  # fmt: skip
 
 

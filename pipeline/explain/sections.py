@@ -79,6 +79,8 @@ def planned_samples(settings: Settings, listing: pa.Table, listed: Listed, least
     if run is None or "plan" not in run["fingerprint"]:
         return PlannedSamples(listing, fresh, listing, fresh)
     plan = read_plan(settings.out, run)
+    if settings.shard_size == "auto" and plan.facts["samples"] == len(listing):
+        fresh = planned_shards(plan.facts)  # what a shard takes may have been measured when the run began
     stored = read_listing(settings.out, plan)
     if stored is None:
         return PlannedSamples(listing, fresh, listing, fresh)

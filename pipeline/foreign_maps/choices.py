@@ -21,7 +21,7 @@ VALUES = {
 }
 _NAME = re.compile(r"[A-Za-z][\w.+-]{0,63}")
 _TAKEN = frozenset({"plan", "model", "classes", "preprocess", "method", "schema", "target", "metrics", "floors", "sanity", "budget", "precision",
-                    "batch_size", "threads", "seed", "store", "data_root", "score", "fold_bn", "compile", "versions"})  # fmt: skip
+                    "batch_size", "threads", "seed", "store", "data_root", "score", "fold_bn", "compile", "forward", "versions"})  # fmt: skip
 """Names of other facts in a run's fingerprint, where a method's settings stand under its name."""
 
 

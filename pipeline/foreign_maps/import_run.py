@@ -149,7 +149,7 @@ def target_of(run: PreparedRun, counts: MapCounts) -> Any:
 
 def stored_settings(run: PreparedRun, choices: MapChoices, place: str | None, counts: MapCounts) -> dict[str, Any]:
     """What `_run.json` says to people: the settings, and how the maps were read."""
-    described = {name: value for name, value in describe(run.settings).items() if name != CARRIER}
+    described = {name: value for name, value in (run.described or describe(run.settings)).items() if name != CARRIER}
     own = {name: value for name, value in choices.stored().items() if name != "method"}
     return described | {"method": choices.method, "target": target_of(run, counts), IMPORTED: {"maps": place, **own}}
 

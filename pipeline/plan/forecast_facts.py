@@ -66,6 +66,12 @@ class ForwardRate:
     forwards_per_second: float
     batch_size: int
     device: str
+    precision: str
+    """Of the run."""
+    forward: str
+    """Of the run, see `heatlas explain --forward`."""
+    by_trial: bool
+    """Whether a trial chose precision, forward and batch size, now or when the run began."""
 
 
 @dataclass(frozen=True)

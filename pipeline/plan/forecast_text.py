@@ -69,10 +69,11 @@ def work_lines(forecast: Forecast) -> list[str]:
         parts = [f"{count:,.0f} for {name}" for name, count in (forecast.forwards.parts or {}).items() if count]
         lines.append(field("", f"of which {', '.join(parts)}"))
     rate = forecast.rate
+    how = f"{rate.precision}, {rate.forward}, batch {rate.batch_size}"
+    chosen = ", chosen by a trial" if rate.by_trial else f", {counted(forecast.probe.threads, 'thread')}"
     lines.append(
-        field("rate", f"{rate.forwards_per_second:,.1f} forwards a second measured on {rate.device}, batch {rate.batch_size}, "
-                      f"{counted(forecast.probe.threads, 'thread')}")
-    )  # fmt: skip
+        field("rate", f"{rate.forwards_per_second:,.1f} forwards a second measured on {rate.device}, {how}{chosen}")
+    )
     return lines
 
 

@@ -115,7 +115,8 @@ def _probed(run: PreparedRun, engine: ModelEngine, samples: Sequence[Sample]) ->
         if prepared is not None and image.targets:
             seen.append((image, prepared))
     example = seen[0][1].image if seen else torch.zeros(run.model.preprocess.channels, *run.model.preprocess.size)
-    rate, batch = _rate(engine, example)
+    tried = run.trial is not None and run.trial.rate > 0
+    rate, batch = (run.trial.rate, run.trial.batch_size) if run.trial is not None and tried else _rate(engine, example)
     probe = RunProbe(engine.device, looked, batch, rate)
     if not seen:
         return probe

@@ -127,7 +127,7 @@ def _recomputed(
     options = {name: value for name, value in settings["sise"].items() if value is not None}
     said = rows.atlas.metadata.get("provenance", {}).get("settings", {})
     sise = SISE(
-        module, **options, batch_size=min(int(settings.get("batch_size", 64)), 64),
+        module, **options, batch_size=min(int(fingerprint.get("batch_size", 64)), 64),
         budget=settings.get("budget", "exact"), confidence=CONFIDENCES[said.get("score", "softmax")],
     )  # fmt: skip
     begun, images = time.monotonic(), []

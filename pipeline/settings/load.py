@@ -14,7 +14,7 @@ from ...configs import packaged_configs
 from ...errors import SettingsError, did_you_mean
 from .allowed_values import admits, allowed, choices
 from .methods import METHOD_GROUPS, declared_settings
-from .renamed import RENAMED
+from .renamed import RENAMED, SWITCHES
 from .run import Settings, leaves
 from .types import SettingsGroup, is_group
 
@@ -141,6 +141,8 @@ def explained(error: ValidationError, written: WrittenSettings) -> list[str]:
         place = written.place(name)
         if name in RENAMED:
             messages.append(f"setting {name!r}{place} is called {RENAMED[name]!r} now")
+        elif name in SWITCHES:
+            messages.append(f"setting {name!r}{place} is {SWITCHES[name].removeprefix('--').replace(' ', ': ')} now")
         elif item["type"] == "extra_forbidden":
             messages.append(
                 f"unknown setting {name!r}{place}{did_you_mean(name, leaves())} (`heatlas explain --help` lists all settings)"

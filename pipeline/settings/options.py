@@ -29,6 +29,8 @@ class ExecutionOptions(TypedDict, total=False):
     """Recompute error rows that may succeed this time."""
     max_error_rate: float
     """Stop when more of the recent images fail."""
+    any_device: bool
+    """Resume a run whose precision, forward and batch were chosen for a GPU on other devices."""
     shared_fs: bool
     """Local paths name the same files on every node."""
 
@@ -55,9 +57,9 @@ class ImportOptions(ExecutionOptions, total=False):
     chance_maps: int
     """Images on which a random and a centred Gaussian map are measured too, as chance baselines."""
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"]
-    """Number format of masked passes."""
-    batch_size: int
-    """Masked images per forward pass."""
+    """Number format of masked passes; auto: by a trial on a GPU, fp32 on a CPU."""
+    batch_size: Literal["auto"] | int
+    """Masked images per forward pass; auto: by a trial on a GPU, 64 on a CPU."""
     seed: int
     """Seed of all random numbers."""
     where: str | None
@@ -95,10 +97,9 @@ class RunOptions(ImportOptions, total=False):
     """Images also explained with randomised weights."""
     budget: Literal["exact", "balanced", "fast"] | int | float
     """exact, balanced (25 %), fast (10 %), a number or share of forward passes; the rest is predicted."""
-    fold_bn: bool
-    """Fold batch norms into convolutions for the masked passes: faster; results differ in the last digits."""
-    compile: bool
-    """torch.compile the masked passes: faster after a minute; results differ in the last digits."""
+    forward: Literal["auto", "eager", "fold_bn", "compile", "cuda_graph"]
+    """How masked passes run: as they are, batch norms folded, compiled (a minute at each start), as a CUDA graph; last digits differ.
+    auto: by a trial on a GPU, eager on a CPU."""
     sise: Mapping[str, Any]
     ada_sise: Mapping[str, Any]
     grad_cam: Mapping[str, Any]

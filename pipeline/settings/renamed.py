@@ -9,8 +9,18 @@ from .imported_runs import preparable
 
 RENAMED = {"score": "confidence", "floors": "chance_maps"}
 """New names by old ones."""
+SWITCHES = {"fold_bn": "--forward fold_bn", "compile": "--forward compile"}
+"""Switches of older releases, and what says the same now."""
+
+
+def forward_of(facts: Mapping[str, Any]) -> str:
+    """How masks were scored, from the fingerprint or the settings of a run: older ones say it by two switches."""
+    older = "compile" if facts.get("compile") else "fold_bn" if facts.get("fold_bn") else "eager"
+    return str(facts.get("forward") or older)
 
 
 def current_names(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a stored run under the names that they have today, as `load_settings` takes them."""
-    return {RENAMED.get(name, name): value for name, value in preparable(stored).items()}
+    current = {RENAMED.get(name, name): value for name, value in preparable(stored).items()}
+    switches = {name: current.pop(name) for name in SWITCHES if name in current}
+    return {**current, "forward": forward_of(switches)} if switches and "forward" not in current else current

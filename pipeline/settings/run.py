@@ -136,17 +136,12 @@ class Settings(MethodChoice):
         description="Images explained with random weights, too.",
     )
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = Field(
-        "fp32", description="Number format of masked passes."
+        "auto", description="Of masked passes; auto by trial."
     )
-    batch_size: PositiveInt = Field(64, description="Masked images per forward pass.")
-    fold_bn: bool = Field(
-        False,
-        description="Fold batch norms: faster; last digits differ.",
+    forward: Literal["auto", "eager", "fold_bn", "compile", "cuda_graph"] = Field(
+        "auto", description="eager, fold_bn, compile, cuda_graph; auto."
     )
-    compile: bool = Field(
-        False,
-        description="torch.compile masked passes; last digits differ.",
-    )
+    batch_size: Literal["auto"] | PositiveInt = Field("auto", description="Masked images per pass; auto by trial.")
     budget: Annotated[
         Literal["exact", "balanced", "fast"]
         | Annotated[int, Field(ge=LEAST_FORWARDS)]
@@ -188,6 +183,7 @@ class Settings(MethodChoice):
     max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="Stop when more of the recent images fail."
     )
+    any_device: bool = Field(False, description="Resume on another kind of GPU.")
     shared_fs: bool = Field(False, description="Local paths name the same files on every node.")
 
     preprocess: PreprocessSettings = PreprocessSettings()  # pyright: ignore[reportCallIssue]

@@ -55,6 +55,7 @@ def claim_run(
     settings: Mapping[str, Any],
     remarks_for_people: Mapping[str, Any] | None = None,
     listing_text: str = "",
+    trial: Mapping[str, Any] | None = None,
 ) -> RunClaim:
     """Make `out` the directory of this run, or find that it is already.
 
@@ -65,6 +66,7 @@ def claim_run(
         settings: The resolved settings, stored for people; not compared.
         remarks_for_people: How the run was prepared, stored as `remarks`; not compared.
         listing_text: How the listing differs from that of the run; said in place of its digests.
+        trial: What precision, forward and batch size were chosen by, stored as `trial` for resuming runs and people.
 
     Raises:
         RunMismatchError: If the directory belongs to another run, naming what differs, or holds something else.
@@ -75,7 +77,8 @@ def claim_run(
     if stored is None:
         _refuse_foreign_content(out)
         run = {"schema_version": SCHEMA_VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-               "fingerprint": ours, "settings": as_stored(settings), "started_in": os.getcwd(), **({"remarks": as_stored(remarks_for_people)} if remarks_for_people else {})}  # fmt: skip
+               "fingerprint": ours, "settings": as_stored(settings), "started_in": os.getcwd(),
+               **({"remarks": as_stored(remarks_for_people)} if remarks_for_people else {}), **({"trial": as_stored(trial)} if trial else {})}  # fmt: skip
         if put_if_absent(child(out, RUN_FILE), (json.dumps(run, indent=2) + "\n").encode()):
             return RunClaim("created", run)
         stored = read_run(out)  # another driver was first

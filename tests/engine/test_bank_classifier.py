@@ -86,7 +86,7 @@ def test_batch_norms_are_not_folded_below_a_bank(images: Tensor) -> None:
         nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     )
     with pytest.warns(StandInWarning, match="torch.fx cannot follow its forward"), torch.no_grad():
-        assert torch.equal(ScoringForward(model, fold_bn=True)(images), model(images))
+        assert torch.equal(ScoringForward(model, "fold_bn")(images), model(images))
 
 
 def test_the_gradient_is_that_of_the_votes_summed_by_class() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.requests import Job
-from heatlas.engine.scoring.fast_forward import ScoringForward, StandInWarning, foldable, folded
+from heatlas.engine.scoring.fast_forward import ScoringForward, StandInWarning, cast_once, foldable, folded
 from heatlas.engine.scoring.masked_scorer import Scorer
 from heatlas.engine.scoring.scoring_options import Scoring
 from torch import Tensor, nn
@@ -83,7 +87,7 @@ def test_a_convolution_used_twice_or_listened_to_is_not_folded():
 
 def test_maps_with_folded_norms_are_the_same():
     model = seeded(Normed())
-    plain, fast = (SISE(model, batch_size=8, fold_bn=fold)(images()) for fold in (False, True))
+    plain, fast = (SISE(model, batch_size=8, forward=kind)(images()) for kind in ("eager", "fold_bn"))
     assert fast.statuses == plain.statuses
     assert "ok" in plain.statuses
     torch.testing.assert_close(fast.confidences, plain.confidences, atol=1e-5, rtol=1e-4)
@@ -95,7 +99,7 @@ def test_maps_with_folded_norms_are_the_same():
     (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(392, 3)), "no convolution is followed"),
 ])  # fmt: skip
 def test_what_cannot_be_folded_warns_and_scores_all_the_same(model: nn.Module, reason: str):
-    forward = ScoringForward(seeded(model), fold_bn=True)
+    forward = ScoringForward(seeded(model), "fold_bn")
     with pytest.warns(StandInWarning, match=f"fold_bn is not possible.*{reason}"):
         first = forward(images())
     assert torch.equal(first, model(images()))
@@ -126,8 +130,8 @@ def test_a_failing_compiler_warns_and_scores_all_the_same(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch, "compile", broken)
     model = seeded(Normed())
     with pytest.warns(StandInWarning, match=r"compile is not possible.*\(RuntimeError: no compiler found\)"):
-        fast = SISE(model, batch_size=8, compile=True)(images())
-    assert torch.equal(fast.maps, SISE(model, batch_size=8)(images()).maps)
+        fast = SISE(model, batch_size=8, forward="compile")(images())
+    assert torch.equal(fast.maps, SISE(model, batch_size=8, forward="fold_bn")(images()).maps)
 
 
 def test_the_compiled_model_is_called_with_full_batches_only(monkeypatch: pytest.MonkeyPatch):
@@ -138,7 +142,7 @@ def test_the_compiled_model_is_called_with_full_batches_only(monkeypatch: pytest
         return lambda inputs: (shapes.append(tuple(inputs.shape)), model(inputs))[1]
 
     monkeypatch.setattr(torch, "compile", recorded)
-    SISE(seeded(Normed()), batch_size=5, compile=True)(images())
+    SISE(seeded(Normed()), batch_size=5, forward="compile")(images())
     assert set(shapes) == {(5, 3, 16, 16)}
 
 
@@ -190,13 +194,69 @@ def test_out_of_memory_while_choosing_is_no_reason_to_fall_back(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ):
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)
-    scorer = Scorer(TightMemory(seeded(Normed()), 2, error).eval(), Scoring(batch_size=4, compile=True))
+    scorer = Scorer(TightMemory(seeded(Normed()), 2, error).eval(), Scoring(batch_size=4, forward="compile"))
     scored(scorer, 4)
     assert scorer.micro_batch == 2
 
 
 def test_warming_up_makes_the_choice_and_scores_nothing():
-    scorer = Scorer(seeded(Branching()), Scoring(batch_size=4, fold_bn=True))
+    scorer = Scorer(seeded(Branching()), Scoring(batch_size=4, forward="fold_bn"))
     with pytest.warns(StandInWarning):
         scorer.warm_up(images()[0])
     assert len(scored(scorer, 3)) == 3
+
+
+def test_no_graph_without_cuda_warns_and_scores_all_the_same():
+    model = seeded(Branching())
+    with pytest.warns(StandInWarning, match="cuda_graph is not possible.*a CUDA graph needs a CUDA device"):
+        scores = ScoringForward(model, "cuda_graph")(images())
+    assert torch.equal(scores, model(images()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_cast_once_give_the_same_bits(dtype: torch.dtype):
+    model = seeded(Normed())
+    before = state(model)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=dtype):
+        twin = cast_once(model, images(2), dtype)
+        assert twin is not model
+        assert {twin.conv1.weight.dtype, twin.head.weight.dtype} == {dtype}
+        assert twin.norm1.weight.dtype == torch.float32
+        assert torch.equal(twin(images()), model(images()))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class ReadsItsWeights(Normed):
+    """Multiplies by a sum of its own weights, which casting would change."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.conv1.weight.float().sum()
+
+
+def test_weights_are_not_cast_once_where_that_changes_a_bit():
+    model = seeded(ReadsItsWeights())
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert cast_once(model, images(2), torch.bfloat16) is model
+
+
+def test_an_input_buffer_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch):
+    """Every allocation of the buffers is inside the back-off: input, targets."""
+    plain, asked = seeded(Normed()), []
+    expected = scored(Scorer(plain, Scoring(batch_size=8)), 20)
+
+    def tight(size: object, *, make: Callable[..., Tensor], rows: int, **options: Any) -> Tensor:
+        if allocated := size[0] if isinstance(size, tuple) else size if make is zeros else 0:
+            asked.append(allocated)
+            if allocated > rows:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(size, **options)
+
+    empty, zeros = torch.empty, torch.zeros
+    monkeypatch.setattr(torch, "empty", partial(tight, make=empty, rows=5))
+    monkeypatch.setattr(torch, "zeros", partial(tight, make=zeros, rows=3))
+    scorer = Scorer(plain, Scoring(batch_size=8))
+    result = scored(scorer, 20)
+    monkeypatch.undo()
+    assert asked[:5] == [8, 4, 4, 2, 2]  # the inputs, then inputs that fit and targets that do not, then both
+    assert (scorer.batch_size, scorer.micro_batch) == (2, 2)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-5)

@@ -184,5 +184,5 @@ def test_as_a_process():
     command = [sys.executable, "-m", "heatlas", "explain", "--batch-size", "0"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 2
-    assert "setting batch_size = '0' is not allowed: it must be a whole number of at least 1" in ran.stderr
+    assert "setting batch_size = '0' is not allowed: it must be 'auto' or a whole number of at least 1" in ran.stderr
     assert "Traceback" not in ran.stderr

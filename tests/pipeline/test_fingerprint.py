@@ -128,8 +128,8 @@ def test_versions_are_those_installed():
     assert torch.__version__.startswith(versions()["torch"])
 
 
-@pytest.mark.parametrize("name", ["fold_bn", "compile"])
-def test_a_faster_forward_belongs_to_the_fingerprint_once_asked_for(name):
+@pytest.mark.parametrize("kind", ["fold_bn", "compile", "cuda_graph"])
+def test_a_faster_forward_belongs_to_the_fingerprint_once_asked_for(kind):
     model = LoadedModel(torch.nn.Identity(), Preprocess((8, 8), "squash"), None, 3, "digest")
     listing = pa.table({"id": ["a"], "uri": ["a"], "label": pa.nulls(1), "boxes": pa.nulls(1), "mask_uri": pa.nulls(1)})
 
@@ -139,9 +139,9 @@ def test_a_faster_forward_belongs_to_the_fingerprint_once_asked_for(name):
             settings, ("drop_pct",), model, Fit(BlockPlan((), how="named"), {}), listing, [Shard(0, 0, 1)]
         )
 
-    assert name not in made()  # so that stores of before still resume
-    assert {**made(**{name: True}), name: None} == {**made(), name: None}
-    assert made(**{name: True})[name] is True
+    plain = made(forward="eager")
+    assert "forward" not in plain  # so that stores of before still resume
+    assert made(forward=kind) == {**plain, "forward": kind}
 
 
 def test_class_names_and_their_order_belong_to_the_fingerprint():

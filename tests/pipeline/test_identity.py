@@ -91,10 +91,9 @@ CHANGES = {
     "sanity": {"settings": {"sanity": 3}},
     "budget": {"settings": {"budget": "fast"}},
     "precision": {"settings": {"precision": "bf16"}},
+    "forward": {"settings": {"forward": "compile"}},
     "batch_size": {"settings": {"batch_size": 63}},
     "threads": {"settings": {"cpus_per_worker": 2}},
-    "fold_bn": {"settings": {"fold_bn": True}},
-    "compile": {"settings": {"compile": True}},
     "seed": {"settings": {"seed": 1}},
     "store": {"settings": {"store": {"top_k": 7}}},
     "data_root": {"data_root": "/other"},
@@ -106,7 +105,8 @@ CHANGES = {
 
 def fingerprint(**changes):
     parts = {**BASE, **changes}
-    settings = Settings(model="m:f", data="/d", out="/o", **parts["settings"])
+    pace = {"precision": "fp32", "forward": "eager", "batch_size": 64}
+    settings = Settings(model="m:f", data="/d", out="/o", **{**pace, **parts["settings"]})
     names = ("metrics", "model", "fit", "listing", "shards", "data_root", "score", "class_names", "layout")
     return run_fingerprint(settings, *(parts[name] for name in names))
 

@@ -32,7 +32,7 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path: pathlib.Path):
     config = tmp_path / "my.yaml"
     config.write_text("batch_size: 8\nseed: 5\nsise: {mu: 0.3, layers: [a, b]}\nmetrics: ebpg\n")
     settings = load_settings({**REQUIRED, "seed": "6", "sise.mu": "0.5"}, str(config))
-    assert (settings.seed, settings.batch_size, settings.precision) == (6, 8, "fp32")
+    assert (settings.seed, settings.batch_size, settings.precision) == (6, 8, "auto")
     assert (settings.sise.mu, settings.sise.layers, settings.metrics) == (0.5, ("a", "b"), ("ebpg",))
 
 

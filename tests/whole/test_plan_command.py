@@ -126,7 +126,7 @@ def test_nothing_is_written_and_nothing_looks_wrong(
     assert "nothing looks wrong" in printed
     assert f"  images    {COUNT}; looked at {COUNT}, {COUNT} of them usable\n" in printed
     assert "attribute `preprocess` of tiny_net:said()" in printed
-    assert "forwards a second measured on cpu, batch 8, 1 thread" in printed
+    assert "forwards a second measured on cpu, fp32, eager, batch 8, 1 thread" in printed
     assert "8 workers " in printed
     assert " for maps, " in printed
     assert "a backward pass counts as two" in printed

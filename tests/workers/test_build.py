@@ -54,7 +54,7 @@ def test_what_could_not_be_built_is_told_once_at_the_start(loaded, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the note must come as an event and not on the worker's stderr
         outcome = explain_in_process(
-            shards, lambda shard: samples[shard.index], fake_spec(scoring=Scoring(fold_bn=True, batch_size=4)), NoReader(),
+            shards, lambda shard: samples[shard.index], fake_spec(scoring=Scoring(forward="fold_bn", batch_size=4)), NoReader(),
             PickleSink(tmp_path), on_event=events.append,
         )  # fmt: skip
     assert outcome.statuses == {"ok": 3}

@@ -60,7 +60,7 @@ def plain_module(module: nn.Module) -> tuple[nn.Module, list[str]]:
     if isinstance(inner, nn.Module):
         module, notes = (
             inner,
-            ["the model is compiled; its original module is explained (--compile scores with a compiled one)"],
+            ["the model is compiled; its original module is explained (--forward compile scores with a compiled one)"],
         )
     halves = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16}
     if halves:

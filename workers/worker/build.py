@@ -8,12 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ...engine.explainer import Explainer
 from ...engine.methods.registry import make_explainer, settings_class
 from ...engine.scoring.fast_forward import StandInWarning
 from ...engine.scoring.precision import resolved_precision
+from ...engine.scoring.scoring_options import Scoring
 from ...engine.scoring.whole_image import ClassOverview, class_overview
 from ...engine.session import ExplainSession, OverviewWanted
 from ...engine.time_spent import WorkMeter
+from ...errors import ModelError
 from ..images.decode import Prepared, prepare
 from ..models.load import LoadedModel, load_model
 from ..models.model_identity import require_model
@@ -42,7 +45,22 @@ def build_engine(spec: WorkerSpec, reader: SampleReader, stored: StoredExplanati
         keep_freed_memory()
     loaded = load_model(spec.model, reader)
     require_model(spec.expected, loaded)
-    return ModelEngine(spec, loaded, device, stored)
+    engine = ModelEngine(spec, loaded, device, stored)
+    refuse_other_device(spec.tried_on, engine.device)
+    return engine
+
+
+def refuse_other_device(tried_on: str | None, device: str) -> None:
+    """Numbers in another format or batch belong to another run, and what is best on one card may not fit into another.
+
+    Raises:
+        ModelError: When the run's precision, forward and batch were chosen on another device.
+    """
+    if tried_on is not None and tried_on != device:
+        raise ModelError(
+            f"precision, forward and batch size of this run were chosen for {tried_on}, and this worker has {device}; give it such a "
+            "device, or allow others with --any-device: last digits may then differ between rows"
+        )
 
 
 def device_of(wanted: str) -> torch.device:
@@ -74,7 +92,12 @@ class ModelEngine:
         self._batch_size = spec.scoring.batch_size
         self.meter = WorkMeter()
         self.session = self._new_session()
-        self.notes = self._warm_up() if spec.scoring.fold_bn or spec.scoring.compile else ()
+        self.notes = self._warm_up() if spec.scoring.forward != "eager" else ()
+
+    @property
+    def scoring(self) -> Scoring:
+        """How passes run, as the run says."""
+        return self._spec.scoring
 
     @property
     def batch_size(self) -> int:
@@ -125,9 +148,9 @@ class ModelEngine:
             self.session.explainer.scorer.warm_up(empty)
         return tuple(str(warning.message) for warning in caught if issubclass(warning.category, StandInWarning))
 
-    def _new_session(self) -> ExplainSession:
+    def explainer(self, scoring: Scoring) -> Explainer:
+        """The run's method over the model, its passes as asked for."""
         spec = self._spec
-        scoring = replace(spec.scoring, batch_size=self._batch_size)
         settings = settings_class(spec.method)(**spec.method_settings)
         explainer = make_explainer(spec.method, self._model, settings, scoring)
         if self._trained is not None:
@@ -135,7 +158,12 @@ class ModelEngine:
         if explainer.declared.colours:
             colours = {"mean": self._preprocess.mean, "std": self._preprocess.std}
             explainer = replace(explainer, **colours)
+        return explainer
+
+    def _new_session(self) -> ExplainSession:
+        spec = self._spec
         return ExplainSession(
-            explainer, spec.metrics, seed=spec.seed, chance_below=spec.chance_below, sanity_below=spec.sanity_below,
+            self.explainer(replace(spec.scoring, batch_size=self._batch_size)), spec.metrics, seed=spec.seed,
+            chance_below=spec.chance_below, sanity_below=spec.sanity_below,
             overview=OverviewWanted(spec.top_k, spec.features), meter=self.meter,
         )  # fmt: skip

@@ -41,5 +41,8 @@ class WorkerSpec:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     expected: Mapping[str, Any] = field(default_factory=dict)
     """What the model must be, see `model_facts`; compared before the first image."""
+    tried_on: str | None = None
+    """The device, as rows name it, for which precision, forward and batch were chosen; None where no trial chose them, or where any
+    will do. Workers on another refuse to start."""
     max_error_rate: float = 1.0
     """Share of failed images, in [0, 1], above which a worker refuses to commit; 1 switches the breaker off."""
