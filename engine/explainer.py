@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from ..errors import ModelError, SettingsError
 from .explanation import Explanation, Explanations, Logits, check_target, logit_facts
-from .layers.eval_mode import untouched
+from .layers.eval_mode import in_eval_mode
 from .layers.outputs import logits_of, wide
 from .lazy_torch import nn, torch
 from .requests import Rows, Steps
@@ -63,7 +63,7 @@ class Explainer(Scoring):
             raise SettingsError(f"method {name} leaves no masks out, so budget must be {EXACT}, got {self.budget!r}")
         if self.confidence.scene is not None and not self.declared.dense:
             raise ModelError(f"{name} reads the logits of a classifier; this model gives every pixel its class")
-        with untouched(self.model):
+        with in_eval_mode(self.model):
             self.bind()
 
     def check(self) -> None:
@@ -138,7 +138,7 @@ class Explainer(Scoring):
         if len(own) != len(images):
             raise SettingsError(f"seeds must be one for each of the {len(images)} images, got {len(own)}")
         explainer, wanted = self.keeping(keep_layers), target_list(targets, len(images))
-        with untouched(self.model):
+        with in_eval_mode(self.model):
             explanations = run_all(explainer.start(*each) for each in zip(images, wanted, own, strict=True))
         return Explanations.of(explanations, images)
 
@@ -232,7 +232,7 @@ class Explainer(Scoring):
         self, images: Float[torch.Tensor, "batch channel height width"]
     ) -> Float[torch.Tensor, "batch class *pixels"]:
         """One forward pass without gradients; float32 at least."""
-        with untouched(self.model), torch.inference_mode(False), torch.no_grad(), self.own_precision(images.device):
+        with in_eval_mode(self.model), torch.inference_mode(False), torch.no_grad(), self.own_precision(images.device):
             return wide(logits_of(self.model(images)))
 
     def read_logits(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Logits]:

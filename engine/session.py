@@ -20,7 +20,7 @@ from .. import statuses
 from ..errors import SettingsError
 from .explainer import Explainer
 from .explanation import Explanation, check_target
-from .layers.eval_mode import untouched
+from .layers.eval_mode import in_eval_mode
 from .metrics import Subject, rank_pixels
 from .metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from .metrics.choosing_metric import refuse_choosing_metric
@@ -192,7 +192,7 @@ class ExplainSession:
     def _held(self) -> Iterator[None]:
         """Keep the model in eval mode while images are in flight, and give it back as it came when the last has left or one breaks."""
         if not self._holds:
-            self._eval_mode.enter_context(untouched(self.explainer.model))
+            self._eval_mode.enter_context(in_eval_mode(self.explainer.model))
             self._holds = True
         try:
             yield

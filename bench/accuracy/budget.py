@@ -25,7 +25,7 @@ from heatlas.engine.scoring.fast_forward import folded
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise import mask_rounds as rounds
 from heatlas.engine.sise import mask_surrogate as surrogate
-from heatlas.engine.sise import otsu_sensitivity as gate_doubt
+from heatlas.engine.sise import otsu_sensitivity
 from heatlas.workers.samples import Sample
 from heatlas.workers.worker.malloc import keep_freed_memory
 from scipy.stats import spearmanr
@@ -192,7 +192,7 @@ def section(name: str, records: Records) -> str:
 
 def scheme() -> str:
     """A digest of the code that decides what is scored and what is predicted: other code makes other records."""
-    sources = [Path(module.__file__ or "").read_bytes() for module in (rounds, surrogate, gate_doubt, budget)]
+    sources = [Path(module.__file__ or "").read_bytes() for module in (rounds, surrogate, otsu_sensitivity, budget)]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:10]
 
 

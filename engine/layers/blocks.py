@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...errors import HeatlasError, ModelError, NoBlocksError, did_you_mean
 from .block_plan import BlockLayer, BlockPlan
 from .capture import capture_layers
-from .eval_mode import untouched
+from .eval_mode import in_eval_mode
 from .fx_trace import trace_of
 from .survey import FeatureMap, Survey, is_compiled, own_name
 from .survey_hooked import hooked_survey
@@ -53,7 +53,7 @@ def block_layers(model: nn.Module, example_input: Tensor, *, layers: Sequence[st
         raise ModelError(
             "a TorchScript model shows no layers; load its weights into the Python class that it was made from"
         )
-    with untouched(model), torch.inference_mode(False):
+    with in_eval_mode(model), torch.inference_mode(False):
         images = example_input.detach()[:1].clone()
         survey, how = _survey(model, images)
         if layers is None:

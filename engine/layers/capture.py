@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from ...errors import ModelError
 from .block_plan import BlockLayer, BlockPlan
-from .eval_mode import untouched
+from .eval_mode import in_eval_mode
 from .fx_trace import Trace, TracedRun, trace_of
 from .outputs import logits_of
 
@@ -37,7 +37,7 @@ def capture_layers(
     Raises:
         ModelError: If a layer of the plan is not in the model or did not run.
     """
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with in_eval_mode(model), torch.inference_mode(False), torch.enable_grad():
         kept = _Kept(plan, is_cut=not images.requires_grad)
         images = images.clone() if images.is_inference() else images
         if all(_call(name, model) for name in plan.names):
@@ -64,7 +64,7 @@ def logits_with_layer(
         ModelError: If the layer is not in the model or did not run, or what lies behind it does not give one row for each of `values`.
     """
     placed = _Placed(plan, values)
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with in_eval_mode(model), torch.inference_mode(False), torch.enable_grad():
         images = images.clone() if images.is_inference() else images
         if plan.how == "named":
             images = images.repeat_interleave(len(values) // len(images), dim=0)

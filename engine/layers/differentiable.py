@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .eval_mode import untouched
+from .eval_mode import in_eval_mode
 from .outputs import logits_of
 
 
@@ -16,6 +16,6 @@ def gradients_flow(model: nn.Module, image: Float[Tensor, "channel height width"
     Raises:
         Exception: Whatever the model raises for this image.
     """
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with in_eval_mode(model), torch.inference_mode(False), torch.enable_grad():
         source = image.detach().clone()[None].requires_grad_()
         return logits_of(model(source)).requires_grad

@@ -1,4 +1,4 @@
-"""A model in eval mode for a while, then exactly as it came: each submodule's own training flag is put back.
+"""Run a model in eval mode, then restore each submodule's own training flag.
 
 Knows nothing of SISE. `model.train(was_training)` would not do: it overwrites the flags of submodules that the user froze.
 """
@@ -15,7 +15,7 @@ _HELD: dict[int, int] = {}
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[nn.Module]:
+def in_eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     """Put `model` in eval mode; restore every submodule's training flag on the way out, also after an error.
 
     Contexts of one model may be nested at no cost: a session holds the outermost.

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from .eval_mode import untouched
+from .eval_mode import in_eval_mode
 from .outputs import first_of
 from .survey import call_names, enclosing
 
@@ -76,7 +76,7 @@ class _CallTracer(fx.Tracer):
 
 def _trace(model: nn.Module) -> Trace | None:
     tracer = _CallTracer()
-    with untouched(model), _attributes_kept(model) as constants:
+    with in_eval_mode(model), _attributes_kept(model) as constants:
         try:
             graph = tracer.trace(model)
         except Exception:  # a forward that cannot be traced may raise anything at all

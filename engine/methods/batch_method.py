@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from ... import statuses
 from ..explainer import Explainer, class_tensor
 from ..explanation import LOGIT_FACTS, Explanation, Logits, logit_facts, map_facts
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..lazy_torch import torch
 from ..requests import Steps
 from ..transfer import to_host
@@ -75,7 +75,7 @@ class BatchMethod(Explainer):
         Raises:
             RuntimeError: When it is not what the method's declaration promises.
         """
-        with untouched(self.model), torch.inference_mode(False), self.own_precision(images.device):
+        with in_eval_mode(self.model), torch.inference_mode(False), self.own_precision(images.device):
             method_maps = self.maps(images, targets, seeds)
         name, expected = self.declared.name, (len(images), *images.shape[2:])
         if tuple(method_maps.maps.shape) != expected:

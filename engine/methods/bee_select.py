@@ -179,9 +179,9 @@ class BEESelect(BaselinePaths):
     def _drawn(
         self, family: str, draw: int, images: torch.Tensor, targets: list[int | None], seeds: list[int]
     ) -> torch.Tensor:
-        from ..layers.eval_mode import untouched
+        from ..layers.eval_mode import in_eval_mode
 
-        with untouched(self.model), torch.inference_mode(False), self.own_precision(images.device):
+        with in_eval_mode(self.model), torch.inference_mode(False), self.own_precision(images.device):
             [layer] = self.gradients.values(images)[1]
             baselines = self.baselines(images, layer, seeds, family, draw)
             signed = self.path_map(images, class_tensor(targets, images.device), layer, baselines, family)
@@ -191,9 +191,9 @@ class BEESelect(BaselinePaths):
         self, images: torch.Tensor, targets: list[int | None], seeds: list[int]
     ) -> list[tuple[Logits, np.ndarray]]:
         """What the model says, and the bandit's context: the layer's mean activations, projected, of length 1, and a 1."""
-        from ..layers.eval_mode import untouched
+        from ..layers.eval_mode import in_eval_mode
 
-        with untouched(self.model), torch.inference_mode(False), self.own_precision(images.device), self.listening():
+        with in_eval_mode(self.model), torch.inference_mode(False), self.own_precision(images.device), self.listening():
             output, [layer] = self.gradients.values(images)
         wholes = self.whole_images(output)
         facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence))

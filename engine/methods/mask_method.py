@@ -10,7 +10,7 @@ from jaxtyping import Float
 from ... import statuses
 from ..explainer import Explainer, class_tensor
 from ..explanation import Explanation, Logits, logit_facts, map_facts
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..layers.outputs import logits_of
 from ..lazy_torch import torch
 from ..requests import Job, Rows, Score, Steps
@@ -55,7 +55,7 @@ class MaskMethod(Explainer):
 
     def read(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """The unmasked forward pass, in the model's own precision: its output, and activations if any are wanted."""
-        with untouched(self.model), torch.no_grad(), gradient_precision(images.device):
+        with in_eval_mode(self.model), torch.no_grad(), gradient_precision(images.device):
             return logits_of(self.model(images)), ()
 
     @property

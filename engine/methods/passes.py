@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from jaxtyping import Float
 
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..layers.outputs import logits_of, wide
 from ..lazy_torch import nn, torch
 
@@ -15,7 +15,7 @@ from ..lazy_torch import nn, torch
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
     """Record gradients, also under `torch.no_grad` or `torch.inference_mode`."""
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with in_eval_mode(model), torch.inference_mode(False), torch.enable_grad():
         yield
 
 
@@ -28,5 +28,5 @@ def logits_without_graph(
     model: nn.Module, images: Float[torch.Tensor, "batch channel height width"]
 ) -> Float[torch.Tensor, "batch class"]:
     """One forward pass; float32 at least."""
-    with untouched(model), torch.no_grad():
+    with in_eval_mode(model), torch.no_grad():
         return wide(logits_of(model(images)))

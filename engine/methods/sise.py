@@ -20,7 +20,7 @@ from ..explanation import Explanation, Logits, logit_facts, map_facts, predicted
 from ..fill import baseline_of
 from ..fill_kinds import BASELINES
 from ..layers.block_plan import BlockPlan
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..lazy_torch import torch
 from ..requests import Job, Rows, Score, Steps
 from ..scoring.budget import EXACT, masks_allowed
@@ -201,7 +201,7 @@ class SISE(Explainer):
 
         confidence = self.confidence
         with (
-            untouched(self.model), torch.inference_mode(False), torch.enable_grad(), gradient_precision(images.device)
+            in_eval_mode(self.model), torch.inference_mode(False), torch.enable_grad(), gradient_precision(images.device)
         ):  # fmt: skip
             plan = self.plan(images[0])
             with self.listening():

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from ...errors import ModelError
 from ..explainer import Explainer, class_tensor
 from ..explanation import LOGIT_FACTS, Explanation, Logits, logit_facts, map_facts, predicted
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..layers.outputs import wide
 from ..lazy_torch import torch
 from ..requests import Steps
@@ -64,7 +64,7 @@ class TTAME(Explainer):
             raise ModelError(
                 "method ttame needs a trained explainer: make one with `heatlas train ttame`, name it with --explainer"
             )
-        with untouched(self.model), torch.inference_mode(False), torch.no_grad():
+        with in_eval_mode(self.model), torch.inference_mode(False), torch.no_grad():
             if images.shape[1:] not in self._reader:
                 self._reader[images.shape[1:]] = FeatureReader(self.model, images[0], self.trained.layers)
             with self.own_precision(images.device), self.listening():

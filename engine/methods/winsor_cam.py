@@ -109,7 +109,7 @@ def winsorised(
 
 def wide_convolutions(model: nn.Module, images: Float[torch.Tensor, "1 channel height width"]) -> list[str]:
     """Names of the convolutions that run and whose maps have more than one cell."""
-    from ..layers.eval_mode import untouched
+    from ..layers.eval_mode import in_eval_mode
 
     wide: dict[str, None] = {}
 
@@ -126,7 +126,7 @@ def wide_convolutions(model: nn.Module, images: Float[torch.Tensor, "1 channel h
         if isinstance(module, nn.Conv2d)
     ]
     try:
-        with untouched(model), torch.no_grad():
+        with in_eval_mode(model), torch.no_grad():
             model(images)
     finally:
         for handle in handles:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..layers.outputs import logits_of
 from ..requests import Job
 from ..time_spent import WorkMeter
@@ -126,7 +126,7 @@ class Scorer:
         if self.confidence.scene is None:
             return None
         if image not in self._known:
-            with untouched(self.model), torch.no_grad():
+            with in_eval_mode(self.model), torch.no_grad():
                 self.remember(image, logits_of(self.model(image[None])))
         return self._known[image]
 
@@ -163,7 +163,7 @@ class Scorer:
         while True:
             rows = self._forward_rows(inputs.device)
             try:
-                with untouched(self.model), torch.inference_mode(), pass_precision(self.precision, inputs.device):
+                with in_eval_mode(self.model), torch.inference_mode(), pass_precision(self.precision, inputs.device):
                     return torch.cat([
                         self.confidence.value(
                             logits_of(self.forward(inputs[some])), targets[some], None if scenes is None else scenes[some]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..lazy_torch import nn, torch
 from ..transfer import to_host
 from .confidence import Confidence
@@ -61,7 +61,7 @@ def class_overview(
     """
     from .penultimate_features import logits_with_features
 
-    with untouched(model), torch.inference_mode(), gradient_precision(image.device):
+    with in_eval_mode(model), torch.inference_mode(), gradient_precision(image.device):
         output, found = logits_with_features(model, image[None], features)
         whole = WholeImage(output[0], None if found is None else found[0])
         return overview_of(whole, confidence, label=label, top_k=top_k)

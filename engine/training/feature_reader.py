@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...errors import ModelError, NoBlocksError, did_you_mean
 from ..layers.blocks import block_layers
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..layers.outputs import logits_of
 
 DEPTH = 3
@@ -57,7 +57,7 @@ class FeatureReader:
         self, images: Float[Tensor, "batch channel height width"]
     ) -> tuple[Float[Tensor, "batch class"], list[Float[Tensor, "batch _ h w"]]]:
         """Logits, and the maps of every layer, without gradients."""
-        with untouched(self.model), torch.no_grad(), outputs_of(self.model, self.names) as kept:
+        with in_eval_mode(self.model), torch.no_grad(), outputs_of(self.model, self.names) as kept:
             logits = logits_of(self.model(images))
         return logits.float(), [as_maps(name, kept).float() for name in self.names]
 
@@ -108,7 +108,7 @@ def found_layers(
     for name in names:
         if name not in modules or name == "":
             raise ModelError(f"the model has no module {name!r}{did_you_mean(name, modules)}")
-    with untouched(model), torch.no_grad(), outputs_of(model, names) as kept:
+    with in_eval_mode(model), torch.no_grad(), outputs_of(model, names) as kept:
         model(image[None])
     maps = {name: as_maps(name, kept) for name in names}
     return tuple(FeatureLayer(name, value.shape[1], (value.shape[2], value.shape[3])) for name, value in maps.items())

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..layers.eval_mode import untouched
+from ..layers.eval_mode import in_eval_mode
 from ..layers.outputs import logits_of
 from .attention_head import AttentionHead
 from .feature_reader import FeatureReader
@@ -59,7 +59,7 @@ class HeadStep(nn.Module):
         crossed = self.head.cross_rows(features, targets).sigmoid()
         own = crossed[torch.arange(len(images)), torch.arange(len(images))]
         masked = masked_images(images, own, fill_of(images, self._settings.fill, black))  # pyright: ignore[reportArgumentType]
-        with untouched(reader.model):
+        with in_eval_mode(reader.model):
             masked_logits = logits_of(reader.model(masked))
         loss = mask_loss(own, crossed, masked_logits, targets, self._weights)
         terms = {"cross_entropy": loss.cross_entropy, "area": loss.area, "variation": loss.variation}

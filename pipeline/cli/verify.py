@@ -30,7 +30,7 @@ def verify_command(
     from ..explain.changed_inputs import input_problems
     from ..store.verify import verify_run, verify_text
 
-    further = (lambda run: input_problems(store, run)) if data else None
-    report = verify_run(store, delete_damaged=delete_damaged, further=further)
+    check_inputs = (lambda run: input_problems(store, run)) if data else None
+    report = verify_run(store, delete_damaged=delete_damaged, check_inputs=check_inputs)
     print(json.dumps(report.as_json(), indent=2) if as_json else harmless(verify_text(report)))
     return 0 if report.ok else 1

@@ -75,7 +75,10 @@ class Verification:
 
 
 def verify_run(
-    out: str, *, delete_damaged: bool = False, further: Callable[[Mapping[str, Any]], Iterable[Problem]] | None = None
+    out: str,
+    *,
+    delete_damaged: bool = False,
+    check_inputs: Callable[[Mapping[str, Any]], Iterable[Problem]] | None = None,
 ) -> Verification:
     """Check a run from end to end.
 
@@ -83,7 +86,7 @@ def verify_run(
         out: The run's directory.
         delete_damaged: Delete the files whose content is wrong, and `_SUCCESS` with them, so that the run's own command
             recomputes them. Files that cannot be read at the moment are left alone.
-        further: Gets the content of `_run.json` and gives problems that the store itself does not show, such as changed images.
+        check_inputs: Gets the content of `_run.json` and gives problems that the store itself does not show, such as changed images.
 
     Raises:
         NoRunError: If `out` is not a store.
@@ -106,7 +109,7 @@ def verify_run(
     schema = run["fingerprint"].get(SCHEMA_FACT)
     problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts, schema)]
     problems += _success_problems(out, totals, whole=all(problem.repair == "compact" for problem in problems))
-    problems += further(run) if further else ()
+    problems += check_inputs(run) if check_inputs else ()
     deleted = _delete(out, problems) if delete_damaged else []
     return Verification(
         out=out,

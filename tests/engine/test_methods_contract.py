@@ -12,7 +12,7 @@ import pytest
 import torch
 from heatlas.engine.explainer import Explainer
 from heatlas.engine.explanation import Explanations
-from heatlas.engine.layers.eval_mode import untouched
+from heatlas.engine.layers.eval_mode import in_eval_mode
 from heatlas.engine.method_fit import check_fit
 from heatlas.engine.methods.batch_method import BatchMethod
 from heatlas.engine.methods.registry import bind_method, entries, find_method, make_explainer, settings_class
@@ -92,7 +92,7 @@ def trained(explainer: Explainer) -> Explainer:
     """With a head of random weights, where the method needs a trained one."""
     if not explainer.declared.trained:
         return explainer
-    with untouched(explainer.model):
+    with in_eval_mode(explainer.model):
         reader = FeatureReader(explainer.model, torch.zeros(3, *SIZE))
     torch.manual_seed(5)
     head = AttentionHead(reader.channels, CLASSES).eval()
