@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import pyarrow as pa
 
+from ..errors import UsageError
 from .curate.queue import run_recipes
 from .statistics.metric_summary import score_summary
 from .statistics.notebook_form import atlas_html
 from .statistics.paired_tests import compare_scores
 from .store.reader import StoreReader, open_store
+from .store.union import StoreUnion, open_union
 from .text import class_name
 
 CLASS_COLUMNS = ("label", "prediction", "target")
+WITH_IMAGES = frozenset({"coco", "fiftyone", "overlays"})
+"""Formats of export that need the images of a run."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,16 +38,24 @@ if TYPE_CHECKING:
     from .view.serve import ViewServer
 
 
-def open_atlas(uri: str | os.PathLike[str]) -> Atlas:
-    """Open the store that `heatlas explain --out URI` wrote; also one whose run is not finished.
+@overload
+def open_atlas(uri: str | os.PathLike[str]) -> Atlas: ...
+@overload
+def open_atlas(uri: list[Any] | tuple[Any, ...]) -> AtlasUnion: ...
+def open_atlas(uri: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Atlas:
+    """Open the store that `heatlas explain --out URI` wrote, also one whose run is not finished; or several as one.
 
     Args:
-        uri: Local path or fsspec URI of the run's directory.
+        uri: Local path or fsspec URI of the run's directory; a list of them for runs of one model and method over different images.
 
     Raises:
-        StorageError: If there is no run, or none of its shards is finished yet.
+        NoRunError: If there is no run.
+        RunMismatchError: If several stores cannot be read as one, naming what differs or which ids they share.
+        StorageError: If none of its shards is finished yet, or a part cannot be read or is another run's.
     """
-    return open_store(uri, Atlas)
+    if isinstance(uri, str | os.PathLike):
+        return open_store(uri, Atlas)
+    return open_union(uri, AtlasUnion)
 
 
 class Atlas(StoreReader):
@@ -252,3 +264,57 @@ class Atlas(StoreReader):
         from .store.compact import compact_store  # here, because most who read a store do not change it
 
         return compact_store(self.uri, size_mb=size_mb)
+
+
+class AtlasUnion(StoreUnion, Atlas):
+    """Rows and maps of several runs of one model and method over different images, and what can be made of them together.
+
+    What belongs to one run (its status, its decisions, its pages with images) is asked of that run: `members` opens as `Atlas` objects
+    by their `uri`.
+    """
+
+    def status(self) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("status")
+
+    def verify(self, *, delete_damaged: bool = False) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("verify")
+
+    def decide(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("decide")
+
+    def decisions(self) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("decisions")
+
+    def manifest(self, to: str | os.PathLike[str]) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("manifest")
+
+    def show(self, identity: str) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("show")
+
+    def view(self, **kwargs: Any) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("view")
+
+    def report(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("report")
+
+    def compact(self, *, size_mb: int = 128) -> NoReturn:
+        """Refused: see the class."""
+        self._one_store_only("compact")
+
+    def export(self, to: str, place: str | os.PathLike[str], **options: Any) -> Exported:
+        """As of one store, in formats that need no images: `csv`, `hf`, `lance` and `cleanlab`."""
+        if to in WITH_IMAGES:
+            self._one_store_only(f"export to {to}")
+        return super().export(to, place, **options)
+
+    def _one_store_only(self, what: str) -> NoReturn:
+        places = ", ".join(member.uri for member in self.members)
+        raise UsageError(f"{what} belongs to one store; open {places} one by one for it")

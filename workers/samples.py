@@ -56,7 +56,7 @@ class Row:
     width: int | None = None
     prediction: int | None = None
     target: int | None = None
-    score: float | None = None
+    confidence: float | None = None
     """Confidence in the target, in [0, 1]; what it means the run's settings say."""
     logit: float | None = None
     map: np.ndarray | None = None
@@ -84,5 +84,11 @@ class Row:
     chance: dict[str, dict[str, float | None]] | None = None
     """Chance baselines: the metrics of each chance map; None for a row that is not in the sample."""
     n_backwards: int = 0
+    padded_forwards: int = 0
+    """Empty rows of the forward passes of the shard, counted at its last row: where nothing is left to fill them with."""
+    object_id: str | None = None
+    """Which object of the image is explained; None: the whole image."""
+    box: Box | None = None
+    """Where that object is, in pixels of the image as decoded; None: the whole image."""
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     """What else the method gives, by column."""

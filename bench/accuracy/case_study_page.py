@@ -37,7 +37,7 @@ class Defect:
 
 def write_page(atlas: heatlas.Atlas, defects: Mapping[str, Defect], budget: int) -> None:
     """The page and the plot."""
-    frame = atlas.to_pandas(["id", "label", "prediction", "score", "ebpg", "bbox", "border_share", "drop_pct", "n_forwards"],
+    frame = atlas.to_pandas(["id", "label", "prediction", "confidence", "ebpg", "bbox", "border_share", "drop_pct", "n_forwards"],
                             where="status = 'ok' AND target = prediction")  # fmt: skip
     names = np.array(atlas.class_names)
     frame["class"] = names[frame["label"]]
@@ -148,7 +148,7 @@ def page(frame: pd.DataFrame, table: pd.DataFrame, queue: pd.DataFrame, clusters
         lines += [
             "",
             "Wrong predictions: "
-            + ", ".join(f"{row['class']} called {row['said']} ({row['score']:.2f})" for _, row in wrong.iterrows())
+            + ", ".join(f"{row['class']} called {row['said']} ({row['confidence']:.2f})" for _, row in wrong.iterrows())
             + ".",
         ]
     return "\n".join(lines) + "\n"

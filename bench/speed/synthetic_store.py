@@ -164,7 +164,7 @@ def _rows(world: World, random: np.random.Generator, images: Columns, target: np
     sensitivity = np.exp(random.normal(np.where(kind == "unstable", 0.0, -2.0), 0.2))
     apart = images["prediction"] != images["label"]
     return {
-        **images, "target": target, "score": score, "map": maps, **_descriptors(maps, images["object"]),
+        **images, "target": target, "confidence": score, "map": maps, **_descriptors(maps, images["object"]),
         "drop_pct": np.clip(100 * (1 - faithful) * random.uniform(0.3, 0.9, count), 0, 100),
         "increase": (random.random(count) < 0.2 * faithful).astype(float),
         "average_gain_pct": random.uniform(0, 20, count),
@@ -232,8 +232,8 @@ def _table(layout: StoreLayout, rows: Columns, world: World, *, with_chance: boo
     known: dict[str, Any] = {
         "id": rows["id"], "uri": np.char.add("/synthetic/", rows["id"]), "method": np.full(count, "sise"), "device": np.full(count, "cpu"),
         "status": status, "error": np.array([error.get(cause) for cause in status], object), "label": rows["label"],
-        **{name: _blank(rows[name], undecoded) for name in ("prediction", "target", "score")},
-        "logit": _blank(np.log(rows["score"] / (1 - np.minimum(rows["score"], 1 - 1e-9))), undecoded),
+        **{name: _blank(rows[name], undecoded) for name in ("prediction", "target", "confidence")},
+        "logit": _blank(np.log(rows["confidence"] / (1 - np.minimum(rows["confidence"], 1 - 1e-9))), undecoded),
         "height": np.full(count, 480), "width": np.full(count, 640), "n_masks": np.full(count, 200), "n_forwards": np.full(count, 203),
         "seconds": np.full(count, 0.5),
     }  # fmt: skip

@@ -91,7 +91,7 @@ def steps(repeat: int) -> dict[str, str]:
     return {
         "scroll": f"(() => {{ const grid = document.getElementById('grid'); grid.scrollTop = grid.scrollHeight * {0.4 + repeat / 20}; }})()",
         "brush": f"(() => {{ location.hash = 'r.ebpg=..{low}'; }})()",
-        "filter and sort": f"(() => {{ location.hash = 'r.ebpg=..{low}&r.score={0.5 + repeat / 50}..&sort=gini&descending=1'; }})()",
+        "filter and sort": f"(() => {{ location.hash = 'r.ebpg=..{low}&r.confidence={0.5 + repeat / 50}..&sort=gini&descending=1'; }})()",
         "id found": f"(() => {{ location.hash = 'text={repeat * 7919 + 100_003}'; }})()",
     }
 

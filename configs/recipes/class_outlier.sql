@@ -24,7 +24,7 @@ WITH seen AS (
     SELECT *, greatest(map_deviations, x_deviations, y_deviations, spread_deviations, area_deviations, entropy_deviations) AS deviations
     FROM judged
 )
-SELECT id, target, method, label_name AS label, prediction_name AS prediction, score, distance, deviations, map_deviations,
+SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, distance, deviations, map_deviations,
     x_deviations, y_deviations, spread_deviations, area_deviations, entropy_deviations, members,
     format('among {:d} images explained for {} ', members, target_name) || CASE deviations
         WHEN map_deviations THEN format('its map is the odd one: {:.0f} % of the mass lies elsewhere than in their mean map, {:.0f} % are usual',

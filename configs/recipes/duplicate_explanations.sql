@@ -6,7 +6,7 @@ WITH near AS (
 ), labels AS (
     SELECT id, target, method, label_name FROM atlas
 )
-SELECT a.id, a.target, a.method, a.label_name AS label, labels.label_name AS twin_label, a.prediction_name AS prediction, a.score,
+SELECT a.id, a.target, a.method, a.label_name AS label, labels.label_name AS twin_label, a.prediction_name AS prediction, a.confidence,
     near.twin, near.distance, near.alike,
     format('the map is that of {} but for {:.1f} % of its mass', near.twin, 100 * near.distance)
         || CASE WHEN near.alike > 1 THEN format('; at least {:d} others are as near', near.alike) ELSE '' END

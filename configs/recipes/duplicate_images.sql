@@ -7,7 +7,7 @@ WITH explained AS (
 ), labels AS (
     SELECT DISTINCT id AS twin, label_name AS twin_label, split AS twin_split FROM atlas
 )
-SELECT explained.id, target, method, label_name AS label, twin_label, split, twin_split, prediction_name AS prediction, score, twin, bits, cosine, mirrored,
+SELECT explained.id, target, method, label_name AS label, twin_label, split, twin_split, prediction_name AS prediction, confidence, twin, bits, cosine, mirrored,
     format('Nearly the same image as {}{}.', CASE WHEN mirrored THEN 'the mirror image of ' ELSE '' END, twin)
         || CASE WHEN label_name <> twin_label THEN format(' Yet this one is labelled {} and that one {}.', label_name, twin_label)
                 ELSE format(' {} of the 64 bits of their perceptual hashes differ.', bits) END

@@ -7,19 +7,19 @@ WITH judged AS (
     SELECT *,
         status IN ('no_evidence', 'constant_map') AS without_map,
         coalesce(drop_pct >= $drop, false) AS dropped,
-        coalesce(insertion_auc < $insertion * score, false) AS late
+        coalesce(insertion_auc < $insertion * confidence, false) AS late
     FROM atlas WHERE status IN ('ok', 'no_evidence', 'constant_map') AND coalesce(target = prediction, true)
 )
-SELECT id, target, method, label_name AS label, prediction_name AS prediction, score, status, drop_pct, insertion_auc,
+SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, status, drop_pct, insertion_auc,
     CASE WHEN without_map THEN format('no map at all ({}): {}', status, coalesce(error, 'the method found no evidence'))
-         ELSE format('{} with {:.2f}, but ', coalesce(target_name, 'explained'), score)
+         ELSE format('{} with {:.2f}, but ', coalesce(target_name, 'explained'), confidence)
             || concat_ws(' and ',
                 CASE WHEN dropped THEN format('the strongest 15 % of the map alone lose {:.0f} % of the confidence', drop_pct) END,
                 CASE WHEN late THEN format('revealing the image by the map brings the confidence back late (insertion area {:.2f})', insertion_auc) END)
     END AS reason,
     CASE WHEN without_map THEN 1
-         ELSE 0.9 * score * greatest(CASE WHEN dropped THEN drop_pct / 100 ELSE 0 END,
-                                     CASE WHEN late THEN 1 - insertion_auc / nullif(score, 0) ELSE 0 END) END AS priority
+         ELSE 0.9 * confidence * greatest(CASE WHEN dropped THEN drop_pct / 100 ELSE 0 END,
+                                     CASE WHEN late THEN 1 - insertion_auc / nullif(confidence, 0) ELSE 0 END) END AS priority
 FROM judged
 -- a map that fails one of two tests that were made may only be narrow
-WHERE without_map OR (score >= $confidence AND (dropped OR late) AND coalesce(drop_pct >= $drop, true) AND coalesce(insertion_auc < $insertion * score, true))
+WHERE without_map OR (confidence >= $confidence AND (dropped OR late) AND coalesce(drop_pct >= $drop, true) AND coalesce(insertion_auc < $insertion * confidence, true))

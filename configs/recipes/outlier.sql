@@ -4,7 +4,7 @@
 WITH explained AS (
     SELECT * FROM atlas WHERE status = 'ok' AND coalesce(target = prediction, true)
 )
-SELECT explained.id, target, method, label_name AS label, prediction_name AS prediction, score, distance, deviations, nearest,
+SELECT explained.id, target, method, label_name AS label, prediction_name AS prediction, confidence, distance, deviations, nearest,
     format('Unlike the other images{}: its features lie {:.1f} robust deviations farther from their neighbours than usual.',
            coalesce(' labelled ' || label_name, ''), deviations)
         || format(' The most similar image is {}.', nearest) AS reason,

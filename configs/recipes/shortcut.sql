@@ -11,7 +11,7 @@
 -- param errors = 2 in [0, 100]        Standard errors by which a class's share of such predictions must exceed that of the other classes.
 WITH seen AS (
     SELECT *, coalesce(ebpg_chance, avg(ebpg_chance) OVER (PARTITION BY method, label)) AS chance_ebpg FROM atlas
-    WHERE status = 'ok' AND target = prediction AND prediction = label AND score >= $confidence
+    WHERE status = 'ok' AND target = prediction AND prediction = label AND confidence >= $confidence
 ), usual AS (
     SELECT method, median(ebpg) AS usual_ebpg FROM seen GROUP BY method
 ), judged AS (
@@ -36,15 +36,15 @@ WITH seen AS (
 ), known AS (
     SELECT count(*) > 0 AS probed FROM cues
 )
-SELECT judged.id, judged.target, judged.method, label_name AS label, prediction_name AS prediction, score,
+SELECT judged.id, judged.target, judged.method, label_name AS label, prediction_name AS prediction, confidence,
     ebpg, usual_ebpg, chance_ebpg, pointing_hit, border_share, looking_away, right_answers, kind AS cue, transfer, chance, carrying, carries,
     CASE WHEN coalesce(guilty, false)
-        THEN format('Correct with confidence {:.2f}, but it shares {} with {:d} other images of {}.', score,
+        THEN format('Correct with confidence {:.2f}, but it shares {} with {:d} other images of {}.', confidence,
                     CASE kind WHEN 'pixels' THEN 'a mark at one place' WHEN 'patch' THEN 'a mark at any place' WHEN 'spectrum' THEN 'a texture'
                         ELSE 'a colour' END, carrying - 1, label_name)
             || format(' Given to other classes'' images, it raises their confidence in {} by {:.2f} (random halves: at most {:.2f}).',
                       label_name, transfer, chance)
-        ELSE format('Correct with confidence {:.2f}, but ', score)
+        ELSE format('Correct with confidence {:.2f}, but ', confidence)
             || concat_ws(' and ',
                 CASE WHEN beside THEN format('only {:.0f} % of the attribution lies on the object, where correct predictions usually have {:.0f} %',
                                              100 * ebpg, 100 * usual_ebpg) END,

@@ -9,7 +9,7 @@ WITH seen AS (
 ), judged AS (
     SELECT *, (max_sensitivity - usual) / nullif(deviation, 0) AS deviations FROM seen JOIN usual USING (method)
 )
-SELECT id, target, method, label_name AS label, prediction_name AS prediction, score, max_sensitivity, usual AS usual_sensitivity,
+SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, max_sensitivity, usual AS usual_sensitivity,
     deviations,
     format('imperceptible noise changes the map by {:.0f} % of its size, where {:.0f} % are usual ({:.1f} robust deviations)',
            100 * max_sensitivity, 100 * usual, deviations) AS reason,

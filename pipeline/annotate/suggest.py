@@ -33,7 +33,7 @@ SURE = 0.8
 LIMIT = 200
 """Suggestions of each kind."""
 QUEUES = {"shortcut": "shortcut", "label": "label_suspicion"}
-WANTED = ("id", "uri", "label", "prediction", "target", "score", "status", "height", "width")
+WANTED = ("id", "uri", "label", "prediction", "target", "confidence", "status", "height", "width")
 
 
 def make_suggestions(
@@ -107,12 +107,12 @@ def _queued(atlas: StoreReader, recipe: str, limit: int) -> tuple[list[dict[str,
 def _missing(atlas: StoreReader, limit: int) -> tuple[list[dict[str, Any]], str | None]:
     if "ebpg" not in atlas.schema.names or not atlas.count("ebpg IS NOT NULL"):
         return [], "the run measured no ebpg, so what is marked is not known"
-    where = f"status = 'ok' AND target = prediction AND ebpg IS NULL AND score >= {SURE}"
-    rows = atlas.table(["id", "target", "score"], where).to_pylist()
-    rows.sort(key=lambda row: (-row["score"], row["id"]))
+    where = f"status = 'ok' AND target = prediction AND ebpg IS NULL AND confidence >= {SURE}"
+    rows = atlas.table(["id", "target", "confidence"], where).to_pylist()
+    rows.sort(key=lambda row: (-row["confidence"], row["id"]))
     queue = [
-        {"id": row["id"], "target": row["target"], "priority": row["score"],
-         "reason": f"Nothing is marked here. The model sees {class_name(atlas.class_names, row['target'])} with confidence {row['score']:.2f}."}
+        {"id": row["id"], "target": row["target"], "priority": row["confidence"],
+         "reason": f"Nothing is marked here. The model sees {class_name(atlas.class_names, row['target'])} with confidence {row['confidence']:.2f}."}
         for row in rows[:limit]
     ]  # fmt: skip
     return _with_rows(atlas, queue), None

@@ -46,6 +46,7 @@ from .imported import import_command
 from .layers import layers_command
 from .methods import methods_command
 from .metrics import metrics_command
+from .migrate import migrate_command
 from .narrate import narrate_command
 from .plan import plan_command
 from .report import report_command
@@ -78,6 +79,7 @@ COMMANDS = {
     "view": Command(view_command),
     "export": Command(export_command),
     "compact": Command(compact_command),
+    "migrate": Command(migrate_command),
     "layers": Command(layers_command),
     "methods": Command(methods_command),
     "metrics": Command(metrics_command),

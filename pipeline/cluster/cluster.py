@@ -37,7 +37,7 @@ LEAST = 5
 LEAST_SHARE = 0.02
 Target = Literal["predicted", "label"]
 WHERE = {"predicted": "target = prediction", "label": "target = label"}
-FACTS = ("label", "prediction", "score", "ebpg", "border_share")
+FACTS = ("label", "prediction", "confidence", "ebpg", "border_share")
 """Columns that describe a cluster, where the store has them."""
 
 
@@ -194,7 +194,7 @@ def _cluster_row(own: LowMaps, points: np.ndarray, inside: np.ndarray, known: di
     row = {
         **known, "size": len(places), "share": len(places) / len(own), "mean_map": mean_map.astype(np.float16),
         "members": own.rows["id"].take(pa.array(near)).to_pylist(),
-        **{name: _mean(own.rows, name, places) for name in ("score", "ebpg", "border_share")}, "right": _right(own.rows, places),
+        **{name: _mean(own.rows, name, places) for name in ("confidence", "ebpg", "border_share")}, "right": _right(own.rows, places),
     }  # fmt: skip
     return {**row, "reason": reason(row, _centre(mean_map.reshape(own.height, own.width)))}
 

@@ -12,14 +12,14 @@ CLUSTERS = pa.schema(
     [
         ("class", pa.int32()), ("cluster", pa.int32()), ("size", pa.int64()), ("separation", pa.float64()),
         ("members", pa.list_(pa.string())), ("mean_map", pa.list_(pa.float16())), ("method", pa.string()),
-        ("class_name", pa.string()), ("share", pa.float64()), ("tightness", pa.float64()), ("right", pa.float64()), ("score", pa.float64()),
+        ("class_name", pa.string()), ("share", pa.float64()), ("tightness", pa.float64()), ("right", pa.float64()), ("confidence", pa.float64()),
         ("ebpg", pa.float64()), ("border_share", pa.float64()), ("reason", pa.string()),
     ]
 )  # fmt: skip
 """`class` is the explained class; `cluster` 0 the largest of the class; `separation` the mean silhouette in [-1, 1] against
 the rest of the class, null where there is none; `tightness` how much nearer the members are to each other than any two maps of the
 run, at most 1; `members` ids of typical ones, the most typical first; `mean_map` rows from the top; `share` of the class's maps;
-`right` share of members whose prediction is their label; `score` (confidence), `ebpg`, `border_share` means; `reason` the same in words."""
+`right` share of members whose prediction is their label; `confidence`, `ebpg`, `border_share` means; `reason` the same in words."""
 MEMBERS = pa.schema(
     [
         ("id", pa.string()), ("target", pa.int32()), ("class", pa.int32()), ("cluster", pa.int32()),

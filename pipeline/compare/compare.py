@@ -43,7 +43,7 @@ class Comparison:
     moved: Movement | None
     most: list[dict[str, Any]]
     """Pairs whose explanation moved most while the prediction stayed: `id`, `label`, `prediction`, `first_target`, `second_target`,
-    `first_score`, `second_score`, `distance`, `shift`."""
+    `first_confidence`, `second_confidence`, `distance`, `shift`."""
     settings: list[str]
     """What differs between the runs, a line each."""
     resamples: int
@@ -200,7 +200,7 @@ def most_moved(comparison: Comparison, most: int) -> list[dict[str, Any]]:
         row = comparison.pairs.table.slice(place, 1).to_pylist()[0]
         listed.setdefault(row["id"], {
             "id": row["id"], "label": row["label"], "prediction": row["first_prediction"],
-            **{f"{which}_{name}": row[f"{which}_{name}"] for which in ("first", "second") for name in ("target", "score")},
+            **{f"{which}_{name}": row[f"{which}_{name}"] for which in ("first", "second") for name in ("target", "confidence")},
             "distance": float(distance[place]), "shift": _or_none(lambda place=place: comparison.moved.shift[place]),  # pyright: ignore[reportOptionalMemberAccess]
         })  # fmt: skip
     return list(listed.values())

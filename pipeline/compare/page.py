@@ -79,12 +79,12 @@ def moved_cards(comparison: Comparison, pictures: Pictures) -> list[Card]:
             for which, held in zip(("first", "second"), maps, strict=True)
         ]
         says = says_of(comparison, pair)
-        facts = [("first", percent(pair["first_score"])), ("second", percent(pair["second_score"])), ("elsewhere", percent(pair["distance"])),
+        facts = [("first", percent(pair["first_confidence"])), ("second", percent(pair["second_confidence"])), ("elsewhere", percent(pair["distance"])),
                  *([("centre moved", percent(pair["shift"]))] if pair["shift"] is not None else [])]  # fmt: skip
         wrong = pair["label"] is not None and pair["label"] != pair["prediction"]
         cards.append(Card(
             id=pair["id"], says=says,
-            right=None if pair["label"] is None else not wrong, score=None, image=image, map=pair_maps[0], second=pair_maps[1],
+            right=None if pair["label"] is None else not wrong, confidence=None, image=image, map=pair_maps[0], second=pair_maps[1],
             missing=seen if isinstance(seen, str) else "" if image else "left out to keep this page small", facts=facts, why="",
             alt=harmless(f"{pair['id']}: the image, the first run's map and the second's; {figure(pair['distance'])} of the mass lies elsewhere",
                          lines=False)[:240],

@@ -15,7 +15,7 @@ from ..store.reader import StoreReader
 from ..store.sql import PARTS, literal, quoted, reading_parts
 from ..text import counted, shown
 
-PLAIN = ("id", "target", "label", "prediction", "score", "status")
+PLAIN = ("id", "target", "label", "prediction", "confidence", "status")
 Joined = Literal["id and target", "id"]
 NAMED = 3
 

@@ -89,7 +89,7 @@ def _moves(comparison: Comparison) -> list[str]:
     rows: list[Sequence[str]] = [("id", "prediction", "elsewhere", "centre moved", "first", "second")]
     for pair in comparison.most[:LINES]:
         rows.append((shortened(shown(pair["id"]), 60), shown(name_of(comparison, pair["prediction"])), f"{pair['distance']:.1%}",
-                     "" if pair["shift"] is None else f"{pair['shift']:.1%}", number(pair["first_score"]), number(pair["second_score"])))  # fmt: skip
+                     "" if pair["shift"] is None else f"{pair['shift']:.1%}", number(pair["first_confidence"]), number(pair["second_confidence"])))  # fmt: skip
     return [*lines, *table(rows)]
 
 

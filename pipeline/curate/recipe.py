@@ -1,7 +1,7 @@
 """A recipe: one SQL query under a head that names its purpose, the columns it needs and its parameters.
 
 -- One line that says what is found.
--- needs: ebpg or border_share, score      (columns without which it cannot run; `or` between alternatives)
+-- needs: ebpg or border_share, confidence      (columns without which it cannot run; `or` between alternatives)
 -- uses: insertion_auc                     (columns that are null where the store does not have them)
 -- param border = 0.6 in [0, 1]   What it means.     (`$border` in the query)
 SELECT id, target, ..., reason, priority FROM atlas ...

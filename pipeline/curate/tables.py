@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 SIDE = 8
 """Longer side of the maps that `maps` and `twins` compare, in pixels."""
-ALWAYS = ("id", "target", "method", "label", "prediction", "score", "status", "error")
-NEVER = frozenset({"map", "map_png", "floors", "features", "top_k", "label_name", "prediction_name"})
+ALWAYS = ("id", "target", "method", "label", "prediction", "confidence", "status", "error")
+NEVER = frozenset({"map", "map_png", "floors", "features", "top_k", "label_name", "prediction_name", "box"})
 """Columns that are not copied: too large, or not plain values."""
 LOCK = ("SET python_enable_replacements = false", "SET enable_external_access = false", "SET lock_configuration = true")
 

@@ -91,7 +91,7 @@ def curated_lines(atlas: Atlas, truth: dict[str, dict[str, str]], folder: Path) 
     clusters = cluster_maps(atlas)
     clusters.write(atlas.uri)
     queues = {name: queue.to_pylist() for name, queue in written.curation.queues.items()}
-    rows = atlas.table(["id", "target", "label", "prediction", "score"], where=f"status = '{OK}'").to_pylist()
+    rows = atlas.table(["id", "target", "label", "prediction", "confidence"], where=f"status = '{OK}'").to_pylist()
     noise = label_noise_found(rows, queues["label_suspicion"], truth)
     clusters = cluster_lines(clusters.clusters.to_pylist(), clusters.members.to_pylist(), truth)
     return [*shortcut_lines(queues["shortcut"]), *clusters, *noise_lines(noise)]

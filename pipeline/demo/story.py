@@ -42,11 +42,11 @@ def label_noise_found(
     """Compare the queue of `label_suspicion` with the planted labels, and with confidence alone: 1 - p(label).
 
     Args:
-        rows: Of the store: `id`, `target`, `label`, `prediction`, `score`; where the label is not predicted it has a row of its own.
+        rows: Of the store: `id`, `target`, `label`, `prediction`, `confidence`; where the label is not predicted it has a row of its own.
         queue: `id` and `priority`; an image that is not in it counts as the least suspicious.
         truth: `label` and `true_label` by id.
     """
-    of_label = {row["id"]: row["score"] for row in rows if row["target"] == row["label"]}
+    of_label = {row["id"]: row["confidence"] for row in rows if row["target"] == row["label"]}
     ids = sorted({row["id"] for row in rows})
     wrong = np.array([truth[identity]["label"] != truth[identity]["true_label"] for identity in ids], bool)
     listed = {row["id"]: row["priority"] for row in queue}

@@ -14,10 +14,10 @@ from ...engine.explanation import Explanation
 from ...errors import StorageError
 from ...workers.samples import Sample
 from ..store.committed_shards import file_of
-from ..store.part_reader import groups_with, open_file, shard_ranges
+from ..store.part_reader import groups_with, open_file, read_groups, shard_ranges
 from ..store.schema import read_metadata
 
-COLUMNS = ["id", "status", "error", "prediction", "target", "score", "logit", "map"]
+COLUMNS = ["id", "status", "error", "prediction", "target", "confidence", "logit", "map"]
 
 
 class StoredMaps:
@@ -47,7 +47,7 @@ class StoredMaps:
             rows, shape = self._group.get(sample.id, []), self._shape
         return [
             Explanation(
-                row["status"], row["error"], row["prediction"], row["target"], row["score"], row["logit"],
+                row["status"], row["error"], row["prediction"], row["target"], row["confidence"], row["logit"],
                 map=torch.from_numpy(row["map"].astype(np.float32).reshape(shape)),
             ) for row in rows
         ]  # fmt: skip
@@ -63,7 +63,7 @@ class StoredMaps:
             ids = {group: opened.read_row_group(group, columns=["id"])["id"].to_pylist() for group in groups}
             if holding := [group for group in groups if sample.id in ids[group]]:
                 elsewhere = {row for group in groups if group not in holding for row in ids[group]}
-                self._group = _rows(opened.read_row_groups(holding, columns=COLUMNS), elsewhere)
+                self._group = _rows(read_groups(opened, holding, COLUMNS), elsewhere)
                 facts = read_metadata(opened.schema_arrow)["map"]
                 self._part, self._shape = part, (facts["height"], facts["width"])
                 return

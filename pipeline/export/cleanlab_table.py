@@ -19,7 +19,7 @@ from ..settings.renamed import current_names
 from ..text import counted
 from .chosen import Chosen
 
-WANTED = ("id", "uri", "label", "prediction", "target", "score", "status")
+WANTED = ("id", "uri", "label", "prediction", "target", "confidence", "status")
 FIXED = (
     ("id", pa.string()), ("uri", pa.string()), ("label", pa.int32()), ("label_name", pa.string()), ("prediction", pa.int32()),
     ("self_confidence", pa.float64()), ("self_confidence_at_most", pa.float64()), ("known_classes", pa.list_(pa.int32())),
@@ -67,7 +67,9 @@ def image_row(
         extra: Columns to copy.
     """
     first = rows[0]
-    known = {row["target"]: row["score"] for row in rows if row["target"] is not None and row["score"] is not None}
+    known = {
+        row["target"]: row["confidence"] for row in rows if row["target"] is not None and row["confidence"] is not None
+    }
     rest = max(0.0, 1.0 - sum(known.values()))
     if classes and len(known) == classes - 1:
         known[next(index for index in range(classes) if index not in known)] = rest

@@ -14,7 +14,7 @@ from .chosen import Chosen
 from .json_arrays import ArrayFile, plain
 from .whole_image import box_on_image, geometry_of, hot_box
 
-WANTED = ("id", "uri", "label", "prediction", "target", "method", "score", "status", "height", "width")
+WANTED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "height", "width")
 ABOUT = (
     "Boxes are drawn by heatlas, not by people: around the connected region at the map's maximum in which it is at least half of that, in "
     "pixels of the upright image. Segmentation is the box."
@@ -65,7 +65,7 @@ def annotation_entry(
     x, y, width, height = (round(float(side), 2) for side in box)
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return {"id": number, "image_id": image, "category_id": row["target"], "bbox": [x, y, width, height], "area": round(width * height, 2),
-            "segmentation": [corners], "iscrowd": 0, "score": row["score"], "method": row["method"],
+            "segmentation": [corners], "iscrowd": 0, "score": row["confidence"], "method": row["method"],
             "attributes": {name: plain(row[name]) for name in metrics}}  # fmt: skip
 
 

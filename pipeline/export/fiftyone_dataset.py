@@ -25,7 +25,7 @@ from .overlays import FileNames
 from .whole_image import geometry_of, on_whole_image, png
 
 MAPS = "fields/explanation"
-WANTED = ("id", "uri", "label", "prediction", "target", "method", "score", "status", "height", "width")
+WANTED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "height", "width")
 OWN_FIELDS = frozenset({"id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "ground_truth", "prediction", "target",
                         "explanation", "heatlas_id", "status", "method", "sample_id", "media_type", "frames", "group"})  # fmt: skip
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
@@ -84,7 +84,7 @@ def sample_of(row: Mapping[str, Any], chosen: Chosen, fields: Mapping[str, str],
         if row[column] is not None:
             sample[field] = {"_cls": "Classification", "tags": [], "label": chosen.name_of(row[column])}
             if row[column] == row["target"] and field != "ground_truth":
-                sample[field]["confidence"] = row["score"]
+                sample[field]["confidence"] = row["confidence"]
     return {**sample, **{field: plain(row[column]) for column, field in fields.items()}}
 
 

@@ -14,7 +14,7 @@ from ..pictures.show import caption, draw
 from .chosen import Chosen
 
 INDEX = "index.jsonl"
-WANTED = ("id", "uri", "label", "prediction", "target", "method", "score", "status", "error")
+WANTED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "error")
 FLAT = 5000
 """Files that may lie in one folder; more of them go into 256 subfolders."""
 

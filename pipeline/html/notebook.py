@@ -31,7 +31,7 @@ SIDE = 224
 """Longer side of a map that stands alone, in pixels."""
 FACTS = 8
 """Metrics in the caption."""
-COLUMNS = ("id", "uri", "label", "prediction", "target", "method", "score", "status", "error")
+COLUMNS = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "error")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Shown:
             for key in ("prediction", "label")
             if row[key] not in (None, row["target"])
         )
-        return f"{row['method']}: {self._name(row['target'])} ({percent(row['score'])}){others}"
+        return f"{row['method']}: {self._name(row['target'])} ({percent(row['confidence'])}){others}"
 
     def _facts(self, row: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {figure(row[name])}" for name in self.metrics if row[name] is not None)

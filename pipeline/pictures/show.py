@@ -124,7 +124,7 @@ def caption(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """`tabby (0.93), label lynx`: the explained class with its confidence, and prediction and label where they differ."""
 
     target = row["target"]
-    parts = [f"{class_name(names, target)} ({row['score']:.2f})"]
+    parts = [f"{class_name(names, target)} ({row['confidence']:.2f})"]
     parts += [
         f"{key} {class_name(names, row[key])}" for key in ("prediction", "label") if row[key] not in (None, target)
     ]

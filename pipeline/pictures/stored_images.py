@@ -16,7 +16,7 @@ from ..sources.reading.reader import FsspecReader
 from ..store.reader import StoreReader
 from ..store.sql import literal
 
-COLUMNS = ("id", "uri", "label", "prediction", "target", "score", "status", "error")
+COLUMNS = ("id", "uri", "label", "prediction", "target", "confidence", "status", "error")
 
 
 def reader_of(run: Mapping[str, Any], *, trust_code: bool = False) -> FsspecReader:

@@ -35,7 +35,7 @@ class Card:
     says: str
     """The explained class, and prediction and label where they differ from it: `octagon` or `disc, labelled octagon`."""
     right: bool | None
-    score: float | None
+    confidence: float | None
     image: Stored | None
     map: Stored | None
     second: Stored | None
@@ -118,7 +118,7 @@ class CardMaker:
         says, right = self._says(row)
         missing = seen if isinstance(seen, str) else "" if image else "left out to keep this page small"
         return Card(
-            id=row["id"], says=says, right=right, score=row["score"], image=image, map=self._map(row),
+            id=row["id"], says=says, right=right, confidence=row["confidence"], image=image, map=self._map(row),
             second=None if second is None else self._map(second), missing=missing,
             facts=[(name_of(name), figure(row[name])) for name in metrics if row.get(name) is not None],
             why=why or _failure(row, detail), alt=self._alt(row, says, image is not None),

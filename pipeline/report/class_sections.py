@@ -48,8 +48,8 @@ def with_class_cards(sections: Sequence[ClassSection], cards: CardMaker, rule: S
 
 
 def _examples(rows: ReportRows, index: int, rule: Suspicion | None) -> list[dict[str, Any]]:
-    wrong, _ = chosen(rows, f"label = {int(index)} AND prediction <> label", "score DESC", EXAMPLES // 2)
-    order = "score DESC" if rule is None else f"{rule.metric} {'ASC' if rule.metric == 'ebpg' else 'DESC'}"
+    wrong, _ = chosen(rows, f"label = {int(index)} AND prediction <> label", "confidence DESC", EXAMPLES // 2)
+    order = "confidence DESC" if rule is None else f"{rule.metric} {'ASC' if rule.metric == 'ebpg' else 'DESC'}"
     right, _ = chosen(rows, f"label = {int(index)} AND prediction = label", order, EXAMPLES - len(wrong))
     return [*wrong, *right]
 

@@ -60,7 +60,7 @@ def chosen(rows: ReportRows, condition: str, order: str, limit: int) -> tuple[li
 
 
 def _correct_off_object(rows: ReportRows, rule: Suspicion, limit: int) -> Gallery:
-    records, count = chosen(rows, f"{RIGHT} AND {rule.condition}", "score DESC", limit)
+    records, count = chosen(rows, f"{RIGHT} AND {rule.condition}", "confidence DESC", limit)
     text = f"The prediction is correct, {rule.text}. The most confident predictions come first."
     return Gallery("wrong-reason", "Correct, off-object", text, records, (rule.metric,), count)
 
@@ -105,7 +105,7 @@ def _same_place(rows: ReportRows, limit: int) -> Gallery:
             text += " Where there are three pictures, the last is the map for the label."
         return Gallery("same-place", title, text, records, ("label_overlap",), count, pairs=pairs)
     with_both = f"{wrong} AND id IN (SELECT id FROM rows WHERE status = 'ok' AND target = label AND NOT main)"
-    candidates, count = chosen(rows, with_both, "score DESC", CANDIDATES)
+    candidates, count = chosen(rows, with_both, "confidence DESC", CANDIDATES)
     others = _label_rows(rows, candidates)
     scored = by_overlap(rows, candidates, others)[:limit]
     if not scored:
@@ -134,7 +134,7 @@ def _label_rows(rows: ReportRows, records: list[dict[str, Any]]) -> dict[str, di
 
 
 def _sure_and_wrong(rows: ReportRows, limit: int) -> Gallery:
-    records, count = chosen(rows, "prediction <> label AND prediction = target", "score DESC", limit)
+    records, count = chosen(rows, "prediction <> label AND prediction = target", "confidence DESC", limit)
     text = "Wrong predictions, the most confident first. Check the label, too."
     return Gallery("sure-wrong", "Confident and wrong", text, records, (), count)
 

@@ -21,7 +21,7 @@ from ..store.schema import metric_columns
 from ..store.sql import PARTS, literal, quoted
 from ..text import class_name
 
-CONFIDENCE = "score"
+CONFIDENCE = "confidence"
 """The column that holds the model's confidence in the explained class."""
 PLAIN = ("id", "label", "prediction", "target", CONFIDENCE, "status")
 CHANCE_OF = "ebpg"

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..storage.backoff import with_retries
 from ..storage.location import child, locate, sizes_in
+from .earlier_columns import renamed_schema
 from .footer_reader import part_summaries
 from .part_files import DoneShards, PartFile, listed
 from .part_names import MAPS
@@ -56,13 +57,13 @@ def read_part(out: str, index: int, columns: Sequence[str] | None = None, folder
 
 
 def read_file_schema(out: str, file: PartFile) -> pa.Schema:
-    """Columns and metadata of a file, from its footer.
+    """Columns, under today's names, and metadata of a file, from its footer.
 
     Raises:
         StorageError: If the file is missing or damaged.
     """
     with open_file(out, file) as opened:
-        return opened.schema_arrow
+        return renamed_schema(opened.schema_arrow)
 
 
 def part_tables(out: str, columns: Sequence[str] | None = None, folder: str = MAPS) -> Iterator[pa.Table]:

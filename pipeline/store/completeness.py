@@ -14,6 +14,7 @@ from .footer_reader import part_summaries
 from .part_files import DoneShards, PartFile
 from .part_origin import ids_digest
 from .part_summary import added_up
+from .schema import ROW_KEY
 from .sql import PARTS, connect_parts, reading_parts
 
 _NAMED = 10
@@ -76,9 +77,11 @@ def repeated_ids(out: str, files: Sequence[PartFile], at_most: int) -> list[tupl
     if not files:
         return []
     with connect_parts([file.uri(out) for file in files]) as database, reading_parts(out):
+        there = [row[0] for row in database.execute(f"DESCRIBE {PARTS}").fetchall()]
+        rest = ", ".join(name for name in ROW_KEY[1:] if name in there)
         repeated = database.execute(
             f"SELECT id, count(*), list(DISTINCT filename) FROM {PARTS} GROUP BY id "
-            "HAVING count(DISTINCT filename) > 1 OR count(*) > count(DISTINCT (target, method)) "
+            f"HAVING count(DISTINCT filename) > 1 OR count(*) > count(DISTINCT ({rest})) "
             f"ORDER BY id LIMIT {at_most:d}"
         ).fetchall()
     return [(identity, rows, sorted(names)) for identity, rows, names in repeated]

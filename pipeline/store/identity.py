@@ -99,12 +99,20 @@ def differences(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
     return [text for fact, text in _compared(stored, ours) if fact is None or fact.comparison != "told"]
 
 
+def differences_between(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """As `differences`, of two runs that are both stored."""
+    compared = _compared(first, second, ("the first has", "the second"))
+    return [text for fact, text in compared if fact is None or fact.comparison != "told"]
+
+
 def remarks(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """A line about every difference that refuses nothing."""
     return [text for fact, text in _compared(stored, ours) if fact is not None and fact.comparison == "told"]
 
 
-def _compared(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[tuple[IdentityFact | None, str]]:
+def _compared(
+    stored: Mapping[str, Any], ours: Mapping[str, Any], words: tuple[str, str] = ("stored", "now")
+) -> Iterator[tuple[IdentityFact | None, str]]:
     theirs, mine = dict(flat(stored)), dict(flat(as_stored(ours)))
     for key in dict.fromkeys((*theirs, *mine)):
         fact = fact_of(key, stored.get("method"))
@@ -115,7 +123,7 @@ def _compared(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[tu
             if not logits_agree(first, second):
                 yield fact, f"  {key}: {logits_difference(first, second)}"
             continue
-        yield fact, f"  {key}: stored {_shown(first)}, now {_shown(second)}"
+        yield fact, f"  {key}: {words[0]} {_shown(first)}, {words[1]} {_shown(second)}"
 
 
 def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:

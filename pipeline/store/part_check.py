@@ -15,10 +15,12 @@ from ...errors import StorageError
 from ...statuses import OK, STATUSES
 from ..storage.backoff import with_retries
 from ..storage.location import bytes_of, locate
+from .earlier_columns import RENAMED_COLUMNS
 from .part_files import PartFile
 from .part_origin import foreign, ids_digest
 from .part_reader import shard_tables
 from .part_summary import PartSummary, stored_summaries, stored_summary, summarise
+from .schema import row_keys
 
 SHOWN = 3
 
@@ -103,14 +105,13 @@ def _problems(table: pa.Table, summary: PartSummary, says: PartSummary | None, p
         yield f"holds {what}"
     if unknown := sorted(set(summary.statuses) - set(STATUSES)):
         yield f"holds the unknown status {unknown[0]!r}"
-    for name in ("map", "map_png", "score"):
+    for name in ("map", "map_png", "confidence", *RENAMED_COLUMNS):
         if name in table.column_names and (wrong := _null_where_ok(table, name)):
             yield f"has no {name} in {wrong} of its ok rows"
 
 
 def _repeated(table: pa.Table) -> str | None:
-    keys = zip(*(table[name].to_pylist() for name in ("id", "target", "method")), strict=True)
-    repeated = [(key[0], count) for key, count in Counter(keys).items() if count > 1]
+    repeated = [(key[0], count) for key, count in Counter(row_keys(table)).items() if count > 1]
     return f"the id {repeated[0][0]!r} {repeated[0][1]} times" if repeated else None
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ...errors import StorageError
 from ..storage.location import locate
+from .earlier_columns import names_in_file, renamed_table
 from .part_files import PartFile
 from .part_names import written_by
 from .part_summary import stored_summaries
@@ -40,7 +41,7 @@ def read_file(out: str, file: PartFile, columns: Sequence[str] | None = None) ->
         StorageError: If the file is missing or damaged.
     """
     with open_file(out, file) as opened:
-        return opened.read(columns=None if columns is None else list(columns))
+        return renamed_table(opened.read(columns=_stored_names(opened, columns)))
 
 
 def shard_ranges(opened: pq.ParquetFile, file: PartFile) -> dict[int, tuple[int, int]]:
@@ -64,8 +65,17 @@ def shard_ranges(opened: pq.ParquetFile, file: PartFile) -> dict[int, tuple[int,
 def read_range(opened: pq.ParquetFile, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows `start` to `stop` (not included) of a file, reading only row groups that hold some of them."""
     groups = groups_with(opened, start, stop)
-    table = opened.read_row_groups(groups, columns=None if columns is None else list(columns))
+    table = read_groups(opened, groups, columns)
     return table.slice(start - _group_edges(opened)[groups[0]] if groups else 0, stop - start)
+
+
+def read_groups(opened: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+    """Some row groups of a file, columns under today's names, which stores of earlier versions may not have used."""
+    return renamed_table(opened.read_row_groups(list(groups), columns=_stored_names(opened, columns)))
+
+
+def _stored_names(opened: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
+    return names_in_file(columns, opened.schema_arrow.names)
 
 
 def groups_with(opened: pq.ParquetFile, start: int, stop: int) -> list[int]:
@@ -79,11 +89,10 @@ def read_rows(opened: pq.ParquetFile, rows: Sequence[int], columns: Sequence[str
     edges = _group_edges(opened)
     wanted = np.asarray(rows, dtype=np.int64)
     owners = np.searchsorted(edges, wanted, side="right") - 1
-    names = None if columns is None else list(columns)
-    tables, order = [opened.read_row_groups([], columns=names)], []
+    tables, order = [read_groups(opened, [], columns)], []
     for group in np.unique(owners).tolist():
         places = np.flatnonzero(owners == group)
-        tables.append(opened.read_row_group(group, columns=names).take(pa.array(wanted[places] - edges[group])))
+        tables.append(read_groups(opened, [group], columns).take(pa.array(wanted[places] - edges[group])))
         order.append(places)
     back = np.argsort(np.concatenate([np.empty(0, np.int64), *order]), kind="stable")
     return pa.concat_tables(tables).take(pa.array(back))
@@ -93,17 +102,16 @@ def row_groups(
     opened: pq.ParquetFile, columns: Sequence[str] | None = None, rows: Sequence[int] | None = None
 ) -> Iterator[pa.Table]:
     """A file's row groups one after the other; with `rows` (ascending) only these rows, and only groups that hold some."""
-    names = None if columns is None else list(columns)
     if rows is None:
         for group in range(opened.num_row_groups):
-            yield opened.read_row_group(group, columns=names)
+            yield read_groups(opened, [group], columns)
         return
     edges, wanted = _group_edges(opened), np.asarray(rows, dtype=np.int64)
     cuts = np.searchsorted(wanted, edges)
     for group in range(opened.num_row_groups):
         some = wanted[cuts[group] : cuts[group + 1]]
         if len(some):
-            yield opened.read_row_group(group, columns=names).take(pa.array(some - edges[group]))
+            yield read_groups(opened, [group], columns).take(pa.array(some - edges[group]))
 
 
 def shard_tables(opened: pq.ParquetFile, file: PartFile) -> Iterator[tuple[int, pa.Table]]:

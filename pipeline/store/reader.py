@@ -13,6 +13,7 @@ import pyarrow as pa
 from ...errors import StorageError, UsageError, did_you_mean
 from ...statuses import OK
 from .committed_shards import done_shards, read_file_schema
+from .earlier_columns import RENAMED_COLUMNS
 from .evaluation_columns import AddedColumns
 from .evaluations import KEYS
 from .footer_reader import part_summaries
@@ -20,7 +21,7 @@ from .part_files import DoneShards, PartFile
 from .part_reader import open_file, read_rows
 from .run_file import read_run
 from .schema import metric_columns, read_metadata
-from .sql import PARTS, STORED, asking, connect_parts, reading_parts
+from .sql import PARTS, STORED, StoredRows, asking, connect_rows, reading_parts
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,12 +86,18 @@ class StoreReader:
         """Columns of the run's files and, behind their metrics, those that `heatlas evaluate` added."""
         self.metadata = read_metadata(self.schema)
         """What the files say of themselves: size and value range of maps, metric definitions, class names, provenance."""
-        self._database = connect_parts(
-            [file.uri(self.uri) for file in self.files],
-            columns=self.schema.names,
-            joined=self._added.joins(),
-            keys=KEYS,
-        )
+        self._database = connect_rows([self.stored_rows()])
+        self._add_class_names()
+
+    def stored_rows(self) -> StoredRows:
+        """Where the rows lie, as DuckDB is to read them."""
+        return StoredRows([file.uri(self.uri) for file in self.files], self.schema.names, self._added.joins(), KEYS)
+
+    def tables_of(self, file: PartFile, names: Sequence[str], rows: Sequence[int] | None = None) -> Iterator[pa.Table]:
+        """The rows of one of its files, or some of them in ascending order, a row group at a time; added metrics beside them."""
+        return self._added.tables(file, names, rows)
+
+    def _add_class_names(self) -> None:
         names = self.class_names
         self._database.register(
             "classes",
@@ -279,10 +286,10 @@ class StoreReader:
     def _pieces(self, names: Sequence[str], where: str | None, ids: Sequence[str] | None) -> Iterator[pa.Table]:
         if where is None and ids is None:
             for file in self.files:
-                yield from self._added.tables(file, names)
+                yield from self.tables_of(file, names)
         else:
             for file, rows in self._rows_where(where, ids).items():
-                yield from self._added.tables(file, names, rows)
+                yield from self.tables_of(file, names, rows)
 
     def _file(self, name: str) -> PartFile:
         """The file that DuckDB calls so."""
@@ -292,7 +299,8 @@ class StoreReader:
         names = [columns] if isinstance(columns, str) else list(columns)
         for name in names:
             if name not in self.schema.names:
-                hint = did_you_mean(str(name), self.schema.names)
+                now = RENAMED_COLUMNS.get(str(name))
+                hint = f", which is called {now!r} now" if now else did_you_mean(str(name), self.schema.names)
                 raise UsageError(f"unknown column {name!r}{hint}; the columns are {', '.join(self.schema.names)}")
         return names
 

@@ -13,7 +13,6 @@ from ...errors import StorageError
 from ...statuses import OK
 from ..storage.compare_and_swap import exchange
 from .committed_shards import file_of
-from .evaluations import KEYS
 from .parquet_bytes import table_to_parquet, tables_to_parquet
 from .part_files import PartFile
 from .part_names import MAPS
@@ -21,6 +20,7 @@ from .part_origin import expected_run, foreign
 from .part_reader import shard_tables
 from .part_summary import PartSummary, stored_summaries, stored_summary, summarise, with_summaries, with_summary
 from .run_file import find_run
+from .schema import row_keys
 
 Change = Callable[[pa.Table], pa.Table | None]
 LOOKS = 5
@@ -87,14 +87,14 @@ def merge(stored: pa.Table, new: pa.Table) -> pa.Table | None:
 
     A target that is `ok` in the store keeps that row; the id's other new rows stand where its first error row stood.
     """
-    good = {key for key, fine in zip(_keys(stored), _is_ok(stored), strict=True) if fine}
+    good = {key for key, fine in zip(row_keys(stored), _is_ok(stored), strict=True) if fine}
     fresh: dict[str, list[int]] = {}
-    for number, key in enumerate(_keys(new)):
+    for number, key in enumerate(row_keys(new)):
         rows = fresh.setdefault(key[0], [])
         if key not in good:
             rows.append(len(stored) + number)
     old, wanted, placed = list(range(len(stored))), [], set()
-    for row, (key, fine) in enumerate(zip(_keys(stored), _is_ok(stored), strict=True)):
+    for row, (key, fine) in enumerate(zip(row_keys(stored), _is_ok(stored), strict=True)):
         if fine or key[0] not in fresh:
             wanted.append(row)
         elif key[0] not in placed:
@@ -106,10 +106,6 @@ def merge(stored: pa.Table, new: pa.Table) -> pa.Table | None:
     return (
         pa.concat_tables([stored, same_schema]).take(pa.array(wanted)).replace_schema_metadata(stored.schema.metadata)
     )
-
-
-def _keys(table: pa.Table) -> list[tuple[str, int | None, str]]:
-    return list(zip(*(table[name].to_pylist() for name in KEYS), strict=True))
 
 
 def _is_ok(table: pa.Table) -> list[bool]:

@@ -64,7 +64,11 @@ def _plain_column(name: str, rows: Sequence[Row], layout: StoreLayout) -> list[A
             return [_class_name(row.prediction, layout) for row in rows]
         case "top_k":
             return [_top_value(row, layout) for row in rows]
-        case "score" | "logit" | "surrogate_error" | "label_confidence":
+        case "box":
+            return [
+                None if row.box is None else dict(zip(("x0", "y0", "x1", "y1"), row.box, strict=True)) for row in rows
+            ]
+        case "confidence" | "logit" | "surrogate_error" | "label_confidence":
             return [_finite(getattr(row, name)) for row in rows]
         case _:
             return [getattr(row, name) for row in rows]

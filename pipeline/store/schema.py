@@ -16,15 +16,20 @@ import pyarrow as pa
 
 from ...engine.chance_map_names import CHANCE_MAP_NAMES
 from ...errors import SettingsError
+from .earlier_columns import RENAMED_COLUMNS
 
 SCHEMA_VERSION = 3
-"""Of what is written. Stores of version 2 are read, too: they lack the columns of the whole image and the origin of parts."""
+"""Of what is written. Stores of version 2, which lack the columns of the whole image and the origin of parts, are read, too, and so
+are those that heatlas 0.2 wrote: `earlier_columns` knows what they call otherwise, `migrate` makes stores of today out of them."""
 METADATA_KEY = b"heatlas"
+ROW_KEY = ("id", "object_id", "target", "method")
+"""The columns that name a row; stores of heatlas 0.2 lack `object_id`, which is null for whole images anyway."""
 _PNG_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_BOX_TYPE = pa.struct([(name, pa.float64()) for name in ("x0", "y0", "x1", "y1")])
 _BEFORE_MAPS: tuple[tuple[str, pa.DataType], ...] = (
     ("id", pa.string()), ("uri", pa.string()), ("label", pa.int32()), ("prediction", pa.int32()), ("target", pa.int32()),
-    ("method", pa.string()), ("score", pa.float64()), ("logit", pa.float64()), ("status", pa.string()),
-    ("error", pa.string()), ("height", pa.int32()), ("width", pa.int32()),
+    ("method", pa.string()), ("confidence", pa.float64()), ("logit", pa.float64()), ("status", pa.string()),
+    ("error", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("object_id", pa.string()), ("box", _BOX_TYPE),
 )  # fmt: skip
 _TOP_TYPE = pa.list_(pa.struct([("index", pa.int32()), ("name", pa.string()), ("confidence", pa.float64())]))
 _WHOLE_IMAGE: tuple[tuple[str, pa.DataType], ...] = (
@@ -34,7 +39,7 @@ _WHOLE_IMAGE: tuple[tuple[str, pa.DataType], ...] = (
 """What was read and what the model says of it as a whole, equal in all rows of an image."""
 _AFTER_METRICS: tuple[tuple[str, pa.DataType], ...] = (
     ("mask_counts", pa.list_(pa.int32())), ("n_masks", pa.int64()), ("n_forwards", pa.int64()),
-    ("n_backwards", pa.int64()), ("surrogate_error", pa.float64()),
+    ("n_backwards", pa.int64()), ("padded_forwards", pa.int64()), ("surrogate_error", pa.float64()),
     ("seconds", pa.float64()), ("device", pa.string()), ("precision", pa.string()),
 )  # fmt: skip
 EXTRA_TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
@@ -46,6 +51,7 @@ RESERVED = frozenset(name for name, _ in (*_BEFORE_MAPS, *_WHOLE_IMAGE, *_AFTER_
     "map_png",
     "floors",
     "features",
+    *RENAMED_COLUMNS,
 }
 
 
@@ -164,6 +170,12 @@ class StoreLayout:
         if self.with_png:  # what makes Hugging Face datasets decode the column
             metadata[b"huggingface"] = json.dumps({"info": {"features": {"map_png": {"_type": "Image"}}}}).encode()
         return metadata
+
+
+def row_keys(table: pa.Table) -> list[tuple[Any, ...]]:
+    """What names each row: its values of `ROW_KEY`, None for a column that the table lacks."""
+    columns = [table[name].to_pylist() if name in table.column_names else [None] * len(table) for name in ROW_KEY]
+    return list(zip(*columns, strict=True))
 
 
 def read_metadata(schema: pa.Schema) -> dict[str, Any]:

@@ -13,12 +13,15 @@ from ...errors import StorageError, UsageError
 from ..storage.location import is_local, locate
 from ..storage.retried_reads import RetriedFileSystem
 from ..text import sql_refusal
+from .earlier_columns import RENAMED_COLUMNS, name_now
 
 if TYPE_CHECKING:
     import duckdb
 
 PARTS = "heatlas_parts"
 """The view with two extra columns, `filename` and `file_row_number`, which say where a row lies."""
+MEMBER = "heatlas_member"
+"""The column that says, of several stores, in which a row is."""
 STORED = "heatlas_stored"
 """The same without the columns that are joined, for questions that do not need them."""
 
@@ -33,41 +36,92 @@ class Joined:
     """Those to take over, all of them numbers."""
 
 
-def connect_parts(
-    uris: Sequence[str], *, columns: Sequence[str] = (), joined: Sequence[Joined] = (), keys: Sequence[str] = ()
-) -> duckdb.DuckDBPyConnection:
-    """A private in-memory DuckDB with the views `heatlas_stored`, `heatlas_parts` and `atlas` over the files `uris`.
+@dataclass(frozen=True)
+class StoredRows:
+    """The rows of one store, as DuckDB is to read them."""
+
+    uris: Sequence[str]
+    """Part files, at least one."""
+    columns: Sequence[str] = ()
+    """Their order, where something is joined."""
+    joined: Sequence[Joined] = ()
+    """What to join to the rows; a row without a partner has nulls there."""
+    keys: Sequence[str] = ()
+    """Columns by which rows find each other."""
+
+
+def connect_parts(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """As `connect_rows`, over part files with nothing joined."""
+    return connect_rows([StoredRows(uris)])
+
+
+def connect_rows(stores: Sequence[StoredRows], columns: Sequence[str] = ()) -> duckdb.DuckDBPyConnection:
+    """A private in-memory DuckDB with the views `heatlas_stored`, `heatlas_parts` and `atlas` over the rows of one or more stores.
 
     Args:
-        uris: Part files, at least one.
-        columns: The order of the columns in `atlas`, where something is joined.
-        joined: What to join to the rows; a row without a partner has nulls there.
-        keys: Columns by which rows find each other.
+        stores: At least one. Of several, the two views also say in `heatlas_member` which store a row is in, counted from 0.
+        columns: Of `atlas`, for several stores; what a store lacks is null in its rows.
 
     Raises:
-        StorageError: If the first file cannot be read.
+        StorageError: If the first file of a store cannot be read.
     """
     import duckdb  # here, because `heatlas --help` should not wait for it
 
     with contextlib.ExitStack() as on_failure:
         connection = on_failure.enter_context(contextlib.closing(duckdb.connect()))
-        fs, _ = locate(uris[0])
-        if not is_local(fs):
-            connection.register_filesystem(RetriedFileSystem(fs))
-        if isinstance(
-            fs, MemoryFileSystem
-        ):  # its open files share one position, which threads would move under each other
-            connection.execute("SET threads TO 1")
-        with reading_parts(uris[0]):
-            # a file name with * or ? in it is taken literally by DuckDB where such a file exists
-            connection.read_parquet(_paths(uris), filename=True, file_row_number=True).create_view(STORED)
-            for number, join in enumerate(joined):
-                if join.uris:
-                    connection.read_parquet(_paths(join.uris)).create_view(f"heatlas_joined_{number}")
-            connection.execute(f"CREATE VIEW {PARTS} AS {_join(columns, joined, keys)}")
-            connection.execute(f"CREATE VIEW atlas AS SELECT * EXCLUDE (filename, file_row_number) FROM {PARTS}")
+        _register_storage(connection, [store.uris[0] for store in stores])
+        for member, store in enumerate(stores):
+            with reading_parts(store.uris[0]):
+                _create_views(connection, store, "" if len(stores) == 1 else f"_{member}")
+        if len(stores) > 1:
+            _unite_views(connection, len(stores), columns)
+        exclude = ["filename", "file_row_number", *([MEMBER] if len(stores) > 1 else [])]
+        connection.execute(f"CREATE VIEW atlas AS SELECT * EXCLUDE ({', '.join(exclude)}) FROM {PARTS}")
         on_failure.pop_all()
     return connection
+
+
+def _register_storage(connection: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> None:
+    registered = set()
+    for uri in uris:
+        fs, _ = locate(uri)
+        if not is_local(fs) and str(fs.protocol) not in registered:
+            registered.add(str(fs.protocol))
+            connection.register_filesystem(RetriedFileSystem(fs))
+        if isinstance(fs, MemoryFileSystem):
+            # its open files share one position, which threads would move under each other
+            connection.execute("SET threads TO 1")
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, store: StoredRows, suffix: str) -> None:
+    """The two views of one store, under names that end in `suffix`."""
+    # a file name with * or ? in it is taken literally by DuckDB where such a file exists
+    stored = connection.read_parquet(_paths(store.uris), filename=True, file_row_number=True)
+    _renamed(stored).create_view(f"{STORED}{suffix}")
+    for number, join in enumerate(store.joined):
+        if join.uris:
+            connection.read_parquet(_paths(join.uris)).create_view(f"heatlas_joined{suffix}_{number}")
+    connection.execute(f"CREATE VIEW {PARTS}{suffix} AS {_join(store, suffix)}")
+
+
+def _unite_views(connection: duckdb.DuckDBPyConnection, count: int, columns: Sequence[str]) -> None:
+    names = ", ".join(map(quoted, (*columns, "filename", "file_row_number", MEMBER)))
+    for view, chosen in ((STORED, "*"), (PARTS, names)):
+        members = (f"SELECT *, {member} AS {MEMBER} FROM {view}_{member}" for member in range(count))
+        connection.execute(f"CREATE VIEW {view} AS SELECT {chosen} FROM ({' UNION ALL BY NAME '.join(members)})")
+
+
+def file_name(uri: str) -> str:
+    """What the column `filename` says of a file."""
+    return _paths([uri])[0]
+
+
+def _renamed(stored: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Under today's names."""
+    now = [(name, name_now(name, stored.columns)) for name in stored.columns]
+    if all(name == new for name, new in now):
+        return stored
+    return stored.project(", ".join(f"{quoted(name)} AS {quoted(new)}" for name, new in now))
 
 
 def _paths(uris: Sequence[str]) -> list[str]:
@@ -76,19 +130,20 @@ def _paths(uris: Sequence[str]) -> list[str]:
     return paths if is_local(fs) else [fs.unstrip_protocol(path) for path in paths]
 
 
-def _join(columns: Sequence[str], joined: Sequence[Joined], keys: Sequence[str]) -> str:
+def _join(store: StoredRows, suffix: str) -> str:
+    columns, joined = store.columns, store.joined
     if not joined:
-        return f"SELECT * FROM {STORED}"
+        return f"SELECT * FROM {STORED}{suffix}"
     sources = {name: f"j{number}.{quoted(name)}" if join.uris else f"NULL::DOUBLE AS {quoted(name)}"
                for number, join in enumerate(joined) for name in join.columns}  # fmt: skip
     chosen = [sources.get(name, f"s.{quoted(name)}") for name in (*columns, "filename", "file_row_number")]
-    using = ", ".join(map(quoted, keys))
+    using = ", ".join(map(quoted, store.keys))
     joins = [
-        f"LEFT JOIN heatlas_joined_{number} j{number} USING ({using})"
+        f"LEFT JOIN heatlas_joined{suffix}_{number} j{number} USING ({using})"
         for number, join in enumerate(joined)
         if join.uris
     ]
-    return f"SELECT {', '.join(chosen)} FROM {STORED} s {' '.join(joins)}"
+    return f"SELECT {', '.join(chosen)} FROM {STORED}{suffix} s {' '.join(joins)}"
 
 
 @contextlib.contextmanager
@@ -121,7 +176,13 @@ def asking(query: str) -> Iterator[None]:
             f"cannot read the part files: {_cause(error)}; check the storage and open the store again"
         ) from error
     except duckdb.Error as error:
-        raise UsageError(f"DuckDB refuses {query!r}: {sql_refusal(error)}") from None
+        raise UsageError(f"DuckDB refuses {query!r}: {sql_refusal(error)}{_renamed_column(error)}") from None
+
+
+def _renamed_column(error: Exception) -> str:
+    """A hint where a statement names a column as earlier versions did."""
+    names = [old for old in RENAMED_COLUMNS if f'"{old}" not found' in str(error)]
+    return f"; the column {names[0]} is called {RENAMED_COLUMNS[names[0]]} now" if names else ""
 
 
 def literal(text: str) -> str:

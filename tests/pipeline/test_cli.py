@@ -90,7 +90,19 @@ def test_every_parameter_is_explained_and_stores_files_and_kinds_are_named_alike
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert not [flag for flag in ("--to ", "--html", "--place") if flag in text]
-    if name in ("status", "summary", "verify", "show", "report", "export", "curate", "cluster", "compact", "evaluate"):
+    if name in (
+        "status",
+        "summary",
+        "verify",
+        "show",
+        "report",
+        "export",
+        "curate",
+        "cluster",
+        "compact",
+        "migrate",
+        "evaluate",
+    ):
         assert "  STORE " in text
 
 

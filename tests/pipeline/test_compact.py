@@ -442,7 +442,7 @@ def test_an_atlas_opened_before_goes_on(place, make_run):
     make_run(place)
     atlas, calm = heatlas.open(place), everything(place)
     ids = ["img-0012", "img-0000", "img-0012"]
-    maps, scores = atlas.maps(ids), atlas.table(["score"], where="status = 'ok'")["score"].to_pylist()
+    maps, scores = atlas.maps(ids), atlas.table(["confidence"], where="status = 'ok'")["confidence"].to_pylist()
     copied(place, f"{place}-before")
     compact_store(place)
     assert atlas.table().equals(calm)
@@ -454,7 +454,9 @@ def test_an_atlas_opened_before_goes_on(place, make_run):
         lambda entry: (entry.maps(ids) == maps).all(),
         lambda entry: entry.sql("SELECT count(*) FROM atlas").fetchall() == [(22,)],
         lambda entry: [len(piece) for piece in entry.batches(["id"])] == [22],
-        lambda entry: pa.concat_tables(entry.batches(["score"], where="status = 'ok'"))["score"].to_pylist() == scores,
+        lambda entry: (
+            pa.concat_tables(entry.batches(["confidence"], where="status = 'ok'"))["confidence"].to_pylist() == scores
+        ),
     ):
         copied(f"{place}-before", place)
         fresh = heatlas.open(place)
@@ -508,7 +510,7 @@ def test_other_rows_than_a_merged_file_says_are_named(tmp_path, make_run):
     for change, said in (
         (lambda: table.slice(0, 21), "it has 21 rows, its footer speaks of 22"),
         (lambda: pa.concat_tables([table.slice(1, 1), table.slice(0, 1), table.slice(2)]).set_column(
-            table.schema.names.index("score"), table.schema.field("score"), pa.array([0.5] * 22)
+            table.schema.names.index("confidence"), table.schema.field("confidence"), pa.array([0.5] * 22)
         ), "shard 0 holds other content than its digest says"),
         (lambda: table.replace_schema_metadata({**table.schema.metadata, b"heatlas_parts": b"[]"}), "does not say which rows"),
     ):  # fmt: skip

@@ -21,11 +21,11 @@ def test_auroc_and_precision_by_hand():
 def test_the_recipe_and_confidence_are_measured_on_the_same_images():
     truth = {name: {"label": "a", "true_label": "b" if name in "xz" else "a"} for name in "wxyz"}
     rows = [
-        {"id": "w", "target": 0, "label": 0, "prediction": 0, "score": 0.9},
-        {"id": "x", "target": 1, "label": 0, "prediction": 1, "score": 0.8},
-        {"id": "x", "target": 0, "label": 0, "prediction": 1, "score": 0.1},
-        {"id": "y", "target": 0, "label": 0, "prediction": 0, "score": 0.3},
-        {"id": "z", "target": 0, "label": 0, "prediction": 0, "score": 0.6},
+        {"id": "w", "target": 0, "label": 0, "prediction": 0, "confidence": 0.9},
+        {"id": "x", "target": 1, "label": 0, "prediction": 1, "confidence": 0.8},
+        {"id": "x", "target": 0, "label": 0, "prediction": 1, "confidence": 0.1},
+        {"id": "y", "target": 0, "label": 0, "prediction": 0, "confidence": 0.3},
+        {"id": "z", "target": 0, "label": 0, "prediction": 0, "confidence": 0.6},
     ]
     result = label_noise_found(rows, [{"id": "x", "priority": 0.7}], truth)
     assert result == LabelNoiseResult(4, 2, 1, 0.5, 0.5, 0.75, 0.75)

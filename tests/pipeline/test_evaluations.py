@@ -276,7 +276,7 @@ def test_explanations_come_back_as_stored(whole_maps, make_row):
             "ok",
             row.prediction,
             row.target,
-            row.score,
+            row.confidence,
         )
         assert np.array_equal(result.map.numpy(), row.map.astype(np.float16).astype(np.float32))
 

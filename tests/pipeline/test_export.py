@@ -45,9 +45,9 @@ def test_csv_opens_with_every_row_and_exact_numbers(store, tmp_path, capsys):
     table = heatlas.open(store).to_pandas(names=False)
     result = pd.read_csv(tmp_path / "m.csv", keep_default_na=False, na_values=[""])
     assert len(result) == len(table) == 17
-    plain = [column for column in table.columns if column not in ("map", "map_png", "mask_counts", "top_k")]
+    plain = [column for column in table.columns if column not in ("map", "map_png", "mask_counts", "top_k", "box")]
     assert list(result.columns) == [cell(column) for column in plain] + ["target_name"]
-    for name in ("score", "logit", "drop_pct", "label", "n", "height"):
+    for name in ("confidence", "logit", "drop_pct", "label", "n", "height"):
         assert result[name].to_list() == pytest.approx(table[name].astype(float).to_list(), abs=0, nan_ok=True)
     assert result["id"].to_list() == [cell(column) for column in table["id"]]
     assert result["label_name"].to_list() == [cell(NAMES[label]) for label in table["label"]]
@@ -81,10 +81,18 @@ def test_a_text_cell_never_begins_like_a_formula(text):
 
 def test_chosen_rows_and_columns(store, tmp_path, capsys):
     (tmp_path / "ids.txt").write_text("A.png\nä ö\ncon\n")
-    more = ("--ids", tmp_path / "ids.txt", "--where", "status = 'ok' -- with a comment", "--columns", "id,score", "n")
+    more = (
+        "--ids",
+        tmp_path / "ids.txt",
+        "--where",
+        "status = 'ok' -- with a comment",
+        "--columns",
+        "id,confidence",
+        "n",
+    )
     assert export(store, "csv", tmp_path / "m.csv", *more) == 0
     result = pd.read_csv(tmp_path / "m.csv")
-    assert result.columns.to_list() == ["id", "score", "n"]
+    assert result.columns.to_list() == ["id", "confidence", "n"]
     assert result["id"].to_list() == ["A.png", "ä ö"]
     done = export_store(store, "csv", tmp_path / "two.csv", where="target = 0")
     assert (done.rows, done.written, done.notes) == (1, 1, [])
@@ -102,14 +110,14 @@ def test_load_from_disk_gives_the_store(store, tmp_path, monkeypatch):
     assert same(result.data.table.cast(table.schema).combine_chunks(), table.combine_chunks())
     assert result[0]["map_png"].size == (32, 24)
     assert np.array(result[0]["map"]).shape == (12 * 16,)
-    assert result.with_format("numpy")[0]["score"] == pytest.approx(0.75)
+    assert result.with_format("numpy")[0]["confidence"] == pytest.approx(0.75)
 
 
 def test_load_from_disk_of_some_columns(store, tmp_path):
     datasets = pytest.importorskip("datasets")
-    assert export(store, "hf", tmp_path / "hf", "--columns", "id", "score", "--where", "n = 3") == 0
+    assert export(store, "hf", tmp_path / "hf", "--columns", "id", "confidence", "--where", "n = 3") == 0
     result = datasets.load_from_disk(tmp_path / "hf")
-    assert result.column_names == ["id", "score"]
+    assert result.column_names == ["id", "confidence"]
     assert len(result) == 1
     assert json.loads((tmp_path / "hf" / MARKER).read_text())["where"] == "n = 3"
 

@@ -146,7 +146,7 @@ def test_one_piece_at_a_time(tmp_path, monkeypatch, to):
     (["--format", "csv", "--out", "x", "--where", "nonsense >"], "DuckDB refuses 'nonsense >'"),
     (["--format", "csv", "--out", "x", "--where", "label = 77"], "no row of"),
     (["--format", "csv", "--out", "x", "--where", "TRUE) UNION (SELECT 1"], "DuckDB refuses"),
-    (["--format", "csv", "--out", "x", "--columns", "id", "scroe"], "there is no such column; did you mean 'score'?"),
+    (["--format", "csv", "--out", "x", "--columns", "id", "confidnce"], "there is no such column; did you mean 'confidence'?"),
     (["--format", "csv", "--out", "x", "--columns", "map"], "does not fit in a cell"),
     (["--format", "overlays", "--out", "x", "--columns", "id"], "--columns has no meaning for --format overlays"),
     (["--format", "cleanlab", "--out", "x", "--columns", "label"], "this format has it anyway"),

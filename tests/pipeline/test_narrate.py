@@ -102,7 +102,7 @@ def test_ninths_are_the_mass_of_equal_parts() -> None:
 
 def test_facts_by_hand() -> None:
     row = {
-        "prediction": 0, "target": 0, "label": 1, "score": 0.6, "status": "ok", "label_confidence": 0.3, "ebpg": 0.05, "drop_pct": 12.0,
+        "prediction": 0, "target": 0, "label": 1, "confidence": 0.6, "status": "ok", "label_confidence": 0.3, "ebpg": 0.05, "drop_pct": 12.0,
         "top_k": [{"index": 0, "name": "ant", "confidence": 0.6}, {"index": 1, "name": "bee 2", "confidence": 0.3}],
     }  # fmt: skip
     grid = np.zeros((3, 3))
@@ -131,10 +131,10 @@ def test_all_rows_and_classes_are_told_in_every_language(store: Path, language: 
     assert set(written.rows["language"].to_pylist()) == {language}
     assert pq.read_table(store / "narration" / "rows.parquet").equals(written.rows)
     texts = {(row["id"], row["target"]): row["text"] for row in written.rows.to_pylist()}
-    for row in heatlas.open(str(store)).table(["id", "target", "score", "status", "ebpg"]).to_pylist():
+    for row in heatlas.open(str(store)).table(["id", "target", "confidence", "status", "ebpg"]).to_pylist():
         text = texts[row["id"], row["target"]]
         if row["status"] == "ok":
-            assert load_language(language).percent(row["score"]) in text
+            assert load_language(language).percent(row["confidence"]) in text
             assert load_language(language).percent(row["ebpg"]) in text
         else:
             assert "decode_error" in text

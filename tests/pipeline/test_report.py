@@ -235,7 +235,7 @@ def test_a_page_about_many_classes_and_long_names_stays_small(tmp_path: Path):
     rows = []
     for number in range(1200):
         sample = Sample(f"{number:04d}" + "\"'<&>" * 100, "/nowhere.png", number % 600)
-        rows.append(Row(sample, "ok", prediction=number % 599, target=number % 599, score=0.5, map=looking(False),
+        rows.append(Row(sample, "ok", prediction=number % 599, target=number % 599, confidence=0.5, map=looking(False),
                         metrics=dict.fromkeys(METRICS, 0.01), device="cpu"))  # fmt: skip
     assert ParquetSink(str(out), layout).commit(plan_shards(1200, 1200)[0], rows)
     assert write_report(str(out)).size < 8_000_000 - PICTURE_BYTES

@@ -43,8 +43,8 @@ def test_impossible_map_sizes_are_refused(size):
 
 
 def test_a_metric_cannot_take_a_columns_name():
-    with pytest.raises(SettingsError, match="the metric name 'score' is a column of every store"):
-        StoreLayout((8, 8), metrics=("ebpg", "score"))
+    with pytest.raises(SettingsError, match="the metric name 'confidence' is a column of every store"):
+        StoreLayout((8, 8), metrics=("ebpg", "confidence"))
 
 
 # --- area average
@@ -93,7 +93,7 @@ def test_rows_come_back_from_parquet(layout, make_row):
     assert (first["drop_pct"], first["ebpg"], unmeasured["ebpg"]) == (1.0, 0.25, None)
     assert bad["status"] == "decode_error"
     assert bad["error"].startswith("cannot identify")
-    assert [bad[name] for name in ("map", "map_png", "drop_pct", "ebpg", "score", "prediction")] == [None] * 6
+    assert [bad[name] for name in ("map", "map_png", "drop_pct", "ebpg", "confidence", "prediction")] == [None] * 6
     expected = area_average(rows[0].map, (6, 8)).astype(np.float16)
     assert np.array_equal(np.array(first["map"], np.float16).reshape(6, 8), expected)
 
@@ -125,18 +125,22 @@ def test_map_columns_can_be_switched_off(make_row, with_map, with_png):
 
 
 def test_a_row_that_is_not_ok_has_no_map_and_no_metrics_but_keeps_its_prediction(layout):
-    row = Row(Sample("a", "a"), "constant_map", "flat", 8, 8, prediction=2, target=2, score=0.5,
+    row = Row(Sample("a", "a"), "constant_map", "flat", 8, 8, prediction=2, target=2, confidence=0.5,
               map=np.zeros((24, 32), np.float32), metrics={"ebpg": 0.5})  # fmt: skip
     [stored] = build_table([row], layout).to_pylist()
     assert (stored["map"], stored["map_png"], stored["ebpg"]) == (None, None, None)
-    assert (stored["prediction"], stored["score"]) == (2, 0.5)
+    assert (stored["prediction"], stored["confidence"]) == (2, 0.5)
 
 
 def test_numbers_that_are_not_finite_are_null(layout, make_row):
     row = make_row(1)
-    row.score, row.logit, row.metrics = float("nan"), float("inf"), {"ebpg": float("nan"), "drop_pct": np.float32(2.0)}
+    row.confidence, row.logit, row.metrics = (
+        float("nan"),
+        float("inf"),
+        {"ebpg": float("nan"), "drop_pct": np.float32(2.0)},
+    )
     [stored] = build_table([row], layout).to_pylist()
-    assert (stored["score"], stored["logit"], stored["ebpg"], stored["drop_pct"]) == (None, None, None, 2.0)
+    assert (stored["confidence"], stored["logit"], stored["ebpg"], stored["drop_pct"]) == (None, None, None, 2.0)
 
 
 def test_error_texts_that_are_not_unicode_are_stored(layout):

@@ -117,7 +117,7 @@ def test_another_seed_draws_others():
 
 
 def test_columns_that_travel():
-    def names(*chosen: str, taken: tuple[str, ...] = ("score",)) -> list[str]:
+    def names(*chosen: str, taken: tuple[str, ...] = ("confidence",)) -> list[str]:
         table = choose_extra(listing(), chosen, taken)
         assert table.column_names[:5] == ["id", "uri", "label", "boxes", "mask_uri"]
         return [name.removeprefix(EXTRA) for name in table.column_names[5:]]

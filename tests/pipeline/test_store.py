@@ -120,7 +120,7 @@ def test_digest_sees_every_logical_column(tmp_path, layout, make_row):
         "uri": lambda row: setattr(row, "sample", dataclasses.replace(row.sample, uri="elsewhere")),
         "label": lambda row: setattr(row, "sample", dataclasses.replace(row.sample, label=None)),
         "prediction": lambda row: setattr(row, "prediction", 2),
-        "score": lambda row: setattr(row, "score", 0.123),
+        "confidence": lambda row: setattr(row, "confidence", 0.123),
         "status": lambda row: setattr(row, "status", "read_error"),
         "error": lambda row: setattr(row, "error", "another text"),
         "metric": lambda row: row.metrics.update(ebpg=0.26),

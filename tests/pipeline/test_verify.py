@@ -111,9 +111,9 @@ def flipped(run, layout, make_row):
 
 def changed_number(run, layout, make_row):
     table = pq.read_table(run / part_path(1))
-    place = table.schema.names.index("score")
-    scores = [None if row is None else row + 1e-9 for row in table["score"].to_pylist()]
-    changed = table.set_column(place, table.schema.field("score"), pa.array(scores, pa.float64()))
+    place = table.schema.names.index("confidence")
+    scores = [None if row is None else row + 1e-9 for row in table["confidence"].to_pylist()]
+    changed = table.set_column(place, table.schema.field("confidence"), pa.array(scores, pa.float64()))
     (run / part_path(1)).write_bytes(table_to_parquet(changed))
 
 

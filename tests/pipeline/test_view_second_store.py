@@ -37,7 +37,9 @@ def client(stores: tuple[Path, Path]) -> Iterator[Client]:
 def rows_of(store: Path) -> dict[str, dict]:
     """The row that stands for each image."""
     rows = (
-        heatlas.open(str(store)).table(["id", "label", "prediction", "target", "score", "ebpg", "status"]).to_pylist()
+        heatlas.open(str(store))
+        .table(["id", "label", "prediction", "target", "confidence", "ebpg", "status"])
+        .to_pylist()
     )
     return {row["id"]: row for row in rows if row["target"] == row["prediction"]}
 
@@ -80,7 +82,7 @@ def test_differences_are_of_the_same_class_and_can_be_brushed_and_sorted(
 ) -> None:
     store = client.get("store")
     names = [column["name"] for column in store["columns"]]
-    assert "delta_score" in names
+    assert "delta_confidence" in names
     assert "delta_ebpg" in names
     column = next(column for column in store["columns"] if column["name"] == "delta_ebpg")
     assert column["low"] == -column["high"]

@@ -62,11 +62,11 @@ def write_store(folder: Path) -> Path:
         if identity == BROKEN:
             rows.append(Row(sample, "decode_error", "=no image", seconds=0.1))
             continue
-        facts = {"height": 40, "width": 60, "prediction": 1, "target": 1, "score": 0.75, "logit": -1.5, "map": map_at(8, 16),
+        facts = {"height": 40, "width": 60, "prediction": 1, "target": 1, "confidence": 0.75, "logit": -1.5, "map": map_at(8, 16),
                  "metrics": {"drop_pct": -2.5, "ebpg": None}, "mask_counts": (1, 2), "n_forwards": 5, "device": "cpu"}  # fmt: skip
         rows.append(Row(sample, "ok", **facts))
         if number == 0:
-            rows.append(Row(sample, "ok", **{**facts, "target": 0, "score": 0.2, "map": map_at(0, 0)}))
+            rows.append(Row(sample, "ok", **{**facts, "target": 0, "confidence": 0.2, "map": map_at(0, 0)}))
     claim(folder / "out")
     assert ParquetSink(str(folder / "out"), LAYOUT).commit(Shard(0, 0, 8), rows[:9])
     assert ParquetSink(str(folder / "out"), LAYOUT).commit(Shard(1, 8, 16), rows[9:])

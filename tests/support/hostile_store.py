@@ -66,7 +66,7 @@ def write_hostile(out: Path, folder: Path) -> Path:
     map_ = looking(True).astype(np.float32)
     rows = [
         Row(Sample(payload(number, "i"), str(image), number), "ok", height=20, width=30, prediction=(number + 1) % COUNT,
-            target=(number + 1) % COUNT, score=0.5, map=map_, metrics={"ebpg": number / COUNT, "drop_pct": 1.0, "border_share": 0.1, "n_components": 1.0},
+            target=(number + 1) % COUNT, confidence=0.5, map=map_, metrics={"ebpg": number / COUNT, "drop_pct": 1.0, "border_share": 0.1, "n_components": 1.0},
             mask_counts=(3,), n_forwards=5, seconds=0.1, device="cpu")
         for number in range(COUNT)
     ]  # fmt: skip

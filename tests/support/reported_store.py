@@ -70,7 +70,7 @@ def row(folder: Path, number: int, identity: str) -> Row:
         else None
     )
     return Row(
-        sample, "ok", height=20, width=30, prediction=prediction, target=prediction, score=0.5 + number / 1000, logit=2.0,
+        sample, "ok", height=20, width=30, prediction=prediction, target=prediction, confidence=0.5 + number / 1000, logit=2.0,
         map=looking(not aside), metrics=values, mask_counts=(3,), n_forwards=5, seconds=0.1, device="cpu", chance=chance,
     )  # fmt: skip
 
@@ -121,4 +121,4 @@ def write_reported(
 def label_rows(rows: Sequence[Row]) -> list[Row]:
     """Rows that explain the label where the prediction is another class."""
     wrong = [entry for entry in rows if entry.status == "ok" and entry.prediction != entry.sample.label]
-    return [replace(entry, target=entry.sample.label, score=0.1, chance=None) for entry in wrong]
+    return [replace(entry, target=entry.sample.label, confidence=0.1, chance=None) for entry in wrong]

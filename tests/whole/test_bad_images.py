@@ -19,7 +19,7 @@ from ..support.checkout import ROOT, checkout_module
 from ..support.corpus import CASES, CLASSES, Case, write_corpus
 from ..support.listings import list_samples
 
-COLUMNS = ["id", "status", "error", "height", "width", "prediction", "target", "score", "ebpg"]
+COLUMNS = ["id", "status", "error", "height", "width", "prediction", "target", "confidence", "ebpg"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_case_becomes_what_it_should(case: Case, rows: dict[str, dict[str,
     assert (row["height"], row["width"]) == case.size
     if case.scene:
         assert (row["prediction"], row["target"]) == (0, 0), f"the square is seen {CLASSES[row['prediction']]}"
-        assert row["score"] > 0.99
+        assert row["confidence"] > 0.99
 
 
 def test_the_corpus_is_as_large_and_as_varied_as_it_should_be() -> None:

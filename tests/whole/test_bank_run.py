@@ -131,7 +131,10 @@ def test_from_a_folder_to_maps(place: pathlib.Path, tmp_path: pathlib.Path) -> N
         image = model.preprocess.tensor(Image.open(place / "photos" / row["id"]))
         with torch.no_grad():
             shares = model.module(image[None]).softmax(dim=1)[0]
-        assert (row["prediction"], row["score"]) == (int(shares.argmax()), pytest.approx(float(shares.max()), rel=1e-3))
+        assert (row["prediction"], row["confidence"]) == (
+            int(shares.argmax()),
+            pytest.approx(float(shares.max()), rel=1e-3),
+        )
         assert CLASSES[row["label"]] == row["id"].partition("/")[0]
         assert row["n_backwards"] == 1
         if row["status"] == "ok":

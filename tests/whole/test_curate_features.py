@@ -65,11 +65,12 @@ def test_features_are_those_of_the_model(explained, capsys):
     assert len(features.ids) == 25, "the broken image has none"
     assert features.facts["failed"] == 1
     rows = {
-        row["id"]: row for row in heatlas.open(out).table(["id", "prediction", "score"], "status = 'ok'").to_pylist()
+        row["id"]: row
+        for row in heatlas.open(out).table(["id", "prediction", "confidence"], "status = 'ok'").to_pylist()
     }
     for identity, values in zip(features.ids, features.confidences, strict=True):
         assert values.argmax() == rows[identity]["prediction"]
-        assert values.max() == pytest.approx(rows[identity]["score"], abs=2e-3)
+        assert values.max() == pytest.approx(rows[identity]["confidence"], abs=2e-3)
     import tiny_net
 
     model = tiny_net.model().eval()

@@ -67,11 +67,11 @@ def command(folder: pathlib.Path, out: pathlib.Path, *more: str) -> list[str]:
 def test_every_class_that_is_there_is_explained(folder: pathlib.Path, tmp_path: pathlib.Path):
     out = tmp_path / "out"
     assert main(command(folder, out, "--target", "top:2", "--store.map-size", "input")) == 0
-    rows = heatlas.open(out).to_pandas(["id", "prediction", "target", "score", "status", "drop_pct"])
+    rows = heatlas.open(out).to_pandas(["id", "prediction", "target", "confidence", "status", "drop_pct"])
     assert list(rows["status"]) == ["ok"] * 6
     assert list(rows["target"]) == [1, 3, 2, 3, 1, 3], "the larger first, background never before what is there"
     assert list(rows["prediction"]) == [1, 1, 2, 2, 1, 1]
-    assert rows["score"].between(0.3, 1).all()
+    assert rows["confidence"].between(0.3, 1).all()
     assert rows["drop_pct"].notna().all()
     atlas = heatlas.open(out)
     big, small = atlas.maps(["0.png"], target=1)[0], atlas.maps(["0.png"], target=3)[0]
@@ -85,7 +85,7 @@ def test_every_class_that_is_there_is_explained(folder: pathlib.Path, tmp_path: 
 
 def test_a_class_that_is_nowhere(folder: pathlib.Path, tmp_path: pathlib.Path):
     assert main(command(folder, tmp_path / "out", "--target", "red", "--metrics", "none")) == 0
-    rows = heatlas.open(tmp_path / "out").to_pandas(["status", "error", "score"])
+    rows = heatlas.open(tmp_path / "out").to_pandas(["status", "error", "confidence"])
     assert list(rows["status"]) == ["ok", "no_evidence", "ok"]
     assert rows["error"][1] == "the model finds class 1 nowhere in the image"
 

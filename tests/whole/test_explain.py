@@ -102,7 +102,7 @@ def test_summary_tells_rows_errors_metrics_and_where_it_is(
 
 def test_store_holds_every_image_once(calm: pathlib.Path):
     atlas = heatlas.open(calm)
-    rows = atlas.to_pandas(["id", "status", "label", "prediction", "target", "score", "ebpg", "drop_pct"])
+    rows = atlas.to_pandas(["id", "status", "label", "prediction", "target", "confidence", "ebpg", "drop_pct"])
     assert sorted(rows["id"]) == sorted([BAD, *(f"{name}/{number}.png" for name in CLASSES for number in range(EACH))])
     assert list(rows.loc[rows["status"] != "ok", "id"]) == [BAD]
     good = rows[rows["status"] == "ok"]

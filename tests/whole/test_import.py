@@ -103,13 +103,13 @@ def test_captums_tensors_become_what_speaks_for_the_class(scene: Scene, captum_s
     assert stored_maps(captum_store, scene.ids) == pytest.approx(expected, abs=1e-3)  # float16
     rows = (
         heatlas.open(captum_store)
-        .table(["id", "prediction", "target", "score", "method", "status", "label"])
+        .table(["id", "prediction", "target", "confidence", "method", "status", "label"])
         .to_pylist()
     )
     with torch.no_grad():
         probabilities = scene.model(scene.inputs).softmax(dim=1)
     assert [row["prediction"] for row in rows] == scene.predictions.tolist() == [row["target"] for row in rows]
-    assert [row["score"] for row in rows] == pytest.approx(probabilities.amax(dim=1).tolist(), abs=1e-4)
+    assert [row["confidence"] for row in rows] == pytest.approx(probabilities.amax(dim=1).tolist(), abs=1e-4)
     assert {row["method"] for row in rows} == {"captum_ig"}
     assert {row["status"] for row in rows} == {"ok"}
 

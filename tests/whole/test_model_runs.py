@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 def run(folder: pathlib.Path, out: pathlib.Path, model: str, *more: str):
     argv = ["explain", "--model", model, "--data", str(folder / "images"), "--out", str(out), "--workers", "0"]
     assert main([*argv, "--batch-size", "8", "--store.map-size", "input", "--metrics", "drop_pct", *more]) == 0
-    rows = heatlas.open(out).to_pandas(["id", "label", "prediction", "status", "score"])
+    rows = heatlas.open(out).to_pandas(["id", "label", "prediction", "status", "confidence"])
     assert list(rows["status"]) == ["ok"] * 3
     return rows, heatlas.open(out).maps()
 
@@ -57,7 +57,7 @@ def test_programs_give_the_maps_of_their_module(folder: pathlib.Path, tmp_path: 
         (tmp_path / f"{name}.json").write_text(json.dumps(sidecar))
         others, same = run(folder, tmp_path / f"out-{name}", str(tmp_path / name))
         assert np.array_equal(maps, same)
-        assert list(others["score"]) == list(rows["score"])
+        assert list(others["confidence"]) == list(rows["confidence"])
         assert heatlas.open(tmp_path / f"out-{name}").class_names == CLASSES
 
 
@@ -148,4 +148,4 @@ def test_torchvision_segmentation(folder: pathlib.Path, tmp_path: pathlib.Path):
     model = f"torchvision:lraspp_mobilenet_v3_large@{tmp_path}/w.safetensors"
     rows, maps = run(folder, tmp_path / "out", model, "--preprocess.size", "48", "64", "--sise.mu", "0.8")
     assert maps.shape == (3, 48, 64)
-    assert rows["score"].between(0, 1).all()
+    assert rows["confidence"].between(0, 1).all()

@@ -69,9 +69,9 @@ def test_the_maps_are_those_of_the_engine(calm: pathlib.Path, tmp_path: pathlib.
     preprocess = Preprocess(size=(24, 24), resize="squash")
     images = torch.stack([preprocess.tensor(Image.fromarray(Squares()[index][0])) for index in range(6)])
     expected = heatlas.SISE(model, batch_size=8).explain(images)
-    rows = heatlas.open(calm).table(["prediction", "score"]).to_pylist()
+    rows = heatlas.open(calm).table(["prediction", "confidence"]).to_pylist()
     assert [row["prediction"] for row in rows] == expected.predictions.tolist()
-    assert [row["score"] for row in rows] == pytest.approx(expected.confidences.tolist(), abs=1e-5)
+    assert [row["confidence"] for row in rows] == pytest.approx(expected.confidences.tolist(), abs=1e-5)
 
 
 def test_the_model_stays_as_it_was(tmp_path: pathlib.Path):
@@ -91,7 +91,7 @@ def test_the_same_again_resumes_and_other_weights_are_refused(calm: pathlib.Path
 
 def test_a_loader_stands_for_its_data_set(calm: pathlib.Path, tmp_path: pathlib.Path):
     explain(tmp_path / "out", network(), DataLoader(Squares(), batch_size=4, shuffle=True))
-    columns = ["id", "prediction", "score"]
+    columns = ["id", "prediction", "confidence"]
     assert heatlas.open(tmp_path / "out").table(columns).equals(heatlas.open(calm).table(columns))
 
 

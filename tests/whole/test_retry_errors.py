@@ -56,7 +56,9 @@ def identities(out: pathlib.Path) -> dict[str, tuple[int, int]]:
 
 
 def rows_of(out: object) -> dict[str, dict]:
-    frame = heatlas.open(str(out)).to_pandas(["id", "status", "error", "prediction", "score", "drop_pct", "n_forwards"])
+    frame = heatlas.open(str(out)).to_pandas(
+        ["id", "status", "error", "prediction", "confidence", "drop_pct", "n_forwards"]
+    )
     return {row["id"]: row for row in frame.astype(object).where(frame.notna(), None).to_dict("records")}
 
 
@@ -147,7 +149,7 @@ def plant(out: pathlib.Path, failing: list[str]) -> dict[str, str]:
         rows = table.to_pylist()
         for row in rows:
             if left:
-                row |= dict.fromkeys(("map", "map_png", "score", "drop_pct", "increase"))
+                row |= dict.fromkeys(("map", "map_png", "confidence", "drop_pct", "increase"))
                 row |= {"status": left.pop(0), "error": "planted"}
                 planted[row["id"]] = row["status"]
         schema = table.schema.remove_metadata().with_metadata(

@@ -21,7 +21,7 @@ from ..support import data_sets
 from ..support.tiny_run import CLASSES, command, draw, draw_all, environment, importable_factory, program, wait_until
 
 COUNT = 6
-ROW = ("prediction", "score", "label", "status")
+ROW = ("prediction", "confidence", "label", "status")
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +202,8 @@ def test_torchvision_voc_is_read_as_voc(place: pathlib.Path, plain: dict[int, tu
     for path in list((root / "JPEGImages").iterdir()):
         path.rename(path.with_suffix(".jpg"))
     data = f"torchvision:VOCDetection@{tmp_path}/root?year=2012&image_set=val"
-    result = run(data, tmp_path / "out", "--allow-unlabelled").table(["id", "score", "status", "ebpg"]).to_pylist()
-    assert [(row["id"], row["score"], row["status"]) for row in result] == [
+    result = run(data, tmp_path / "out", "--allow-unlabelled").table(["id", "confidence", "status", "ebpg"]).to_pylist()
+    assert [(row["id"], row["confidence"], row["status"]) for row in result] == [
         (f"2007_{number:03d}", plain[number][1], "ok") for number in (1, 2)
     ]
     assert all(row["ebpg"] is not None for row in result), "boxes come from the annotations"

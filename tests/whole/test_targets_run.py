@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 
 def frame(out: pathlib.Path):
     return heatlas.open(out).to_pandas(
-        ["id", "label", "prediction", "target", "status", "score", "n_forwards", "drop_pct"]
+        ["id", "label", "prediction", "target", "status", "confidence", "n_forwards", "drop_pct"]
     )
 
 
@@ -44,7 +44,7 @@ def test_both_has_the_rows_of_either(folder: pathlib.Path, tmp_path: pathlib.Pat
     for single in (plain, label):
         merged = single.merge(both, on=["id", "target"], suffixes=("", "_both"))
         assert len(merged) == COUNT
-        assert (merged["score"] == merged["score_both"]).all()
+        assert (merged["confidence"] == merged["confidence_both"]).all()
         assert (merged["drop_pct"].fillna(-1) == merged["drop_pct_both"].fillna(-1)).all()
         asked = merged["n_forwards_both"] - merged["n_forwards"]
         assert set(asked) <= {0, 1}
@@ -94,7 +94,7 @@ def test_metrics_are_added_to_every_row(folder: pathlib.Path, tmp_path: pathlib.
     out = tmp_path / "both"
     shutil.copytree(folder / "both", out)
     assert main(["evaluate", str(out), "--metrics", "increase,average_gain_pct", "--workers", "0"]) == 0
-    added = heatlas.open(out).to_pandas(["id", "target", "score", "drop_pct", "average_gain_pct"])
+    added = heatlas.open(out).to_pandas(["id", "target", "confidence", "drop_pct", "average_gain_pct"])
     assert added["average_gain_pct"].notna().all()
     assert len(added) == len(frame(out))
     assert ((added["drop_pct"] > 0) <= (added["average_gain_pct"] == 0)).all(), "of the same target"
@@ -123,7 +123,7 @@ def test_error_rows_of_several_targets_are_tried_again(folder: pathlib.Path, tmp
 
 
 def frame_of(out: pathlib.Path):
-    return heatlas.open(out).to_pandas(["id", "target", "status", "score", "n_forwards"])
+    return heatlas.open(out).to_pandas(["id", "target", "status", "confidence", "n_forwards"])
 
 
 def test_a_column_and_sigmoids(folder: pathlib.Path, tmp_path: pathlib.Path):
@@ -141,21 +141,21 @@ def test_a_column_and_sigmoids(folder: pathlib.Path, tmp_path: pathlib.Path):
         "none",
     )
     assert main(argv) == 0
-    rows = heatlas.open(tmp_path / "out").to_pandas(["target", "status", "score", "logit", "prediction"])
+    rows = heatlas.open(tmp_path / "out").to_pandas(["target", "status", "confidence", "logit", "prediction"])
     assert sorted(rows["status"]) == ["label_error", "label_error", "ok", "ok", "ok"]
     fine = rows[rows["status"] == "ok"]
     assert sorted(fine["target"]) == [0, 1, 2]
-    assert np.allclose(fine["score"], 1 / (1 + np.exp(-fine["logit"])), atol=1e-6)
+    assert np.allclose(fine["confidence"], 1 / (1 + np.exp(-fine["logit"])), atol=1e-6)
 
 
 def test_every_class_above_the_limit(folder: pathlib.Path, tmp_path: pathlib.Path):
     out = tmp_path / "out"
     assert main(command(folder / "images", out, "--target", "above:0.5", "--metrics", "none")) == 0
-    rows = heatlas.open(out).to_pandas(["id", "target", "status", "score", "logit", "prediction", "error"])
+    rows = heatlas.open(out).to_pandas(["id", "target", "status", "confidence", "logit", "prediction", "error"])
     fine, none = rows[rows["status"] == "ok"], rows[rows["status"] == "no_target"]
     assert len(fine) + len(none) == len(rows)
-    assert (fine["score"] > 0.5).all()
-    assert np.allclose(fine["score"], 1 / (1 + np.exp(-fine["logit"])), atol=1e-6)
+    assert (fine["confidence"] > 0.5).all()
+    assert np.allclose(fine["confidence"], 1 / (1 + np.exp(-fine["logit"])), atol=1e-6)
     assert none["prediction"].notna().all()
     run = json.loads((out / "_run.json").read_text())
     assert run["fingerprint"]["score"] == "sigmoid"

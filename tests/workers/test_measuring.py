@@ -70,7 +70,7 @@ def test_what_is_stored_is_measured_for_its_own_target(worker_of):
     assert isinstance(done, ShardDone)
     assert sorted(stored.asked) == [(f"s{number}", 7) for number in range(5)]
     rows = sink.rows(7)
-    assert [(row.sample.id, row.status, row.prediction, row.target, row.score) for row in rows] == [
+    assert [(row.sample.id, row.status, row.prediction, row.target, row.confidence) for row in rows] == [
         (f"s{number}", "ok", 1, 2, 0.25) for number in range(5)
     ]
     assert all(row.n_forwards == 2 for row in rows), "the whole image and its top 15 %"

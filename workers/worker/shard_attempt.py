@@ -307,7 +307,7 @@ class ShardAttempt:
             error=explained.error,
             prediction=explained.prediction,
             target=explained.target,
-            score=explained.confidence,
+            confidence=explained.confidence,
             logit=explained.logit,
             map=None if explained.map is None else explained.map.numpy(),
             metrics=dict(explained.metrics),

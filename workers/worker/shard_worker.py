@@ -98,6 +98,8 @@ class ShardWorker:
                 )  # fmt: skip
                 yield from attempt.work(0 if careful else DECODE_AHEAD)
                 self._refuse_too_many_errors(attempt.rows)
+                if attempt.rows:
+                    attempt.rows[-1].padded_forwards = self.engine.meter.padded
                 held = self._held[shard.index] = attempt.rows, time.perf_counter() - begun
             rows, seconds = held
             yield Writing()

@@ -26,7 +26,7 @@ export class Facets {
 
   constructor(root: HTMLElement, private store: Store, private state: State, private whole: Record<string, number[]>, private refresh: () => void, private colours: Colours) {
     this.more = el("select", { "aria-label": "Add a histogram", onchange: () => { this.open(this.more.value); this.more.value = ""; this.refresh(); } });
-    this.sql = el("textarea", { rows: 2, spellcheck: false, placeholder: "ebpg < 0.2 AND score > 0.9", "aria-label": "Condition in SQL over the columns", onchange: () => this.state.filter({ sql: this.sql.value.trim() }) });
+    this.sql = el("textarea", { rows: 2, spellcheck: false, placeholder: "ebpg < 0.2 AND confidence > 0.9", "aria-label": "Condition in SQL over the columns", onchange: () => this.state.filter({ sql: this.sql.value.trim() }) });
     const count = (named: { name: string; rows: number; title?: string }) => [named.name, `${clipped(named.title ?? named.name, 48)} (${named.rows.toLocaleString("en")})`] as [string, string];
     const outcomes = this.select("outcome", "Prediction", store.outcomes.map((name) => [name, name]));
     const queue = store.queues.length ? this.select("queue", "Review queue", store.queues.map(count)) : null;

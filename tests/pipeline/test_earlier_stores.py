@@ -1,0 +1,136 @@
+"""Stores that an earlier heatlas wrote: readable under today's names, and migrated by a command that leaves them as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import heatlas
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from heatlas.errors import RunMismatchError, StorageError, UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.store.committed_shards import done_shards, row_totals
+from heatlas.pipeline.store.merge_parts import write_merged
+from heatlas.pipeline.store.migrate import migrate_store
+from heatlas.pipeline.store.part_check import check_part
+from heatlas.pipeline.store.part_files import PartFile
+from heatlas.pipeline.store.success_file import write_success
+
+from ..support.earlier_store import SINCE_THEN, WHOLE_IMAGE, make_earlier
+
+
+def content(out) -> dict[str, str]:
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(out.rglob("*")) if path.is_file()}  # fmt: skip
+
+
+@pytest.fixture(params=[2, 3])
+def earlier(request, tmp_path, make_store):
+    """The store's place and what it held when it was of today."""
+    out = tmp_path / "out"
+    make_store(out)
+    rows = heatlas.open(out).table().to_pylist()
+    make_earlier(out, request.param)
+    return out, rows, request.param
+
+
+def test_an_earlier_store_reads_under_the_names_of_today(earlier):
+    out, rows, version = earlier
+    atlas = heatlas.open(out)
+    lacking = {*SINCE_THEN, *(WHOLE_IMAGE if version == 2 else ())}
+    assert atlas.table().to_pylist() == [{k: v for k, v in row.items() if k not in lacking} for row in rows]
+    confidences = [row["confidence"] for row in rows]
+    assert atlas.table(["confidence"])["confidence"].to_pylist() == confidences
+    assert [row[0] for row in atlas.sql("SELECT confidence FROM atlas ORDER BY id").fetchall()] == confidences
+    above = atlas.table(["id", "confidence"], where="confidence > 0.51").to_pylist()
+    assert above == [{"id": r["id"], "confidence": r["confidence"]} for r in rows if (r["confidence"] or 0) > 0.51]
+    assert atlas.count("confidence > 0.51") == len(above)
+    assert "score" not in atlas.schema.names
+    assert not check_part(str(out), PartFile(1, 1), {1: 5}).problems
+
+
+def test_the_former_name_is_answered_with_the_name_of_today(tmp_path, make_store):
+    make_store(tmp_path / "out")
+    atlas = heatlas.open(tmp_path / "out")
+    with pytest.raises(UsageError, match="unknown column 'score', which is called 'confidence' now"):
+        atlas.table(["score"])
+    with pytest.raises(UsageError, match="the column score is called confidence now"):
+        atlas.sql("SELECT score FROM atlas")
+    with pytest.raises(UsageError, match="the column score is called confidence now"):
+        atlas.table(["id"], where="score > 0.5")
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_migrated_store_holds_the_same_rows_and_more_columns(earlier, tmp_path, compacted):
+    out, rows, version = earlier
+    if compacted:
+        write_merged(str(out), done_shards(str(out)).files)
+        for part in (out / "maps").glob("part-*"):
+            part.unlink()
+    write_success(str(out), row_totals(str(out)))
+    (out / "decisions").mkdir()
+    (out / "decisions" / "01X.parquet").write_bytes(b"kept")
+    before, to = content(out), tmp_path / "new"
+    told = migrate_store(str(out), str(to))
+    assert content(out) == before
+    assert set(told.added) == {*SINCE_THEN, *(WHOLE_IMAGE if version == 2 else ())}
+    fields = {"source_size", "source_hash", "label_confidence", "top_k", "precision"} if version == 2 else set()
+    atlas = heatlas.open(to)
+    assert atlas.table().to_pylist() == [{**row, **dict.fromkeys(fields), "padded_forwards": None} for row in rows]
+    assert np.array_equal(atlas.maps(), heatlas.open(out).maps())
+    run = json.loads((to / "_run.json").read_text())
+    assert (run["schema_version"], run["migrated_from"]["schema_version"]) == (3, version)
+    assert (to / "decisions" / "01X.parquet").read_bytes() == b"kept"
+    assert json.loads((to / "_SUCCESS").read_text())["rows"] == 20
+    assert not check_part(str(to), atlas.files[0], dict.fromkeys(range(4), 5), None).problems
+    assert migrate_store(str(out), str(to)).written == 0
+    assert "already" in migrate_store(str(to), str(tmp_path / "newer")).text()
+    assert not (tmp_path / "newer").exists()
+
+
+def test_an_interrupted_migration_is_completed(earlier, tmp_path):
+    out, _, _ = earlier
+    to = tmp_path / "new"
+    migrate_store(str(out), str(to))
+    whole = content(to)
+    (to / "maps" / "part-000002.parquet").unlink()
+    assert migrate_store(str(out), str(to)).written == 1
+    assert content(to) == whole
+
+
+def test_another_place_is_left_alone(earlier, tmp_path, capsys):
+    out, _, _ = earlier
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("x")
+    with pytest.raises(RunMismatchError, match="other is not empty; migrate"):
+        migrate_store(str(out), str(tmp_path / "other"))
+    assert main(["migrate", str(out), "--out", str(tmp_path / "other")]) == 2
+    assert main(["migrate", str(tmp_path / "other"), "--out", str(tmp_path / "new")]) == 2
+    assert "is not a heatlas store" in capsys.readouterr().err
+
+
+def test_a_damaged_part_is_not_migrated(earlier, tmp_path):
+    out, _, _ = earlier
+    path = out / "maps" / "part-000001.parquet"
+    data = bytearray(path.read_bytes())
+    columns = pq.read_metadata(path).row_group(0)
+    place = next(
+        column for column in map(columns.column, range(columns.num_columns)) if column.path_in_schema == "logit"
+    )
+    data[place.data_page_offset + place.total_compressed_size - 3] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(StorageError, match=r"part-000001\.parquet"):
+        migrate_store(str(out), str(tmp_path / "new"))
+
+
+def test_the_columns_are_those_of_a_run_of_today(earlier, tmp_path):
+    out, _, _ = earlier
+    fresh = tmp_path / "fresh"
+    migrate_store(str(out), str(tmp_path / "new"))
+    from .conftest import LAYOUT
+
+    schema = pq.read_schema(tmp_path / "new" / "maps" / "part-000000.parquet")
+    assert schema.remove_metadata().equals(LAYOUT.schema().remove_metadata())
+    assert not fresh.exists()
