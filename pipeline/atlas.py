@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from ..engine.interventions.region_fill import RegionFill
     from .cluster.cluster import Clusters
     from .decisions.current import Decisions
     from .decisions.decision import Decision
     from .decisions.manifest import ManifestOverlay
     from .export.export import Exported
     from .html.notebook import Shown
+    from .intervene.intervene import Intervention
     from .report.build import Report
     from .store.compact import Compacted
     from .store.status_facts import RunStatus
@@ -150,6 +152,30 @@ class Atlas(StoreReader):
         from .cluster.cluster import cluster_maps  # here, because scikit-learn takes a second to import
 
         return cluster_maps(self, target=target, min_size=min_size, side=side, seed=seed)
+
+    def intervene(
+        self,
+        region: str,
+        *,
+        classes: Sequence[str] | None = None,
+        images: int = 64,
+        receivers: int = 8,
+        controls: int = 8,
+        fill: str | RegionFill = "surround",
+        method: str | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> Intervention:
+        """Whether the model needs a region, and whether the region is enough; options and errors as `intervene_store`, which this is.
+
+        Writes the columns `necessity`, `sufficiency` and `confirmed` beside the store: open it again to read them.
+        """
+        from .intervene.intervene import intervene_store  # here, because it loads the run's model
+
+        return intervene_store(
+            self, region, classes=classes, images=images, receivers=receivers, controls=controls, fill=fill, method=method,
+            batch_size=batch_size, seed=seed,
+        )  # fmt: skip
 
     def decide(
         self,

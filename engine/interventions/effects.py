@@ -16,7 +16,7 @@ from torch import Tensor
 from ..random import sample_generator
 from ..requests import Job
 from ..scoring.masked_scorer import Scorer
-from .equal_area import CONTROLS, control_regions, jittered_moves
+from .equal_area import CONTROLS, control_moves, control_regions, jittered_moves
 from .region_fill import FEATHER_PIXELS, RegionFill, fill_regions, paste_region
 
 JITTER_SHARE = 0.05
@@ -38,6 +38,10 @@ class Removals:
     """Whether it was predicted, and is not without the region."""
     lost_control: Float[np.ndarray, " image"]
     """Share of the control regions without which it is not predicted any more; NaN as `control`."""
+    gained: Bool[np.ndarray, " image"]
+    """Whether it was not predicted, and is after the change."""
+    gained_control: Float[np.ndarray, " image"]
+    """Share of the controls that make it predicted; NaN as `control`."""
 
     @property
     def drop(self) -> Float[np.ndarray, " image"]:
@@ -63,7 +67,8 @@ class Transplants:
     after: Float[np.ndarray, "donor receiver"]
     """With the donor's region."""
     control: Float[np.ndarray, "donor receiver"]
-    """With another region of the same donor, of equal area; NaN where there is no room for one."""
+    """With another region of the same donor, of equal area, pasted at the same place, so that it hides as much of the receiver; NaN where
+    there is no room for one."""
     turned: Bool[np.ndarray, "donor receiver"]
     """Whether the class was not predicted before, and is with the region."""
     turned_control: Float[np.ndarray, "donor receiver"]
@@ -77,6 +82,11 @@ class Transplants:
     @property
     def control_rise(self) -> Float[np.ndarray, " donor"]:
         return (self.control - self.before).mean(axis=1)
+
+    @property
+    def sufficiency(self) -> Float[np.ndarray, " donor"]:
+        """Confidence gained with the region beyond that gained with control regions, in [-1, 1]."""
+        return self.rise - self.control_rise
 
 
 def measure_removals(
@@ -121,16 +131,49 @@ def measure_removals(
         scorer.submit(job, like=image)
         jobs.append(job)
     scorer.flush()
-    scores = [job.scores.double().cpu().numpy() for job in jobs]
+    return removals_of([job.scores.double().cpu().numpy() for job in jobs])
+
+
+def measure_changes(
+    scorer: Scorer,
+    images: Float[Tensor, "image channel height width"],
+    changed: Float[Tensor, "image channel height width"],
+    controls: Float[Tensor, "control image channel height width"],
+    targets: Sequence[int],
+) -> Removals:
+    """As `measure_removals`, of any change to whole images, such as a colour cast that is taken away or given.
+
+    Args:
+        scorer: Of `intervention_scorer`.
+        images: In network-input space, on the model's device.
+        changed: The images after the change.
+        controls: The images after changes that should not matter.
+        targets: Class indices, one per image.
+    """
+    jobs: list[Job] = []
+    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
+        variants = torch.cat([image[None], changed[place][None], controls[:, place]])
+        job = Job(
+            len(variants), int(target), lambda start, out, given=variants: out.copy_(given[start : start + len(out)])
+        )
+        scorer.submit(job, like=image)
+        jobs.append(job)
+    scorer.flush()
+    return removals_of([job.scores.double().cpu().numpy() for job in jobs])
+
+
+def removals_of(scores: Sequence[Float[np.ndarray, " variant"]]) -> Removals:
+    """From the signed confidences of each image: whole, changed, and with each control."""
     whole, removed = (np.array([score[place] for score in scores], np.float64).reshape(-1) for place in (0, 1))
-    lost = [(score[2:] <= 0) & (score[0] > 0) for score in scores]
     return Removals(
         np.abs(whole),
         np.abs(removed),
         np.array([mean_of(np.abs(score[2:])) for score in scores]),
         whole > 0,
         (whole > 0) & (removed <= 0),
-        np.array([mean_of(flips) for flips in lost]),
+        np.array([mean_of((score[2:] <= 0) & (score[0] > 0)) for score in scores]),
+        (whole <= 0) & (removed > 0),
+        np.array([mean_of((score[2:] > 0) & (score[0] <= 0)) for score in scores]),
     )
 
 
@@ -175,31 +218,26 @@ def measure_transplants(
     reach = int(jitter * min(donors.shape[-2:]))
     for place, (donor, region) in enumerate(zip(donors, regions, strict=True)):
         seed = place if seeds is None else seeds[place]
-        others = control_regions(
-            region.cpu(),
-            sample_generator(seed, 0, "control regions"),
-            count=1,
-            avoid=None if avoid is None else avoid[place].cpu(),
-        ).to(region.device)
-        patches = torch.cat([region[None], others])
-        generator = sample_generator(seed, 0, "moves")
-        moves = torch.cat([jittered_moves(patch.cpu(), count, reach, generator) for patch in patches])
+        away = None if avoid is None else avoid[place].cpu()
+        elsewhere = control_moves(region.cpu(), sample_generator(seed, 0, "control regions"), count=1, avoid=away)
+        contents = [donor, *(torch.roll(donor, (-int(down), -int(right)), (1, 2)) for down, right in elsewhere)]
+        moves = jittered_moves(region.cpu(), count, reach, sample_generator(seed, 0, "moves"))
         rows = torch.from_numpy(chosen[place]).to(receivers.device)
 
         def paste_variants(
             start: int,
             out: Tensor,
-            donor: Tensor = donor,
-            patches: Tensor = patches,
+            contents: Sequence[Tensor] = contents,
+            region: Tensor = region,
             rows: Tensor = rows,
             moves: Tensor = moves,
         ) -> None:
             for number in range(start, start + len(out)):
-                patch, which = divmod(number, count)
-                receiver, move = receivers[rows[which]][None], moves[number : number + 1]
-                out[number - start] = paste_region(receiver, donor, patches[patch], move, feather)[0]
+                content, which = divmod(number, count)
+                receiver, move = receivers[rows[which]][None], moves[which : which + 1]
+                out[number - start] = paste_region(receiver, contents[content], region, move, feather)[0]
 
-        job = Job(count * (1 + len(others)), int(target), paste_variants)
+        job = Job(count * len(contents), int(target), paste_variants)
         scorer.submit(job, like=donor)
         jobs.append(job)
     scorer.flush()

@@ -19,7 +19,20 @@ def control_regions(
     count: int = CONTROLS,
     avoid: Float[Tensor, "height width"] | None = None,
 ) -> Bool[Tensor, "control height width"]:
-    """The region moved to other places, drawn at random.
+    """The region moved to other places, drawn at random; arguments as `control_moves`."""
+    moves = control_moves(region, generator, count=count, avoid=avoid)
+    moved = [torch.roll(region, (int(down), int(right)), (0, 1)) for down, right in moves]
+    return torch.stack(moved) if moved else region.new_zeros(0, *region.shape)
+
+
+def control_moves(
+    region: Bool[Tensor, "height width"],
+    generator: torch.Generator,
+    *,
+    count: int = CONTROLS,
+    avoid: Float[Tensor, "height width"] | None = None,
+) -> Int[Tensor, "control 2"]:
+    """How far (down, right) the region is moved for each control region, circularly.
 
     Moves that keep its bounding box inside the image come first; where none is far enough, it continues at the opposite edge.
 
@@ -30,23 +43,21 @@ def control_regions(
         avoid: A map whose mass control regions keep away from: they are drawn from the half of the places that hold least of it.
 
     Returns:
-        At most `count`; none where the region is empty or covers so much that no place overlaps it by less than `MOST_OVERLAP`.
+        At most `count`; none where the region is empty or covers so much that every place overlaps it by more than `MOST_OVERLAP`.
     """
-    height, width = region.shape
+    width = region.shape[1]
     if not bool(region.any()):
-        return region.new_zeros(0, height, width)
+        return torch.zeros(0, 2, dtype=torch.long)
     area = int(region.sum())
     apart = (correlated(region, region.double()) / area) < MOST_OVERLAP + 1e-9
     inside = places_inside(region)
     chosen = apart & inside if bool((apart & inside).any()) else apart
     places = chosen.flatten().nonzero()[:, 0]
-    if not len(places):
-        return region.new_zeros(0, height, width)
-    if avoid is not None:
+    if avoid is not None and len(places):
         mass = correlated(region, avoid.double()).flatten()[places]
         places = places[mass.sort(stable=True).indices[: -(-len(places) // 2)]]
     drawn = places[torch.randperm(len(places), generator=generator)[:count]]
-    return torch.stack([torch.roll(region, (int(place) // width, int(place) % width), (0, 1)) for place in drawn])
+    return torch.stack([drawn // width, drawn % width], dim=1)
 
 
 def correlated(

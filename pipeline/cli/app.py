@@ -43,6 +43,7 @@ from .imported import DEFAULTS as IMPORT_DEFAULTS
 from .imported import SETTINGS as IMPORT_SETTINGS
 from .imported import TEXTS as IMPORT_TEXTS
 from .imported import import_command
+from .intervene import intervene_command
 from .layers import layers_command
 from .methods import methods_command
 from .metrics import metrics_command
@@ -71,6 +72,7 @@ COMMANDS = {
     "curate": Command(curate_command),
     "cluster": Command(cluster_command),
     "decide": Command(decide_command),
+    "intervene": Command(intervene_command),
     "annotate": Command(annotate_command),
     "narrate": Command(narrate_command),
     "edge": Command(edge_command),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,10 @@ class StoredModel:
     samples: tuple[Sample, ...]
     """With the store's labels, by id; ground truth is not read."""
     reader: FsspecReader
+
+    @cached_property
+    def samples_by_id(self) -> dict[str, Sample]:
+        return {sample.id: sample for sample in self.samples}
 
     def batches(self, samples: tuple[Sample, ...]) -> Iterator[tuple[list[Sample], Tensor]]:
         """Samples that could be read, and their images `(batch, channel, height, width)`."""

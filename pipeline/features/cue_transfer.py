@@ -56,22 +56,32 @@ def patch_transfers(
     Returns:
         Mean rise of the class's confidence, in [-1, 1].
     """
-    height, width = (int(side) for side in images.shape[-2:])
-    side = max(2, min(height, width) // PATCH_SHARE)
     rises = np.empty(len(images))
     for row, image in enumerate(images):
-        step = max(1, side // 2)
-        grid = np.array([(top, left) for top in _places(height, side, step) for left in _places(width, side, step)])
-        top, left = _needed(image, grid, side, predict, label)
-        fine = max(1, side // 4)
-        near = np.array([(top + down * fine, left + right * fine) for down in (-1, 0, 1) for right in (-1, 0, 1)])
-        top, left = _needed(image, near.clip(0, [height - side, width - side]), side, predict, label)
+        top, left, side = most_needed_patch(image, predict, label)
         chosen = torch.from_numpy(random.choice(len(receivers), min(PATCH_RECEIVERS, len(receivers)), replace=False))
         before = receivers[chosen]
         after = before.clone()
         after[:, :, top : top + side, left : left + side] = image[:, top : top + side, left : left + side]
         rises[row] = float((predict(after)[:, label] - predict(before)[:, label]).mean())
     return rises
+
+
+def most_needed_patch(
+    image: Float[Tensor, "channel height width"], predict: Predict, label: int
+) -> tuple[int, int, int]:
+    """Top, left and side in pixels of the square without which the class has least confidence.
+
+    Its side is the image's shorter one over `PATCH_SHARE`; searched on a grid of half a patch and then between.
+    """
+    height, width = (int(side) for side in image.shape[-2:])
+    side = max(2, min(height, width) // PATCH_SHARE)
+    step = max(1, side // 2)
+    grid = np.array([(top, left) for top in _places(height, side, step) for left in _places(width, side, step)])
+    top, left = _needed(image, grid, side, predict, label)
+    fine = max(1, side // 4)
+    near = np.array([(top + down * fine, left + right * fine) for down in (-1, 0, 1) for right in (-1, 0, 1)])
+    return *_needed(image, near.clip(0, [height - side, width - side]), side, predict, label), side
 
 
 def _needed(

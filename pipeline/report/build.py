@@ -27,6 +27,7 @@ from .classes import SHOWN, class_columns, class_facts, cue_verdict, most_suspic
 from .derived import read_derived, with_cards
 from .distributions import metric_distributions
 from .galleries import Cause, Gallery, choose_galleries, error_causes
+from .intervention_texts import read_interventions
 from .mean_maps import PER_CLASS, class_mean_maps
 from .provenance import read_provenance
 from .rows import ReportRows
@@ -146,6 +147,7 @@ def content(
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,
         "plots": metric_distributions(rows), "rule": rule, "classes": classes[:SHOWN], "class_count": len(classes),
         "class_columns": class_columns(rows), "class_maps": maps, "per_class": PER_CLASS, "suspect": suspect, "cues": cues,
+        "interventions": read_interventions(rows.atlas.uri),
         "class_sections": with_class_cards(sections, cards, rule),
         "galleries": [(group, gallery_cards(group, cards)) for group in galleries], "gallery": gallery,
         "causes": [(cause, failed_cards(cause, failed, cards)) for cause in causes], "cause_count": cause_count,

@@ -199,6 +199,18 @@ def test_a_pasted_mark_makes_other_images_the_class_and_a_clean_region_does_not(
     np.testing.assert_allclose(marked.before, plain[chosen], atol=1e-6)
 
 
+def test_what_hides_a_receivers_own_mark_is_not_called_sufficient() -> None:
+    """Any patch over the mark makes a marked image another class: the control, pasted at the same place, shows it."""
+    receivers, chosen = scene(True, 4, level=0.5), np.array([[0, 1, 2, 3]] * 2)
+    hiding = measure_transplants(
+        scorer(), scene(False, 2), CORNER.expand(2, SIDE, SIDE), 2, receivers, chosen, jitter=0
+    )
+    assert (hiding.rise > 0.5).all()
+    assert hiding.turned.all()
+    assert (np.abs(hiding.sufficiency) < 0.05).all()
+    assert hiding.turned_control.all()
+
+
 def test_no_images_give_no_numbers() -> None:
     none = torch.zeros(0, 1, SIDE, SIDE)
     assert measure_removals(scorer(), none, torch.zeros(0, SIDE, SIDE, dtype=torch.bool), []).necessity.shape == (0,)
