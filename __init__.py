@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from .engine.methods.consensus import Consensus
     from .engine.methods.daam import DAAM
     from .engine.methods.expected_gradients import ExpectedGradients
+    from .engine.methods.explainer_network import ExplainerNetwork
     from .engine.methods.feature_cam import FeatureCAM
     from .engine.methods.fovex import FovEx
     from .engine.methods.integrated_gradients import IntegratedGradients
     from .engine.methods.lafam import LaFAM
     from .engine.methods.lima import LiMA
     from .engine.methods.occlusion import Occlusion
+    from .engine.methods.ptame import PTAME
     from .engine.methods.refine_cam import RefineCAM
     from .engine.methods.rise import RISE
     from .engine.methods.score_cam import ScoreCAM
@@ -52,6 +54,7 @@ __all__ = [
     "AGF",
     "BEE",
     "DAAM",
+    "PTAME",
     "RISE",
     "SISE",
     "TTAME",
@@ -64,6 +67,7 @@ __all__ = [
     "Consensus",
     "ExpectedGradients",
     "Explainer",
+    "ExplainerNetwork",
     "Explanations",
     "FeatureCAM",
     "FovEx",
@@ -101,6 +105,8 @@ _HOMES = {
     "BEESelect": ("engine.methods.bee_select", "BEESelect"),
     "BEE": ("engine.methods.bee", "BEE"),
     "TTAME": ("engine.methods.ttame", "TTAME"),
+    "PTAME": ("engine.methods.ptame", "PTAME"),
+    "ExplainerNetwork": ("engine.methods.explainer_network", "ExplainerNetwork"),
     "LaFAM": ("engine.methods.lafam", "LaFAM"),
     "AGF": ("engine.methods.agf", "AGF"),
     "AdaSISE": ("engine.methods.sise", "AdaSISE"),

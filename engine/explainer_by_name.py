@@ -14,12 +14,14 @@ from .methods.cams import GradCAM, GradCAMPlusPlus, LayerCAM
 from .methods.consensus import Consensus
 from .methods.daam import DAAM
 from .methods.expected_gradients import ExpectedGradients
+from .methods.explainer_network import ExplainerNetwork
 from .methods.feature_cam import FeatureCAM
 from .methods.fovex import FovEx
 from .methods.integrated_gradients import IntegratedGradients
 from .methods.lafam import LaFAM
 from .methods.lima import LiMA
 from .methods.occlusion import Occlusion
+from .methods.ptame import PTAME
 from .methods.refine_cam import RefineCAM
 from .methods.registry import bind_method
 from .methods.rise import RISE
@@ -77,6 +79,10 @@ def explainer(name: Literal["winsor_cam"], model: nn.Module, **options: Any) -> 
 def explainer(name: Literal["lima"], model: nn.Module, **options: Any) -> LiMA: ...
 @overload
 def explainer(name: Literal["sise_plus"], model: nn.Module, **options: Any) -> SISEPlus: ...
+@overload
+def explainer(name: Literal["ptame"], model: nn.Module, **options: Any) -> PTAME: ...
+@overload
+def explainer(name: Literal["explainer_network"], model: nn.Module, **options: Any) -> ExplainerNetwork: ...
 @overload
 def explainer(name: Literal["ttame"], model: nn.Module, **options: Any) -> TTAME: ...
 @overload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
@@ -35,8 +35,17 @@ def check_fit(
     settings: Any,
     image: Float[Tensor, "channel height width"],
     scoring: Scoring | None = None,
+    trained: Any = None,
 ) -> Fit:
     """Find out before a run whether a method can explain a model.
+
+    Args:
+        name: Of the method.
+        model: A classifier.
+        settings: Of the method's settings class; None for its defaults.
+        image: Network input to find shapes with.
+        scoring: How its passes run.
+        trained: What `heatlas train` made, for a method that needs it.
 
     Raises:
         ModelError: When it cannot; names the methods that can.
@@ -44,7 +53,7 @@ def check_fit(
     """
     declared = find_method(name)
     try:
-        return _tried(declared, model, settings, image, scoring)
+        return _tried(declared, model, settings, image, scoring, trained)
     except ModelError as error:
         others = [other for other in fitting_methods(model, image, scoring) if other != name]
         known = f"methods that fit it: {', '.join(others)}" if others else "no other method fits it either"
@@ -73,8 +82,12 @@ def _fits(declared: Method, model: nn.Module, image: Tensor, scoring: Scoring) -
     return True
 
 
-def _tried(declared: Method, model: nn.Module, settings: Any, image: Tensor, scoring: Scoring | None) -> Fit:
+def _tried(
+    declared: Method, model: nn.Module, settings: Any, image: Tensor, scoring: Scoring | None, trained: Any
+) -> Fit:
     explainer = make_explainer(declared.name, model, settings, scoring)
+    if trained is not None:
+        explainer = replace(explainer, trained=trained)
     _check_gradients(declared, model, image)
     if isinstance(explainer, SISE):
         return Fit(explainer.plan(image), {})

@@ -26,8 +26,13 @@ from .normalise import spread, upsampled
 from .protocol import Cost, method
 
 if TYPE_CHECKING:
+    from ..training.auxiliary import AuxiliaryReader
     from ..training.feature_reader import FeatureReader
     from ..training.trained_head import TrainedHead
+
+    Reader = FeatureReader | AuxiliaryReader
+else:
+    Reader = object
 
 
 @method(
@@ -48,8 +53,14 @@ class TTAME(Explainer):
     """From `heatlas train`; nothing can be explained without."""
 
     @cached_property
-    def _reader(self) -> dict[torch.Size, FeatureReader]:
+    def _readers(self) -> dict[torch.Size, Reader]:
         return {}
+
+    def reader_of(self, image: torch.Tensor) -> Reader:
+        """What gives logits and features of images like this."""
+        from ..training.feature_reader import FeatureReader
+
+        return FeatureReader(self.model, image, None if self.trained is None else self.trained.layers)
 
     def explain_image(
         self, image: Float[torch.Tensor, "channel height width"], target: int | None, seed: int
@@ -58,17 +69,16 @@ class TTAME(Explainer):
         return (yield self.rows_of(self._explained, image, target, seed))
 
     def _explained(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
-        from ..training.feature_reader import FeatureReader
-
         if self.trained is None:
+            name = self.declared.name
             raise ModelError(
-                "method ttame needs a trained explainer: make one with `heatlas train ttame`, name it with --explainer"
+                f"method {name} needs a trained explainer: make one with `heatlas train {name}`, name it with --explainer"
             )
         with in_eval_mode(self.model), torch.inference_mode(False), torch.no_grad():
-            if images.shape[1:] not in self._reader:
-                self._reader[images.shape[1:]] = FeatureReader(self.model, images[0], self.trained.layers)
+            if images.shape[1:] not in self._readers:
+                self._readers[images.shape[1:]] = self.reader_of(images[0])
             with self.own_precision(images.device), self.listening():
-                logits, features = self._reader[images.shape[1:]](images)
+                logits, features = self._readers[images.shape[1:]](images)
             logits, asked = wide(logits), class_tensor(targets, images.device)
             chosen = torch.where(asked < 0, predicted(logits, self.confidence), asked)
             values = self.trained.values(features, chosen)

@@ -70,15 +70,15 @@ class FeatureReader:
         return tuple(layer.channels for layer in self.layers)
 
 
-def default_layers(model: nn.Module, image: Float[Tensor, "channel height width"]) -> list[str]:
-    """The modules that end the last three blocks, low to high.
+def default_layers(model: nn.Module, image: Float[Tensor, "channel height width"], depth: int = DEPTH) -> list[str]:
+    """The modules that end the last `depth` blocks, low to high.
 
     Raises:
         ModelError: When the model has neither shrinking maps nor attention.
     """
     modules = dict(model.named_modules())
     if blocks := transformer_blocks(model):
-        return blocks[-DEPTH:]
+        return blocks[-depth:]
     try:
         names = [name for name in block_layers(model, image[None]).names if name in modules]
     except NoBlocksError as error:
@@ -87,7 +87,7 @@ def default_layers(model: nn.Module, image: Float[Tensor, "channel height width"
         ) from error
     if not names:
         raise ModelError("no block of the model ends in a module that can be read; name modules with `layers`")
-    return names[-DEPTH:]
+    return names[-depth:]
 
 
 def transformer_blocks(model: nn.Module) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..layers.eval_mode import in_eval_mode
 from ..layers.outputs import logits_of
 from .attention_head import AttentionHead
+from .auxiliary import AuxiliaryReader
 from .feature_reader import FeatureReader
 from .head_settings import HeadSettings
 from .mask_losses import MaskLossWeights, fill_of, imitation_loss, mask_loss, masked_images
@@ -23,15 +24,17 @@ class HeadStep(nn.Module):
 
     Args:
         head: What is trained.
-        reader: Over the classifier.
+        reader: Over the classifier, or over it and an auxiliary network.
         settings: Weights of the losses.
         black: A black pixel as network input, one number per channel.
     """
 
-    def __init__(self, head: AttentionHead, reader: FeatureReader, settings: HeadSettings, black: Tensor):
+    def __init__(
+        self, head: AttentionHead, reader: FeatureReader | AuxiliaryReader, settings: HeadSettings, black: Tensor
+    ):
         super().__init__()
         self.head = head
-        self._outside: tuple[FeatureReader, Tensor] = (reader, black)
+        self._outside: tuple[FeatureReader | AuxiliaryReader, Tensor] = (reader, black)
         self._settings = settings
         self._weights = MaskLossWeights(
             settings.cross_entropy, settings.area, settings.variation, settings.power, settings.border
@@ -71,16 +74,28 @@ def frozen(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def head_optimiser(head: nn.Module, settings: HeadSettings, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """The optimiser and its one-cycle schedule; biases are not decayed (batch norms' scales are, as in the release)."""
+def head_optimiser(
+    head: nn.Module, settings: HeadSettings, steps: int, *, release: str = "ttame"
+) -> tuple[torch.optim.Optimizer, Any]:
+    """The optimiser and its one-cycle schedule.
+
+    Args:
+        head: What is trained.
+        settings: Rates.
+        steps: Of the whole training.
+        release: Whose habits: T-TAME's decays everything but biases, P-TAME's decays these, too, and its AdamW is AMSGrad's.
+    """
     biases = [parameter for name, parameter in head.named_parameters() if name.rpartition(".")[2] == "bias"]
     others = [parameter for name, parameter in head.named_parameters() if name.rpartition(".")[2] != "bias"]
-    groups = [{"params": others, "weight_decay": settings.weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    groups = [
+        {"params": others, "weight_decay": settings.weight_decay},
+        {"params": biases, "weight_decay": settings.weight_decay if release == "ptame" else 0.0},
+    ]
     rate = settings.learning_rate
     optimiser: torch.optim.Optimizer = (
         torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
         if settings.optimiser == "sgd"
-        else torch.optim.AdamW(groups, lr=rate)
+        else torch.optim.AdamW(groups, lr=rate, amsgrad=release == "ptame")
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rate, total_steps=max(steps, 2))
     return optimiser, schedule

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .attention_head import AttentionHead
+from .auxiliary import Auxiliary
 
 Activation = Literal["min_max", "sigmoid"]
 
@@ -23,6 +24,8 @@ class TrainedHead:
     """Names of the modules that it reads."""
     activation: Activation = "min_max"
     """Of logits to a map: over their own range (T-TAME's inference), or the sigmoid (a student, whose teacher's values are absolute)."""
+    auxiliary: Auxiliary | None = None
+    """Whose layers they are, of P-TAME."""
 
     def values(
         self, features: Sequence[Float[Tensor, "batch _ _ _"]], targets: Int[Tensor, " batch"]

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from ...engine.training.head_settings import HeadSettings
-from ...errors import SettingsError
+from ...engine.training.head_settings import HeadSettings, OptimisationSettings
+from ...engine.training.part_settings import PartSettings
+from ...errors import SettingsError, UsageError
 from ..settings.load import load_settings
 from ..settings.run import leaves
 from .explain import Config, print_result
@@ -28,19 +29,33 @@ TEXTS = {
 }
 STUDENT = {"optimiser": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-4, "epochs": 20}
 """Defaults that differ where a teacher's maps are imitated [ours]."""
+PTAME = {
+    "cross_entropy": 0.16143, "area": 0.83857, "variation": 0.0, "weight_decay": 2.4267e-4, "optimiser": "adamw", "learning_rate": 1e-4,
+    "epochs": 1,
+}  # fmt: skip
+"""P-TAME's defaults that differ from T-TAME's: those that its authors tuned for ResNet-50 with ResNet-18 as auxiliary network."""
+ALIASES = {
+    "explainer": ("explainer_network", "robust"), "explainer:robust": ("explainer_network", "robust"),
+    "explainer:paper": ("explainer_network", "paper"),
+}  # fmt: skip
+"""Other names for the explainer network, with its preset."""
 TRAINING = Group("Training", sort_key=50)
-_TEXT = {field.name: field.metadata["help"] for field in dataclasses.fields(HeadSettings)}
+PARTS = Group("Explainer network", sort_key=51)
 
 
-def option(name: str, note: str = "") -> Parameter:
+def option(name: str, note: str = "", settings: type[OptimisationSettings] = HeadSettings) -> Parameter:
     """The flag of a training setting."""
-    default = getattr(HeadSettings(), name)
+    text = {field.name: field.metadata["help"] for field in dataclasses.fields(settings)}[name]
+    default = getattr(settings(), name)
     shown = "" if default is None else f" (default {default}{note})"
-    return Parameter(help=f"{_TEXT[name][:1].upper()}{_TEXT[name][1:]}{shown}.", group=TRAINING, negative="")
+    group = TRAINING if settings is HeadSettings else PARTS
+    return Parameter(help=f"{text[:1].upper()}{text[1:]}{shown}.", group=group, negative="")
 
 
 def train_command(
-    method: Annotated[str, Parameter(help="What to train: ttame.")],
+    method: Annotated[
+        str, Parameter(help="What to train: ttame, ptame, or explainer (explainer:robust, explainer:paper).")
+    ],
     /,
     *,
     config: Config = None,
@@ -49,6 +64,10 @@ def train_command(
     teacher: Annotated[
         str | None,
         Parameter(help="Store whose maps to imitate (a student); else the classifier teaches.", group=TRAINING),
+    ] = None,
+    auxiliary: Annotated[
+        str | None,
+        Parameter(help="Network whose features ptame reads (default torchvision:resnet18@DEFAULT).", group=TRAINING),
     ] = None,
     layers: Annotated[list[str] | None, option("layers")] = None,
     shared_row: Annotated[
@@ -61,13 +80,25 @@ def train_command(
     variation: Annotated[float | None, option("variation")] = None,
     power: Annotated[float | None, option("power")] = None,
     border: Annotated[float | None, option("border")] = None,
-    epochs: Annotated[int | None, option("epochs", "; 20 with --teacher")] = None,
-    batch_size: Annotated[int | None, option("batch_size")] = None,
-    optimiser: Annotated[Literal["sgd", "adamw"] | None, option("optimiser", "; adamw with --teacher")] = None,
-    learning_rate: Annotated[float | None, option("learning_rate", "; 0.003 with --teacher")] = None,
-    weight_decay: Annotated[float | None, option("weight_decay", "; 0.0001 with --teacher")] = None,
+    epochs: Annotated[int | None, option("epochs", "; 20 with --teacher and for explainer, 1 for ptame")] = None,
+    batch_size: Annotated[int | None, option("batch_size", "; 64 for explainer")] = None,
+    optimiser: Annotated[
+        Literal["sgd", "adamw"] | None, option("optimiser", "; adamw with --teacher, for ptame and explainer")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, option("learning_rate", "; 0.003 with --teacher, 0.0001 for ptame, 0.0003 for explainer")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, option("weight_decay", "; 0.0001 with --teacher and for explainer, 0.00024267 for ptame")
+    ] = None,
     holdout: Annotated[float | None, option("holdout")] = None,
     patience: Annotated[int | None, option("patience")] = None,
+    eta: Annotated[float | None, option("eta", settings=PartSettings)] = None,
+    filter_weight: Annotated[float | None, option("filter_weight", settings=PartSettings)] = None,
+    kept_parts: Annotated[int | None, option("kept_parts", settings=PartSettings)] = None,
+    augment: Annotated[
+        bool | None, Parameter(help="Crop and flip images at random: parts must move (default yes).", group=PARTS)
+    ] = None,
     **flags: Any,
 ) -> int:
     """Train an explainer, which gives the map of any class in one forward pass.
@@ -80,15 +111,43 @@ def train_command(
         "layers": tuple(name for text in layers for name in text.split(",")) if layers else None, "fill": fill, "cross_entropy": cross_entropy,
         "area": area, "variation": variation, "power": power, "border": border, "epochs": epochs, "batch_size": batch_size,
         "optimiser": optimiser, "learning_rate": learning_rate, "weight_decay": weight_decay, "holdout": holdout, "patience": patience,
-        "shared_row": {"auto": None, "yes": True, "no": False}[shared_row],
+        "shared_row": {"auto": None, "yes": True, "no": False}[shared_row], "eta": eta, "filter_weight": filter_weight,
+        "kept_parts": kept_parts, "augment": augment,
     }  # fmt: skip
     chosen = {name: value for name, value in given.items() if value is not None}
-    try:
-        head = HeadSettings(**{**(STUDENT if teacher else {}), **chosen})
-    except SettingsError as error:
-        raise SettingsError(f"--{str(error).replace('_', '-', 1)}") from None
+    method, preset = ALIASES.get(method, (method, None))
+    training = training_settings(method, chosen, preset, teacher is not None)
     settings = load_settings({**given_settings(flags), "out": out}, config)
     from ..train.train import train_settings
 
-    print_result(train_settings(method, settings, head, teacher=teacher, overwrite=overwrite))
+    print_result(train_settings(method, settings, training, teacher=teacher, auxiliary=auxiliary, overwrite=overwrite))
     return 0
+
+
+def training_settings(
+    method: str, chosen: dict[str, Any], preset: str | None = None, teacher: bool = False
+) -> HeadSettings | PartSettings:
+    """The settings of a method's training, what is not chosen at the method's defaults.
+
+    Args:
+        method: Of the trained ones.
+        chosen: Settings by name.
+        preset: Of the explainer network.
+        teacher: Whether another method's maps are imitated.
+
+    Raises:
+        UsageError: When a setting is another method's.
+        SettingsError: When a value is out of its range, naming the flag.
+    """
+    kind: type[HeadSettings] | type[PartSettings] = PartSettings if method == "explainer_network" else HeadSettings
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"--{name.replace('_', '-')} has no effect with {method}; leave it out")
+    defaults: dict[str, Any] = {"preset": preset or "robust"} if kind is PartSettings else {}
+    if kind is HeadSettings:
+        defaults = {**(PTAME if method == "ptame" else {}), **(STUDENT if teacher else {})}
+    try:
+        return kind(**{**defaults, **chosen})
+    except SettingsError as error:
+        raise SettingsError(f"--{str(error).replace('_', '-', 1)}") from None

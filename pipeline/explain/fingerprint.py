@@ -151,6 +151,7 @@ def explainer_facts(model: LoadedModel) -> dict[str, Any]:
     if stored is None:
         return {}
     facts = {name: stored.facts.get(name) for name in ("training_images", "best_epoch", "agreement", "teacher")}
+    facts |= {name: stored.facts[name] for name in ("parts", "part_classes", "fidelity") if name in stored.facts}
     return {"explainer": {"digest": stored.digest(), "image_digest": stored.image_digest, **facts}}
 
 

@@ -225,6 +225,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
         chosen,
         torch.zeros(model.preprocess.channels, *model.preprocess.size),
         scoring,
+        trained=None if model.explainer is None else model.explainer.trained(),
     )
     if fit.blocks and find_method(settings.method).gradients:
         layers = [layer.name for layer in fit.blocks]

@@ -124,3 +124,5 @@ class RunOptions(ImportOptions, total=False):
     bee: Mapping[str, Any]
     bee_select: Mapping[str, Any]
     ttame: Mapping[str, Any]
+    ptame: Mapping[str, Any]
+    explainer_network: Mapping[str, Any]

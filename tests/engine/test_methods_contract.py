@@ -21,8 +21,12 @@ from heatlas.engine.metrics.ranking import spearman
 from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.training.attention_head import AttentionHead
+from heatlas.engine.training.auxiliary import Auxiliary, AuxiliaryReader
 from heatlas.engine.training.feature_reader import FeatureReader
+from heatlas.engine.training.model_split import split_model
+from heatlas.engine.training.part_network import PartNetwork
 from heatlas.engine.training.trained_head import TrainedHead
+from heatlas.engine.training.trained_parts import TrainedParts
 from heatlas.errors import ModelError, SettingsError, TargetError
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
@@ -89,14 +93,28 @@ def bound(name: str, model: nn.Module, scoring: Scoring = Scoring(batch_size=16)
 
 
 def trained(explainer: Explainer) -> Explainer:
-    """With a head of random weights, where the method needs a trained one."""
+    """With a network of random weights, where the method needs a trained one."""
     if not explainer.declared.trained:
         return explainer
-    with in_eval_mode(explainer.model):
-        reader = FeatureReader(explainer.model, torch.zeros(3, *SIZE))
+    return replace(explainer, trained=untrained(explainer.declared.name, explainer.model))  # pyright: ignore[reportCallIssue]
+
+
+def untrained(name: str, model: nn.Module) -> TrainedHead | TrainedParts | None:
+    """What `heatlas train` would have begun with; None for methods that need nothing."""
+    if not find_method(name).trained:
+        return None
     torch.manual_seed(5)
+    with in_eval_mode(model):
+        if name == "explainer_network":
+            split = split_model(model, torch.zeros(3, *SIZE))
+            network = PartNetwork(split)
+            network.calibrate(split.read(images_like(5, 3, SIZE, seed=1))[0])
+            return TrainedParts(network.state_dict(), split.layer, (2, 0, 1), (1.0, 1.0))
+        auxiliary = Auxiliary(cnn(), torch.ones(3), torch.zeros(3)) if name == "ptame" else None
+        example = torch.zeros(3, *SIZE)
+        reader = FeatureReader(model, example) if auxiliary is None else AuxiliaryReader(model, auxiliary, example)
     head = AttentionHead(reader.channels, CLASSES).eval()
-    return replace(explainer, trained=TrainedHead(head, reader.names))  # pyright: ignore[reportCallIssue]
+    return TrainedHead(head, reader.names, auxiliary=auxiliary)
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +332,7 @@ def test_the_declared_cost_is_what_is_spent(name: str, images: Tensor) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_extras_have_the_shapes_that_a_run_is_told_beforehand(name: str, images: Tensor) -> None:
     model, settings = model_for(name), settings_class(name)(**SHORT.get(name, {}))
-    shapes = check_fit(name, model, settings, images[0]).extra_shapes
+    shapes = check_fit(name, model, settings, images[0], trained=untrained(name, model)).extra_shapes
     result = bound(name, model).explain(images[:2])
     assert shapes.keys() == find_method(name).extras.keys() == result.extras.keys()
     for extra, values in result.extras.items():

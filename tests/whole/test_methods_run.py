@@ -183,8 +183,8 @@ def test_settings_of_another_method_are_named_as_without_effect(
 def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
     assert main(["methods", "--names"]) == 0
     assert capsys.readouterr().out.split() == [
-        "sise", "ada_sise", "agf", "bee", "bee_select", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "expected_gradients", "feature_cam", "fovex", "integrated_gradients",
-        "lafam", "lima", "occlusion", "refine_cam", "rise", "score_cam", "sise_plus", "ttame", "ucag", "winsor_cam",
+        "sise", "ada_sise", "agf", "bee", "bee_select", "grad_cam", "grad_cam_pp", "layer_cam", "consensus", "daam", "expected_gradients", "explainer_network", "feature_cam", "fovex", "integrated_gradients",
+        "lafam", "lima", "occlusion", "ptame", "refine_cam", "rise", "score_cam", "sise_plus", "ttame", "ucag", "winsor_cam",
     ]  # fmt: skip
     assert main(["methods", "--json"]) == 0
     told = {row["name"]: row for row in json.loads(capsys.readouterr().out)}

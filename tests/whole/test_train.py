@@ -15,7 +15,8 @@ from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.demo import dataset
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.sources.reading.reader import FsspecReader
-from heatlas.pipeline.train.train import CHECKPOINT, prepared, read_checkpoint, split, train_settings
+from heatlas.pipeline.train.prepare import prepared, split
+from heatlas.pipeline.train.train import CHECKPOINT, read_checkpoint, train_settings
 from heatlas.workers.models.explainer_file import read_explainer
 from heatlas.workers.ray.training_actors import train_on_actors
 from heatlas.workers.samples import Sample

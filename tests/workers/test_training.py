@@ -99,10 +99,10 @@ def test_the_loss_falls_and_the_best_epoch_is_kept(samples: list[Sample]) -> Non
 def test_the_model_stays_bit_identical(samples: list[Sample]) -> None:
     training = RankTraining(spec(samples, settings=HeadSettings(epochs=1, batch_size=4)), FsspecReader())
     list(training.run())
-    own, fresh = training.features.model.state_dict(), load_model(MODEL).module.state_dict()
+    own, fresh = training.trainee.model.state_dict(), load_model(MODEL).module.state_dict()
     assert own.keys() == fresh.keys()
     assert all(torch.equal(own[name], fresh[name]) for name in own)
-    assert not any(parameter.grad is not None for parameter in training.features.model.parameters())
+    assert not any(parameter.grad is not None for parameter in training.trainee.model.parameters())
 
 
 def test_it_stops_when_the_held_out_loss_gets_no_better(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:

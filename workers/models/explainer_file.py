@@ -16,7 +16,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ...engine.training.attention_head import AttentionHead
+from ...engine.training.auxiliary import Auxiliary
 from ...engine.training.trained_head import Activation, TrainedHead
+from ...engine.training.trained_parts import TrainedParts
 from ...errors import ModelError, SettingsError
 from ..protocols import SampleReader
 from .weights import read_file, safetensors_of
@@ -26,6 +28,10 @@ SUFFIX = ".safetensors"
 _REMEDY = "`heatlas train` makes one"
 _SHORT = 12
 """Digits of a digest that a message shows."""
+PARTS = "explainer_network"
+"""The method whose file holds an explainer network; others hold attention heads."""
+_OWN_FACTS = ("parts", "norms", "auxiliary")
+"""Facts that decide a map and that not every method has."""
 _LONGEST_JSON = 16 << 20
 """Characters of JSON that are read."""
 
@@ -42,26 +48,33 @@ class StoredExplainer:
     """Sha256 (hex) of the listing of its training images."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """`layers`, `channels`, `classes`, `shared_row`, `activation` (of inference), `training_images`, `agreement`, ..."""
+    """`layers`, `training_images`, ...; of heads `channels`, `classes`, `shared_row`, `activation` (of inference), `agreement` and of P-TAME
+    `auxiliary`; of explainer networks `parts`, `part_classes`, `norms`, `fidelity`."""
     curve: Sequence[Mapping[str, Any]] = ()
     """One entry an epoch."""
+    auxiliary: Auxiliary | None = None
+    """P-TAME's auxiliary network, once it is loaded."""
 
     def digest(self) -> str:
         """Sha256 (hex) of what decides a map."""
         shapes = {name: list(value.shape) for name, value in sorted(self.tensors.items())}
-        texts = [self.method, self.model_digest, {name: self.facts.get(name) for name in ("layers", "activation")}]
+        deciding = {name: self.facts.get(name) for name in ("layers", "activation")}
+        deciding |= {name: self.facts[name] for name in _OWN_FACTS if name in self.facts}
+        texts = [self.method, self.model_digest, deciding]
         digest = hashlib.sha256(json.dumps([texts, shapes]).encode())
         for _, value in sorted(self.tensors.items()):
             digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def trained(self) -> TrainedHead:
+    def trained(self) -> TrainedHead | TrainedParts:
         """The network, as the method uses it.
 
         Raises:
             ModelError: When the file's tensors are not those that it says.
         """
         try:
+            if self.method == PARTS:
+                return self._parts()
             head = AttentionHead(
                 self.facts["channels"], int(self.facts["classes"]), bias="fusion.bias" in self.tensors,
                 shared_row=bool(self.facts["shared_row"]),
@@ -70,9 +83,16 @@ class StoredExplainer:
             activation = self.facts["activation"]
             if activation not in get_args(Activation):
                 raise ValueError(f"unknown activation {activation!r}")
-            return TrainedHead(head.eval(), tuple(map(str, self.facts["layers"])), activation)
+            return TrainedHead(head.eval(), tuple(map(str, self.facts["layers"])), activation, self.auxiliary)
         except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
             raise ModelError(f"the explainer is damaged or was made by hand: {error}; {_REMEDY}") from error
+
+    def _parts(self) -> TrainedParts:
+        [layer] = self.facts["layers"]
+        parts, norms = tuple(map(int, self.facts["parts"])), tuple(map(float, self.facts["norms"]))
+        if not parts or not norms or len(set(parts)) < len(parts):
+            raise ValueError("no parts, or one of them twice")
+        return TrainedParts(self.tensors, str(layer), parts, norms)
 
 
 def explainer_bytes(stored: StoredExplainer, version: str) -> bytes:

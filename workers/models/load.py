@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
+import torch
 from torch import nn
 
 from ...engine.features.bank_classifier import BankClassifier
+from ...engine.training.auxiliary import Auxiliary
 from ...errors import ModelError, did_you_mean
 from ..images.own_processor import processor_name
 from ..images.preprocess import Preprocess, with_overrides
@@ -40,6 +42,8 @@ _FAMILIES: dict[str, Callable[[str, SampleReader | None], FamilyModel]] = {
 }
 """Loaders by prefix; each takes what follows the colon. Anything else with a colon is a Python factory, or the path of a program."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(@.+)?")
+_SAFE = ("torchvision:", "timm:", "heatlas.")
+"""What the name of an auxiliary network may begin with."""
 _FORMS = (
     "torchvision:NAME[@WEIGHTS], timm:NAME[@WEIGHTS], hf:FOLDER_OR_NAME, package.module:factory[@WEIGHTS], or the path of a "
     "TorchScript file (.pt), an exported program (.pt2) or an ONNX file (.onnx)"
@@ -137,7 +141,37 @@ def load_model(spec: ModelSpec, reader: SampleReader | None = None) -> LoadedMod
     if spec.explainer is None:
         return loaded
     stored = explainer_for(spec.explainer, loaded.digest, spec.spec, reader)
+    if other := stored.facts.get("auxiliary"):
+        stored = replace(
+            stored, auxiliary=load_auxiliary(str(other["model"]), loaded, reader, digest=str(other["digest"]))
+        )
     return replace(loaded, explainer=stored)
+
+
+def load_auxiliary(name: str, model: LoadedModel, reader: SampleReader | None = None, *, digest: str = "") -> Auxiliary:
+    """P-TAME's auxiliary network, taking what the model takes in its own normalisation.
+
+    Args:
+        name: `torchvision:...` or `timm:...`: an explainer's file names it, and must not name other code to run.
+        model: That is explained.
+        reader: Reads weights at remote URIs.
+        digest: That it must have; empty: any.
+
+    Raises:
+        ModelError: When it may not be named, cannot be loaded, is another, or takes other channels.
+    """
+    if not name.startswith(_SAFE):
+        raise ModelError(f"the auxiliary network must be a torchvision: or timm: model, got {name!r}")
+    loaded = _loaded(ModelSpec(spec=name), reader)
+    if digest and loaded.digest != digest:
+        raise ModelError(
+            f"the auxiliary network {name} is another than in training (digest {loaded.digest[:12]}, it was {digest[:12]}); give its weights"
+        )
+    own, other = model.preprocess, loaded.preprocess
+    if own.channels != other.channels:
+        raise ModelError(f"the auxiliary network {name} takes {other.channels} channels, the model {own.channels}")
+    mean, std, other_mean, other_std = (torch.tensor(values) for values in (own.mean, own.std, other.mean, other.std))
+    return Auxiliary(loaded.module, std / other_std, (mean - other_mean) / other_std, loaded.digest)
 
 
 def _loaded(spec: ModelSpec, reader: SampleReader | None) -> LoadedModel:

@@ -1,10 +1,11 @@
-"""The training loop of one rank. With several ranks torch.distributed averages their gradients; then every rank holds the same head."""
+"""The training loop of one rank. With several ranks torch.distributed averages their gradients; then every rank holds the same network."""
 
 from __future__ import annotations
 
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,22 +14,25 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...engine.training.attention_head import AttentionHead
-from ...engine.training.feature_reader import FeatureReader
-from ...engine.training.head_step import HeadStep, frozen, head_optimiser
 from ...errors import DataError, RunError
-from ..models.load import LoadedModel, load_model
+from ..models.load import load_model
 from ..protocols import SampleReader
 from ..samples import Sample
 from .agreement import Agreement, MeanMaps, resized
 from .checkpoint import TrainingState, checkpoint_bytes, restore
 from .image_batches import TrainingBatch, decoded_batches, epoch_batches, share_of
 from .student_metrics import MEASURED, map_metrics
+from .trainees import build_trainee
 from .training_spec import CheckpointMade, EpochDone, TrainingDone, TrainingEvent, TrainingSpec
+
+FIRST = 64
+"""Images by which statistics begin, where a network has any."""
+LOOKED_AT = 256
+"""Training images that say what its filters are for."""
 
 
 class RankTraining:
-    """One rank's model, head and optimiser.
+    """One rank's model, network and optimiser.
 
     Args:
         spec: What is trained.
@@ -42,25 +46,16 @@ class RankTraining:
         self.spec, self.reader, self.rank, self.world = spec, reader, rank, world
         self.device = torch.device("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
         loaded = load_model(spec.model, reader)
-        self.preprocess = loaded.preprocess
-        self.step, self.features = self._built(loaded)
-        self.head: AttentionHead = self.step.head
-        settings = spec.settings
+        self.preprocess, settings = loaded.preprocess, spec.settings
         self.steps = len(epoch_batches(spec.training, settings.batch_size, spec.seed, 0))
-        self.optimiser, self.schedule = head_optimiser(self.head, settings, settings.epochs * self.steps)
-        self.parallel: nn.Module = DistributedDataParallel(self.step) if world > 1 else self.step
+        total = settings.epochs * self.steps
+        self.trainee = build_trainee(spec, loaded, self.device, total, reader)
+        self.network = self.trainee.network
+        self.optimiser, self.schedule = self.trainee.optimiser(total)
+        step = self.trainee.step
+        self.parallel: nn.Module = DistributedDataParallel(step) if world > 1 else step
         self.state = TrainingState()
         self.best: dict[str, Tensor] = {}
-
-    def _built(self, loaded: LoadedModel) -> tuple[HeadStep, FeatureReader]:
-        spec, preprocess = self.spec, loaded.preprocess
-        model = frozen(loaded.module.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-        example = torch.zeros(preprocess.channels, *preprocess.size, device=self.device)
-        features = FeatureReader(model, example, spec.settings.layers)
-        torch.manual_seed(spec.seed)  # every rank begins with the same head
-        head = AttentionHead(features.channels, loaded.num_classes, shared_row=spec.shared_row).to(self.device)
-        black = -torch.tensor(preprocess.mean) / torch.tensor(preprocess.std)
-        return HeadStep(head, features, spec.settings, black.to(self.device)), features
 
     def run(self, checkpoint: bytes | None = None) -> Iterator[TrainingEvent]:
         """Train to the end, or from where a checkpoint stands.
@@ -72,20 +67,22 @@ class RankTraining:
         spec = self.spec
         if checkpoint is not None:
             self._restore(checkpoint)
+        elif self.trainee.begin is not None:
+            self.trainee.begin(next(self._images(spec.training[:FIRST])))
         stopped = False
         while self.state.epoch < spec.settings.epochs and not stopped:
             yield from self._epoch()
             patience = spec.settings.patience
             stopped = bool(patience) and self.state.epoch - self.state.best_epoch >= patience
-        self.head.load_state_dict(self.best)
+        self.network.load_state_dict(self.best)
         state = save({name: value.detach().cpu().contiguous() for name, value in self.best.items()})
         yield TrainingDone(
-            state, self.state.best_epoch, stopped and self.state.epoch < spec.settings.epochs, self.state.skipped, self.features.names,
-            self.state.curve, self._agreement(),
+            state, self.state.best_epoch, stopped and self.state.epoch < spec.settings.epochs, self.state.skipped, self.trainee.layers,
+            self.state.curve, self._agreement(), self._closing(),
         )  # fmt: skip
 
     def _restore(self, checkpoint: bytes) -> None:
-        self.state, self.best = restore(checkpoint, self.head, self.optimiser)
+        self.state, self.best = restore(checkpoint, self.network, self.optimiser)
         self.best = {name: value.to(self.device) for name, value in self.best.items()}
         done = self.state.epoch * self.steps + self.state.step
         with warnings.catch_warnings():
@@ -100,7 +97,7 @@ class RankTraining:
         batches = epoch_batches(spec.training, spec.settings.batch_size, spec.seed, state.epoch)
         own = [share_of(batch, self.rank, self.world) for batch in batches[state.step :]]
         begun, seen = time.perf_counter(), 0
-        self.head.train()
+        self.trainee.step.train()
         for batch in decoded_batches(own, self.reader, self.preprocess, dict(spec.teacher)):
             self._train_on(batch)
             seen += len(batch.samples)
@@ -144,7 +141,7 @@ class RankTraining:
         best = holdout < state.best_loss or not self.best
         if best:
             state.best_loss, state.best_epoch = holdout, state.epoch
-            self.best = {name: value.detach().clone() for name, value in self.head.state_dict().items()}
+            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         training = means.pop("loss")
         state.curve.append({"epoch": state.epoch, "training_loss": training, "holdout_loss": holdout, **means})
         return EpochDone(state.epoch, training, holdout, means, rate, best)
@@ -152,13 +149,13 @@ class RankTraining:
     def _holdout_loss(self) -> float:
         """Mean loss over the images that are not trained on, whole batches of this rank's share."""
         total, count = 0.0, 0
-        self.head.eval()
+        self.trainee.step.eval()
         with torch.no_grad():
             for batch in self._holdout_batches():
                 if batch.samples:
-                    loss, _ = self.step(*batch.to(self.device))
+                    loss, _ = self.trainee.step(*batch.to(self.device))
                     total, count = total + float(loss) * len(batch.samples), count + len(batch.samples)
-        self.head.train()
+        self.trainee.step.train()
         total, images = (self.world * value for value in self._mean_over_ranks([total, float(count)]))
         if not images:
             raise DataError("no image that was held out can be read; check the images, or raise holdout")
@@ -179,23 +176,22 @@ class RankTraining:
         return (tensor / self.world).tolist()
 
     def _checkpoint(self) -> CheckpointMade:
-        data = checkpoint_bytes(self.state, self.head, self.best, self.optimiser, self.spec.identity)
+        data = checkpoint_bytes(self.state, self.network, self.best, self.optimiser, self.spec.identity)
         return CheckpointMade(data, self.state.epoch, self.state.step)
 
     def _agreement(self) -> dict[str, float]:
         """Of the best head with its teacher on all held-out images; the first rank finds it out."""
-        if not self.spec.teacher or self.rank > 0:
+        if not self.spec.teacher or self.rank > 0 or self.trainee.student is None:
             return {}
         means = MeanMaps(self.spec.teacher[sample.id] for sample in self.spec.training)
         agreement, left = Agreement(), MEASURED
-        self.head.eval()
+        self.trainee.step.eval()
         with torch.no_grad():
             for batch in self._holdout_batches(every=True):
                 images, targets, teacher = batch.to(self.device)
                 if targets is None or teacher is None or not batch.samples:
                     continue
-                _, features = self.features(images)
-                student = resized(self.head.rows(features, targets).sigmoid(), (teacher.shape[1], teacher.shape[2]))
+                student = resized(self.trainee.student(images, targets), (teacher.shape[1], teacher.shape[2]))
                 of_class = np.stack([means.of(int(target)) for target in targets])
                 mean = torch.from_numpy(of_class)
                 agreement.add(student.cpu(), mean, teacher.cpu())
@@ -203,12 +199,32 @@ class RankTraining:
                 for place in range(min(left, len(images))):
                     agreement.add_metrics(
                         map_metrics(
-                            self.features.model, images[place], int(targets[place]),
+                            self.trainee.model, images[place], int(targets[place]),
                             {name: values[place] for name, values in maps.items()}, self._truth(batch, place),
                         )
                     )  # fmt: skip
                 left = max(0, left - len(images))
         return dict(agreement.summary())
+
+    def _closing(self) -> dict[str, Any]:
+        """What the network says of itself in the end; the first rank finds it out."""
+        if self.trainee.closing is None or self.rank > 0:
+            return {}
+        holdout = (batch.to(self.device)[0] for batch in self._holdout_batches(every=True))
+        return dict(self.trainee.closing(self._images(self.spec.training[:LOOKED_AT]), holdout))
+
+    def _images(self, samples: Sequence[Sample]) -> Iterator[Tensor]:
+        """Images of these samples, batch by batch, those that can be read.
+
+        Raises:
+            DataError: When a whole batch cannot.
+        """
+        size = self.spec.settings.batch_size
+        batches = [samples[start : start + size] for start in range(0, len(samples), size)]
+        for batch in decoded_batches(batches, self.reader, self.preprocess, {}):
+            if not batch.samples:
+                raise DataError(f"none of {len(batches[0])} images can be read; check the images")
+            yield batch.to(self.device)[0]
 
     def _truth(self, batch: TrainingBatch, place: int) -> Tensor | None:
         truth = batch.truths[place]

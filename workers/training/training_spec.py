@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...engine.training.head_settings import HeadSettings
+from ...engine.training.part_settings import PartSettings
 from ..samples import Sample
 
 if TYPE_CHECKING:
@@ -20,13 +21,18 @@ class TrainingSpec:
     """Model, settings and images of a training, the same for all of its ranks."""
 
     model: ModelSpec
-    settings: HeadSettings
+    settings: HeadSettings | PartSettings
+    """Of an attention head, or of an explainer network."""
     training: tuple[Sample, ...]
     holdout: tuple[Sample, ...]
     """Images that are not trained on, at least 1."""
     shared_row: bool = False
     teacher: Mapping[str, TeacherMap] = field(default_factory=dict)
     """Maps to imitate, by sample id; empty where the classifier itself teaches."""
+    auxiliary: str = ""
+    """P-TAME's auxiliary network by name; empty without one."""
+    auxiliary_digest: str = ""
+    """That it must have."""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
@@ -85,6 +91,8 @@ class TrainingDone:
     """One entry an epoch."""
     agreement: Mapping[str, float]
     """Of a student with its teacher on the images that were not trained on; empty without a teacher."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else the file says of the network."""
 
 
 TrainingEvent = EpochDone | CheckpointMade | TrainingDone

@@ -1,0 +1,166 @@
+"""`heatlas train` of the explainer network and of P-TAME, and stores that they explain: whole, in this process, on the demo's images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import heatlas
+import numpy as np
+import pytest
+import torch
+from heatlas.errors import ModelError, UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.cli.train import training_settings
+from heatlas.pipeline.demo import dataset
+from heatlas.pipeline.settings.load import load_settings
+from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.pipeline.train.prepare import prepared
+from heatlas.pipeline.train.train import train_settings
+from heatlas.workers.models.explainer_file import StoredExplainer, read_explainer
+from heatlas.workers.models.load import ModelSpec, load_auxiliary, load_model
+from heatlas.workers.training.train_rank import RankTraining
+from heatlas.workers.training.training_spec import CheckpointMade, TrainingDone
+from PIL import Image
+
+MODEL = "heatlas.pipeline.demo.network:demo_model"
+PARTS = "explainer_network"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(14):
+        sample = dataset.demo_sample("train", number)
+        Image.fromarray(sample.image).save(folder / f"{sample.id}.png")
+    return folder
+
+
+def settings(images: Path, out: Path, **changes):
+    return load_settings({"model": MODEL, "data": str(images), "out": str(out), "workers": 0, **changes})
+
+
+@pytest.fixture(scope="module")
+def explainers(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("explainers")
+    small = {"epochs": 2, "batch_size": 6}
+    for method, more in ((PARTS, {"kept_parts": 5, "eta": 0.3}), ("ptame", {})):
+        out = folder / f"{method}.safetensors"
+        auxiliary = MODEL if method == "ptame" else None
+        train_settings(method, settings(images, out), training_settings(method, {**small, **more}), auxiliary=auxiliary)
+    return {method: folder / f"{method}.safetensors" for method in (PARTS, "ptame")}
+
+
+def test_the_file_of_an_explainer_network_says_what_it_found(explainers: dict[str, Path]) -> None:
+    stored = read_explainer(str(explainers[PARTS]))
+    assert stored.facts["layers"] == ["block3"], "the block before the last, since the last is pooled"
+    assert len(set(stored.facts["parts"])) == len(stored.facts["part_classes"]) == 5
+    assert stored.settings["preset"] == "robust"
+    fidelity = stored.facts["fidelity"]
+    assert (fidelity["images"], fidelity["filters"]) == (1, 64)
+    assert 0 <= fidelity["same_class"] <= 1
+    assert [sorted(epoch) for epoch in stored.curve] == [
+        ["agreement", "epoch", "holdout_loss", "information", "reconstruction", "share_of_parts", "training_loss"]
+    ] * 2
+    assert 0 < stored.curve[1]["share_of_parts"] < 1
+
+
+def test_parts_are_columns_of_a_store_like_any_other(explainers: dict[str, Path], images: Path, tmp_path: Path) -> None:
+    def run(out: str, **more):
+        heatlas.explain_dataset(
+            model=MODEL, data=images, out=tmp_path / out, workers=0, method=PARTS, explainer=str(explainers[PARTS]), limit=6,
+            chance_maps=0, **more,
+        )  # fmt: skip
+        return heatlas.open(tmp_path / out)
+
+    atlas = run("one", shard_size=6)
+    frame = atlas.to_pandas()
+    assert list(frame["status"]) == ["ok"] * 6
+    places = np.stack(list(frame["part_x"]) + list(frame["part_y"]))
+    assert places.shape == (12, 5)
+    assert np.nanmin(places) >= 0
+    assert np.nanmax(places) <= 1
+    assert (np.stack(list(frame["part_strength"])) >= 0).all()
+    assert frame["explainer_p"].nunique() == 1
+    assert frame["part_share"].between(0, 1).all()
+    assert (frame["explainer_r"] > 0).all()
+    other = run("two", shard_size=2).to_pandas()
+    for name in ("part_x", "part_contribution"):
+        assert np.allclose(np.stack(list(frame[name])), np.stack(list(other[name])), atol=2e-2, equal_nan=True)
+    facts = atlas.metadata["provenance"]["explainer"]
+    assert facts["digest"] == read_explainer(str(explainers[PARTS])).digest()
+    assert facts["parts"] == read_explainer(str(explainers[PARTS])).facts["parts"]
+
+
+def test_ptame_asks_the_model_for_its_output_alone(explainers: dict[str, Path], images: Path, tmp_path: Path) -> None:
+    stored = read_explainer(str(explainers["ptame"]))
+    assert stored.facts["auxiliary"]["model"] == MODEL
+    assert "fusion.bias" not in stored.tensors
+    assert stored.settings["optimiser"] == "adamw"
+    heatlas.explain_dataset(
+        model=MODEL, data=images, out=tmp_path / "store", workers=0, method="ptame", explainer=str(explainers["ptame"]), limit=4,
+        chance_maps=0, metrics=["drop_pct"],
+    )  # fmt: skip
+    frame = heatlas.open(tmp_path / "store").to_pandas()
+    assert list(frame["status"]) == ["ok"] * 4
+    assert list(frame["n_forwards"]) == [frame["n_forwards"][0]] * 4
+
+
+def test_what_must_not_be_combined_is_refused(
+    explainers: dict[str, Path], images: Path, tmp_path: Path, capsys
+) -> None:
+    out = str(tmp_path / "e.safetensors")
+    facts = ["--model", MODEL, "--data", str(images), "--out", out, "--workers", "0"]
+    for arguments, said in (
+        (["explainer", *facts, "--area", "1"], "--area has no effect with explainer_network"),
+        (["ttame", *facts, "--eta", "1"], "--eta has no effect with ttame"),
+        (["explainer:paper", *facts, "--teacher", "store"], "--teacher store has no effect with explainer_network"),
+        (["ttame", *facts, "--auxiliary", MODEL], "has no effect with ttame; only ptame reads another network"),
+        (["ptame", *facts, "--auxiliary", "os:getcwd"], "must be a torchvision: or timm: model, got 'os:getcwd'"),
+        (["explainer", *facts, "--layers", "blok3"], "no layer 'blok3'; did you mean 'block3'"),
+        (["explainer", *facts, "--kept-parts", "0"], "--kept-parts must be at least 1, got 0"),
+        (["explainr", *facts], "method 'explainr' is not trained; train ttame, ptame, explainer_network"),
+    ):
+        assert main(["train", *arguments]) == 2, arguments
+        assert said in capsys.readouterr().err
+    with pytest.raises(UsageError, match="was trained for method ptame; use --method ptame"):
+        heatlas.explain_dataset(
+            model=MODEL, data=images, out=tmp_path / "s", workers=0, method=PARTS, explainer=str(explainers["ptame"])
+        )
+    assert not (tmp_path / "s").exists()
+
+
+def test_another_auxiliary_network_and_damaged_parts_are_refused(explainers: dict[str, Path]) -> None:
+    loaded = load_model(ModelSpec(spec=MODEL))
+    with pytest.raises(ModelError, match="is another than in training"):
+        load_auxiliary(MODEL, loaded, digest="0" * 64)
+    stored = read_explainer(str(explainers[PARTS]))
+    for change in ({"parts": [1, 1]}, {"parts": ["a"]}, {"norms": []}, {"layers": []}):
+        with pytest.raises(ModelError, match="damaged or was made by hand"):
+            replace(stored, facts={**stored.facts, **change}).trained()
+    image = torch.zeros(3, *loaded.preprocess.size)
+    beyond: StoredExplainer = replace(stored, facts={**stored.facts, "parts": [9999]})
+    with pytest.raises(ModelError, match="the network has 64"):
+        beyond.trained().over(loaded.module, image)  # pyright: ignore[reportAttributeAccessIssue]
+    other = replace(stored, facts={**stored.facts, "layers": ["block2"]})
+    with pytest.raises(ModelError, match="do not fit the model cut at block2"):
+        other.trained().over(loaded.module, image)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_an_explainer_network_continues_from_a_checkpoint_to_the_bit(images: Path, tmp_path: Path) -> None:
+    """And leaves the classifier as it was."""
+    training = training_settings(PARTS, {"epochs": 2, "batch_size": 6})
+    spec, _ = prepared(PARTS, settings(images, tmp_path / "e.safetensors"), training, None)
+    spec = replace(spec, checkpoint_steps=1)
+    rank = RankTraining(spec, FsspecReader())
+    events = list(rank.run())
+    own, fresh = rank.trainee.model.state_dict(), load_model(spec.model).module.state_dict()
+    assert all((own[name] == fresh[name]).all() for name in fresh)
+    made = [event for event in events if isinstance(event, CheckpointMade)]
+    assert [(event.epoch, event.step) for event in made] == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    again = list(RankTraining(spec, FsspecReader()).run(made[1].data))
+    end, resumed = events[-1], again[-1]
+    assert isinstance(end, TrainingDone)
+    assert isinstance(resumed, TrainingDone)
+    assert resumed.state == end.state
+    assert resumed.facts == end.facts
