@@ -38,6 +38,7 @@ from .edge import edge_command
 from .evaluate import evaluate_command
 from .explain import explain_command
 from .export import export_command
+from .fix import fix_command
 from .help_text import HelpFormatter
 from .imported import DEFAULTS as IMPORT_DEFAULTS
 from .imported import SETTINGS as IMPORT_SETTINGS
@@ -57,6 +58,7 @@ from .summary import summary_command
 from .train import SETTINGS as TRAIN_SETTINGS
 from .train import TEXTS as TRAIN_TEXTS
 from .train import train_command
+from .verdict import verdict_command
 from .verify import verify_command
 from .view import view_command
 
@@ -78,6 +80,8 @@ COMMANDS = {
     "edge": Command(edge_command),
     "report": Command(report_command),
     "compare": Command(compare_command),
+    "fix": Command(fix_command),
+    "verdict": Command(verdict_command),
     "view": Command(view_command),
     "export": Command(export_command),
     "compact": Command(compact_command),

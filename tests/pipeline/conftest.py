@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 
 import fsspec
 import numpy as np
@@ -11,7 +12,10 @@ from heatlas.pipeline.shards import plan_shards
 from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.schema import StoreLayout
+from heatlas.pipeline.verdict.judge import lock_store
 from heatlas.workers.samples import Row, Sample
+
+from ..support.marked_set import MarkedSet, user_code, write_marked_set
 
 CLASSES = ["ant", "bee", "cat"]
 LAYOUT = StoreLayout(
@@ -82,3 +86,13 @@ def memory_uri():
 def place(request, tmp_path):
     """The directory of a run, on both kinds of store."""
     return str(tmp_path / "out") if request.param == "local" else request.getfixturevalue("memory_uri")
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory) -> Iterator[MarkedSet]:
+    """A data set with a mark, networks that hang on it, and a store with decisions and a locked test split; not to be changed."""
+    folder = tmp_path_factory.mktemp("planted")
+    with user_code(folder):
+        made = write_marked_set(folder)
+        lock_store(made.store, "split = 'test'")
+        yield made

@@ -1,0 +1,184 @@
+"""`heatlas verdict`: are the models after a repair better than those before, on a locked test split?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...errors import UsageError
+from ...workers.models.load import LoadedModel
+from ..decisions.decision_file import rows_of_file
+from ..store.reader import StoreReader, open_store
+from ..text import class_name, counted
+from .counterfactual_sets import load_marks
+from .image_decisions import decided_images, stored_model_spec
+from .lines import Line, Word, verdict_lines
+from .locked_split import LockedSplit, lock_split, required_split
+from .named_models import ModelRun, model_runs
+from .set_predictions import SetPredictions, predict_sets
+
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the test split says of a repair."""
+
+    store: str
+    split_images: int
+    locked: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    @property
+    def word(self) -> Word:
+        """Of all judged lines: worse where one is worse, better where one is better and none is worse."""
+        words = {line.word for line in self.lines if line.judged}
+        return "worse" if "worse" in words else "better" if "better" in words else "no evidence"
+
+    @property
+    def headline(self) -> str:
+        """One sentence: the reliance on each mark before and after, else the accuracy."""
+        parts = []
+        for mark in dict.fromkeys(line.reliance for line in self.lines if line.reliance is not None):
+            measured = [line for line in self.lines if line.reliance == mark]
+            line = max(measured, key=lambda line: line.measured.first)  # chosen by the models before alone
+            of = f" of {class_name(self.class_names, mark)}"
+            parts.append(
+                f"reliance on the mark{of} {_percent(line.measured.first)} -> {_percent(line.measured.second)} ({line.word})"
+            )
+        accuracy = self.lines[0]
+        parts.append(
+            f"{accuracy.name} {_percent(accuracy.measured.first)} -> {_percent(accuracy.measured.second)} ({accuracy.word})"
+        )
+        return f"{self.word}: {'; '.join(parts)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        lines = [{**asdict(line), "note": line.note} for line in self.lines]
+        return {
+            "verdict": self.word, "headline": self.headline, "store": self.store, "images": self.split_images, "locked": self.locked,
+            "before": self.before, "after": self.after, "lines": lines, "notes": self.notes,
+        }  # fmt: skip
+
+
+def lock_store(store: str, where: str | None = None) -> LockedSplit:
+    """Lock the test split of a store; options and errors as `lock_split`, which this is.
+
+    Args:
+        store: Directory or URI.
+        where: SQL condition on its rows, such as `"split = 'test'"`; None for all.
+    """
+    atlas = open_store(store)
+    images, reader = decided_images(atlas)
+    return lock_split(atlas, images, reader, where)
+
+
+def judge_repair(
+    before: Sequence[str],
+    after: Sequence[str],
+    *,
+    store: str | None = None,
+    trained_on: Sequence[str] = (),
+    fewest_seeds: int = FEWEST_SEEDS,
+) -> Verdict:
+    """Compare models before and after a repair.
+
+    Args:
+        before: Stores, folders of `heatlas fix`, weights or models; at least 3 models.
+        after: As many or more.
+        store: Where the test split is locked and decisions lie; None for the first of `before`, if that is a store.
+        trained_on: Tables with a column `id` (manifests) that the models were trained on, where `heatlas fix` did not train them.
+        fewest_seeds: Models of each group, at least; `compare` asks for 1.
+
+    Raises:
+        UsageError: With fewer models, without a locked split, for one that changed or was trained on, for models of other classes.
+        ModelError: If a model cannot be loaded.
+    """
+    atlas = _store(before, store)
+    spec, split = stored_model_spec(atlas), required_split(atlas.uri)
+    groups = [model_runs(texts, spec) for texts in (before, after)]
+    for name, runs in zip(("before", "after"), groups, strict=True):
+        if len(runs) < fewest_seeds:
+            raise UsageError(
+                f"{counted(len(runs), 'model')} {name} the repair: a verdict needs at least {fewest_seeds}, each trained with another seed "
+                "(heatlas fix --seeds 3; the recipe `none` trains anew without a repair)"
+            )
+    notes = _refuse_trained_on(split, [*groups[0], *groups[1]], trained_on)
+    images, reader = decided_images(atlas)
+    missing = sorted(split.images.keys() - images.keys())
+    if missing:
+        raise split.changed(f"{counted(len(missing), 'image')} ({missing[0]}, ...) are no longer in the store")
+    test = [images[identity] for identity in sorted(split.images)]
+    models = [[run.load() for run in runs] for runs in groups]
+    _refuse_other_classes(groups, models)
+    names = atlas.class_names
+    predictions: dict[int, SetPredictions] = {}
+    flat = [model for group in models for model in group]
+    for preprocess in dict.fromkeys(model.preprocess for model in flat):
+        marks, said = load_marks(images, list(split.images), reader, preprocess, names)
+        notes += [note for note in said if note not in notes]
+        alike = [place for place, model in enumerate(flat) if model.preprocess == preprocess]
+        results = predict_sets(test, [flat[place] for place in alike], marks, reader, split.refuse_changed)
+        predictions |= dict(zip(alike, results, strict=True))
+    ordered = [predictions[place] for place in range(len(flat))]
+    lines = verdict_lines(test, ordered[: len(groups[0])], ordered[len(groups[0]) :], names)
+    if not any(image.mark is not None for image in test):
+        notes.append("no image of the test split has a decision `shortcut`, so no reliance on a mark is measured")
+    return Verdict(
+        atlas.uri, len(test), split.locked, tuple(run.name for run in groups[0]), tuple(run.name for run in groups[1]),
+        tuple(lines), tuple(notes), names,
+    )  # fmt: skip
+
+
+def _store(before: Sequence[str], store: str | None) -> StoreReader:
+    if store is not None:
+        return open_store(store)
+    if not before:
+        raise UsageError("name models before the repair, and those after it with --after")
+    if ":" in before[0].replace("://", "") or before[0].endswith(".safetensors"):
+        raise UsageError(
+            f"{before[0]} is no store; name with --store the one whose test split is locked and in which decisions lie"
+        )
+    return open_store(before[0])
+
+
+def _refuse_trained_on(split: LockedSplit, runs: Sequence[ModelRun], tables: Sequence[str]) -> list[str]:
+    """Refuse models that saw the split; a line about those of which nobody knows."""
+    unknown = []
+    for run in runs:
+        if run.record is None:
+            unknown.append(run.name)
+            continue
+        split.refuse_training_images(run.name, run.record.ids, run.record.digests)
+    for table in tables:
+        split.refuse_training_images(
+            f"--trained-on {table}: a model", (str(row["id"]) for row, _ in rows_of_file(table, ["id"])), ()
+        )
+    if unknown and not tables:
+        return [
+            f"nobody says on which images {unknown[0]}{' and others' if len(unknown) > 1 else ''} was trained; name the manifest with --trained-on "
+            "to have it checked against the test split"
+        ]
+    return []
+
+
+def _refuse_other_classes(groups: Sequence[Sequence[ModelRun]], models: Sequence[Sequence[LoadedModel]]) -> None:
+    runs, flat = [run for group in groups for run in group], [model for group in models for model in group]
+    for run, model in zip(runs, flat, strict=True):
+        if model.num_classes != flat[0].num_classes or (
+            model.class_names is not None
+            and flat[0].class_names is not None
+            and model.class_names != flat[0].class_names
+        ):
+            raise UsageError(
+                f"{run.name} has other classes ({model.num_classes}) than {runs[0].name} ({flat[0].num_classes}); a verdict compares models of the same"
+            )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,153 @@
+"""Recipes on a planted set: what they change, what they may not see, and what a verdict says of them."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import heatlas
+import numpy as np
+import pytest
+import torch
+from heatlas.errors import UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.fix.recipes import FixSettings
+from heatlas.pipeline.fix.repair import repair_store
+from heatlas.pipeline.verdict.judge import judge_repair
+from heatlas.pipeline.verdict.text import verdict_text
+from heatlas.pipeline.verdict.training_record import read_record
+from safetensors.torch import load_file
+
+from ..support.marked_set import MODULE, SIZE, MarkedSet, rows_in
+
+QUICK = {"epochs": 6, "learning_rate": 5e-3, "batch_size": 48}
+
+
+def repair(planted: MarkedSet, out: Path, recipe: str, store: str | None = None, **options) -> str:
+    trainer = options.pop("trainer", None)
+    settings = FixSettings(recipe, **{**QUICK, **options})
+    done = repair_store(
+        store or planted.store, settings, models=planted.weights, test=planted.store, out=str(out), trainer=trainer
+    )
+    assert "Whether it is better is not known yet" in done.summary()
+    return done.out
+
+
+@pytest.mark.parametrize("recipe", ["dfr", "pclarc", "patchmix"])
+def test_a_recipe_makes_the_models_better(planted, tmp_path, recipe):
+    out = repair(planted, tmp_path / recipe, recipe)
+    verdict = judge_repair(planted.weights, [out], store=planted.store)
+    reliance = next(line for line in verdict.lines if line.reliance is not None)
+    assert reliance.word == "better", verdict_text(verdict)
+    assert verdict.word == "better", verdict_text(verdict)
+    assert not any("nobody says" in note and out in note for note in verdict.notes)
+
+
+def test_a_head_recipe_changes_the_last_layer_alone(planted, tmp_path):
+    out = repair(planted, tmp_path / "dfr", "dfr", seeds=1)
+    before, after = load_file(planted.weights[0]), load_file(f"{out}/seed-0.safetensors")
+    assert before.keys() == after.keys()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"11.weight", "11.bias"}
+
+
+def test_training_anew_without_a_repair_is_not_better(planted, tmp_path):
+    out = repair(planted, tmp_path / "none", "none")
+    verdict = judge_repair(planted.weights, [out], store=planted.store)
+    assert verdict.word != "better", verdict_text(verdict)
+
+
+@pytest.mark.parametrize("recipe", ["dfr", "pclarc"])
+def test_a_sham_repair_by_wrong_masks_is_not_better(planted, tmp_path, recipe):
+    """The same recipes, told of a mark that is none: another corner of images drawn at random."""
+    sham = shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("decisions"))
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[1:7, 17:23] = True
+    chosen = np.random.default_rng(0).permutation(240)[:90]
+    heatlas.open(sham).decide([f"train-{number:04d}" for number in chosen if number % 3 == 0], "shortcut", mask=mask)
+    out = repair(planted, tmp_path / recipe, recipe, store=str(sham))
+    verdict = judge_repair(planted.weights, [out], store=planted.store)
+    assert verdict.word != "better", verdict_text(verdict)
+
+
+def test_rrr_takes_gradients_off_the_mark(planted, tmp_path):
+    from heatlas.pipeline.verdict.image_decisions import decided_images, load_images
+    from heatlas.workers.models.load import ModelSpec, load_model
+
+    images, reader = decided_images(heatlas.open(planted.store))
+    shares = {}
+    for recipe in ("none", "rrr"):
+        out = repair(planted, tmp_path / recipe, recipe, seeds=1)
+        model = load_model(ModelSpec(spec=f"{MODULE}:model@{out}/seed-0.safetensors"))
+        carriers = [image for identity, image in images.items() if image.mark == 0 and identity.startswith("test")]
+        loaded = load_images(carriers, reader, model.preprocess)
+        inputs = loaded.inputs.clone().requires_grad_(True)
+        model.module(inputs)[:, 0].sum().backward()
+        gradients = inputs.grad.sum(dim=1).abs()
+        shares[recipe] = float((gradients * loaded.regions).sum() / gradients.sum())
+    assert shares["rrr"] < 0.7 * shares["none"]
+
+
+def test_no_recipe_sees_the_test_split_under_any_name(planted, tmp_path):
+    """Also not a test image that lies in the training images as a copy."""
+    copied = planted.folder / "images" / "train-0007.png"
+    before = copied.read_bytes()
+    try:
+        shutil.copy(planted.folder / "images" / "test-0010.png", copied)
+        out = repair(planted, tmp_path / "dfr", "dfr", seeds=1)
+    finally:
+        copied.write_bytes(before)
+    record = read_record(out)
+    assert len(record.ids) == 239
+    assert "train-0007" not in record.ids
+    assert not any(identity.startswith("test") for identity in record.ids)
+    assert any("1 image are the same files" in note or "same files as test images" in note for note in record.notes)
+
+
+def test_relabel_and_drop_take_decisions(planted, tmp_path):
+    store = str(shutil.copytree(planted.store, tmp_path / "store"))
+    with pytest.raises(UsageError, match="recipe relabel changes nothing"):
+        repair(planted, tmp_path / "relabel", "relabel", store=store)
+    atlas = heatlas.open(store)
+    atlas.decide(["train-0001", "train-0004"], "relabel", label_name="upright")
+    atlas.decide(["train-0010", "train-0013", "train-0016"], "drop")
+    trainer = f"{MODULE}:fit"
+    relabelled = repair(planted, tmp_path / "relabel", "relabel", store=store, trainer=trainer, seeds=1)
+    dropped = repair(planted, tmp_path / "drop", "drop", store=store, trainer=trainer, seeds=1)
+    labels = {row["id"]: row["label"] for row in rows_in(tmp_path / "relabel" / "manifest.csv")}
+    assert labels["train-0001"] == labels["train-0004"] == "upright"
+    assert labels["train-0007"] == "falling"
+    assert len(read_record(relabelled).ids) == 240
+    assert len(read_record(dropped).ids) == 237
+
+
+def test_the_users_trainer_is_given_masks_and_changed_copies(planted, tmp_path):
+    out = Path(repair(planted, tmp_path / "patchmix", "patchmix", trainer=f"{MODULE}:fit", seeds=1, from_scratch=True))
+    with open(out / "manifest.csv") as file:
+        rows = list(csv.DictReader(file))
+    copies = [row for row in rows if row["changed_from"]]
+    assert len(rows) - len(copies) == 240
+    assert len(copies) > 200
+    marked = {row["id"] for row in rows if row["shortcut_mask"]}
+    assert len(marked) == 72
+    assert all((out / row["shortcut_mask"]).is_file() for row in rows if row["shortcut_mask"])
+    weights = load_file(out / "seed-0.safetensors")
+    assert torch.equal(weights["0.weight"], load_file(out / "trained-0.safetensors")["0.weight"])
+
+
+def test_what_is_refused(planted, tmp_path, capsys):
+    store = str(shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("verdict")))
+    assert main(["fix", store, "--recipe", "dfr"]) == 2
+    assert "has no locked test split" in capsys.readouterr().err
+    assert main(["fix", planted.store, "--recipe", "dfr", "--trainer", f"{MODULE}:fit"]) == 2
+    assert "leave --trainer out" in capsys.readouterr().err
+    assert main(["fix", planted.store, "--recipe", "none", "--epochs", "0"]) == 2
+    assert "epochs must be at least 1, got 0" in capsys.readouterr().err
+    out = repair(planted, tmp_path / "dfr", "dfr", seeds=1)
+    with pytest.raises(UsageError, match="holds a repair already"):
+        repair(planted, Path(out), "dfr", seeds=1)
+    bare = str(shutil.copytree(planted.store, tmp_path / "bare", ignore=shutil.ignore_patterns("decisions")))
+    with pytest.raises(UsageError, match="recipe patchmix needs marks"):
+        repair(planted, tmp_path / "patchmix", "patchmix", store=bare)
+    with pytest.raises(UsageError, match="a verdict needs at least 3"):
+        judge_repair(planted.weights, [out], store=planted.store)

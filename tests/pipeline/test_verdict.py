@@ -1,0 +1,200 @@
+"""Verdicts on planted sets: a real repair is better, a sham one is not, a clean set says nothing; a split that changed is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import heatlas
+import numpy as np
+import pytest
+from heatlas.errors import UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.statistics.seed_differences import seed_difference
+from heatlas.pipeline.verdict.judge import judge_repair, lock_store
+from heatlas.pipeline.verdict.text import verdict_text
+from PIL import Image
+from scipy import stats
+
+from ..support.marked_set import MARK, MODULE, MarkedSet, draw, rows_in, user_code, write_marked_set
+
+
+def trained(planted: MarkedSet, name: str, seeds, change) -> list[str]:
+    """Weights after training by the user's trainer on images that `change` makes of the training images."""
+    from importlib import import_module
+
+    folder = planted.folder / name
+    (folder / "images").mkdir(parents=True)
+    rows = [row for row in rows_in(planted.manifest) if row["split"] == "train"]
+    with open(folder / "manifest.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        for number, row in enumerate(rows):
+            Image.fromarray((change(number) * 255).round().astype(np.uint8)).save(folder / row["uri"])
+            table.writerow(row)
+    outs = [str(folder / f"{seed}.safetensors") for seed in seeds]
+    for seed, out in zip(seeds, outs, strict=True):
+        import_module(MODULE).fit(folder / "manifest.csv", None, out, seed)
+    return outs
+
+
+@pytest.fixture(scope="module")
+def repaired(planted) -> list[str]:
+    """Trained without the mark on half of the images, with it on the other half, whatever the class."""
+    return trained(planted, "repaired", range(3), lambda number: draw(number, "train", mark=number // 3 % 2 == 0)[0])
+
+
+@pytest.fixture(scope="module")
+def sham(planted) -> list[str]:
+    """Trained anew on the same images."""
+    return trained(planted, "sham", range(10, 13), lambda number: draw(number, "train")[0])
+
+
+def line(verdict, start):
+    return next(line for line in verdict.lines if line.name.startswith(start))
+
+
+def test_a_real_repair_is_better(planted, repaired):
+    verdict = judge_repair([planted.store, *planted.weights[1:]], repaired)
+    assert verdict.word == "better", verdict_text(verdict)
+    reliance = max((line for line in verdict.lines if line.reliance is not None), key=lambda line: line.measured.first)
+    assert reliance.word == "better"
+    assert reliance.measured.second < reliance.measured.first - 0.1
+    assert reliance.pair_words == ("better",) * 3
+    assert line(verdict, "accuracy without their marks").measured.difference > 0
+    assert "reliance on the mark of rising" in verdict.headline
+    # what the mark gives for nothing is shown, and not held against the repair
+    assert not line(verdict, "accuracy as they are").judged
+
+
+def test_the_opposite_of_a_repair_is_worse(planted, repaired):
+    assert judge_repair(repaired, planted.weights, store=planted.store).word == "worse"
+
+
+def test_a_sham_repair_is_not_better(planted, sham):
+    verdict = judge_repair(planted.weights, sham, store=planted.store)
+    assert verdict.word != "better", verdict_text(verdict)
+
+
+def test_the_numbers_are_those_of_the_images_and_masks(planted, repaired):
+    """Accuracies by a slow loop over the same files with other code."""
+    import torch
+    from safetensors.torch import load_file
+
+    net = __import__(MODULE).model().eval()
+    rows = [row for row in rows_in(planted.manifest) if row["split"] == "test"]
+    right = []
+    for weights in planted.weights:
+        net.load_state_dict(load_file(weights))
+        for row in rows:
+            pixels = np.asarray(Image.open(planted.folder / row["uri"]), np.float32) / 255
+            with torch.no_grad():
+                logits = net(torch.from_numpy((pixels - 0.5) / 0.25).permute(2, 0, 1)[None])
+            right.append(["rising", "falling", "upright"][int(logits.argmax())] == row["label"])
+    verdict = judge_repair(planted.weights, repaired, store=planted.store)
+    assert line(verdict, "accuracy as they are").measured.first == pytest.approx(np.mean(right), abs=0.01)
+    assert line(verdict, "accuracy as they are").measured.images == len(rows)
+    assert line(verdict, "group rising with a mark").measured.images == sum(row["mark"] == "1" for row in rows)
+
+
+def test_a_clean_set_gives_no_evidence(tmp_path):
+    with user_code(tmp_path):
+        clean = write_marked_set(tmp_path / "clean", marked=False)
+        lock_store(clean.store, "split = 'test'")
+        others = trained(clean, "again", range(20, 23), lambda number: draw(number, "train", mark=False)[0])
+        verdict = judge_repair(clean.weights, others, store=clean.store)
+    assert verdict.word == "no evidence", verdict_text(verdict)
+    assert "no image of the test split has a decision `shortcut`" in verdict_text(verdict)
+
+
+def test_too_few_seeds_and_no_lock_are_refused(planted, repaired, tmp_path):
+    with pytest.raises(UsageError, match="2 models after the repair: a verdict needs at least 3"):
+        judge_repair(planted.weights, repaired[:2], store=planted.store)
+    other = shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("verdict"))
+    with pytest.raises(UsageError, match="no locked test split; lock one before the first repair"):
+        judge_repair(planted.weights, repaired, store=str(other))
+    with pytest.raises(UsageError, match="name with --store"):
+        judge_repair(planted.weights, repaired)
+
+
+def test_a_locked_split_is_not_locked_otherwise(planted):
+    before = lock_store(planted.store, "split = 'test'")
+    assert lock_store(planted.store, "split = 'test'") == before
+    with pytest.raises(UsageError, match="has another test split already"):
+        lock_store(planted.store, "split = 'test' AND label = 0")
+    with pytest.raises(UsageError, match="needs at least 10"):
+        lock_store(planted.store, "id = 'test-0001'")
+
+
+def test_a_changed_test_image_is_refused(planted, repaired):
+    place = planted.folder / "images" / "test-0005.png"
+    before = place.read_bytes()
+    try:
+        Image.fromarray(255 - np.asarray(Image.open(place))).save(place)
+        with pytest.raises(UsageError, match="changed: the file of test-0005 has other bytes now"):
+            judge_repair(planted.weights, repaired, store=planted.store)
+    finally:
+        place.write_bytes(before)
+
+
+def test_models_trained_on_the_split_are_refused(planted, repaired, tmp_path):
+    table = Path(tmp_path / "all.csv")
+    shutil.copy(planted.manifest, table)
+    with pytest.raises(UsageError, match="was trained on 120 images of the locked test split"):
+        judge_repair(planted.weights, repaired, store=planted.store, trained_on=[str(table)])
+
+
+def test_decided_labels_have_lines_of_their_own(planted, repaired, tmp_path):
+    store = str(shutil.copytree(planted.store, tmp_path / "store"))
+    heatlas.open(store).decide([f"test-{number:04d}" for number in range(1, 37, 3)], "relabel", label_name="upright")
+    verdict = judge_repair(planted.weights, repaired, store=store)
+    assert line(verdict, "accuracy on images whose label was decided anew").measured.images == 12
+    old, new = (
+        line(verdict, "accuracy without their marks"),
+        line(verdict, "accuracy without their marks, decided labels"),
+    )
+    assert new.measured.second < old.measured.second  # these labels were right before
+
+
+def test_the_command(planted, repaired, capsys):
+    arguments = ["verdict", *planted.weights, "--after", *repaired, "--store", planted.store]
+    assert main([*arguments, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["verdict"] == "better"
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("better: reliance on the mark of rising")
+    assert "nobody says on which images" in text
+    assert main(["verdict", *planted.weights]) == 2
+    assert main(["verdict", "--lock", planted.store, "--after", "x"]) == 2
+    assert main(["verdict", "--lock", planted.store, "--where", "split = 'test'"]) == 0
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """Images and seeds both vary; with neither effect, 95 % of intervals hold 0, and those of images alone would not."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        difficulty = random.normal(0, 1, 200)
+        models = [difficulty + random.normal(0, 0.5) + random.normal(0, 1, 200) > 0 for _ in range(6)]
+        result = seed_difference(np.array(models[:3], float), np.array(models[3:], float))
+        held += result.low <= 0 <= result.high
+    assert held / 300 > 0.93
+
+
+def test_one_model_each_is_a_paired_t_test():
+    random = np.random.default_rng(1)
+    first, second = random.normal(0, 1, (1, 50)), random.normal(0.3, 1, (1, 50))
+    result = seed_difference(first, second)
+    oracle = stats.ttest_rel(second[0], first[0])
+    assert result.p == pytest.approx(oracle.pvalue)
+    assert (result.low, result.high) == pytest.approx(oracle.confidence_interval())
+
+
+def test_the_mark_is_where_the_tests_draw_it():
+    with_mark, without = draw(0, "train", mark=True)[0], draw(0, "train", mark=False)[0]
+    changed = (with_mark != without).any(axis=2)
+    assert changed[MARK].all()
+    assert changed.sum() == 36
