@@ -18,7 +18,7 @@ from .layers.outputs import logits_of, wide
 from .lazy_torch import nn, torch
 from .requests import Rows, Steps
 from .scoring.budget import EXACT
-from .scoring.confidence import LOGIT
+from .scoring.confidence import LOGIT, TRUTH_OVERLAP
 from .scoring.precision import gradient_precision, pass_precision
 from .scoring.scoring_options import Scoring
 from .scoring.whole_image import WholeImage
@@ -208,6 +208,16 @@ class Explainer(Scoring):
             return self.scorer
         options = {each.name: getattr(self, each.name) for each in fields(Scoring)}
         made = Scorer(self.model, Scoring(**{**options, "confidence": LOGIT, "forward": "eager"}))
+        made.forward = self.scorer.forward
+        return made
+
+    @cached_property
+    def truth_scorer(self) -> Scorer:
+        """Of a dense model: scores by the IoU of the target's pixels with the ground truth, through the same forward as `scorer`."""
+        from .scoring.masked_scorer import Scorer
+
+        options = {each.name: getattr(self, each.name) for each in fields(Scoring)}
+        made = Scorer(self.model, Scoring(**{**options, "confidence": TRUTH_OVERLAP, "forward": "eager"}))
         made.forward = self.scorer.forward
         return made
 

@@ -232,6 +232,7 @@ class ExplainSession:
                 pushed.label,
                 self.seed,
                 pushed.sample,
+                pushed.truth,
             )
             measured = yield from self._measure(subject)
             values = yield from computed(Measurable(measured.own, pushed.truth, explanation.layer_maps))

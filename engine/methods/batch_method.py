@@ -15,6 +15,8 @@ from ..layers.eval_mode import in_eval_mode
 from ..lazy_torch import torch
 from ..requests import Steps
 from ..transfer import to_host
+from .layer_gradients import predicted_where_negative
+from .passes import logits_without_graph
 from .protocol import Cost
 
 
@@ -28,7 +30,7 @@ class MethodMaps:
     """Passes that were spent on each image."""
     extras: Mapping[str, Float[torch.Tensor, "batch ..."]] = field(default_factory=dict)
     """What else there is to keep, by column name, as the declaration promises it."""
-    logits: Float[torch.Tensor, "batch class"] | None = None
+    logits: Float[torch.Tensor, "batch class *pixels"] | None = None
     """The model's output for the images, of a method that `reads_logits`."""
 
 
@@ -84,6 +86,20 @@ class BatchMethod(Explainer):
             raise RuntimeError(f"method {name} and its declaration differ in extras: {', '.join(sorted(missing))}")
         return method_maps
 
+    def scenes(
+        self, images: Float[torch.Tensor, "batch channel height width"]
+    ) -> Int[torch.Tensor, "batch height width"] | None:
+        """Of dense models the class of every pixel of the images, by one forward pass; None of classifiers, which takes none."""
+        scene = self.confidence.scene
+        if scene is None:
+            return None
+        return torch.stack([scene(output[None]) for output in logits_without_graph(self.model, images)])
+
+    @property
+    def scene_forwards(self) -> int:
+        """Forward passes of `scenes`."""
+        return 0 if self.confidence.scene is None else 1
+
     def _explained(self, images: torch.Tensor, targets: list[int | None], seeds: list[int]) -> list[Explanation]:
         asked = class_tensor(targets, images.device)
         if self.reads_logits:
@@ -116,10 +132,3 @@ class BatchMethod(Explainer):
             )
             for place, target in enumerate(targets)
         ]  # fmt: skip
-
-
-def predicted_where_negative(
-    targets: Int[torch.Tensor, " batch"], logits: Float[torch.Tensor, "batch class"]
-) -> Int[torch.Tensor, " batch"]:
-    """The targets, the class with the largest logit in the place of -1."""
-    return torch.where(targets < 0, logits.argmax(dim=1), targets)

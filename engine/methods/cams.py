@@ -25,7 +25,7 @@ class RawMaps:
 
     maps: Float[torch.Tensor, "batch h w"]
     """At the method's own resolution."""
-    logits: Float[torch.Tensor, "batch class"]
+    logits: Float[torch.Tensor, "batch class *pixels"]
     """Of the images themselves."""
 
 
@@ -81,6 +81,7 @@ def last_layer(plan: BlockPlan) -> BlockPlan:
     cost=lambda settings: COST,
     gradients=True,
     signed=True,
+    dense=True,
 )
 class GradCAM(Cam):
     """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391)."""
@@ -100,6 +101,7 @@ class GradCAM(Cam):
     cost=lambda settings: COST,
     gradients=True,
     signed=True,
+    dense=True,
 )
 class GradCAMPlusPlus(Cam):
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, arXiv 1710.11063)."""
@@ -126,6 +128,7 @@ class GradCAMPlusPlus(Cam):
     cost=lambda settings: COST,
     gradients=True,
     signed=True,
+    dense=True,
 )
 class LayerCAM(Cam):
     """LayerCAM (Jiang et al., IEEE TIP 2021, doi 10.1109/TIP.2021.3089943)."""

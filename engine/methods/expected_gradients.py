@@ -40,6 +40,7 @@ def cost(settings: Any) -> Cost:
     signed=True,
     resolution="input",
     stochastic=True,
+    dense=True,
     files=("references",),
 )
 class ExpectedGradients(BatchMethod):
@@ -78,6 +79,7 @@ class ExpectedGradients(BatchMethod):
     ) -> Float[torch.Tensor, "batch height width"]:
         """Signed, summed over channels."""
         generators = [sample_generator(self.seed, seed, "expected gradients") for seed in seeds]
+        scenes = self.scenes(images)
         with differentiable(self.model):
             images = plain(images)
             total = wide(torch.zeros_like(images))
@@ -86,7 +88,7 @@ class ExpectedGradients(BatchMethod):
                 places = torch.stack([torch.rand((), generator=generator) for generator in generators])
                 way = images - references
                 point = (references + places.to(images)[:, None, None, None] * way).requires_grad_()
-                score = target_logits(logits_of(self.model(point)), targets)
+                score = target_logits(logits_of(self.model(point)), targets, scenes)
                 total += torch.autograd.grad(score.sum(), point)[0] * way
         return total.sum(dim=1).detach() / self.samples
 
@@ -98,7 +100,10 @@ class ExpectedGradients(BatchMethod):
     ) -> MethodMaps:
         """Positive part, or absolute values, over the maximum."""
         signed = self.attribution(images, targets, seeds)
-        return MethodMaps(over_max(signed.relu() if self.sign == "positive" else signed.abs()).float(), cost(self))
+        return MethodMaps(
+            over_max(signed.relu() if self.sign == "positive" else signed.abs()).float(),
+            Cost(self.samples + self.scene_forwards, self.samples),
+        )
 
     def _drawn(self, images: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """A reference for each image."""

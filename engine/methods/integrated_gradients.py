@@ -42,6 +42,7 @@ def cost(settings: Any) -> Cost:
     gradients=True,
     signed=True,
     resolution="input",
+    dense=True,
 )
 class IntegratedGradients(BatchMethod):
     """(x - x') times the mean gradient of the target's logit on the way from x' to x (eq. 1), by Gauss-Legendre quadrature."""
@@ -75,13 +76,14 @@ class IntegratedGradients(BatchMethod):
         self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
     ) -> Float[torch.Tensor, "batch height width"]:
         """Signed, summed over channels; over pixels it adds up to the logit of x less that of x' but for the quadrature."""
+        scenes = self.scenes(images)
         with differentiable(self.model):
             images = plain(images)
             baseline = baseline_of(images, self.baseline)
             total = wide(torch.zeros_like(images))
             for place, weight in zip(*quadrature(self.steps), strict=True):
                 point = (baseline + place * (images - baseline)).requires_grad_()
-                score = target_logits(logits_of(self.model(point)), targets)
+                score = target_logits(logits_of(self.model(point)), targets, scenes)
                 total += weight * torch.autograd.grad(score.sum(), point)[0]
         return (total * (images - baseline)).sum(dim=1).detach()
 
@@ -94,4 +96,4 @@ class IntegratedGradients(BatchMethod):
         """Positive part, or absolute values, over the maximum; `seeds` are not used."""
         signed = self.attribution(images, targets)
         kept = signed.relu() if self.sign == "positive" else signed.abs()
-        return MethodMaps(over_max(kept).float(), cost(self))
+        return MethodMaps(over_max(kept).float(), Cost(self.steps + self.scene_forwards, self.steps))

@@ -26,6 +26,7 @@ COST = Cost(forwards=1)
     source="Karjauv and Albayrak 2024, arXiv 2407.06059",
     architecture="cnn",
     cost=lambda settings: COST,
+    dense=True,
 )
 class LaFAM(BatchMethod):
     """Up(N(mean over channels of A)), N to [0, 1] over the map's own range."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 
 from ...errors import ModelError
+from ..explanation import predicted
 from ..layers.block_plan import BlockPlan
 from ..layers.outputs import wide
 from ..lazy_torch import nn, torch
+from ..scoring.confidence import SEGMENTATION, mean_in_mask
 
 Choose = Callable[[BlockPlan], BlockPlan]
 
@@ -21,14 +23,14 @@ class LayerMaps:
 
     maps: Float[torch.Tensor, "batch channel height width"]
     gradients: Float[torch.Tensor, "batch channel height width"]
-    """Of the target's logit."""
+    """Of the target's logit; of a dense model of its mean over the target's mask."""
 
 
 class LayerGradients:
     """Reads the same layers of a model for images of any size; one forward and one backward pass for a batch.
 
     Args:
-        model: A classifier with `(batch, class)` logits.
+        model: A classifier with `(batch, class)` logits, or a dense model.
         layers: Names of the layers, or None to choose.
         choose: Picks from the plan of all block layers.
     """
@@ -62,7 +64,7 @@ class LayerGradients:
 
     def values(
         self, images: Float[torch.Tensor, "batch channel height width"]
-    ) -> tuple[Float[torch.Tensor, "batch class"], list[Float[torch.Tensor, "batch _channel _h _w"]]]:
+    ) -> tuple[Float[torch.Tensor, "batch class *pixels"], list[Float[torch.Tensor, "batch _channel _h _w"]]]:
         """The logits and every layer's maps: one forward pass, no gradients; float32 at least."""
         from ..layers.capture import capture_layers
 
@@ -71,14 +73,14 @@ class LayerGradients:
 
     def __call__(
         self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
-    ) -> tuple[Float[torch.Tensor, "batch class"], list[LayerMaps]]:
+    ) -> tuple[Float[torch.Tensor, "batch class *pixels"], list[LayerMaps]]:
         """The logits, and every layer's maps and gradients, low to high; -1 stands for the predicted class."""
         from ..layers.capture import capture_layers
 
         with torch.inference_mode(False), torch.enable_grad():
             logits, activations = capture_layers(self.model, self.plan(images), images)
-            if logits.ndim == 2:
-                targets = torch.where(targets < 0, logits.detach().argmax(dim=1), targets)
+            if logits.ndim in (2, 4):
+                targets = predicted_where_negative(targets, logits.detach())
             score = target_logits(logits, targets)
             gradients = torch.autograd.grad(
                 score.sum(), activations, allow_unused=True, materialize_grads=True
@@ -90,15 +92,33 @@ class LayerGradients:
 
 
 def target_logits(
-    logits: Float[torch.Tensor, "batch class"], targets: Int[torch.Tensor, " batch"]
+    logits: Float[torch.Tensor, "batch class *pixels"],
+    targets: Int[torch.Tensor, " batch"],
+    scenes: Int[torch.Tensor, "batch height width"] | None = None,
 ) -> Float[torch.Tensor, " batch"]:
-    """The logit of each row's target, float32 at least.
+    """The logit of each row's target, float32 at least; of a dense model its mean over the target's mask, which carries no gradient.
+
+    Args:
+        logits: Of a classifier, or of a dense model.
+        targets: One class per row.
+        scenes: Of dense models, the class of every pixel of the unmasked images; None: as these logits have it.
 
     Raises:
         ModelError: When the model does not return one row of logits per image.
     """
+    if logits.ndim == 4 and len(logits) == len(targets):
+        return mean_in_mask(wide(logits), targets.to(logits.device), scenes)
     if logits.ndim != 2 or len(logits) != len(targets):
         raise ModelError(
             f"the model returns {tuple(logits.shape)} for {len(targets)} images; the method needs (batch, class) logits"
         )
     return wide(logits.gather(1, targets.to(logits.device)[:, None])[:, 0])
+
+
+def predicted_where_negative(
+    targets: Int[torch.Tensor, " batch"], logits: Float[torch.Tensor, "batch class *pixels"]
+) -> Int[torch.Tensor, " batch"]:
+    """The targets, in the place of -1 the class with the largest logit, of a dense model with the largest area."""
+    if logits.ndim == 2:
+        return torch.where(targets < 0, logits.argmax(dim=1), targets)
+    return torch.where(targets < 0, predicted(logits, SEGMENTATION), targets)

@@ -49,6 +49,7 @@ def cost(settings: Any) -> Cost:
     cost=cost,
     resolution="grid",
     packed=True,
+    dense=True,
 )
 class LiMA(Explainer):
     """Regions by a bidirectional greedy search."""
@@ -73,7 +74,7 @@ class LiMA(Explainer):
         first: list[int] = []
         last: list[int] = []
         left = list(range(self.grid**2))
-        forwards, changes = 1, False
+        forwards, changes = 1 if self.confidence.scene is None else 2, False
         while len(left) > 1:
             values = yield from self._worth(image, hidden, cells, logits.target, [[*first, each] for each in left])
             forwards += 2 * len(left)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from jaxtyping import Float, Int
@@ -41,6 +41,7 @@ def cost(settings: Any) -> Cost:
     cost=cost,
     signed=True,
     resolution="grid",
+    dense=True,
 )
 class Occlusion(BatchMethod):
     """How much the target's probability falls when a square hides part of the image; a pixel has the mean over squares that hide it."""
@@ -66,18 +67,18 @@ class Occlusion(BatchMethod):
         self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
     ) -> RawMaps:
         """Signed mean fall of the score per pixel, and the logits."""
-        score = softmax_probability if self.output == "probability" else target_logits
         with torch.no_grad():
             logits = logits_without_graph(self.model, images)
             targets = predicted_where_negative(targets, logits)
-            whole = score(logits, targets)
+            score = self._score_of(logits, targets)
+            whole = score(logits)
             hidden = baseline_of(images, self.baseline)
             falls = images.new_zeros(len(images), *images.shape[2:], dtype=torch.float64)
             counts = torch.zeros_like(falls[0])
             for rows, columns in self._windows(images.shape[2], images.shape[3]):
                 occluded = images.clone()
                 occluded[:, :, rows, columns] = hidden[:, :, rows, columns]
-                fall = whole - score(logits_without_graph(self.model, occluded), targets)
+                fall = whole - score(logits_without_graph(self.model, occluded))
                 falls[:, rows, columns] += fall[:, None, None]
                 counts[rows, columns] += 1
             return RawMaps(falls / counts.clamp(min=1), logits)
@@ -91,6 +92,16 @@ class Occlusion(BatchMethod):
         """Where the score falls, over the largest fall; `seeds` are not used."""
         raw = self.raw(images, targets)
         return MethodMaps(over_max(raw.maps.relu()).float(), cost(self), logits=raw.logits)
+
+    def _score_of(self, logits: torch.Tensor, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """From logits of the occluded images to what falls; of a dense model in what the unmasked ones (`logits`) have of the target."""
+        scene = self.confidence.scene
+        if scene is None:
+            value = softmax_probability if self.output == "probability" else target_logits
+            return lambda output: value(output, targets)
+        scenes = torch.stack([scene(row[None]) for row in logits])
+        value = self.confidence.value if self.output == "probability" else target_logits
+        return lambda output: value(output, targets, scenes)
 
     def _windows(self, height: int, width: int) -> Iterator[tuple[slice, slice]]:
         down, across = (edges(side, self.positions, self.window) for side in (height, width))

@@ -26,7 +26,7 @@ def plain(images: torch.Tensor) -> torch.Tensor:
 
 def logits_without_graph(
     model: nn.Module, images: Float[torch.Tensor, "batch channel height width"]
-) -> Float[torch.Tensor, "batch class"]:
+) -> Float[torch.Tensor, "batch class *pixels"]:
     """One forward pass; float32 at least."""
     with in_eval_mode(model), torch.no_grad():
         return wide(logits_of(model(images)))

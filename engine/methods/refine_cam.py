@@ -34,6 +34,7 @@ from .protocol import method, require, require_one_of, setting
     cost=lambda settings: COST,
     gradients=True,
     signed=True,
+    dense=True,
 )
 class RefineCAM(BatchMethod):
     """The product of several layers' CAMs, all of one forward and one backward pass."""

@@ -35,6 +35,7 @@ LEAST_WEIGHT = 0.1
     cost=lambda settings: COST,
     gradients=True,
     signed=True,
+    dense=True,
 )
 class WinsorCAM(BatchMethod):
     """A weighed sum of several layers' Grad-CAMs, all of one forward and one backward pass."""

@@ -11,6 +11,7 @@ from . import (
     localisation,
     perturbation,
     removal,
+    segmentation,
     sensitivity,
     single_deletion,
 )
@@ -20,6 +21,6 @@ from .ranking import rank_pixels, top_pixels, top_share
 
 __all__ = [
     "METRICS", "METRIC_PRESETS", "Evidence", "ExtraExplanations", "Metric", "Probe", "Subject", "Variants", "coherence",
-    "complexity", "descriptors", "faithfulness", "localisation", "perturbation", "rank_pixels", "removal", "sensitivity",
+    "complexity", "descriptors", "faithfulness", "localisation", "perturbation", "rank_pixels", "removal", "segmentation", "sensitivity",
     "single_deletion", "spelt_out", "top_pixels", "top_share",
 ]  # fmt: skip

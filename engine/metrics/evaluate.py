@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...errors import SettingsError, did_you_mean
@@ -21,6 +20,7 @@ from ..scoring.masked_scorer import Scorer
 from ..transfer import to_host
 from . import METRIC_PRESETS, METRICS, Evidence, ExtraExplanations, Metric, Probe, Subject
 from .extra_explanations import ExtraMaps, explain_more
+from .protocol import Reads
 
 MEASURED_TOGETHER = 16
 """Images whose metrics an accelerator computes at once: alone each would launch a thousand operations."""
@@ -62,6 +62,11 @@ class MetricSet:
         return any(metric.layers for metric in self.metrics)
 
     @property
+    def dense(self) -> bool:
+        """Whether one of them is for dense models only."""
+        return any(metric.dense for metric in self.metrics)
+
+    @property
     def undefined(self) -> dict[str, float | None]:
         """The values for an image without a map."""
         return {metric.name: None for metric in self.metrics}
@@ -80,6 +85,8 @@ class Measurement:
     n_forwards: int
     """Forwards spent on it; probes that it shares with another measurement apart."""
     n_backwards: int
+    scene: Int[Tensor, "height width"] | None = None
+    """Of a dense model the class of every pixel of the image; None unless a metric asks for it."""
 
     def values(
         self,
@@ -101,7 +108,8 @@ class Measurable:
     @property
     def key(self) -> Hashable:
         """What measurements that are computed together have in common."""
-        shapes = [None if part is None else part.shape for part in (self.truth, self.layer_maps)]
+        parts = (self.truth, self.layer_maps, self.measurement.scene)
+        shapes = [None if part is None else part.shape for part in parts]
         return (id(self.measurement.wanted), self.measurement.subject.map.shape, *shapes)
 
 
@@ -112,7 +120,7 @@ def values_of(items: Sequence[Measurable]) -> list[dict[str, float | None] | Non
         items: Of one `key`.
 
     Returns:
-        For each image the metrics; None where one is not defined for the map, or asks for ground truth or block maps that are not
+        For each image the metrics; None where one is not defined for the map, or asks for ground truth, block maps or scenes that are not
         there. None altogether where a score is not a number.
     """
     first = items[0]
@@ -120,6 +128,7 @@ def values_of(items: Sequence[Measurable]) -> list[dict[str, float | None] | Non
     asked = [
         metric for metric in wanted.metrics
         if (metric.needs != "truth" or first.truth is not None) and (not metric.layers or first.layer_maps is not None)
+        and (not metric.dense or first.measurement.scene is not None)
     ]  # fmt: skip
     evidence = evidence_of(items)
     numbers = [metric.measure(evidence).double() for metric in asked]
@@ -149,6 +158,8 @@ def evidence_of(items: Sequence[Measurable]) -> Evidence:
         notes={name: stacked([each.probed[name].notes for each in measured]) for name in noted},  # pyright: ignore[reportArgumentType]
         explained={name: torch.stack([each.extra[name].maps for each in measured]) for name in first.extra},
         layer_maps=stacked([item.layer_maps for item in items]),
+        targets=torch.tensor([each.subject.target for each in measured], device=first.subject.map.device),
+        scenes=stacked([each.scene for each in measured]),
     )
 
 
@@ -165,7 +176,7 @@ class ProbeJob:
     job: Job
     notes: Float[Tensor, " variant"] | None
     of_map: bool
-    reads: Literal["confidence", "logit"]
+    reads: Reads
 
 
 def probe_jobs(wanted: MetricSet, subject: Subject) -> Steps[dict[str, ProbeJob]]:
@@ -197,22 +208,26 @@ def measure(
         probes: Of this map, see `probe_jobs`.
         shared: Probes that another measurement has scored, because they do not depend on the map.
     """
-    jobs = [probe.job for probe in probes.values()]
     answers = yield Together(
         [
             scored(explainer.scorer, subject, [probe.job for probe in probes.values() if probe.reads == "confidence"]),
             scored(explainer.logit_scorer, subject, [probe.job for probe in probes.values() if probe.reads == "logit"]),
+            overlaps(explainer, subject, [probe.job for probe in probes.values() if probe.reads == "truth"]),
             *(explain_more(explainer, kind, subject) for kind in wanted.explains),
         ]
     )
-    extra = dict(zip((kind.name for kind in wanted.explains), answers[2:], strict=True))
+    extra = dict(zip((kind.name for kind in wanted.explains), answers[3:], strict=True))
+    is_dense = explainer.confidence.scene is not None
+    is_overlap_scored = is_dense and subject.truth is not None
     return Measurement(
         wanted,
         subject,
         {**(shared or {}), **probes},
         extra,
-        sum(job.count for job in jobs) + sum(maps.n_forwards for maps in extra.values()),
+        sum(probe.job.count for probe in probes.values() if probe.reads != "truth" or is_overlap_scored)
+        + sum(maps.n_forwards for maps in extra.values()),
         sum(maps.n_backwards for maps in extra.values()),
+        explainer.scorer.scene_of(subject.image) if wanted.dense and is_dense else None,
     )
 
 
@@ -220,6 +235,16 @@ def scored(scorer: Scorer, subject: Subject, jobs: Sequence[Job]) -> Steps[None]
     """Score probes."""
     if jobs:
         yield Score(scorer, subject.image, jobs)
+
+
+def overlaps(explainer: Explainer, subject: Subject, jobs: Sequence[Job]) -> Steps[None]:
+    """Score probes by the IoU of the target's pixels with the ground truth; -1 where there is none or the model is not dense."""
+    if jobs and subject.truth is not None and explainer.confidence.scene is not None:
+        explainer.truth_scorer.take_scene(subject.image, subject.truth.to(torch.int16))
+        yield Score(explainer.truth_scorer, subject.image, jobs)
+        return
+    for job in jobs:
+        job.scores, job.waiting = torch.full((job.count,), -1.0, device=subject.image.device), 0
 
 
 def find_metric(name: str) -> Metric:

@@ -11,6 +11,7 @@ from .protocol import Evidence, metric, only_where, varies
 from .ranking import top_pixels, top_share
 
 SISE_PAPER = "Sattarzadeh et al., AAAI 2021, table 1"
+XEDGEAI = "Nguyen et al., XEdgeAI, Information Fusion 2025, arXiv 2407.11771"
 TOLERANCE = 15
 """Pixels by which a maximum may miss the ground truth, exclusive."""
 
@@ -42,6 +43,24 @@ def bbox(evidence: Evidence) -> Float[Tensor, " batch"]:
     return torch.where(count > 0, (top & truth).sum(dim=(1, 2)).double() / count.clamp(min=1), torch.nan)
 
 
+@metric(version=1, unit="share of pixels", range=(0.0, 1.0), better="higher", needs="truth", source=XEDGEAI)
+def iou_half(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """Intersection over union of the pixels with S >= max(S) / 2 with the ground truth. Not defined for a map that is the same everywhere."""
+    truth = present(evidence)
+    return only_where(varies(evidence.maps) & truth.flatten(1).any(dim=1), overlap(half_of(evidence.maps), truth))
+
+
+@metric(version=1, unit="share of pixels", range=(0.0, 1.0), better="higher", needs="truth", source=XEDGEAI)
+def bbox_iou_half(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """Intersection over union of the tightest box around the pixels with S >= max(S) / 2 with the tightest box around the ground truth.
+
+    Not defined for a map that is the same everywhere.
+    """
+    truth = present(evidence)
+    boxes = boxed(half_of(evidence.maps)), boxed(truth)
+    return only_where(varies(evidence.maps) & truth.flatten(1).any(dim=1), overlap(*boxes))
+
+
 @metric(
     version=1, unit="share of maxima", range=(0.0, 1.0), better="higher", needs="truth",
     source="Zhang et al., IJCV 2018 (pointing game), as TorchRay computes it",
@@ -67,6 +86,30 @@ def relevance_rank_accuracy(evidence: Evidence) -> Float[Tensor, " batch"]:
     Ground truth is always a mask here (boxes are filled in), so the two agree. Not defined for a map that is the same everywhere.
     """
     return only_where(varies(evidence.maps), bbox(evidence))
+
+
+def half_of(maps: Float[Tensor, "batch height width"]) -> Bool[Tensor, "batch height width"]:
+    """Pixels with at least half of their map's maximum."""
+    return maps >= maps.amax(dim=(1, 2), keepdim=True) / 2
+
+
+def boxed(regions: Bool[Tensor, "batch height width"]) -> Bool[Tensor, "batch height width"]:
+    """The tightest upright box around each region, filled."""
+    rows, columns = regions.any(dim=2), regions.any(dim=1)
+    return spanned(rows)[:, :, None] & spanned(columns)[:, None, :]
+
+
+def spanned(line: Bool[Tensor, "batch pixel"]) -> Bool[Tensor, "batch pixel"]:
+    """From the first to the last True of every row."""
+    return line.cummax(dim=1).values & line.flip(1).cummax(dim=1).values.flip(1)
+
+
+def overlap(
+    first: Bool[Tensor, "batch height width"], second: Bool[Tensor, "batch height width"]
+) -> Float[Tensor, " batch"]:
+    """Intersection over union, float64; 0 where both are empty."""
+    shared, joint = (first & second).sum(dim=(1, 2)), (first | second).sum(dim=(1, 2))
+    return shared.double() / joint.clamp(min=1)
 
 
 def near(truth: Bool[Tensor, "batch height width"]) -> Bool[Tensor, "batch height width"]:

@@ -16,10 +16,14 @@ CHEAP = (
 )  # fmt: skip
 """What the map tells, and what 40 further forwards buy, where SISE itself takes hundreds."""
 
+DENSE = ("ebpg", "iou_half", "bbox_iou_half", *(name for name, metric in METRICS.items() if metric.dense))
+"""Of maps that explain a dense model: 41 forwards per image."""
+
 METRIC_PRESETS: dict[str, tuple[str, ...]] = {
     "paper": PAPER,
     "standard": PAPER + CHEAP,
-    "full": tuple(METRICS),
+    "full": tuple(name for name, metric in METRICS.items() if not metric.dense),
+    "dense": DENSE,
 }
 """Metric names by preset; `full` adds imputation (solved on the device) and 13 further explanations per image at most."""
 

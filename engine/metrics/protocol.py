@@ -19,6 +19,7 @@ from ..requests import Fill
 
 Direction = Literal["higher", "lower", "neither"]
 Need = Literal["map", "truth", "model"]
+Reads = Literal["confidence", "logit", "truth"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,10 @@ class Evidence:
     """The maps of every further explanation that was asked for; NaN where one has no map."""
     layer_maps: Float[Tensor, "batch layer height width"] | None = None
     """The block maps V_l; None unless a metric asks for them."""
+    targets: Int[Tensor, " batch"] | None = None
+    """The classes that are explained; None unless a metric asks for scenes."""
+    scenes: Int[Tensor, "batch height width"] | None = None
+    """Of dense models the class of every pixel; None unless a metric asks for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,8 @@ class Subject:
     """The class that the data set gives the image; None where it gives none."""
     seed: int = 0
     sample: int = 0
+    truth: Bool[Tensor, "height width"] | None = None
+    """Ground truth; None where the data set has none."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """This image's own random numbers for one purpose."""
@@ -79,8 +86,9 @@ class Probe:
     make: Callable[[Subject], Variants]
     of_map: bool = True
     """Whether the variants depend on the map; those that do not serve every map of the image."""
-    reads: Literal["confidence", "logit"] = "confidence"
-    """What its scores are: Psi, or the target's logit (of dense models Psi, too)."""
+    reads: Reads = "confidence"
+    """What its scores are: Psi; the target's logit (of dense models Psi, too); of dense models the IoU of the pixels that get the target with
+    the ground truth, -1 where there is none or the model is not dense."""
     together: Callable[[Sequence[Subject]], list[Variants]] | None = None
     """As `make` for several images at once, where that is worth more than one after the other."""
 
@@ -114,6 +122,8 @@ class Metric:
     explains: tuple[ExtraExplanations, ...] = ()
     layers: bool = False
     """Whether it reads the block maps, which are kept only then."""
+    dense: bool = False
+    """Whether it is defined for dense models only, and may read scenes."""
 
     @property
     def definition(self) -> str:
@@ -152,13 +162,14 @@ def metric(
     probes: tuple[Probe, ...] = (),
     explains: tuple[ExtraExplanations, ...] = (),
     layers: bool = False,
+    dense: bool = False,
 ) -> Callable[[Callable[[Evidence], Tensor]], Callable[[Evidence], Tensor]]:
     """Register the decorated function under its own name."""
 
     def register(measure: Callable[[Evidence], Tensor]) -> Callable[[Evidence], Tensor]:
         name = measure.__name__
         METRICS[name] = Metric(
-            name, version, measure, unit, range, better, needs, baseline, source, probes, explains, layers
+            name, version, measure, unit, range, better, needs, baseline, source, probes, explains, layers, dense
         )  # fmt: skip
         return measure
 

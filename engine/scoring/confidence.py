@@ -114,6 +114,42 @@ def sum_in_mask(
     return torch.where(_masks(logits, targets, None), chosen, 0).sum(dim=(1, 2))
 
 
+def soft_dice(
+    logits: Float[torch.Tensor, "batch class height width"],
+    targets: Int[torch.Tensor, " batch"],
+    scenes: Int[torch.Tensor, "batch height width"] | None = None,
+) -> Float[torch.Tensor, " batch"]:
+    """Soft Dice of the target's softmax map p with its mask m in the scene: 2 sum(p m) / (sum(p) + sum(m)), which is 2 IoU / (1 + IoU).
+
+    In [0, 1], in float32 at least; 0 where the scene has nothing of the target.
+    """
+    overlap = soft_overlap(logits, targets, scenes)
+    return 2 * overlap / (1 + overlap)
+
+
+def mean_in_mask(
+    logits: Float[torch.Tensor, "batch class height width"],
+    targets: Int[torch.Tensor, " batch"],
+    scenes: Int[torch.Tensor, "batch height width"] | None = None,
+) -> Float[torch.Tensor, " batch"]:
+    """Mean of the target's logits over its mask in the scene; the mask carries no gradient. 0 where the scene has nothing of it."""
+    chosen = logits[torch.arange(len(logits), device=logits.device), targets]
+    mask = _masks(logits, targets, scenes)
+    return torch.where(mask, chosen, 0).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)).clamp(min=1)
+
+
+def truth_overlap(
+    logits: Float[torch.Tensor, "batch class height width"],
+    targets: Int[torch.Tensor, " batch"],
+    scenes: Int[torch.Tensor, "batch height width"] | None = None,
+) -> Float[torch.Tensor, " batch"]:
+    """IoU of the pixels whose largest logit is the target's with those where the scene is 1, in [0, 1]; 0 where both are empty."""
+    own = _masks(logits, targets, None)
+    truth = own if scenes is None else scenes == 1
+    shared, joint = (area.sum(dim=(1, 2)).float() for area in (own & truth, own | truth))
+    return shared / joint.clamp(min=1)
+
+
 def areas(logits: Float[torch.Tensor, "1 class height width"]) -> Float[torch.Tensor, " class"]:
     """Share of the pixels that each class has; the background behind all others, what is nowhere minus infinity."""
     classes, pixels = logits.shape[1], logits.shape[2] * logits.shape[3]
@@ -137,4 +173,8 @@ SIGMOID = Confidence("sigmoid", sigmoid_probability, target_logit, own_logits, t
 LOGIT = Confidence("logit", target_logit, target_logit, own_logits, target_logit)
 """The target's logit itself, for methods that compare masks with each other; no probability, so not among `CONFIDENCES`."""
 SEGMENTATION = Confidence("segmentation", soft_overlap, sum_in_mask, areas, sum_in_mask, scene_of)
-CONFIDENCES = {meaning.name: meaning for meaning in (SOFTMAX, SIGMOID, SEGMENTATION)}
+DICE = Confidence("dice", soft_dice, mean_in_mask, areas, mean_in_mask, scene_of)
+TRUTH_OVERLAP = Confidence("truth overlap", truth_overlap, sum_in_mask, areas, sum_in_mask, scene_of)
+"""Of dense models, for metrics that compare with ground truth, which is handed over as the scene; not among `CONFIDENCES`."""
+CONFIDENCES = {meaning.name: meaning for meaning in (SOFTMAX, SIGMOID, SEGMENTATION, DICE)}
+DENSE_CONFIDENCES = tuple(name for name, meaning in CONFIDENCES.items() if meaning.scene is not None)

@@ -60,7 +60,7 @@ class Scorer:
             like: The network input `(channel, height, width)` whose variants the jobs make: tells shape, dtype, device, and the
                 scene where the score compares with one.
         """
-        scene = self._scene(like)
+        scene = self.scene_of(like)
         inputs, targets, scenes = self._buffers(like, scene)
         for job in jobs:
             job.scores = torch.empty(job.count, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32,
@@ -109,7 +109,7 @@ class Scorer:
         Returns:
             The rows that were computed.
         """
-        inputs, targets, scenes = self._buffers(like, self._scene(like))
+        inputs, targets, scenes = self._buffers(like, self.scene_of(like))
         return len(self._forward(inputs, targets, scenes, len(inputs) if full else 1))
 
     def remember(self, image: Tensor, output: Tensor) -> None:
@@ -122,7 +122,12 @@ class Scorer:
         if self.confidence.scene is not None:
             self._known[image] = self.confidence.scene(output)
 
-    def _scene(self, image: Tensor) -> Tensor | None:
+    def take_scene(self, image: Tensor, scene: Tensor) -> None:
+        """As `remember`, with the scene itself: `(height, width)`, int16."""
+        self._known[image] = scene
+
+    def scene_of(self, image: Tensor) -> Tensor | None:
+        """The class of every pixel of an unmasked image `(height, width)`; None where the score compares with none."""
         if self.confidence.scene is None:
             return None
         if image not in self._known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from ...engine.scoring.confidence import DENSE_CONFIDENCES
 from ...errors import TargetError, did_you_mean
 from ...workers.targets import TargetRule, parse_target
 from ..settings.run import Settings
@@ -37,18 +38,19 @@ def resolved_confidence(settings: Settings, rule: TargetRule, *, dense: bool, mu
     """
     asked = settings.confidence
     if dense:
-        if asked not in ("auto", "segmentation"):
+        if asked != "auto" and asked not in DENSE_CONFIDENCES:
             raise TargetError(
-                f"confidence {asked!r} is for classifiers; {settings.model} gives every pixel its class: leave --confidence out"
+                f"confidence {asked!r} is for classifiers; {settings.model} gives every pixel its class: leave --confidence out, or say "
+                f"{' or '.join(DENSE_CONFIDENCES)}"
             )
         if rule.kind == "above":
             raise TargetError(
                 f"target {settings.target!r} is for multi-label classifiers; of a dense model explain predicted, top:K or classes"
             )
-        return "segmentation"
-    if asked == "segmentation":
+        return "segmentation" if asked == "auto" else asked
+    if asked in DENSE_CONFIDENCES:
         raise TargetError(
-            f"confidence 'segmentation' is for dense models; {settings.model} gives one class to the whole image"
+            f"confidence {asked!r} is for dense models; {settings.model} gives one class to the whole image"
         )
     if asked != "auto":
         return asked

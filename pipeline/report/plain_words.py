@@ -11,6 +11,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "bbox": ("Object found", "As many of the strongest pixels as the object has: the share of them that lies on it."),
     "pointing_hit": ("Peak on the object", "Whether the map's strongest point lies on the object, or within 15 pixels of it."),
     "relevance_rank_accuracy": ("Object found (rank accuracy)", "As many of the strongest pixels as the object has: the share of them that lies on it."),
+    "iou_half": ("Strong half and object", "Shared area over joint area of the object and what has at least half of the map's maximum."),
+    "bbox_iou_half": ("Boxes of strong half and object", "Shared area over joint area of the box around the object and the box around what has at least half of the map's maximum."),
+    "ins_iou": ("Segmentation appears", "Mean overlap of the predicted region with the object while the image is revealed, strongest pixels first. High: what the map marks is enough."),
+    "del_iou": ("Segmentation breaks", "Mean overlap of the predicted region with the object while the image is blanked, strongest pixels first. Low: what the map marks is needed."),
+    "outside_context": ("Mass on other classes", "Share of the map's mass where the network sees another class than the explained one or the background."),
     "drop_pct": ("Confidence lost", "Percent of the confidence that is lost when only the strongest 15 % of the image stay visible. 0: the map kept all that matters."),
     "increase": ("Confidence gained: how often", "Whether the confidence is higher with only the strongest 15 % of the image visible."),
     "average_gain_pct": ("Confidence gained: how much", "How much the confidence rises, in percent of what it could, with only the strongest 15 % visible."),
@@ -36,10 +41,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "random_model_spearman": ("Map of a randomised network", "Rank correlation with the map after all weights were drawn anew. Near 0: the maps depend on what was learned."),
 }  # fmt: skip
 
-LOCALISATION = ("ebpg", "bbox", "miou", "pointing_hit", "relevance_rank_accuracy")
+LOCALISATION = ("ebpg", "bbox", "miou", "pointing_hit", "relevance_rank_accuracy", "iou_half", "bbox_iou_half")
 FAITHFULNESS = (
     "drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road", "adcc", "coherency", "infidelity",
-    "single_deletion_rho", "max_sensitivity", "random_model_spearman",
+    "single_deletion_rho", "max_sensitivity", "random_model_spearman", "ins_iou", "del_iou",
 )  # fmt: skip
 GROUPS = (
     ("On the object?", "Where the data set marks the object, these say whether the map lies on it.", LOCALISATION),

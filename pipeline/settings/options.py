@@ -50,8 +50,8 @@ class ImportOptions(ExecutionOptions, total=False):
     """Image folder of COCO or VOC, if elsewhere."""
     target: str | int | Sequence[str | int]
     """predicted, label, both, top:K, above:P, column:NAME, or classes (docs/targets.md)."""
-    confidence: Literal["auto", "softmax", "sigmoid", "segmentation"]
-    """Confidence in a class; auto: softmax, sigmoid with above:P, segmentation for dense models."""
+    confidence: Literal["auto", "softmax", "sigmoid", "segmentation", "dice"]
+    """Confidence in a class; auto: softmax, sigmoid with above:P, segmentation (soft IoU) for dense models; dice: soft Dice."""
     metrics: str | Sequence[str] | None
     """Presets (paper, standard, full), names, none."""
     chance_maps: int

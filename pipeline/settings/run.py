@@ -122,11 +122,11 @@ class Settings(MethodChoice):
         "predicted",
         description="predicted, label, both, top:K, above:P, column:NAME, or classes (docs/targets.md).",
     )
-    confidence: Literal["auto", "softmax", "sigmoid", "segmentation"] = Field(
+    confidence: Literal["auto", "softmax", "sigmoid", "segmentation", "dice"] = Field(
         "auto",
-        description="softmax, sigmoid, segmentation; auto by model.",
+        description="softmax, sigmoid, segmentation, dice; auto by model.",
     )
-    metrics: tuple[str, ...] = Field(("paper",), description="Presets (paper, standard, full), names, none.")
+    metrics: tuple[str, ...] = Field(("paper",), description="Presets (paper, standard, full, dense), names, none.")
     chance_maps: NaturalInt = Field(
         32,
         description="Images for chance baselines (random, Gaussian).",

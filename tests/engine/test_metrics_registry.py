@@ -16,7 +16,7 @@ SPECIFIED = {
     "drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road", "coherency", "complexity_l1", "adcc",
     "entropy", "gini", "max_sensitivity", "infidelity", "ebpg", "miou", "bbox", "pointing_hit", "relevance_rank_accuracy",
     "border_share", "centroid_x", "centroid_y", "spread", "n_components", "top_area", "layer_agreement", "label_overlap",
-    "single_deletion_rho",
+    "single_deletion_rho", "iou_half", "bbox_iou_half", "ins_iou", "del_iou", "outside_context",
 }  # fmt: skip
 
 
@@ -38,9 +38,11 @@ def test_every_metric_says_what_it_is(metric: Metric):
 
 
 def test_presets():
-    assert set(METRIC_PRESETS) == {"paper", "standard", "full"}
+    assert set(METRIC_PRESETS) == {"paper", "standard", "full", "dense"}
     assert METRIC_PRESETS["paper"] == ("drop_pct", "increase", "ebpg", "miou", "bbox")
-    assert set(METRIC_PRESETS["paper"]) < set(METRIC_PRESETS["standard"]) < set(METRIC_PRESETS["full"]) == set(METRICS)
+    assert set(METRIC_PRESETS["paper"]) < set(METRIC_PRESETS["standard"]) < set(METRIC_PRESETS["full"])
+    assert set(METRIC_PRESETS["full"]) | set(METRIC_PRESETS["dense"]) == set(METRICS)
+    assert not [name for name in METRIC_PRESETS["full"] if METRICS[name].dense]
     for names in METRIC_PRESETS.values():
         assert len(set(names)) == len(names)
 

@@ -31,7 +31,15 @@ def box(top: int, left: int, bottom: int, right: int, size: tuple[int, int] = (6
 
 
 def test_every_localisation_metric_is_covered_here():
-    assert set(LOCALISATION) == {"ebpg", "miou", "bbox", "pointing_hit", "relevance_rank_accuracy"}
+    assert set(LOCALISATION) == {
+        "ebpg",
+        "miou",
+        "bbox",
+        "pointing_hit",
+        "relevance_rank_accuracy",
+        "iou_half",
+        "bbox_iou_half",
+    }
 
 
 @pytest.mark.parametrize(("row", "column", "hit"), [

@@ -106,9 +106,12 @@ def test_plan_knows_dense_models(
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (["--confidence", "softmax"], "gives every pixel its class: leave --confidence out"),
+        (
+            ["--confidence", "softmax"],
+            "gives every pixel its class: leave --confidence out, or say segmentation or dice",
+        ),
         (["--target", "above:0.5"], "is for multi-label classifiers; of a dense model explain"),
-        (["--method", "grad_cam"], "methods that fit it: sise, ada_sise, rise"),
+        (["--method", "bee"], "methods that fit it: "),
     ],
 )
 def test_what_does_not_go_together_is_refused(
