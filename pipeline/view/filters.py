@@ -11,6 +11,7 @@ import duckdb
 
 from ...errors import UsageError, did_you_mean
 from ..store.sql import quoted
+from ..text import sql_refusal
 from .beside import RELATIONS
 
 OUTCOMES = {
@@ -194,7 +195,7 @@ def _check_sql(condition: str) -> None:
             )  # parses exactly one expression, so that the condition cannot leave its parentheses
             statements = connection.extract_statements(f"SELECT (\n{condition}\n)")
         except duckdb.Error as error:
-            raise UsageError(f"DuckDB does not understand the condition {condition!r}: {error}") from None
+            raise UsageError(f"DuckDB does not understand the condition {condition!r}: {sql_refusal(error)}") from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise UsageError(f"{condition!r} is not one condition over the columns, such as ebpg < 0.2 AND correct")
     if statements[0].named_parameters:

@@ -18,6 +18,7 @@ from ..report.rows import CONFIDENCE, ReportRows
 from ..report.scores import run_scores
 from ..store.reader import StoreReader
 from ..store.sql import quoted
+from ..text import sql_refusal
 from .beside import delta_axes, join_beside, shared_metrics, with_own_classes
 from .memberships import Memberships, read_memberships
 from .row_arrays import Axis, RowArrays
@@ -121,7 +122,7 @@ class ViewRows:
         except duckdb.InterruptException:
             raise UsageError(f"the query took longer than {seconds:g} s and was stopped; narrow it") from None
         except duckdb.Error as error:
-            raise UsageError(f"DuckDB refuses the query: {error}") from None
+            raise UsageError(f"DuckDB refuses the query: {sql_refusal(error)}") from None
         finally:
             timer.cancel()
             cursor.close()

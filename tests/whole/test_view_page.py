@@ -23,10 +23,9 @@ from ..support.hostile_store import COUNT, PAYLOADS, PROPER, payload, write_host
 from ..support.reported_store import HOSTILE_CLASS, HOSTILE_IDS, write_reported
 from ..support.tiny_run import wait_until
 from ..support.view_client import Client
+from ..support.view_page import brush, drag, opened, shown_rows, until
 
 pytestmark = needs_chromium
-READY = "document.documentElement.dataset.ready === '1'"
-PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -55,27 +54,6 @@ def page(tab: Page, server: ViewServer) -> Page:
     return opened(tab, server)
 
 
-def opened(page: Page, server: ViewServer, hash_: str = "") -> Page:
-    page.open("about:blank")  # so that nothing of the last page comes late
-    page.complaints.clear()
-    page.requests.clear()
-    page.open(server.url + hash_)
-    until(page, READY)
-    return page
-
-
-def until(page: Page, script: str) -> None:
-    """Wait until a JavaScript expression is true."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not page.run(script):
-        assert time.monotonic() < end, f"never true: {script}; the page says {page.complaints}"
-        time.sleep(0.05)
-
-
-def shown_rows(page: Page) -> int:
-    return int(page.run("document.getElementById('totals').dataset.rows"))
-
-
 def shown_ids(page: Page) -> list[str]:
     return page.run("[...document.querySelectorAll('.cell')].sort((a, b) => a.dataset.position - b.dataset.position).map((cell) => cell.title)")  # fmt: skip
 
@@ -85,31 +63,6 @@ def count(store: Path, where: str) -> int:
         f"SELECT count(DISTINCT id) FROM atlas WHERE (target = prediction OR target IS NULL) AND ({where})"
     )
     return rows.fetchall()[0][0]
-
-
-def brush(page: Page, name: str, first: float, last: float) -> None:
-    """Drag over a histogram, from and to a share of its width."""
-    box = page.run(
-        f"(() => {{ const facet = [...document.querySelectorAll('.facet')].find((one) => one.querySelector('code')?.textContent === '{name}'); "
-        "facet.scrollIntoView(); const box = facet.querySelector('svg').getBoundingClientRect(); return [box.left, box.top, box.width, box.height]; })()"
-    )
-    left, top, width, height = box
-    y = top + height / 3
-    places = [left + width * (first + (last - first) * step / 6) for step in range(7)]
-    page.call("Input.dispatchMouseEvent", type="mousePressed", x=places[0], y=y, button="left", clickCount=1)
-    for x in places[1:]:
-        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
-    page.call("Input.dispatchMouseEvent", type="mouseReleased", x=places[-1], y=y, button="left", clickCount=1)
-
-
-def drag(page: Page, places: list[tuple[float, float]]) -> None:
-    """Press at the first place, move over the others, release at the last."""
-    for kind, (x, y) in [
-        ("mousePressed", places[0]),
-        *(("mouseMoved", place) for place in places[1:]),
-        ("mouseReleased", places[-1]),
-    ]:
-        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
 
 def test_a_brush_filters_the_grid_and_equals_sql(page: Page, store: Path) -> None:
@@ -306,6 +259,8 @@ def test_the_address_holds_the_filter(tab: Page, server: ViewServer, store: Path
         )
         .fetchall()
     )
+    until(page, f"document.querySelector('.current')?.title === {HOSTILE_IDS[4]!r}")  # the grid goes to the image
+    page.run("document.getElementById('grid').scrollTop = 0")
     until(page, f"document.querySelector('.cell[data-position=\"0\"]')?.title === {rows[0][0]!r}")
     page.run("[...document.querySelectorAll('.chips .quiet')].at(-1).click()")
     until(page, f"document.getElementById('totals').dataset.rows === '{count(store, 'true')}'")

@@ -7,9 +7,9 @@ export interface Store {
   version: string; uri: string; model: string; method: string; methods: string[]; rows: number; images: number;
   classes: string[]; confidence: string; columns: Column[]; outcomes: string[]; off_object: string; statuses: Named[];
   queues: Named[]; clusters: Named[]; map: [number, number] | null; colours: [number, number, number][];
-  decisions: boolean; other: string; notes: string[]; vectors: string[]; embeddings: string[]; blocks: { count: number; meaning: string } | null;
+  decisions: boolean; other: string; relations: string[]; notes: string[]; vectors: string[]; embeddings: string[]; blocks: { count: number; meaning: string } | null;
 }
-export interface Totals { rows: number; judged: number; correct: number; off_object: number }
+export interface Totals { rows: number; images: number; judged: number; correct: number; off_object: number }
 export interface ClassRow { label: number; rows: number; judged: number; correct: number; off_object: number; confidence: number | null }
 export interface Selected { totals: Totals; histograms: Record<string, number[]>; classes?: ClassRow[] }
 export interface Row {
@@ -25,7 +25,10 @@ export interface Detail {
   decisions: { kind: string; label_name: string | null; who: string | null }[];
 }
 export interface Nearest { rows: { n: number; similarity: number }[]; searched: number }
-export interface Truth { kind: "mask" | "boxes"; count: number; height: number; width: number; path: string }
+// The marked object, or why there is no outline of it
+export interface Truth { kind: "mask" | "boxes"; count: number; height: number; width: number; path: string; reason?: undefined; everywhere?: undefined }
+export interface NoTruth { reason: string; everywhere: boolean; path?: undefined }
+export interface Act { batch: string; kind: string; label: string | null; count: number; who: string; when: string; id: string; row: number | null }
 export interface Points {
   n: Int32Array; x: Float32Array; y: Float32Array; label: Int32Array; correct: Int8Array; off_object: Int8Array; confidence: Float32Array;
   explained: number | null;
@@ -33,6 +36,12 @@ export interface Points {
 export interface MapPixels { height: number; width: number; maps: (Uint8Array | null)[] }
 
 export class Refused extends Error {}
+
+function asked(path: string, options: RequestInit = {}): Promise<Response> {
+  return fetch(`api/${path}`, options).catch((error: Error) => {
+    throw error.name === "AbortError" ? error : new Refused("the server does not answer; is `heatlas view` still running?");
+  });
+}
 
 async function checked(response: Response): Promise<Response> {
   if (response.ok) return response;
@@ -42,12 +51,12 @@ async function checked(response: Response): Promise<Response> {
 }
 
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
-  return (await checked(await fetch(`api/${path}`, { signal }))).json();
+  return (await checked(await asked(path, { signal }))).json();
 }
 
 function posted(path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
   const headers = { "content-type": "application/json" };
-  return fetch(`api/${path}`, { method: "POST", headers, body: JSON.stringify(body), signal }).then(checked);
+  return asked(path, { method: "POST", headers, body: JSON.stringify(body), signal }).then(checked);
 }
 
 export async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
@@ -72,19 +81,25 @@ export async function maps(rows: number[], signal?: AbortSignal): Promise<MapPix
   return pixels(await posted("maps", { rows }, signal));
 }
 
-export async function fullMap(n: number): Promise<MapPixels> {
-  return pixels(await checked(await fetch(`api/map/${n}`)));
+async function mapsAt(path: string): Promise<MapPixels> { return pixels(await checked(await asked(path))); }
+
+export const fullMap = (n: number): Promise<MapPixels> => mapsAt(`map/${n}`);
+export const secondMap = (n: number): Promise<MapPixels> => mapsAt(`second_map/${n}`);
+export const blockMaps = (n: number): Promise<MapPixels> => mapsAt(`blocks/${n}`);
+export const classMean = (label: number): Promise<MapPixels> => mapsAt(`class_mean/${label}`);
+export const truthOf = (n: number): Promise<Truth | NoTruth | null> => get(`truth/${n}`);
+
+export async function imageAt(path: string): Promise<ImageBitmap> {
+  return createImageBitmap(await (await checked(await asked(path))).blob());
+}
+
+// A file to save, and what the server calls it.
+export async function download(path: string): Promise<{ blob: Blob; name: string }> {
+  const response = await posted(path, {});
+  return { blob: await response.blob(), name: response.headers.get("x-heatlas-name") ?? path };
 }
 
 export interface SecondRow { n: number; method: string; explained: string; prediction: string; confidence: number | null; status: string }
-
-export async function secondMap(n: number): Promise<MapPixels> {
-  return pixels(await checked(await fetch(`api/second_map/${n}`)));
-}
-
-export async function blockMaps(n: number): Promise<MapPixels> {
-  return pixels(await checked(await fetch(`api/blocks/${n}`)));
-}
 
 export async function embedding(kind: string): Promise<Points> {
   const response = await posted("embedding", { kind });
@@ -95,8 +110,4 @@ export async function embedding(kind: string): Promise<Points> {
 
 export async function embeddingMatches(kind: string, filter: unknown): Promise<Uint8Array> {
   return new Uint8Array(await (await posted("embedding_matches", { kind, filter })).arrayBuffer());
-}
-
-export async function classMean(label: number): Promise<MapPixels> {
-  return pixels(await checked(await fetch(`api/class_mean/${label}`)));
 }

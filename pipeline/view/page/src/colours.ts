@@ -1,5 +1,7 @@
 // Maps in colour: the same perceptually uniform scale as in reports, and the outline of a map's strongest region.
 
+export interface OneMap { map: Uint8Array; height: number; width: number }
+
 export const STRONGEST = 0.2; // share of the pixels inside the outline
 export const TRUTH = "#35e0ff"; // colour of the marked object
 
@@ -81,6 +83,37 @@ export function drawTruth(context: CanvasRenderingContext2D, path: string, heigh
   context.strokeStyle = TRUTH;
   context.lineWidth = Math.max(2, columns / 220);
   context.stroke(edge);
+}
+
+export const MORE = [255, 122, 26], LESS = [64, 132, 255]; // where the second map is stronger, or the first
+
+// How two maps differ, as colour over what is there: the more, the less transparent.
+export function drawDifference(context: CanvasRenderingContext2D, first: OneMap, second: OneMap, opacity: number): void {
+  const { width, height } = context.canvas;
+  const a = enlarged(first.map, first.height, first.width, height, width), b = enlarged(second.map, second.height, second.width, height, width);
+  const layer = new OffscreenCanvas(width, height), own = layer.getContext("2d")!, pixels = own.createImageData(width, height);
+  for (let at = 0; at < a.length; at++) {
+    const difference = b[at] - a[at];
+    pixels.data.set(difference > 0 ? MORE : LESS, at * 4);
+    pixels.data[at * 4 + 3] = Math.abs(difference);
+  }
+  own.putImageData(pixels, 0, 0);
+  context.globalAlpha = opacity;
+  context.drawImage(layer, 0, 0);
+  context.globalAlpha = 1;
+}
+
+// Share of the pixels among the strongest of either map that are among those of both.
+export function overlap(first: OneMap, second: OneMap): number {
+  const height = Math.max(first.height, second.height), width = Math.max(first.width, second.width);
+  const inside = ({ map, height: rows, width: columns }: OneMap) => {
+    const values = enlarged(map, rows, columns, height, width), limit = threshold(values);
+    return values.map((value) => (value >= limit ? 1 : 0));
+  };
+  const a = inside(first), b = inside(second);
+  let both = 0, either = 0;
+  for (let at = 0; at < a.length; at++) { both += a[at] & b[at]; either += a[at] | b[at]; }
+  return either ? both / either : 0;
 }
 
 export function drawOutline(context: CanvasRenderingContext2D, map: Uint8Array, height: number, width: number): void {

@@ -1,22 +1,25 @@
 // One image, large: its map over it, what the model said, the metrics, and why it stands in a queue.
-import { blockMaps, fullMap, get, maps, post, secondMap, type Detail, type MapPixels, type Nearest, type SecondRow, type Store, type Truth } from "./api";
-import { clipped, counted, el, figure, foreign, nodes } from "./dom";
-import { drawOutline, drawTruth, STRONGEST, type Colours } from "./colours";
+import { blockMaps, fullMap, get, imageAt, maps, post, secondMap, truthOf, type Detail, type MapPixels, type Nearest, type NoTruth, type SecondRow, type Store, type Truth } from "./api";
+import { clipped, counted, el, figure, foreign, lines, nodes } from "./dom";
+import { drawDifference, drawOutline, drawTruth, overlap, STRONGEST, type Colours, type OneMap } from "./colours";
 
 const SIDE = 448;
 
 export class DetailView {
   n: number | null = null;
   private image: ImageBitmap | null = null;
-  private map: MapPixels | null = null;
-  private truth: Truth | null = null;
+  private map: OneMap | null = null;
+  private truth: Truth | NoTruth | null = null;
   private truthText = el("span", { className: "truth-text small", hidden: true });
+  private outlineText = el("span", { className: "small" });
+  private outside = el("p", { className: "outside", role: "status", hidden: true }, "This image does not match the filter; ← and → go back to those that do.");
+  private further: (() => void)[] = []; // how each further picture is drawn: blocks, second store
   private canvas = el("canvas", { className: "overlay", role: "img" });
   private plain = el("canvas", { className: "overlay plain", role: "img" });
   private version = 0;
   detail: Detail | null = null;
 
-  constructor(private root: HTMLElement, private store: Store, private colours: Colours, private options: { opacity: () => number; outline: () => boolean; truth: () => boolean }, private actions: { close: () => void; step: (by: number) => void; extra: (detail: Detail) => HTMLElement[]; go: (n: number) => void }) {}
+  constructor(private root: HTMLElement, private store: Store, private colours: Colours, private options: { opacity: () => number; outline: () => boolean; truth: () => boolean }, private actions: { close: () => void; step: (by: number) => void; extra: (detail: Detail) => HTMLElement[]; go: (n: number) => void; marked: (n: number, truth: Truth | NoTruth | null) => void }) {}
 
   close(): void {
     this.n = null;
@@ -27,26 +30,32 @@ export class DetailView {
   }
 
   async show(n: number): Promise<void> {
+    if (n !== this.n) this.outside.hidden = true;
     this.n = n;
     const version = ++this.version;
     const [detail, map, image] = await Promise.all([
       get<Detail>(`detail/${n}`),
       this.store.map ? fullMap(n).catch(() => null) : Promise.resolve(null),
-      fetch(`api/view/${n}`).then(async (response) => (response.ok ? createImageBitmap(await response.blob()) : Promise.reject(new Error((await response.json()).error)))).catch((error: Error) => error),
+      imageAt(`view/${n}`).catch((error: Error) => error),
     ]);
     if (version !== this.version) return;
     this.detail = detail;
-    this.map = map?.maps[0] ? map : null;
+    this.map = oneOf(map);
     this.image = image instanceof Error ? null : image;
     this.truth = null;
     this.truthText.hidden = true;
     this.render(detail, image instanceof Error ? image.message : "");
     // asked for last, because the first answer lists the data set again
-    const truth = await get<Truth | null>(`truth/${n}`).catch(() => null);
+    const truth = await truthOf(n).catch((error: Error) => ({ reason: `the marked object cannot be outlined: ${error.message}`, everywhere: false }));
+    this.actions.marked(n, truth);
     if (version !== this.version || !truth) return;
     this.truth = truth;
     this.draw();
   }
+
+  // Whether the image stands among those that match; said where it does not.
+  place(matches: boolean): void { this.outside.hidden = matches; }
+  get isOutside(): boolean { return this.n !== null && !this.outside.hidden; }
 
   private className(index: number | null): string { return index === null ? "none" : (this.store.classes[index] ?? `class ${index}`); }
 
@@ -57,18 +66,20 @@ export class DetailView {
     this.colours.bar(bar);
     const said = (name: string, value: string) => [el("dt", {}, name), el("dd", {}, foreign(value, 80))];
     const kept = this.root.scrollTop;
+    this.further = [];
     this.root.replaceChildren(...nodes(
       el("div", { className: "detail-bar" },
         el("button", { type: "button", "aria-label": "Previous image", onclick: () => this.actions.step(-1) }, "←"),
         el("button", { type: "button", "aria-label": "Next image", onclick: () => this.actions.step(1) }, "→"),
         el("span", { className: "id" }, foreign(detail.id, 90)),
         el("button", { type: "button", "aria-label": "Close the image", onclick: this.actions.close }, "×")),
+      this.outside,
       el("div", { className: "panes" }, this.image ? this.plain : null, this.canvas),
       missing ? el("p", { className: "small" }, `No image: ${clipped(missing, 300)}`) : null,
       this.map ? el("div", { className: "scale" }, el("span", {}, "0"), bar, el("span", {}, "1"),
-        el("span", { className: "small" }, this.options.outline() ? `white: the strongest ${100 * STRONGEST} % of the pixels` : "map value"), this.truthText) : el("p", { className: "small" }, `No map: ${detail.status}`),
+        this.outlineText, this.truthText) : el("p", { className: "small" }, `No map: ${detail.status} `, this.truthText),
       detail.targets.length > 1 ? el("div", { className: "targets", role: "group", "aria-label": "Explained class" }, "Explained: ",
-        ...detail.targets.map((one) => el("button", { type: "button", "aria-pressed": one.n === detail.n, onclick: () => void this.show(one.n) },
+        ...detail.targets.map((one) => el("button", { type: "button", "aria-pressed": one.n === detail.n, onclick: () => this.actions.go(one.n) },
           foreign(this.className(one.target), 30), one.target === detail.label ? " (label)" : one.target === detail.prediction ? " (prediction)" : ""))) : null,
       el("dl", { className: "facts" },
         ...said("explained class", `${this.className(target.target)}${target.confidence === null ? "" : `, confidence ${figure(target.confidence)}`}`),
@@ -94,9 +105,20 @@ export class DetailView {
     get<SecondRow | null>(`second/${n}`).then(async (row) => {
       if (!row) { place.append(el("p", {}, "The image is not in it.")); return; }
       const canvas = el("canvas", { className: "overlay", role: "img", "aria-label": "The second store's map over the image" });
-      const found = row.status === "ok" ? await secondMap(row.n) : null;
-      if (found?.maps[0]) this.compose(canvas, found);
-      place.append(...nodes(found?.maps[0] ? el("div", { className: "panes" }, canvas) : el("p", {}, `No map: ${row.status}`),
+      const difference = el("canvas", { className: "overlay difference", role: "img", "aria-label": "Where the two maps differ" });
+      const found = row.status === "ok" ? oneOf(await secondMap(row.n)) : null, first = this.map;
+      if (this.n !== n) return;
+      if (found) this.compose(canvas, found);
+      if (found && first) this.redrawn(() => {
+        const context = this.sized(difference);
+        this.grey(context);
+        drawDifference(context, first, found, this.options.opacity());
+        this.marks(context, null);
+      });
+      place.append(...nodes(found ? el("div", { className: "panes" }, canvas, first ? difference : null) : el("p", {}, `No map: ${row.status}`),
+        found && first ? el("p", { className: "small" }, el("span", { className: "more" }, "orange"), ": the second map is stronger, ", el("span", { className: "less" }, "blue"),
+          `: the first. The strongest ${100 * STRONGEST} % of both overlap by ${(100 * overlap(first, found)).toFixed(0)} % (intersection over union).`) : null,
+        row.explained !== this.className(this.detail!.targets.find((one) => one.n === n)!.target) ? el("p", { className: "small" }, "The two maps explain different classes.") : null,
         el("dl", { className: "facts" }, el("dt", {}, "explained class"), el("dd", {}, foreign(row.explained, 40), row.confidence === null ? "" : `, confidence ${figure(row.confidence)}`),
           el("dt", {}, "prediction"), el("dd", {}, foreign(row.prediction, 40)))));
     }).catch((error: Error) => place.append(el("p", {}, error.message)));
@@ -112,7 +134,7 @@ export class DetailView {
       blockMaps(n).then(({ height, width, maps: found }) => {
         place.replaceChildren(...found.map((map, at) => {
           const canvas = el("canvas", { className: "overlay", role: "img", "aria-label": `Map of block ${at + 1} over the image` });
-          if (map) this.compose(canvas, { height, width, maps: [map] });
+          if (map) this.compose(canvas, { map, height, width }, 0.5);
           return el("figure", {}, canvas, el("figcaption", {}, `block ${at + 1}`));
         }));
       }).catch((error: Error) => { place.textContent = error.message; });
@@ -149,17 +171,20 @@ export class DetailView {
     if (!this.detail) return;
     const ratio = this.image ? this.image.width / this.image.height : this.map ? this.map.width / this.map.height : 1;
     const width = ratio >= 1 ? SIDE : Math.round(SIDE * ratio), height = ratio >= 1 ? Math.round(SIDE / ratio) : SIDE;
-    for (const canvas of [this.plain, this.canvas]) { canvas.width = width; canvas.height = height; }
+    [this.canvas.width, this.canvas.height] = [width, height];
+    this.sized(this.plain);
     const plain = this.plain.getContext("2d")!, context = this.canvas.getContext("2d")!;
     if (this.image) plain.drawImage(this.image, 0, 0, width, height);
     this.grey(context);
     if (this.map) this.overlay(context, this.map);
-    const pixels = this.map?.maps[0];
-    if (this.map && pixels && this.options.outline()) drawOutline(plain, pixels, this.map.height, this.map.width);
+    this.marks(plain, this.map);
+    this.marks(context, this.map);
+    for (const draw of this.further) draw();
     const truth = this.options.truth() ? this.truth : null;
-    for (const each of truth ? [plain, context] : []) drawTruth(each, truth!.path, truth!.height, truth!.width);
-    this.truthText.hidden = !truth;
-    this.truthText.textContent = truth ? `blue: the object as marked (${truth.kind === "mask" ? "mask" : counted(truth.count, "box").replace("boxs", "boxes")})` : "";
+    const said = !truth ? "" : truth.path === undefined ? lines(truth.reason) : `blue: the object as marked (${truth.kind === "mask" ? "mask" : truth.count === 1 ? "1 box" : `${truth.count} boxes`})`;
+    this.truthText.hidden = !said;
+    this.truthText.textContent = said;
+    this.outlineText.textContent = this.options.outline() ? `white: the strongest ${100 * STRONGEST} % of the pixels` : "map value";
     this.canvas.setAttribute("aria-label", `The map for ${this.className(this.detail.targets.find(({ n }) => n === this.detail!.n)!.target)} over the image`);
     this.plain.setAttribute("aria-label", "The image as the model sees it");
   }
@@ -171,22 +196,41 @@ export class DetailView {
     context.filter = "none";
   }
 
-  private overlay(context: CanvasRenderingContext2D, map: MapPixels): void {
-    const pixels = map.maps[0];
-    if (!pixels) return;
+  private overlay(context: CanvasRenderingContext2D, { map, height, width }: OneMap): void {
     const heat = document.createElement("canvas");
-    this.colours.draw(heat, pixels, map.height, map.width, Math.max(1, SIDE / Math.max(map.height, map.width)));
+    this.colours.draw(heat, map, height, width, Math.max(1, SIDE / Math.max(height, width)));
     context.globalAlpha = this.image ? this.options.opacity() : 1;
     context.drawImage(heat, 0, 0, context.canvas.width, context.canvas.height);
     context.globalAlpha = 1;
-    if (this.options.outline()) drawOutline(context, pixels, map.height, map.width);
   }
 
-  private compose(canvas: HTMLCanvasElement, map: MapPixels): void {
-    canvas.width = this.canvas.width;
-    canvas.height = this.canvas.height;
-    const context = canvas.getContext("2d")!;
-    this.grey(context);
-    this.overlay(context, map);
+  // The outlines that are switched on.
+  private marks(context: CanvasRenderingContext2D, map: OneMap | null): void {
+    if (map && this.options.outline()) drawOutline(context, map.map, map.height, map.width);
+    const truth = this.truth;
+    if (truth && truth.path !== undefined && this.options.truth()) drawTruth(context, truth.path, truth.height, truth.width);
+  }
+
+  // A further map over the image; it follows opacity and outlines as the first one does.
+  private compose(canvas: HTMLCanvasElement, map: OneMap, share = 1): void {
+    this.redrawn(() => {
+      const context = this.sized(canvas, share);
+      this.grey(context);
+      this.overlay(context, map);
+      this.marks(context, map);
+    });
+  }
+
+  private redrawn(draw: () => void): void {
+    this.further.push(draw);
+    draw();
+  }
+
+  private sized(canvas: HTMLCanvasElement, share = 1): CanvasRenderingContext2D {
+    canvas.width = Math.max(1, Math.round(this.canvas.width * share));
+    canvas.height = Math.max(1, Math.round(this.canvas.height * share));
+    return canvas.getContext("2d")!;
   }
 }
+
+const oneOf = (pixels: MapPixels | null): OneMap | null => (pixels?.maps[0] ? { map: pixels.maps[0], height: pixels.height, width: pixels.width } : null);

@@ -28,6 +28,9 @@ export function harmless(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+// The same for a message of several lines.
+export const lines = (text: string): string => text.split("\n").map(harmless).join("\n");
+
 export function clipped(text: string, longest = 120): string {
   const plain = harmless(text);
   if (plain.length <= longest) return plain;

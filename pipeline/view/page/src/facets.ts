@@ -1,12 +1,13 @@
 // The filters: outcome, histograms, classes, queues, clusters, status, decisions and a condition in SQL.
 import { classMean, type ClassRow, type MapPixels, type Selected, type Store } from "./api";
 import type { Colours } from "./colours";
-import { clipped, counted, el, foreign, nodes, percent } from "./dom";
+import { clipped, counted, el, foreign, lines, nodes, percent } from "./dom";
 import { Histogram } from "./histogram";
 import { regionTitle } from "./scatter";
 import { emptyFilter, isEmpty, type Filter, type State } from "./state";
 
 const SHOWN_CLASSES = 200;
+const SELECTABLE_CLASSES = 2000;
 export const KINDS = ["ok", "relabel", "drop", "shortcut", "core", "unsure"];
 
 export class Facets {
@@ -33,9 +34,11 @@ export class Facets {
     const cluster = store.clusters.length ? this.select("cluster", "Cluster of maps", store.clusters.map(count)) : null;
     const status = store.statuses.length > 1 ? this.statusSelect() : null;
     const decision = store.decisions ? this.select("decision", "Decision", [["none", "not decided"], ["any", "decided"], ...KINDS.map((kind) => [kind, kind] as [string, string])]) : null;
+    const predicted = store.classes.length && store.classes.length <= SELECTABLE_CLASSES ? this.numberSelect("prediction", "Predicted class") : null;
+    const second = store.relations.length ? this.select("second", "Second store", store.relations.map((name) => [name, name])) : null;
     const targets = store.rows > store.images ? this.select("targets", "Rows", [["all", `all ${store.rows.toLocaleString("en")} explained classes`]], "one per image") : null;
     root.append(...nodes(
-      el("div", { className: "selects" }, outcomes, queue, cluster, status, decision, targets),
+      el("div", { className: "selects" }, outcomes, predicted, second, queue, cluster, status, decision, targets),
       store.off_object ? el("p", { className: "small" }, `Off-object: ${store.off_object}`) : null,
       this.place, el("p", {}, this.more),
       el("section", { className: "facet" }, el("h3", {}, "Classes (by label)"), this.classSearch,
@@ -63,10 +66,17 @@ export class Facets {
     return el("label", {}, "Status ", select);
   }
 
+  private numberSelect(name: "prediction", title: string): HTMLElement {
+    const select = el("select", { onchange: () => this.state.filter({ [name]: select.value === "" ? [] : [Number(select.value)] }) },
+      el("option", { value: "" }, "all"), ...this.store.classes.map((text, index) => el("option", { value: String(index) }, clipped(text, 48))));
+    this.selects.push([name, select]);
+    return el("label", {}, `${title} `, select);
+  }
+
   private open(name: string): void {
     const column = this.store.columns.find((one) => one.name === name);
     if (!column || this.histograms.has(name)) return;
-    const histogram = new Histogram(column, this.whole[name] ?? [], (range) => this.state.range(name, range), () => {
+    const histogram = new Histogram(column, this.whole[name] ?? [], (range, gesture) => this.state.range(name, range, gesture), () => {
       this.histograms.delete(name);
       histogram.root.remove();
       this.list();
@@ -91,7 +101,11 @@ export class Facets {
 
   fail(text: string): void {
     this.error.hidden = !text;
-    this.error.textContent = text;
+    this.error.textContent = lines(text);
+    if (!text) return;
+    for (const [name, histogram] of this.histograms) histogram.update([], this.state.view.filter.ranges[name] ?? null);
+    this.classes = [];
+    this.drawClasses();
   }
 
   // The controls as the state has them, which may come from the address.
@@ -156,7 +170,8 @@ export function chips(store: Store, state: State): HTMLElement[] {
   if (filter.queue) chip(`queue ${filter.queue}`, { queue: "" });
   if (filter.cluster) chip(store.clusters.find(({ name }) => name === filter.cluster)?.title ?? `cluster ${filter.cluster}`, { cluster: "" });
   if (filter.decision) chip(filter.decision === "none" ? "not decided" : filter.decision === "any" ? "decided" : `decided: ${filter.decision}`, { decision: "" });
-  if (filter.sql) chip(filter.sql, { sql: "" });
+  if (filter.second) chip(`second store: ${filter.second}`, { second: "" });
+  if (filter.sql) chip(filter.sql.replace(/\s+/g, " "), { sql: "" });
   if (filter.region) chip(regionTitle(filter.region), { region: "" });
   if (filter.targets !== "main") chip("all explained classes", { targets: "main" });
   if (!isEmpty(filter)) found.push(el("button", { type: "button", className: "quiet", onclick: () => state.filter(emptyFilter()) }, "clear all"));
@@ -164,8 +179,8 @@ export function chips(store: Store, state: State): HTMLElement[] {
 }
 
 export function totalsText(selected: Selected, store: Store): string {
-  const { rows, judged, correct, off_object } = selected.totals;
-  const parts = [`${rows.toLocaleString("en")} of ${counted(store.images, "image")}`];
+  const { rows, images, judged, correct, off_object } = selected.totals;
+  const parts = [rows > images ? `${rows.toLocaleString("en")} rows, ${images.toLocaleString("en")} of ${counted(store.images, "image")}` : `${rows.toLocaleString("en")} of ${counted(store.images, "image")}`];
   if (judged) parts.push(`${percent(correct, judged)} correct`);
   if (store.off_object && correct) parts.push(`${percent(off_object, correct)} of these off-object`);
   return parts.join(", ");

@@ -1,8 +1,8 @@
 // The images that match, any number of them: only what is visible exists. Where all rows would be taller than a browser
 // can scroll, the scroll bar stands for the whole list in proportion.
-import { maps, postArrow, type Row, type Store } from "./api";
-import { byId, clipped, el, foreign } from "./dom";
-import type { Colours } from "./colours";
+import { maps, post, postArrow, truthOf, type NoTruth, type Row, type Store, type Truth } from "./api";
+import { byId, clipped, el, foreign, lines } from "./dom";
+import { drawOutline, drawTruth, type Colours } from "./colours";
 import type { State } from "./state";
 
 const CHUNK = 120;
@@ -11,6 +11,9 @@ const KEPT_MAPS = 6000;
 const TALLEST = 15_000_000; // pixels; browsers end between 17 and 33 million
 const CAPTION = 40;
 const GAP = 8;
+const TILE = 112; // pixels of a map in a tile
+const TRUTHS_AT_ONCE = 3;
+const FEW_IMAGES = 20_000; // up to which the marked objects are asked for without an image having been opened: the data set is then listed
 
 export class Grid {
   total = 0;
@@ -26,9 +29,16 @@ export class Grid {
   private session = "";
   private pending = 0;
   private anchor = -1;
+  private moves = 0;
+  private empty = el("p", { className: "empty", role: "status", hidden: true });
+  private truths = new Map<number, Truth | null>(); // null: asked for, or nothing marked
+  private waiting: number[] = [];
+  private asking = 0;
+  private hasTruth: boolean;
 
-  constructor(private root: HTMLElement, private store: Store, private state: State, private colours: Colours, private chosen: (row: Row, open: boolean) => void, private selection: () => void) {
-    root.append(this.sizer, this.layer);
+  constructor(private root: HTMLElement, private store: Store, private state: State, private colours: Colours, private chosen: (row: Row, open: boolean) => void, private selection: () => void, private options: { outline: () => boolean; truth: () => boolean }) {
+    this.hasTruth = store.images <= FEW_IMAGES;
+    root.append(this.sizer, this.layer, this.empty);
     root.addEventListener("scroll", () => this.schedule());
     new ResizeObserver(() => this.draw()).observe(root);
     root.addEventListener("click", (event) => this.clicked(event));
@@ -73,16 +83,24 @@ export class Grid {
     const asked = postArrow("rows", { filter, sort, descending, session: this.session, start: chunk * CHUNK, count: CHUNK }).then(({ rows, total }) => {
       if (version !== this.version) return;
       this.total = total;
+      this.say(total ? "" : "No image matches the filter.");
       this.chunks.set(chunk, rows);
       while (this.chunks.size > KEPT_CHUNKS) this.chunks.delete(this.chunks.keys().next().value!);
       this.schedule();
     }).catch((error: Error) => {
       if (version !== this.version) return;
-      this.chunks.delete(chunk);
+      this.chunks.clear();
+      this.total = 0;
+      this.say(error.message);
       this.root.dispatchEvent(new CustomEvent("failed", { detail: error.message }));
     });
     this.chunks.set(chunk, asked);
     return asked;
+  }
+
+  private say(text: string): void {
+    this.empty.hidden = !text;
+    this.empty.textContent = lines(text);
   }
 
   row(position: number): Row | null {
@@ -143,8 +161,54 @@ export class Grid {
   }
 
   private paint(cell: HTMLElement, row: Row): void {
-    const map = this.mapOf.get(row.n), canvas = cell.querySelector("canvas");
-    if (map && canvas) this.colours.draw(canvas, map, this.shape[0], this.shape[1], Math.max(1, 112 / Math.max(...this.shape)));
+    const map = this.mapOf.get(row.n), canvas = cell.querySelector<HTMLCanvasElement>("canvas.map");
+    if (map && canvas) this.colours.draw(canvas, map, this.shape[0], this.shape[1], Math.max(1, TILE / Math.max(...this.shape)));
+    this.mark(cell, row);
+  }
+
+  // The outlines that are switched on, on a picture of their own, which the opacity of the map leaves alone.
+  private mark(cell: HTMLElement, row: Row): void {
+    const canvas = cell.querySelector<HTMLCanvasElement>("canvas.marks")!, map = this.mapOf.get(row.n), outline = this.options.outline() && map;
+    if (this.options.truth() && row.status === "ok") this.askTruth(row.n);
+    const truth = this.options.truth() ? this.truths.get(row.n) : null;
+    canvas.hidden = !outline && !truth;
+    if (canvas.hidden) return;
+    canvas.width = canvas.height = 2 * TILE; // finer than the map, for thin lines
+    const context = canvas.getContext("2d")!;
+    if (outline) drawOutline(context, map, this.shape[0], this.shape[1]);
+    if (truth) drawTruth(context, truth.path, truth.height, truth.width);
+  }
+
+  // Outlines anew, after one was switched on or off.
+  marks(): void {
+    for (const [position, cell] of this.cells) { const row = this.row(position); if (row) this.mark(cell, row); }
+  }
+
+  // What is known of an image's marked object; from then on it is asked for in tiles, too.
+  marked(n: number, truth: Truth | NoTruth | null): void {
+    if (truth?.everywhere) { this.hasTruth = false; this.waiting = []; return; }
+    const first = !this.hasTruth;
+    this.hasTruth = true;
+    this.truths.set(n, truth && truth.path !== undefined ? truth : null);
+    while (this.truths.size > KEPT_MAPS) this.truths.delete(this.truths.keys().next().value!);
+    if (first) { this.marks(); return; }
+    for (const [position, cell] of this.cells) { const row = this.row(position); if (row?.n === n) this.mark(cell, row); }
+  }
+
+  private askTruth(n: number): void {
+    if (!this.hasTruth || this.truths.has(n) || this.waiting.includes(n)) return;
+    this.waiting.push(n);
+    this.nextTruth();
+  }
+
+  private nextTruth(): void {
+    while (this.asking < TRUTHS_AT_ONCE && this.waiting.length) {
+      const n = this.waiting.pop()!; // the newest first: what was scrolled past can wait
+      this.asking += 1;
+      this.truths.set(n, null);
+      this.waiting = this.waiting.slice(-200);
+      truthOf(n).catch(() => null).then((truth) => { this.asking -= 1; this.marked(n, truth); this.nextTruth(); });
+    }
   }
 
   private cell(row: Row, position: number): HTMLElement {
@@ -154,7 +218,7 @@ export class Grid {
     const image = el("img", { src: `api/thumbnail/${row.n}`, alt: "", loading: "eager", draggable: false });
     const verdict = row.correct === null ? "" : row.off_object ? "off-object" : row.correct ? "correct" : "wrong";
     const cell = el("div", { className: `cell ${verdict}`, role: "gridcell", "data-position": String(position), title: clipped(row.id, 200) },
-      el("span", { className: "picture" }, image, el("canvas", { "aria-hidden": "true" }), row.status === "ok" ? null : el("span", { className: "status" }, row.status)),
+      el("span", { className: "picture" }, image, el("canvas", { className: "map", "aria-hidden": "true" }), el("canvas", { className: "marks", "aria-hidden": "true", hidden: true }), row.status === "ok" ? null : el("span", { className: "status" }, row.status)),
       row.decision ? el("span", { className: `decision ${row.decision.split(" ")[0]}` }, row.new_label ? el("span", {}, "→ ", foreign(row.new_label, 18)) : row.decision) : null,
       el("span", { className: "line" }, foreign(name(explained), 40), confidence === null ? "" : ` ${(100 * confidence).toFixed(0)} %`),
       el("span", { className: "line small" }, verdict === "wrong" ? el("span", {}, "labelled ", foreign(name(row.label), 30)) : verdict === "off-object" ? "correct, off-object" : foreign(row.id, 28)));
@@ -211,12 +275,26 @@ export class Grid {
 
   async go(position: number, open: boolean): Promise<void> {
     if (position < 0 || position >= this.total) return;
+    this.moves += 1;
     this.current = position;
     this.anchor = position;
     const row = await this.rowAt(position);
     this.reveal(position);
     this.draw();
     if (row && this.current === position) this.chosen(row, open);
+  }
+
+  // Go to an image that was not chosen in the grid. False where it is not among those that match.
+  async find(n: number): Promise<boolean> {
+    if (this.row(this.current)?.n === n) return true;
+    const version = this.version, moves = ++this.moves, { filter, sort, descending } = this.state.view;
+    const { position } = await post<{ position: number | null }>("position", { filter, sort, descending, session: this.session, row: n });
+    if (position === null || version !== this.version || moves !== this.moves) return position !== null;
+    this.current = this.anchor = position;
+    await this.rowAt(position);
+    this.reveal(position);
+    this.draw();
+    return true;
   }
 
   private reveal(position: number): void {

@@ -1,13 +1,13 @@
-// Paint a region on the whole source image: what the model uses although it does not belong to the class.
+// Paint a region on the whole source image: what the model uses although it does not belong to the class (shortcut), or what belongs to it (core).
+import { imageAt } from "./api";
 import { clipped, el } from "./dom";
 
 export interface SentMask { width: number; height: number; bits: string }
+export type MaskKind = "shortcut" | "core";
 const LONGEST = 560;
 
-export async function paintMask(n: number, id: string): Promise<SentMask | null> {
-  const response = await fetch(`api/source/${n}`);
-  if (!response.ok) throw new Error((await response.json()).error);
-  const image = await createImageBitmap(await response.blob());
+export async function paintMask(n: number, id: string): Promise<{ kind: MaskKind; mask: SentMask } | null> {
+  const image = await imageAt(`source/${n}`);
   const scale = Math.min(1, LONGEST / Math.max(image.width, image.height)) * (Math.max(image.width, image.height) < 280 ? 280 / Math.max(image.width, image.height) : 1);
   const width = Math.max(1, Math.round(image.width * scale)), height = Math.max(1, Math.round(image.height * scale));
   const mask = el("canvas", { width, height, className: "mask", "aria-label": "Painted region" });
@@ -37,14 +37,15 @@ export async function paintMask(n: number, id: string): Promise<SentMask | null>
   mask.addEventListener("pointerdown", (event) => { mask.setPointerCapture(event.pointerId); last = at(event); stroke(event); });
   mask.addEventListener("pointermove", stroke);
   mask.addEventListener("pointerup", () => { last = null; });
-  const dialog = el("dialog", { className: "paint", "aria-label": "Paint a shortcut" });
+  const dialog = el("dialog", { className: "paint", "aria-label": "Paint a region" });
   return new Promise((resolve) => {
-    const close = (answer: SentMask | null) => { dialog.close(); dialog.remove(); resolve(answer); };
+    const close = (kind: MaskKind | null) => { dialog.close(); dialog.remove(); resolve(kind && { kind, mask: bitsOf(context, width, height) }); };
     dialog.oncancel = () => close(null);
-    dialog.append(el("h2", {}, "Paint what the model should not use"), el("p", { className: "small" }, clipped(id, 80)),
+    dialog.append(el("h2", {}, "Paint a region of the image"), el("p", { className: "small" }, clipped(id, 80)),
       el("div", { className: "canvases" }, picture, mask),
       el("p", {}, el("label", {}, "Brush ", size), " ", el("label", {}, erase, " erase")),
-      el("p", {}, el("button", { type: "button", onclick: () => close(bitsOf(context, width, height)) }, "Record as shortcut"), " ", el("button", { type: "button", onclick: () => close(null) }, "Cancel")));
+      el("p", {}, el("button", { type: "button", title: "The model should not use this", onclick: () => close("shortcut") }, "Record as shortcut"), " ",
+        el("button", { type: "button", title: "This belongs to the class", onclick: () => close("core") }, "Record as core"), " ", el("button", { type: "button", onclick: () => close(null) }, "Cancel")));
     document.body.append(dialog);
     dialog.showModal();
   });

@@ -3,14 +3,15 @@
 export type Range = [number | null, number | null];
 export interface Filter {
   ranges: Record<string, Range>; label: number[]; prediction: number[]; status: string[]; outcome: string; text: string;
-  queue: string; cluster: string; decision: string; sql: string; region: string; targets: string;
+  queue: string; cluster: string; decision: string; second: string; sql: string; region: string; targets: string;
 }
+// `at` is the row of the image that is open
 export interface View { filter: Filter; sort: string; descending: boolean; at: number | null }
 
-const TEXTS = ["outcome", "text", "queue", "cluster", "decision", "sql", "region"] as const;
+const TEXTS = ["outcome", "text", "queue", "cluster", "decision", "second", "sql", "region"] as const;
 
 export function emptyFilter(): Filter {
-  return { ranges: {}, label: [], prediction: [], status: [], outcome: "", text: "", queue: "", cluster: "", decision: "", sql: "", region: "", targets: "main" };
+  return { ranges: {}, label: [], prediction: [], status: [], outcome: "", text: "", queue: "", cluster: "", decision: "", second: "", sql: "", region: "", targets: "main" };
 }
 
 export function isEmpty(filter: Filter): boolean {
@@ -59,30 +60,40 @@ type Listener = (change: { filter: boolean; order: boolean; at: boolean }) => vo
 export class State {
   view: View = fromHash(location.hash);
   private listeners: Listener[] = [];
+  private gesture = ""; // what the newest entry of the history belongs to, such as one drag of a brush
 
   constructor() {
     addEventListener("hashchange", () => {
-      if (location.hash.replace(/^#/, "") !== toHash(this.view)) this.set(fromHash(location.hash), false);
+      if (location.hash.replace(/^#/, "") !== toHash(this.view)) this.set(fromHash(location.hash), null);
     });
   }
 
   on(listener: Listener): void { this.listeners.push(listener); }
 
-  set(view: View, write = true): void {
+  // Every change is an entry of the browser's history, so that Back takes it back; changes of one gesture share an entry.
+  // `gesture` is its name, empty for a change of its own, null where the history is what changed.
+  set(view: View, gesture: string | null = ""): void {
     const before = this.view;
     this.view = view;
     const filter = JSON.stringify(before.filter) !== JSON.stringify(view.filter);
     const order = filter || before.sort !== view.sort || before.descending !== view.descending;
-    if (write) history.replaceState(null, "", `#${toHash(view)}`);
+    if (gesture !== null && toHash(before) !== toHash(view)) {
+      const address = `#${toHash(view)}`;
+      if (gesture && gesture === this.gesture) history.replaceState(null, "", address); else history.pushState(null, "", address);
+    }
+    this.gesture = gesture ?? "";
     const change = { filter, order, at: before.at !== view.at };
     if (change.filter || change.order || change.at) for (const listener of this.listeners) listener(change);
   }
 
-  filter(part: Partial<Filter>): void { this.set({ ...this.view, filter: { ...this.view.filter, ...part } }); }
+  filter(part: Partial<Filter>, gesture = ""): void { this.set({ ...this.view, filter: { ...this.view.filter, ...part } }, gesture); }
 
-  range(name: string, ends: Range | null): void {
+  // Going from image to image is one gesture: Back closes the image, or returns to where a link in it came from.
+  open(n: number | null, step = false): void { this.set({ ...this.view, at: n }, step ? "step" : ""); }
+
+  range(name: string, ends: Range | null, gesture = ""): void {
     const ranges = { ...this.view.filter.ranges };
     if (ends === null) delete ranges[name]; else ranges[name] = ends;
-    this.filter({ ranges });
+    this.filter({ ranges }, gesture);
   }
 }
