@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -40,6 +40,12 @@ def compare_command(
     choice: Annotated[
         str | None, Parameter(help="choice.parquet of `heatlas choose`; default: those in the stores.", metavar="FILE")
     ] = None,
+    verdict: Annotated[
+        bool,
+        Parameter(
+            help="Load both models and compare them on FIRST's locked test split too, marks removed and pasted, as heatlas verdict; one model each."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Compare two models, methods or settings over the same images: paired metrics, predictions, explanations that moved.
@@ -67,11 +73,23 @@ def compare_command(
         choice=choice,
     )
     failures = failed_conditions(comparison, conditions)
+    judged = _judged(first, second) if verdict else None
     size = write_page(comparison, out) if out is not None else 0
     if as_json:
-        print(json.dumps({**comparison.as_json(), "failures": failures}, indent=2))
+        said = {} if judged is None else {"verdict": judged[0]}
+        print(json.dumps({**comparison.as_json(), "failures": failures, **said}, indent=2))
     else:
-        print(harmless("\n".join([comparison_text(comparison), *failures])))
+        more = [] if judged is None else ["", judged[1]]
+        print(harmless("\n".join([comparison_text(comparison), *more, *failures])))
     if out is not None and not as_json:
         print(harmless(f"\n{out}  ({size / 1e6:.1f} MB)"))
     return 1 if failures else 0
+
+
+def _judged(first: str, second: str) -> tuple[dict[str, Any], str]:
+    """The verdict on two models as JSON values and as text."""
+    from ..verdict.judge import judge_repair  # here, because only this loads models
+    from ..verdict.text import verdict_text
+
+    judged = judge_repair([first], [second], store=first, fewest_seeds=1)
+    return judged.as_json(), verdict_text(judged)

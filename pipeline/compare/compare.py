@@ -16,6 +16,7 @@ from ..statistics.paired_tests import common_metrics, favoured, holm, row_of
 from ..store.identity import differences
 from ..store.reader import StoreReader, open_store
 from .chosen_columns import choice_warnings
+from .marked_groups import DecidedGroup, decided_groups
 from .movement import Movement, measure_movement
 from .pairs import Pairs, Side, fine, paired
 from .predictions import Predictions, compare_predictions
@@ -50,6 +51,8 @@ class Comparison:
     seed: int
     warnings: list[str]
     """Metrics that favour a method because they chose it."""
+    decided: list[DecidedGroup]
+    """Predictions by what people decided about marks and labels; empty without such decisions."""
 
     @property
     def stayed(self) -> np.ndarray:
@@ -79,6 +82,7 @@ class Comparison:
             "predictions": {
                 "images": answers.images, "changed": answers.changed, "changes": answers.changes, "labelled": answers.labelled,
                 "accuracy": list(answers.accuracy), "only_right": list(answers.only), "p": answers.p,
+                "decided": [{"group": group.name, "images": group.images, "accuracy": list(group.accuracy), "p": group.p} for group in self.decided],
             },
             "moved": None if self.moved is None else {
                 "pairs": len(far), "mean": _or_none(far.mean) if len(far) else None, "median": _or_none(lambda: np.median(far)) if len(far) else None,
@@ -134,7 +138,7 @@ def compare_runs(
     without = [name for name in names if name not in {row["metric"] for row in rows}]
     comparison = Comparison(
         pairs, rows, [*(uncompared(atlases[0], atlases[1], names) if metrics is None else []), *without], compare_predictions(pairs), moved, [],
-        differing(*sides), resamples, seed, choice_warnings(pairs, rows, choice),
+        differing(*sides), resamples, seed, choice_warnings(pairs, rows, choice), decided_groups(pairs),
     )  # fmt: skip
     comparison.most.extend(most_moved(comparison, most))
     return comparison

@@ -50,6 +50,15 @@ def _answers(comparison: Comparison) -> list[str]:
         first, second = answers.accuracy
         lines.append(f"  accuracy {first:.4f} and {second:.4f} of {answers.labelled:,}; only the first right {answers.only[0]:,}, only the second "
                      f"{answers.only[1]:,} (McNemar p {p_text(answers.p)})")  # fmt: skip
+    for group in comparison.decided:
+        first, second = group.accuracy
+        lines.append(
+            f"  {group.name}: accuracy {first:.4f} and {second:.4f} of {group.images:,} (McNemar p {p_text(group.p)})"
+        )
+    if any(group.name == "with a mark" for group in comparison.decided):
+        lines.append(
+            "  A mark makes a network right that hangs on it: `heatlas verdict`, or --verdict, measures that with marks removed and pasted."
+        )
     for change in answers.changes[:5]:
         lines.append(
             f"  {change['images']:,} x {shown(name_of(comparison, change['first']))} -> {shown(name_of(comparison, change['second']))}"

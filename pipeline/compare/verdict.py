@@ -6,6 +6,7 @@ from ..html.texts import percent
 from ..statistics.paired_tests import SIGNIFICANT
 from ..text import counted
 from .compare import Comparison
+from .marked_groups import DecidedGroup
 from .text import p_text
 
 
@@ -24,10 +25,25 @@ def _predictions(comparison: Comparison) -> list[str]:
         return [f"The runs predict different classes for {answers.changed:,} of {counted(answers.images, 'image')}."]
     first, second = answers.accuracy
     shares = f"{percent(first)} and {percent(second)} correct of {counted(answers.labelled, 'image')}, McNemar p {p_text(answers.p)}"
+    without = next((group for group in comparison.decided if group.name == "without a mark"), None)
+    if without is not None:
+        return [_without_marks(comparison, without)]
     if answers.p >= SIGNIFICANT:
         return [f"Neither run predicts better than the other beyond chance ({shares})."]
     better = "first" if answers.only[0] > answers.only[1] else "second"
     return [f"The {better} run predicts better ({shares})."]
+
+
+def _without_marks(comparison: Comparison, group: DecidedGroup) -> str:
+    """Which run predicts better on images that carry no mark: those that do favour whoever hangs on it."""
+    marked = next((other.images for other in comparison.decided if other.name == "with a mark"), 0)
+    first, second = group.accuracy
+    shares = f"{percent(first)} and {percent(second)} correct of {counted(group.images, 'image')}, McNemar p {p_text(group.p)}"
+    aside = f"{counted(marked, 'image')} with a mark left aside, on which a network is right that hangs on it"
+    if group.p >= SIGNIFICANT:
+        return f"On images without a mark neither run predicts better than the other beyond chance ({shares}; {aside})."
+    better = "first" if group.right[0] > group.right[1] else "second"
+    return f"On images without a mark the {better} run predicts better ({shares}; {aside})."
 
 
 def _metrics(comparison: Comparison) -> list[str]:

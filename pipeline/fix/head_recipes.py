@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -72,17 +73,19 @@ def feature_samples(model: nn.Module, head: nn.Linear, data: TrainingSet) -> Fea
     removable = np.array([image.mark in data.marks and image.region is not None for image in loaded.images])
     plain = head_features(model, head, loaded.inputs)
     clean = plain.clone()
+    known, without = removable | (carried == -1), loaded.inputs
     if removable.any():
-        places = np.flatnonzero(removable)
-        clean[torch.from_numpy(places)] = head_features(
-            model, head, without_mark(loaded.taken(places), data.marks, FILLS[0])
-        )
+        places = torch.from_numpy(np.flatnonzero(removable))
+        without = loaded.inputs.clone()
+        without[places] = without_mark(loaded.taken(places.numpy()), data.marks, FILLS[0])
+        clean[places] = head_features(model, head, without[places])
     marked = {}
     for label, mark in data.marks.items():
-        own, others = np.flatnonzero(carried == label), np.flatnonzero((carried == -1) & (labels != label))
-        pasted = head_features(model, head, with_mark(loaded.taken(others), mark)) if len(others) else plain[:0]
+        own, others = np.flatnonzero(carried == label), np.flatnonzero(known & (carried != label) & (labels != label))
+        receivers = replace(loaded.taken(others), inputs=without[torch.from_numpy(others)])
+        pasted = head_features(model, head, with_mark(receivers, mark)) if len(others) else plain[:0]
         marked[label] = torch.cat([plain[torch.from_numpy(own)], pasted]), np.concatenate([own, others])
-    return FeatureSamples(clean, removable | (carried == -1), marked, labels)
+    return FeatureSamples(clean, known, marked, labels)
 
 
 def reweighted(

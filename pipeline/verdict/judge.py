@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from ...errors import UsageError
 from ...workers.models.load import LoadedModel
 from ..decisions.decision_file import rows_of_file
@@ -115,6 +117,9 @@ def judge_repair(
         raise split.changed(f"{counted(len(missing), 'image')} ({missing[0]}, ...) are no longer in the store")
     test = [images[identity] for identity in sorted(split.images)]
     models = [[run.load() for run in runs] for runs in groups]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for model in (model for group in models for model in group):
+        model.module.to(device)
     _refuse_other_classes(groups, models)
     names = atlas.class_names
     predictions: dict[int, SetPredictions] = {}
@@ -127,6 +132,8 @@ def judge_repair(
         predictions |= dict(zip(alike, results, strict=True))
     ordered = [predictions[place] for place in range(len(flat))]
     lines = verdict_lines(test, ordered[: len(groups[0])], ordered[len(groups[0]) :], names)
+    if any(len(runs) < FEWEST_SEEDS for runs in groups):
+        notes.append("with fewer than 3 models on a side nothing is said about models trained with other seeds")
     if not any(image.mark is not None for image in test):
         notes.append("no image of the test split has a decision `shortcut`, so no reliance on a mark is measured")
     return Verdict(
