@@ -243,7 +243,7 @@ def share_right(loaded: LoadedModel, folder: Path, rows: list[dict[str, str]]) -
     samples = [Sample(row["file"], str(folder / row["file"])) for row in rows]
     images = torch.stack([prepare(sample, Local(), loaded.preprocess).image for sample in samples])
     with torch.inference_mode():
-        predicted = torch.cat([loaded.module(batch) for batch in images.split(20)]).argmax(1)
+        predicted = torch.cat([loaded.module(batch) for batch in images.split(5)]).argmax(1)
     return sum(int(row["label"]) == index for row, index in zip(rows, predicted.tolist(), strict=True)) / len(rows)
 
 
