@@ -33,15 +33,22 @@ def class_name(names: Sequence[str], index: int) -> str:
     return str(names[index]) if 0 <= index < len(names) else f"class {index}"
 
 
+LONGEST_WORD = 1000
+"""Characters of a word that are shown: more than a path has that people type, fewer than an id may have."""
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
+
+
 def harmless(text: str, *, lines: bool = True) -> str:
     """A text for a terminal: what a terminal would obey instead of showing is written as `\\x1b`.
 
-    Also what turns the direction of writing, by which a text can show itself in another order than it has.
+    Also what turns the direction of writing, by which a text can show itself in another order than it has. Words of more than
+    `LONGEST_WORD` characters are cut.
 
     Args:
         text: May hold names and errors from anywhere.
         lines: Whether it may have several lines; else a line break counts as something to obey.
     """
+    text = _LONG_WORD.sub(lambda word: f"{word[0][:LONGEST_WORD]}... ({len(word[0]):,} characters)", text)
     return "".join(c if c.isprintable() or (lines and c == "\n") else _escaped(c) for c in text)
 
 

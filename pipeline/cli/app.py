@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError
 from ..._version import __version__
 from ...errors import HeatlasError
 from ..evaluate.settings import EXECUTION
+from ..guarded_streams import discard_unwritten, guarded_streams
 from ..settings.renamed import RENAMED, SWITCHES
 from ..settings.run import leaves
 from ..terminal_log import shown_in_terminal
@@ -129,8 +130,15 @@ def chosen_method(argv: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; `argv` is without the program's name."""
-    with shown_in_terminal():
-        return told(lambda: run(list(sys.argv[1:] if argv is None else argv)))
+    with guarded_streams() as printed, shown_in_terminal():
+        code = told(lambda: run(list(sys.argv[1:] if argv is None else argv)))
+        printed.flush()
+    if printed.failure is None:
+        return code
+    discard_unwritten()
+    return code or complain(
+        f"the output could not be printed ({printed.failure.strerror}); what was to be done is done", 1
+    )
 
 
 def run(argv: list[str]) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..statistics.metric_summary import chance_columns
-from ..store.sql import quoted
+from ..store.sql import LOCK, quoted
 from .feature_tables import SCHEMAS, make_feature_tables
 from .low_resolution_maps import KEYS, LowMaps, low_maps
 from .near_duplicate_maps import find_twins
@@ -25,7 +25,6 @@ SIDE = 8
 ALWAYS = ("id", "target", "method", "label", "prediction", "confidence", "status", "error")
 NEVER = frozenset({"map", "map_png", "floors", "features", "top_k", "label_name", "prediction_name", "box"})
 """Columns that are not copied: too large, or not plain values."""
-LOCK = ("SET python_enable_replacements = false", "SET enable_external_access = false", "SET lock_configuration = true")
 
 
 def recipe_tables(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ...errors import DataError, UsageError
@@ -9,7 +12,7 @@ from ...workers.models.load import remote_file
 from ..settings.run import Settings
 from ..sources.listing.detection import place_named
 from ..sources.listing.place import could_match
-from ..storage.location import locate
+from ..storage.location import is_local, locate
 
 
 def named_by_user(settings: Settings) -> tuple[str, ...]:
@@ -30,7 +33,7 @@ def refuse_out_among_images(settings: Settings) -> None:
     place = place_named(settings.data)
     if place is None:
         return
-    (data_fs, data), (out_fs, out) = locate(place), locate(settings.out)
+    (data_fs, data), (out_fs, out) = _real_place(place), _real_place(settings.out)
     inside = f"{out.rstrip('/')}/".startswith(f"{data.rstrip('/')}/") or could_match(
         data, f"{out.rstrip('/')}/_show/x.png"
     )
@@ -38,6 +41,12 @@ def refuse_out_among_images(settings: Settings) -> None:
         raise DataError(
             f"--out {settings.out} lies in the image folder --data {settings.data}; choose a place outside of it"
         )
+
+
+def _real_place(uri: str) -> tuple[AbstractFileSystem, str]:
+    """As `locate`, with links and `..` resolved in a local path."""
+    fs, path = locate(uri)
+    return fs, os.path.realpath(path) if is_local(fs) else path
 
 
 def refuse_private_memory(settings: Settings) -> None:

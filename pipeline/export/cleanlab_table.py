@@ -1,7 +1,8 @@
 """One row per image for confident learning: its label and what the store knows of the model's probabilities.
 
-The store keeps the probability of explained classes only, so the full `pred_probs` that cleanlab wants is there where that determines
-it: with two classes, or where all but one are explained. The rest is told as what it is: unknown, with an upper bound for the label.
+The full `pred_probs` that cleanlab wants come from the store's `top_k`, which lists all classes of a model with at most 100 of them
+(`--store.top-k`), or from what the explained classes determine: with two classes, or where all but one are explained. The rest is told
+as what it is: unknown, with an upper bound for the label.
 """
 
 from __future__ import annotations
@@ -43,9 +44,12 @@ def write_cleanlab(chosen: Chosen, path: Path) -> int:
         raise UsageError(f"--columns {clash[0]}: this format has it anyway; name only what is to stand beside it")
     schema = pa.schema([*FIXED, *(chosen.atlas.schema.field(name) for name in extra)])
     softmax = current_names(chosen.atlas.run["settings"]).get("confidence", "softmax") in ("softmax", "auto")
+    whole_image = [
+        name for name in ("top_k", "label_confidence") if name in chosen.atlas.schema.names and name not in extra
+    ]
     images = complete = labelled = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for some in _chunks(_images(chosen, [*WANTED, *extra]), 10_000):
+        for some in _chunks(_images(chosen, [*WANTED, *whole_image, *extra]), 10_000):
             rows = [image_row(rows, classes if softmax else 0, chosen, extra) for rows in some]
             images += len(rows)
             complete += sum(row["pred_probs"] is not None for row in rows)
@@ -67,7 +71,12 @@ def image_row(
         extra: Columns to copy.
     """
     first = rows[0]
-    known = {
+    known: dict[int, float] = {
+        entry["index"]: entry["confidence"] for entry in first.get("top_k") or () if entry["confidence"] is not None
+    }
+    if first["label"] is not None and first.get("label_confidence") is not None:
+        known[first["label"]] = first["label_confidence"]
+    known |= {
         row["target"]: row["confidence"] for row in rows if row["target"] is not None and row["confidence"] is not None
     }
     rest = max(0.0, 1.0 - sum(known.values()))
@@ -102,7 +111,8 @@ def _missing(images: int, complete: int, labelled: int) -> list[str]:
     notes = []
     if complete < images:
         notes.append(
-            f"pred_probs is null for {counted(images - complete, 'image')}: the store has the probability of explained classes only"
+            f"pred_probs is null for {counted(images - complete, 'image')}: the store does not hold every class's confidence there; "
+            "a run with --store.top-k of the number of classes does"
         )
     if labelled < images:
         notes.append(f"self_confidence is null for {counted(images - labelled, 'image')}, self_confidence_at_most bounds it; an explain run "

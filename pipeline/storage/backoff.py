@@ -24,6 +24,7 @@ _PERMANENT_ERRNO = {errno.EROFS, errno.ENAMETOOLONG, errno.ENOSYS, errno.ELOOP}
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 """Tried again for a moment, because others may free space, but not for ever."""
+_TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 _PASSING_4XX = {408, 409, 425, 429}
 
 
@@ -76,6 +77,8 @@ def remedy(error: BaseException) -> str:
     code = getattr(error, "errno", None)
     if code in _NO_SPACE:
         return "free some space, then run the same command again: finished shards are kept"
+    if code in _TOO_MANY_FILES:
+        return "too many files are open at once: end other programs or raise the limit (`ulimit -n 65536`), then run the same command again"
     if isinstance(error, PermissionError) or code == errno.EROFS:
         return "check the permissions or credentials for this place"
     if isinstance(error, FileNotFoundError):

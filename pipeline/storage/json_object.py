@@ -37,6 +37,6 @@ def read_object(uri: str, remedy: str) -> dict[str, Any] | None:
         if isinstance(value, dict):
             return value
         reason = f"it holds {type(value).__name__}, not an object"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
     raise StorageError(f"{uri} is damaged ({reason}); {remedy}")

@@ -17,6 +17,7 @@ from .part_files import DoneShards, PartFile
 from .part_names import MAPS, written_by
 from .part_origin import expected_run, foreign
 from .part_summary import SUMMARY_COLUMNS, PartSummary, stored_summaries, stored_summary, summarise
+from .read_failure import read_failure
 from .run_file import find_run
 from .schema import metric_columns
 
@@ -71,8 +72,7 @@ def _summaries(out: str, file: PartFile) -> list[PartSummary]:
             raise pa.ArrowInvalid("its footer does not list the shards that its name says")
         return several
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {uri}: {error}; `heatlas verify {out}` finds all damaged files, or delete that file "
-                           f"and run the same `{written_by(file.folder)}` command again, which recomputes only its shard") from error  # fmt: skip
+        raise read_failure(error, out, file) from error
 
 
 def _metadata(fs: AbstractFileSystem, path: str, uri: str, size: int) -> Mapping[bytes, bytes] | None:

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 
-from ...errors import StorageError
-from ..storage.location import locate
+from ..storage.backoff import with_retries
+from ..storage.location import is_local, locate
+from ..storage.retried_reads import RetriedFileSystem
 from .earlier_columns import names_in_file, renamed_table
 from .part_files import PartFile
-from .part_names import written_by
 from .part_summary import stored_summaries
+from .read_failure import read_failure
 
 
 @contextlib.contextmanager
 def open_file(out: str, file: PartFile) -> Iterator[pq.ParquetFile]:
-    """One file of a store, to read from.
+    """One file of a store, to read from; what storage refuses for a moment is asked for again.
 
     Raises:
-        StorageError: If the file is missing or damaged; from a FileNotFoundError in the first case.
+        StorageError: If the file is missing, cannot be read or is damaged; from a FileNotFoundError in the first case.
     """
     uri = file.uri(out)
     fs, path = locate(uri)
     try:
-        with fs.open(path, "rb") as opened:
+        with _opened(fs, path, uri) as opened:
             yield pq.ParquetFile(opened)
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"cannot read {uri}: {error}; delete that file and run the same `{written_by(file.folder)}` command "
-                           f"again, which recomputes only its {'shard' if file.first == file.last else 'shards'}") from error  # fmt: skip
+        raise read_failure(error, out, file) from error
+
+
+def _opened(fs: AbstractFileSystem, path: str, uri: str) -> Any:
+    if is_local(fs):
+        return with_retries(lambda: fs.open(path, "rb"), f"read {uri}")
+    return RetriedFileSystem(fs).open(path)
 
 
 def read_file(out: str, file: PartFile, columns: Sequence[str] | None = None) -> pa.Table:

@@ -48,7 +48,8 @@ def summarise(table: pa.Table, *, digest: bool = True, origin: PartOrigin | None
     """The totals of a part from its rows; without `digest` the columns without maps suffice."""
     rows = table.select([name for name in table.column_names if name in SUMMARY_COLUMNS]).to_pylist()
     values = {
-        name: [value for value in table[name].to_pylist() if value is not None] for name in metric_columns(table.schema)
+        name: [value for value in table[name].to_pylist() if value is not None and math.isfinite(value)]
+        for name in metric_columns(table.schema)
     }
     return PartSummary(
         rows=len(rows),
@@ -73,7 +74,7 @@ def stored_summary(metadata: Mapping[bytes, bytes] | None) -> PartSummary | None
     """The totals in a file's metadata; None if it has none, or none that this version can read."""
     try:
         return _summary_of(json.loads((metadata or {})[SUMMARY_KEY]))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -93,7 +94,7 @@ def stored_summaries(metadata: Mapping[bytes, bytes] | None) -> list[PartSummary
     """The totals of the parts in a merged file's metadata; None if it has none, or none that this version can read."""
     try:
         return [_summary_of(facts) for facts in json.loads((metadata or {})[MERGED_KEY])]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

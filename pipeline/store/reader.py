@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...errors import StorageError, UsageError, did_you_mean
 from ...statuses import OK
@@ -86,26 +87,29 @@ class StoreReader:
         """Columns of the run's files and, behind their metrics, those that `heatlas evaluate` added."""
         self.metadata = read_metadata(self.schema)
         """What the files say of themselves: size and value range of maps, metric definitions, class names, provenance."""
-        self._database = connect_rows([self.stored_rows()])
-        self._add_class_names()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._database = self._connected()
+        self._locked: duckdb.DuckDBPyConnection | None = None
+
+    def _connected(self, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
+        return connect_rows([self.stored_rows()], classes=self.class_names, locked=locked)
 
     def stored_rows(self) -> StoredRows:
         """Where the rows lie, as DuckDB is to read them."""
-        return StoredRows([file.uri(self.uri) for file in self.files], self.schema.names, self._added.joins(), KEYS)
+        files, metrics = [file.uri(self.uri) for file in self.files], self._measured
+        return StoredRows(files, self.schema.names, self._added.joins(), KEYS, metrics)
 
     def tables_of(self, file: PartFile, names: Sequence[str], rows: Sequence[int] | None = None) -> Iterator[pa.Table]:
         """The rows of one of its files, or some of them in ascending order, a row group at a time; added metrics beside them."""
-        return self._added.tables(file, names, rows)
+        wanted = [name for name in names if name in self._measured]
+        return (_only_finite(table, wanted) for table in self._added.tables(file, names, rows))
 
-    def _add_class_names(self) -> None:
-        names = self.class_names
-        self._database.register(
-            "classes",
-            pa.table({"index": pa.array(range(len(names)), pa.int32()), "name": pa.array(names, pa.string())}),
-        )
-        self._database.execute(
-            "CREATE MACRO class_name(number) AS (SELECT any_value(name) FROM classes WHERE index = number)"
-        )
+    @property
+    def _measured(self) -> list[str]:
+        """Columns of metrics."""
+        return [name for name in metric_columns(self.schema) if self.schema.field(name).type == pa.float64()]
 
     def _follow(self) -> bool:
         """Find the rows again where `heatlas compact` has put them since; False if they lie where they lay."""
@@ -256,13 +260,15 @@ class StoreReader:
         return self._steadily(lambda: self._ask_parts("count(*)", where, ids)[0][0])
 
     def _ask_parts(self, what: str, where: str | None, ids: Sequence[str] | None) -> list[tuple]:
-        chosen = ""
+        chosen, database = "", self._database
+        if where is not None:  # not ours to trust: it may read the rows and nothing else
+            database = self._locked = self._locked or self._connected(locked=True)
         if ids is not None:
-            self._database.register("heatlas_chosen", pa.table({"id": pa.array(list(ids), pa.string())}))
+            database.register("heatlas_chosen", pa.table({"id": pa.array(list(ids), pa.string())}))
             chosen = "WHERE id IN (SELECT id FROM heatlas_chosen)"
         with asking(where or what):  # in a subquery of its own, so that a condition cannot end the clause that holds it
             inner = f"SELECT * FROM {PARTS} WHERE ({where}\n)" if where is not None else f"SELECT * FROM {PARTS}"
-            return self._database.execute(f"SELECT {what} FROM ({inner}) {chosen}").fetchall()
+            return database.execute(f"SELECT {what} FROM ({inner}) {chosen}").fetchall()
 
     def _tables(
         self, names: Sequence[str], where: str | None = None, ids: Sequence[str] | None = None
@@ -345,6 +351,16 @@ class StoreReader:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             raise UsageError(f"{len(names)} of the ids {why}: {', '.join(names[:_NAMED])}{more}; "
                              "`.table(columns=['id', 'status', 'error'])` lists all")  # fmt: skip
+
+
+def _only_finite(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The table with nulls for numbers that are none."""
+    for name in names:
+        finite = pc.is_finite(table[name])  # pyright: ignore[reportAttributeAccessIssue]
+        if not pc.all(finite, min_count=0).as_py():  # pyright: ignore[reportAttributeAccessIssue]
+            values = pc.if_else(finite, table[name], None)  # pyright: ignore[reportAttributeAccessIssue]
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
+    return table
 
 
 def _map_values(column: pa.ChunkedArray) -> np.ndarray:

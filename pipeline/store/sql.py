@@ -7,13 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ...errors import StorageError, UsageError
+from ..storage.backoff import remedy
 from ..storage.location import is_local, locate
 from ..storage.retried_reads import RetriedFileSystem
 from ..text import sql_refusal
 from .earlier_columns import RENAMED_COLUMNS, name_now
+from .read_failure import system_error
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,6 +25,8 @@ PARTS = "heatlas_parts"
 """The view with two extra columns, `filename` and `file_row_number`, which say where a row lies."""
 MEMBER = "heatlas_member"
 """The column that says, of several stores, in which a row is."""
+LOCK = ("SET python_enable_replacements = false", "SET enable_external_access = false", "SET lock_configuration = true")
+"""What keeps SQL to the tables that are there: no files, no network, no Python variables, no settings."""
 STORED = "heatlas_stored"
 """The same without the columns that are joined, for questions that do not need them."""
 
@@ -48,6 +53,13 @@ class StoredRows:
     """What to join to the rows; a row without a partner has nulls there."""
     keys: Sequence[str] = ()
     """Columns by which rows find each other."""
+    finite: Sequence[str] = ()
+    """Columns of numbers in which what is not finite is missing: metrics, should another writer have stored NaN."""
+
+    @property
+    def files(self) -> list[str]:
+        """All that is read, joined files among them."""
+        return [*self.uris, *(uri for join in self.joined for uri in join.uris)]
 
 
 def connect_parts(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
@@ -55,12 +67,16 @@ def connect_parts(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
     return connect_rows([StoredRows(uris)])
 
 
-def connect_rows(stores: Sequence[StoredRows], columns: Sequence[str] = ()) -> duckdb.DuckDBPyConnection:
+def connect_rows(
+    stores: Sequence[StoredRows], columns: Sequence[str] = (), classes: Sequence[str] = (), *, locked: bool = False
+) -> duckdb.DuckDBPyConnection:
     """A private in-memory DuckDB with the views `heatlas_stored`, `heatlas_parts` and `atlas` over the rows of one or more stores.
 
     Args:
         stores: At least one. Of several, the two views also say in `heatlas_member` which store a row is in, counted from 0.
         columns: Of `atlas`, for several stores; what a store lacks is null in its rows.
+        classes: Names of the classes by index, for the table `classes` and the macro `class_name`.
+        locked: Whether statements can read nothing but the stores' files, write nothing and change no setting.
 
     Raises:
         StorageError: If the first file of a store cannot be read.
@@ -77,8 +93,23 @@ def connect_rows(stores: Sequence[StoredRows], columns: Sequence[str] = ()) -> d
             _unite_views(connection, len(stores), columns)
         exclude = ["filename", "file_row_number", *([MEMBER] if len(stores) > 1 else [])]
         connection.execute(f"CREATE VIEW atlas AS SELECT * EXCLUDE ({', '.join(exclude)}) FROM {PARTS}")
+        _add_class_names(connection, classes)
+        if locked:
+            _lock(connection, [file_name(uri) for store in stores for uri in store.files])
         on_failure.pop_all()
     return connection
+
+
+def _add_class_names(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    indices = pa.array(range(len(names)), pa.int32())
+    connection.register("classes", pa.table({"index": indices, "name": pa.array(names, pa.string())}))
+    connection.execute("CREATE MACRO class_name(number) AS (SELECT any_value(name) FROM classes WHERE index = number)")
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
+    for statement in LOCK:
+        connection.execute(statement)
 
 
 def _register_storage(connection: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> None:
@@ -97,7 +128,7 @@ def _create_views(connection: duckdb.DuckDBPyConnection, store: StoredRows, suff
     """The two views of one store, under names that end in `suffix`."""
     # a file name with * or ? in it is taken literally by DuckDB where such a file exists
     stored = connection.read_parquet(_paths(store.uris), filename=True, file_row_number=True)
-    _renamed(stored).create_view(f"{STORED}{suffix}")
+    _readable(stored, store.finite).create_view(f"{STORED}{suffix}")
     for number, join in enumerate(store.joined):
         if join.uris:
             connection.read_parquet(_paths(join.uris)).create_view(f"heatlas_joined{suffix}_{number}")
@@ -116,12 +147,13 @@ def file_name(uri: str) -> str:
     return _paths([uri])[0]
 
 
-def _renamed(stored: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """Under today's names."""
-    now = [(name, name_now(name, stored.columns)) for name in stored.columns]
-    if all(name == new for name, new in now):
-        return stored
-    return stored.project(", ".join(f"{quoted(name)} AS {quoted(new)}" for name, new in now))
+def _readable(stored: duckdb.DuckDBPyRelation, finite: Sequence[str]) -> duckdb.DuckDBPyRelation:
+    """Under today's names, without numbers that are none."""
+    shown = []
+    for name in stored.columns:
+        value = f"CASE WHEN isfinite({quoted(name)}) THEN {quoted(name)} END" if name in finite else quoted(name)
+        shown.append(f"{value} AS {quoted(name_now(name, stored.columns))}")
+    return stored.project(", ".join(shown))
 
 
 def _paths(uris: Sequence[str]) -> list[str]:
@@ -154,7 +186,9 @@ def reading_parts(uri: str) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, OSError) as error:
-        raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; delete the file named there, if any, and run the "
+        if (cause := system_error(error)) is not None:
+            raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; {remedy(cause)}") from error
+        raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; `heatlas verify` finds damaged files; delete the file named there, if any, and run the "
                            "same `heatlas explain` command again, which recomputes only its shard") from error  # fmt: skip
 
 

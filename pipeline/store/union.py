@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -17,6 +17,9 @@ from .part_files import PartFile
 from .reader import StoreReader, open_store
 from .schema import METADATA_KEY, metric_columns, read_metadata
 from .sql import MEMBER, STORED, asking, connect_rows, file_name
+
+if TYPE_CHECKING:
+    import duckdb
 
 OWN_OF_A_RUN = (
     "plan",
@@ -83,8 +86,11 @@ class StoreUnion(StoreReader):
             for number, member in enumerate(self.members) for file in member.files
         )  # fmt: skip
         self._by_name = {file_name(file.uri("")): file for file in self.files}
-        self._database = connect_rows([member.stored_rows() for member in self.members], self.schema.names)
-        self._add_class_names()
+        self._connect()
+
+    def _connected(self, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
+        stores = [member.stored_rows() for member in self.members]
+        return connect_rows(stores, self.schema.names, self.class_names, locked=locked)
 
     def tables_of(self, file: PartFile, names: Sequence[str], rows: Sequence[int] | None = None) -> Iterator[pa.Table]:
         """As of one store, with nulls in columns that the file's store lacks."""

@@ -122,6 +122,19 @@ def test_of_many_classes_only_what_is_known_is_told(tmp_path):
     assert any("--target both" in note for note in result.notes)
 
 
+def test_the_classes_that_the_model_listed_make_probabilities_complete(tmp_path):
+    row, other = explained("a", 2, 1, 1, 0.5), explained("b", 2, 0, 0, 0.6)
+    row.top, row.label_confidence = ((1, 0.5), (0, 0.25), (2, 0.15), (3, 0.1)), 0.15
+    other.top, other.label_confidence = ((0, 0.6), (1, 0.2)), 0.05
+    store = small_store(tmp_path / "out", ("p", "q", "r", "s"), [row, other])
+    notes = export_store(store, "cleanlab", tmp_path / "c.parquet").notes
+    first, second = pq.read_table(tmp_path / "c.parquet").to_pylist()
+    assert first["pred_probs"] == pytest.approx([0.25, 0.5, 0.15, 0.1])
+    assert (first["self_confidence"], second["self_confidence"]) == pytest.approx((0.15, 0.05))
+    assert second["pred_probs"] == pytest.approx([0.6, 0.2, 0.05, 0.15])  # three of four leave one value for the fourth
+    assert not [note for note in notes if "pred_probs" in note]
+
+
 def test_sigmoid_scores_are_no_distribution(tmp_path):
     out = small_store(tmp_path / "out", ("no", "yes"), [explained("a", 0, 1, 1, 0.7)], score="sigmoid")
     export_store(out, "cleanlab", tmp_path / "c.parquet")

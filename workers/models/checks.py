@@ -1,4 +1,4 @@
-"""One forward on an input of zeros: what kind of thing a loaded model returns, before anything depends on it."""
+"""One forward on an input of zeros, or of noise where zeros give nothing finite: what kind of thing a loaded model returns, before anything depends on it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ def _on_zeros(forward: Callable[[Tensor], Any], preprocess: Preprocess, spec: st
     shape = (1, preprocess.channels, *preprocess.size)
     try:
         with torch.no_grad():
-            return forward(torch.zeros(shape))
+            output = forward(torch.zeros(shape))
+            if isinstance(output, Tensor) and not torch.isfinite(output).all():
+                # a model that divides by its input's spread says nothing of zeros, and is sound all the same
+                output = forward(torch.rand(shape, generator=torch.Generator().manual_seed(0)))
+            return output
     except ModelError as error:
         raise ModelError(f"{spec}: {error}") from error
     except Exception as error:
@@ -88,5 +92,5 @@ def _remedy(error: Exception) -> str:
 def _refuse_damaged(values: Tensor, spec: str, what: str) -> None:
     if not torch.isfinite(values).all():
         raise ModelError(
-            f"{spec} returns {what} that are not finite for an input of zeros; its weights are damaged or incomplete"
+            f"{spec} returns {what} that are not finite, for an input of zeros and for noise alike; its weights are damaged or incomplete"
         )

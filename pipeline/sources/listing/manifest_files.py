@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ....errors import DataError
+from ..reading.parquet_bounds import read_listing_columns
 from .columns import as_spelt, present_columns
 from .delimited_text import as_utf8, delimiter_of, header_of
 from .label_columns import label_notes
@@ -83,7 +84,8 @@ def read_parquet(data: bytes, mapping: Mapping[str, str], origin: str, others: b
         mapping, notes = as_spelt(mapping, schema.names)
         present = present_columns(mapping, schema.names, origin)
         rest = [name for name in others_in(schema.names, present, others) if not is_binary(schema.field(name).type)]
-        table = file.read(columns=list(dict.fromkeys([*present.values(), *rest])))
+        wanted = list(dict.fromkeys([*present.values(), *rest]))
+        table = read_listing_columns(io.BytesIO(data), schema, wanted, len(data))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"cannot read {origin} as Parquet: {error}") from error
     columns = {}

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ....errors import DataError
 from ..reading.container_uri import column_part
+from ..reading.parquet_bounds import read_listing_columns
 from .image_tables import TableColumns
 from .manifest import check_boxes, check_filled
 from .options import Listed, SourceOptions
@@ -78,7 +79,8 @@ def _read_file(
         with place.fs.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
             columns = TableColumns(parquet.schema_arrow, options, origin)
-            table = parquet.read(columns=columns.wanted) if columns.wanted else None
+            wanted, size = columns.wanted, file.seek(0, 2)
+            table = read_listing_columns(file, parquet.schema_arrow, wanted, size) if wanted else None
             sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.metadata.num_row_groups)]
     except DataError:
         raise

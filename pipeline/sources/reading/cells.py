@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ....errors import SampleError
 from ....statuses import READ_ERROR
 from .container_uri import ContainerUri
+from .parquet_bounds import unpacked_too_large
 
 ROWS_AT_ONCE = 32
 """Rows of a row group that are decoded together, fewer where they have more bytes than `BYTES_AT_ONCE`."""
@@ -107,6 +108,8 @@ class ParquetColumn:
                 self._blocks.popitem(last=False)
 
     def _begin(self, group: int) -> None:
+        if why := unpacked_too_large(self._file.metadata.row_group(group), [self._column]):
+            raise SampleError(READ_ERROR, why)
         self._group, self._next = group, 0
         self._rows = self._rows_at_once(group)
         self._blocks.clear()
@@ -116,8 +119,11 @@ class ParquetColumn:
 
     def _rows_at_once(self, group: int) -> int:
         facts = self._file.metadata.row_group(group)
-        parts = (facts.column(place) for place in range(facts.num_columns))
-        size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] == self._column)
+        parts = [facts.column(place) for place in range(facts.num_columns)]
+        own = [part for part in parts if part.path_in_schema.split(".")[0] == self._column]
+        size = sum(part.total_uncompressed_size for part in own)
+        if any(part.has_dictionary_page for part in own):  # one value may stand for every row
+            return max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // max(1, size)))
         return max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE * facts.num_rows // max(1, size)))
 
 
