@@ -20,8 +20,8 @@ def evaluate_command(
 ) -> int:  # fmt: skip
     """Add metrics to a store without recomputing its maps; stored metrics are not computed again.
 
-    The same command again resumes. Model, images and all that changes a value are the run's; its maps must be stored at full
-    resolution (`heatlas explain --store.map-size input`).
+    The same command again resumes. Model, images and all that changes a value are the run's. Of maps that are stored reduced, only
+    metrics of the map alone are added (`ebpg@map56`); all need `heatlas explain --store.map-size input`.
 
     Example: `heatlas evaluate maps/ --metrics full --workers 4`
     """

@@ -18,7 +18,6 @@ from ...workers.worker.build import build_engine
 from ..explain.changed_inputs import check_inputs, refuse_changed_inputs
 from ..explain.dispatch import work_through
 from ..explain.explain import refuse_undone
-from ..explain.fingerprint import metric_facts
 from ..explain.prepare import PreparedRun, prepare_run, refuse_chosen_by
 from ..settings.imported_runs import IMPORTED
 from ..settings.options import ExecutionOptions
@@ -33,12 +32,13 @@ from ..store.footer_reader import part_summaries
 from ..store.identity import differences
 from ..store.part_names import SUCCESS
 from ..store.plan_files import read_plan
-from ..store.require_full_maps import refuse_reduced_maps
+from ..store.require_full_maps import refuse_missing_maps
 from ..store.run_file import read_run
 from ..store.status_facts import ShardCounts
 from ..store.success_file import read_success, write_success
 from ..terminal_log import say
 from ..text import counted
+from .low_resolution import facts_of, low_resolution, metric_of
 from .request import Wanted, notes, wanted_metrics
 from .result import EvaluationResult
 from .settings import evaluation_settings
@@ -57,7 +57,8 @@ def evaluate_store(
     The same call again resumes. Progress goes to the logger `heatlas`; nothing is printed.
 
     Args:
-        out: Directory or URI of a run's store, whose maps are stored at network-input resolution.
+        out: Directory or URI of a run's store. Where its maps are stored at less than network-input resolution, only metrics that read
+            the map alone can be added, in columns of their own such as `ebpg@map56`.
         metrics: Names and presets; what the store has already is not computed again.
         **how: Settings of `heatlas evaluate --help`, such as `workers=4`.
 
@@ -71,7 +72,11 @@ def evaluate_store(
     run = read_run(out)
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
     wanted = wanted_metrics(
-        asked, run["fingerprint"]["metrics"], list_evaluations(out), imported=IMPORTED in run["settings"]
+        asked,
+        run["fingerprint"]["metrics"],
+        list_evaluations(out),
+        imported=IMPORTED in run["settings"],
+        resolution=low_resolution(run),
     )
     settings = evaluation_settings(out, run, dict(how))
     refuse_chosen_by(settings, wanted.new)
@@ -103,7 +108,7 @@ def carry_out(run: Mapping[str, Any], wanted: Wanted, settings: Settings) -> dic
     outcomes = {evaluation: RunTotals() for evaluation in wanted.begun if evaluation not in todo}
     if not todo and not wanted.new:
         return outcomes
-    refuse_reduced_maps(settings.out, run)
+    refuse_missing_maps(settings.out, run)
     prepared = prepared_as(run, settings)
     sets = [list(evaluation.metrics) for evaluation in todo] + ([wanted.new] if wanted.new else [])
     for names in sets:
@@ -159,7 +164,7 @@ def essence(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 def claimed(run: Mapping[str, Any], names: Sequence[str], settings: Settings) -> Evaluation:
     """The evaluation of these metrics, begun now or before."""
     depends = {"precision": settings.precision, "batch_size": settings.batch_size, "threads": settings.cpus_per_worker, "seed": settings.seed}  # fmt: skip
-    return claim_evaluation(settings.out, run, {name: metric_facts(name) for name in names}, depends)
+    return claim_evaluation(settings.out, run, {name: facts_of(name) for name in names}, depends)
 
 
 def evaluate_with(prepared: PreparedRun, evaluation: Evaluation) -> RunTotals:
@@ -178,9 +183,9 @@ def evaluate_with(prepared: PreparedRun, evaluation: Evaluation) -> RunTotals:
         say(standing.headline(out, list(evaluation.metrics)))
         outcome = work_through(
             settings, todo, lambda shard: samples_to_measure(prepared, shard),
-            replace(prepared.spec, metrics=tuple(evaluation.metrics), target=PREDICTED, chance_below=0, sanity_below=0),
+            replace(prepared.spec, metrics=tuple(map(metric_of, evaluation.metrics)), target=PREDICTED, chance_below=0, sanity_below=0),
             prepared.reader, sink_of(prepared, evaluation, standing), standing.totals,
-            max_error_rate=settings.max_error_rate, build=partial(build_engine, stored=StoredMaps(out)),
+            max_error_rate=settings.max_error_rate, build=partial(build_engine, stored=StoredMaps(out, prepared.sink.layout.input_size)),
         )  # fmt: skip
     refuse_undone(outcome, out)
     conclude(out, evaluation, len(prepared.shards))

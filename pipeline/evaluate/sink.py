@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...workers.samples import Row, Shard
 from ..storage.atomic_write import put_if_absent
@@ -15,6 +15,7 @@ from ..store.part_summary import with_summary
 from ..store.rewrite_shard import change_shard
 from ..store.rows_to_table import build_table
 from ..store.schema import StoreLayout
+from .low_resolution import metric_of
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,13 @@ class MetricsSink:
     def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
         """See `ShardSink.commit`."""
         names = [*KEYS, "uri", "status", "error", *self.layout.metrics, "n_forwards", "seconds", "device"]
-        table = build_table(rows, self.layout).select(names)
+        table = build_table([self._named(row) for row in rows], self.layout).select(names)
         if shard.index in self.renewed:
             return change_shard(self.out, shard.index, lambda stored: table, self.folder)
         return put_if_absent(
             child(self.out, part_path(shard.index, self.folder)), table_to_parquet(with_summary(table))
         )
+
+    def _named(self, row: Row) -> Row:
+        """Metrics under the names of their columns."""
+        return replace(row, metrics={name: row.metrics.get(metric_of(name)) for name in self.layout.metrics})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 
 from ...engine.explanation import Explanation
 from ...errors import StorageError
@@ -26,18 +27,19 @@ class StoredMaps:
     Picklable, so that it travels into actors; several threads may read at once.
 
     Args:
-        out: Directory or URI of the store; its maps must be stored at network-input resolution.
+        out: Directory or URI of the store.
+        size: Height and width of the network's input, to which smaller maps are enlarged bilinearly; None leaves maps as they are.
     """
 
-    def __init__(self, out: str):
-        self.out = out
+    def __init__(self, out: str, size: tuple[int, int] | None = None):
+        self.out, self.size = out, size
         self._lock = threading.Lock()
         self._group: dict[str, list[dict[str, Any]]] = {}
         self._part: int | None = None
         self._shape = (0, 0)
 
-    def __reduce__(self) -> tuple[type[StoredMaps], tuple[str]]:
-        return StoredMaps, (self.out,)
+    def __reduce__(self) -> tuple[type[StoredMaps], tuple[str, tuple[int, int] | None]]:
+        return StoredMaps, (self.out, self.size)
 
     def of(self, sample: Sample) -> list[Explanation]:
         """See `StoredExplanations.of`; the map is float32, with float16's 11 bits. Empty for a sample whose rows have no map."""
@@ -48,9 +50,14 @@ class StoredMaps:
         return [
             Explanation(
                 row["status"], row["error"], row["prediction"], row["target"], row["confidence"], row["logit"],
-                map=torch.from_numpy(row["map"].astype(np.float32).reshape(shape)),
+                map=self._enlarged(torch.from_numpy(row["map"].astype(np.float32).reshape(shape))),
             ) for row in rows
         ]  # fmt: skip
+
+    def _enlarged(self, map_: torch.Tensor) -> torch.Tensor:
+        if self.size is None or self.size == tuple(map_.shape):
+            return map_
+        return F.interpolate(map_[None, None], self.size, mode="bilinear", align_corners=False)[0, 0]
 
     def _load(self, sample: Sample) -> None:
         """Take the row groups that hold the sample into memory: its rows stand together, but a border may run between them."""

@@ -9,6 +9,16 @@ from ...errors import UsageError
 from .schema import StoreLayout
 
 
+def refuse_missing_maps(out: str, run: Mapping[str, Any]) -> None:
+    """Without maps as numbers there is nothing to measure.
+
+    Raises:
+        UsageError: If the run stored none.
+    """
+    if not run["settings"]["store"]["map"]:
+        refuse_reduced_maps(out, run)
+
+
 def refuse_reduced_maps(out: str, run: Mapping[str, Any]) -> None:
     """Metrics rank the pixels of the whole map; a reduced one, or 256 grey levels, rank them otherwise.
 

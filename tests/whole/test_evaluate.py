@@ -13,6 +13,8 @@ import heatlas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+import torch.nn.functional as F
 from heatlas.engine.metrics import METRICS
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.committed_shards import done_shards, read_part, row_totals
@@ -334,15 +336,60 @@ def test_settings_of_the_run_cannot_be_changed_from_python(bare: pathlib.Path):
         heatlas.evaluate_store(bare, metrics="gini", worker=0)
 
 
+def test_of_reduced_maps_only_what_reads_the_map_alone_is_added_under_names_of_its_own(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    assert (
+        main(command(folder / "data.jsonl", out, "--metrics", "none", "--chance-maps", "0", "--store.map-size", "12"))
+        == 0
+    )
+    assert evaluate(out, "insertion_auc") == 2
+    assert "insertion_auc needs the whole map, and the stored ones are reduced (map12)" in capsys.readouterr().err
+    assert evaluate(out, "ebpg@map56") == 2
+    assert "ebpg@map56 is a metric of maps of another size, and the stored ones are map12's" in capsys.readouterr().err
+    assert not (out / "metrics").exists()
+    assert evaluate(out, "standard") == 0
+    told = capsys.readouterr().err
+    assert re.search(r"note: .*drop_pct.*: left out, because the stored maps are reduced", told)
+    atlas, whole = heatlas.open(out), heatlas.open(folder / "whole")
+    facts = atlas.metadata["metrics"]["ebpg@map12"]
+    assert facts["definition"] == "ebpg@map12/v1"
+    assert "its longer side 12 pixels, enlarged bilinearly" in facts["formula"]
+    assert "ebpg" not in atlas.schema.names
+    added, at_once = atlas.to_pandas(), whole.to_pandas()
+    for row, (_, image) in enumerate(added.iterrows()):
+        if image["status"] == "ok":
+            stored = torch.from_numpy(atlas.maps([image["id"]]))[:, None]
+            larger = F.interpolate(stored, (24, 24), mode="bilinear", align_corners=False)[0, 0]
+            assert image["gini@map12"] == pytest.approx(float(heatlas_gini(larger)), abs=1e-6)
+            if np.isnan(at_once["ebpg"][row]):
+                assert np.isnan(image["ebpg@map12"])
+            else:
+                assert image["ebpg@map12"] == pytest.approx(at_once["ebpg"][row], abs=0.15)
+    assert atlas.sql('SELECT count("ebpg@map12") FROM atlas').fetchall()[0][0] == at_once["ebpg"].notna().sum()
+    assert {"ebpg@map12", "gini@map12"} <= {row["metric"] for row in atlas.summary(resamples=2).to_pylist()}
+    assert evaluate(out, "ebpg@map12", "gini") == 0
+    assert len(list_evaluations(str(out))) == 1
+    assert main(["verify", str(out)]) == 0
+    assert main(["report", str(out), "--out", str(tmp_path / "r.html")]) == 0
+
+
+def heatlas_gini(map_: torch.Tensor) -> float:
+    """Gini index of the pixels, by its definition over sorted values."""
+    values = map_.flatten().double().sort().values
+    ranks = torch.arange(1, len(values) + 1, dtype=torch.float64)
+    return float((2 * (ranks * values).sum() / (len(values) * values.sum())) - (len(values) + 1) / len(values))
+
+
 @pytest.mark.parametrize(
     ("stored", "text"),
     [
-        (["--store.map-size", "12"], "stored its maps at 12x12, the network's input is 24x24: metrics need the whole map, and the 8-bit PNG ties too many pixels"),
         (["--store.no-map"], "stored no maps as numbers: metrics need the whole map, and the 8-bit PNG"),
         (["--store.no-map", "--store.no-map-png"], "stored no maps as numbers: metrics need the whole map; explain"),
     ],
 )  # fmt: skip
-def test_stores_without_whole_maps_are_refused(
+def test_stores_without_maps_are_refused(
     stored: list[str], text: str, folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "out"
