@@ -98,13 +98,23 @@ def carry_out(run: PreparedRun) -> RunResult:
         outcome = run.work(todo)
     refuse_undone(outcome, settings.out)
     again = retried(run, outcome.done) if settings.retry_errors else Retried()
-    plan = read_plan(settings.out, read_run(settings.out))  # anew: another command may have appended to it
-    write_success(settings.out, check_complete(settings.out, plan.shards, read_listing(settings.out, plan)))
+    concluded(settings.out)
     seconds = time.monotonic() - begun
     deaths = outcome.deaths + again.deaths
     return RunResult(settings.out, run_status(settings.out), len(outcome.done), seconds, deaths,
                        retried=again.rows if settings.retry_errors else None, recovered=again.recovered,
                        stages=dict(outcome.stages), worked=outcome.seconds, padded=outcome.padded)  # fmt: skip
+
+
+def concluded(out: str) -> None:
+    """Hold the store against its plan, sections that another command appended meanwhile included, and say that it is complete.
+
+    Raises:
+        ShardsUndoneError: If shards are missing.
+        StorageError: If the store does not hold exactly its plan.
+    """
+    plan = read_plan(out, read_run(out))
+    write_success(out, check_complete(out, plan.shards, read_listing(out, plan)))
 
 
 @dataclass(frozen=True)
