@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,11 +39,11 @@ def unpacked_too_large(group: Any, columns: Sequence[str]) -> str | None:
     return f"{stored:,} bytes that unpack to {unpacked:,} are more than {LARGEST_RATIO} times, which no data set needs"
 
 
-def read_listing_columns(source: IO[bytes], schema: pa.Schema, columns: Sequence[str], stored: int) -> pa.Table:
+def read_listing_columns(source: Any, schema: pa.Schema, columns: Sequence[str], stored: int) -> pa.Table:
     """Columns of a listing, each value of a text in memory once until its size is known.
 
     Args:
-        source: The file.
+        source: The file, open for reading bytes.
         schema: Of the file.
         columns: Names.
         stored: Bytes of the file.
