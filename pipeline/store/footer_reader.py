@@ -17,9 +17,9 @@ from .part_files import DoneShards, PartFile
 from .part_names import MAPS, written_by
 from .part_origin import expected_run, foreign
 from .part_summary import SUMMARY_COLUMNS, PartSummary, stored_summaries, stored_summary, summarise
-from .read_failure import read_failure
 from .run_file import find_run
 from .schema import metric_columns
+from .unreadable_file import read_failure
 
 TAIL = 32 * 2**10
 """Bytes that hold nearly every footer: schema, metadata and a few row groups."""

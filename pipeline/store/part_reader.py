@@ -17,7 +17,7 @@ from ..storage.retried_reads import RetriedFileSystem
 from .earlier_columns import names_in_file, renamed_table
 from .part_files import PartFile
 from .part_summary import stored_summaries
-from .read_failure import read_failure
+from .unreadable_file import read_failure
 
 
 @contextlib.contextmanager

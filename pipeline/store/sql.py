@@ -16,7 +16,7 @@ from ..storage.location import is_local, locate
 from ..storage.retried_reads import RetriedFileSystem
 from ..text import sql_refusal
 from .earlier_columns import RENAMED_COLUMNS, name_now
-from .read_failure import system_error
+from .unreadable_file import system_error
 
 if TYPE_CHECKING:
     import duckdb
