@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError
 from ..._version import __version__
 from ...errors import HeatlasError
 from ..evaluate.settings import EXECUTION
-from ..guarded_streams import discard_unwritten, guarded_streams
+from ..full_devices import discard_unwritten, guarded_streams
 from ..settings.renamed import RENAMED, SWITCHES
 from ..settings.run import leaves
 from ..terminal_log import shown_in_terminal

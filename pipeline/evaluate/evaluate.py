@@ -38,7 +38,7 @@ from ..store.status_facts import ShardCounts
 from ..store.success_file import read_success, write_success
 from ..terminal_log import say
 from ..text import counted
-from .low_resolution import facts_of, low_resolution, metric_of
+from .reduced_maps import facts_of, low_resolution, metric_of
 from .request import Wanted, notes, wanted_metrics
 from .result import EvaluationResult
 from .settings import evaluation_settings

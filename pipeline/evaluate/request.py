@@ -9,7 +9,7 @@ from ...engine.metrics import METRIC_PRESETS, METRICS, spelt_out
 from ...engine.metrics.evaluate import find_metric
 from ...errors import RunMismatchError, SettingsError, UsageError
 from ..store.evaluations import Evaluation, column_owners
-from .low_resolution import SEPARATOR, column_of, definition_of, reads_the_map_alone
+from .reduced_maps import SEPARATOR, column_of, definition_of, reads_the_map_alone
 
 
 @dataclass

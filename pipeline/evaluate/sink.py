@@ -15,7 +15,7 @@ from ..store.part_summary import with_summary
 from ..store.rewrite_shard import change_shard
 from ..store.rows_to_table import build_table
 from ..store.schema import StoreLayout
-from .low_resolution import metric_of
+from .reduced_maps import metric_of
 
 
 @dataclass(frozen=True)
