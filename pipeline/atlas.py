@@ -92,8 +92,14 @@ class Atlas(StoreReader):
         return frame
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: rows by status, and the mean of every metric per image."""
-        return atlas_html(self.uri, self.statuses(), self.summary(resamples=1).to_pylist())
+        """What a notebook shows: rows by status, the mean of every metric per image, and a link to the view, where one runs."""
+        from .view.serve import running_view  # here, because most who read a store do not ask
+
+        text, view = (
+            atlas_html(self.uri, self.statuses(), self.summary(resamples=1).to_pylist()),
+            running_view(self.uri),
+        )
+        return text if view is None else f"{text}<p>{view._repr_html_()}</p>"
 
     def summary(self, by: str | None = None, *, resamples: int = 1000, seed: int = 0) -> pa.Table:
         """Mean of every metric with its 95 % bootstrap interval, chance baselines beside them; see `score_summary`, which this is."""

@@ -16,6 +16,7 @@ from ..html.pictures import Pictures
 from ..html.texts import figure, percent
 from ..pictures.stored_images import stored_map, stored_preprocess
 from ..report import build as report_build
+from ..report import plain_words
 from ..report.cards import Card, stored_reader, view
 from ..storage.atomic_write import put
 from ..store.sql import literal
@@ -44,7 +45,7 @@ def write_page(comparison: Comparison, to: str) -> int:
     cards = moved_cards(comparison, pictures)
     page = render(
         Path(report_build.__file__).parent, "compare.html", comparison=comparison, cards=cards, pictures=pictures, bars=bars(comparison.histogram()),
-        width=WIDTH, height=HEIGHT, changes=change_rows(comparison), p_text=p_text, verdict=verdict_text(comparison), version=__version__, far=comparison.distances,
+        width=WIDTH, height=HEIGHT, changes=change_rows(comparison), p_text=p_text, words=plain_words, verdict=verdict_text(comparison), version=__version__, far=comparison.distances,
         unread=sum(1 for card in cards if card.missing), made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         sides=list(zip(("first", "second"), comparison.pairs.sides, comparison.pairs.alone, comparison.pairs.examples, strict=True)),
     )  # fmt: skip

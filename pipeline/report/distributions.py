@@ -47,6 +47,17 @@ class Distribution:
             return [(self.x(value), f"{value:,.0f}", "middle") for value in ends]
         return [(0, figure(self.low, 2), "start"), (WIDTH, figure(self.high, 2), "end")]
 
+    @property
+    def labelled(self) -> list[tuple[tuple[float, float, float, float], tuple[float, float, int]]]:
+        """Every bar with the values that it stands for, from and to, and how many there are."""
+        step = (self.high - self.low) / len(self.counts)
+        edges = [
+            (self.low + place * step, self.low + (place + 1) * step, count)
+            for place, count in enumerate(self.counts)
+            if count
+        ]
+        return list(zip(self.bars, edges, strict=True))
+
     def x(self, value: float) -> float:
         """Where a value stands, held inside the drawing."""
         span = self.high - self.low

@@ -14,6 +14,8 @@ from ..store.reader import StoreReader, open_store
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
+_RUNNING: dict[str, ViewServer] = {}
+"""The newest server of each store in this process, by the store's place."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class ViewServer:
         self._server.should_exit = True  # pyright: ignore[reportAttributeAccessIssue]
         self._thread.join(10)
         self._close()
+        for uri in [uri for uri, server in _RUNNING.items() if server is self]:
+            del _RUNNING[uri]
 
     def wait(self) -> None:
         """Serve until the process is interrupted."""
@@ -108,7 +112,14 @@ def start_view(
     end = time.monotonic() + START_SECONDS
     while not server.started and thread.is_alive() and time.monotonic() < end:
         time.sleep(0.01)
-    return ViewServer(f"http://{HOST}:{listening.getsockname()[1]}/{token}/", server, thread, close)
+    view = ViewServer(f"http://{HOST}:{listening.getsockname()[1]}/{token}/", server, thread, close)
+    _RUNNING[atlas.uri] = view
+    return view
+
+
+def running_view(uri: str) -> ViewServer | None:
+    """The newest server of a store that still runs in this process; None without one."""
+    return _RUNNING.get(uri)
 
 
 def _listen(port: int) -> socket.socket:

@@ -392,13 +392,17 @@ def test_the_mean_map_of_a_class_is_that_of_its_maps(client: Client, store: Path
 
 
 def test_a_store_opened_in_python_is_viewed_and_linked(store: Path) -> None:
-    server = heatlas.open(str(store)).view()
+    atlas = heatlas.open(str(store))
+    assert "<a" not in atlas._repr_html_()
+    server = atlas.view()
     try:
+        assert f'href="{server.url}"' in heatlas.open(str(store))._repr_html_()
         assert Client(server).send("GET", "api/store")[0] == 200
         assert f'href="{server.url}"' in server._repr_html_()
         assert server.url not in repr(server)
     finally:
         server.stop()
+    assert "<a" not in atlas._repr_html_()
 
 
 def test_a_second_store_is_shown_beside_the_first(store: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.compare.compare import compare_runs
+from heatlas.pipeline.compare.page import write_page
 from heatlas.pipeline.demo.dataset import write_dataset
 from heatlas.pipeline.explain.explain import explain_dataset
 from heatlas.pipeline.report.build import write_report
@@ -297,3 +299,26 @@ def test_a_report_of_300_images_prints_on_fewer_than_12_pages(tab: Page, tmp_pat
     )
     pdf = base64.b64decode(tab.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) < 12
+
+
+def test_bars_say_what_they_count(opened: Page) -> None:
+    titles = opened.run("[...document.querySelectorAll('#metrics .plot')].map((plot) => [...plot.querySelectorAll('.hist title')].map((title) => title.textContent))")  # fmt: skip
+    assert len(titles) >= 4
+    for plot in titles:  # 57 images have metrics: every 20th could not be decoded
+        assert sum(int(re.search(r": ([0-9,]+) images?$", title)[1]) for title in plot) == 57  # pyright: ignore[reportOptionalSubscript]
+
+
+@pytest.mark.parametrize(("width", "phone"), [(1280, False), (390, True)])
+def test_a_comparison_is_not_wider_than_the_screen(tab: Page, tmp_path: Path, width: int, phone: bool) -> None:
+    first = write_reported(tmp_path / "a", tmp_path / "images", 20)
+    second = write_reported(tmp_path / "b", tmp_path / "images", 20, data_root=Path("/" + "x" * 500))
+    to = tmp_path / "page.html"
+    write_page(compare_runs(str(first), str(second)), str(to))
+    tab.complaints.clear()
+    tab.resize(width, 900, phone=phone)
+    tab.open(to)
+    assert "xxxxx" in tab.run("document.querySelector('#runs pre').textContent")
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    assert "Mass on the object ebpg" in tab.run("document.querySelector('#metrics table').textContent")
+    assert all(re.fullmatch(r"\S+ to \S+: \d+ pairs?", title) for title in tab.run("[...document.querySelectorAll('#moved .hist title')].map((title) => title.textContent)"))  # fmt: skip
+    assert tab.complaints == []

@@ -292,6 +292,11 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tab: Page, server: ViewServ
     assert (paper > 128) == (scheme == "light")
     page.run("document.getElementById('toggle-filters').click()")
     until(page, "getComputedStyle(document.getElementById('filters')).display !== 'none'")
+    page.run("document.getElementById('toggle-filters').click(); document.querySelector('.cell').click()")
+    until(page, "document.querySelector('.mirror-opacity input')?.checkVisibility()")  # the image covers the bar
+    assert page.run("document.documentElement.scrollWidth <= 390")
+    page.run("(() => { const slider = document.querySelector('.mirror-opacity input'); slider.value = 25; slider.dispatchEvent(new Event('input')); })()")  # fmt: skip
+    assert page.run("document.getElementById('opacity').value") == "25"
     tab.prefer(prefers_color_scheme="light")
 
 

@@ -1,6 +1,6 @@
 // One image, large: its map over it, what the model said, the metrics, and why it stands in a queue.
 import { blockMaps, fullMap, get, imageAt, maps, post, secondMap, truthOf, type Detail, type MapPixels, type Nearest, type NoTruth, type SecondRow, type Store, type Truth } from "./api";
-import { clipped, counted, el, figure, foreign, lines, nodes } from "./dom";
+import { byId, clipped, counted, el, figure, foreign, lines, nodes } from "./dom";
 import { drawDifference, drawOutline, drawTruth, overlap, STRONGEST, type Colours, type OneMap } from "./colours";
 
 const SIDE = 448;
@@ -78,6 +78,7 @@ export class DetailView {
       missing ? el("p", { className: "small" }, `No image: ${clipped(missing, 300)}`) : null,
       this.map ? el("div", { className: "scale" }, el("span", {}, "0"), bar, el("span", {}, "1"),
         this.outlineText, this.truthText) : el("p", { className: "small" }, `No map: ${detail.status} `, this.truthText),
+      el("div", { className: "own-controls" }, mirror("opacity", "Map opacity"), mirror("outline", "Outline"), mirror("truth", "Object")),
       detail.targets.length > 1 ? el("div", { className: "targets", role: "group", "aria-label": "Explained class" }, "Explained: ",
         ...detail.targets.map((one) => el("button", { type: "button", "aria-pressed": one.n === detail.n, onclick: () => this.actions.go(one.n) },
           foreign(this.className(one.target), 30), one.target === detail.label ? " (label)" : one.target === detail.prediction ? " (prediction)" : ""))) : null,
@@ -231,6 +232,18 @@ export class DetailView {
     canvas.height = Math.max(1, Math.round(this.canvas.height * share));
     return canvas.getContext("2d")!;
   }
+}
+
+// A control of the bar above once more, where the image covers the bar.
+function mirror(id: string, title: string): HTMLElement {
+  const source = byId<HTMLInputElement>(id), { type, min, max, step, value, checked } = source;
+  const copy = el("input", type === "range" ? { type, min, max, step, value } : { type, checked });
+  copy.addEventListener("input", () => {
+    source.value = copy.value;
+    source.checked = copy.checked;
+    source.dispatchEvent(new Event(type === "range" ? "input" : "change"));
+  });
+  return el("label", { className: `mirror-${id}` }, `${title} `, copy);
 }
 
 const oneOf = (pixels: MapPixels | null): OneMap | null => (pixels?.maps[0] ? { map: pixels.maps[0], height: pixels.height, width: pixels.width } : null);
