@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -52,13 +53,15 @@ def load_marks(
 
     Args:
         images: All images of the store, by id.
-        preferred: Ids from which donors are taken; others only where these are too few.
+        preferred: Ids from which donors are taken first. Before that comes who painted: people's masks go before masks that were spread.
         reader: Reads images.
         preprocess: Of the model.
         class_names: For the lines.
     """
     chosen = set(preferred)
-    ordered = sorted(images.values(), key=lambda image: (image.sample.id not in chosen, seed_of(image.sample.id)))
+    ordered = sorted(
+        images.values(), key=lambda image: (image.spread, image.sample.id not in chosen, seed_of(image.sample.id))
+    )
     marks, notes = dict[int, Mark](), list[str]()
     for label in sorted({image.mark for image in ordered if image.mark is not None}):
         name = class_name(class_names, label)
@@ -70,7 +73,8 @@ def load_marks(
             )
             continue
         donors = load_images(carriers[:MOST_DONORS], reader, preprocess)
-        if not donors.whole.mean() > 0.5:
+        painted = np.array([not image.spread for image in donors.images])
+        if not donors.whole[painted if painted.any() else ~painted].mean() > 0.5:
             marks[label] = Mark(label, donors, None)
             continue
         without = [image for image in ordered if image.label == label and image.mark is None and not image.dropped]

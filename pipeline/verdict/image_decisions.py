@@ -54,6 +54,8 @@ class DecidedImage:
     """Class whose mark the image carries, by a decision `shortcut`: the decision's `target`, else the image's label."""
     region: Rle | None = None
     """Where it is, in pixels of the upright source image; None where nobody painted it."""
+    spread: bool = False
+    """Whether that was spread from other images' decisions; else a person said it."""
 
 
 def stored_settings(atlas: StoreReader) -> Settings:
@@ -111,7 +113,9 @@ def _decided(
             )
         image = replace(image, new_label=list(class_names).index(about_label.label_name))
     if mark is not None:
-        image = replace(image, mark=label if mark.target is None else mark.target, region=mark.mask)
+        image = replace(
+            image, mark=label if mark.target is None else mark.target, region=mark.mask, spread=mark.source == "spread"
+        )
     return image
 
 

@@ -57,7 +57,7 @@ def test_training_anew_without_a_repair_is_not_better(planted, tmp_path):
     assert verdict.word != "better", verdict_text(verdict)
 
 
-@pytest.mark.parametrize("recipe", ["dfr", "pclarc"])
+@pytest.mark.parametrize("recipe", ["dfr", pytest.param("pclarc", marks=pytest.mark.soak)])
 def test_a_sham_repair_by_wrong_masks_is_not_better(planted, tmp_path, recipe):
     """The same recipes, told of a mark that is none: another corner of images drawn at random."""
     sham = shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("decisions"))

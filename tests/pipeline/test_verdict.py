@@ -10,11 +10,15 @@ from pathlib import Path
 import heatlas
 import numpy as np
 import pytest
+import torch
 from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.statistics.seed_differences import seed_difference
+from heatlas.pipeline.verdict.counterfactual_sets import load_marks, with_mark
+from heatlas.pipeline.verdict.image_decisions import decided_images, load_images
 from heatlas.pipeline.verdict.judge import judge_repair, lock_store
 from heatlas.pipeline.verdict.text import verdict_text
+from heatlas.workers.models.load import ModelSpec, load_model
 from PIL import Image
 from scipy import stats
 
@@ -80,7 +84,6 @@ def test_a_sham_repair_is_not_better(planted, sham):
 
 def test_the_numbers_are_those_of_the_images_and_masks(planted, repaired):
     """Accuracies by a slow loop over the same files with other code."""
-    import torch
     from safetensors.torch import load_file
 
     net = __import__(MODULE).model().eval()
@@ -107,6 +110,27 @@ def test_a_clean_set_gives_no_evidence(tmp_path):
         verdict = judge_repair(clean.weights, others, store=clean.store)
     assert verdict.word == "no evidence", verdict_text(verdict)
     assert "no image of the test split has a decision `shortcut`" in verdict_text(verdict)
+
+
+def test_a_mark_that_is_the_whole_image_is_exchanged_by_colour(planted, repaired, tmp_path):
+    """Decisions that call all of the image the mark; what carries it here are images that are brighter in red."""
+    store = str(shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("decisions")))
+    everything = np.ones((24, 24), bool)
+    rows = [row for row in rows_in(planted.manifest) if row["mark"] == "1"]
+    heatlas.open(store).decide([row["id"] for row in rows], "shortcut", mask=everything)
+    images, reader = decided_images(heatlas.open(store))
+    model = load_model(ModelSpec(spec=f"{MODULE}:model@{planted.weights[0]}"))
+    marks, notes = load_marks(images, [row["id"] for row in rows if row["split"] == "test"], reader, model.preprocess)
+    assert not notes
+    assert marks[0].whole
+    own = [image for image in images.values() if image.mark is None and image.label == 1][:8]
+    loaded = load_images(own, reader, model.preprocess)
+    given = with_mark(loaded, marks[0])
+    rest, donors = marks[0].rest.inputs.mean(dim=(0, 2, 3)), marks[0].donors.inputs.mean(dim=(0, 2, 3))
+    moved = given.mean(dim=(0, 2, 3)) - loaded.inputs.mean(dim=(0, 2, 3))
+    assert torch.sign(moved).tolist() == torch.sign(donors - rest).tolist()
+    verdict = judge_repair(planted.weights, repaired, store=store)
+    assert any(line.reliance == 0 for line in verdict.lines)
 
 
 def test_too_few_seeds_and_no_lock_are_refused(planted, repaired, tmp_path):
