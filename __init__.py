@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .pipeline.explain.feature_bank import make_bank
     from .pipeline.foreign_maps.import_run import import_maps
     from .pipeline.plan.forecast import plan_dataset as plan
+    from .pipeline.spread.masked_dataset import MaskedDataset
 
 __all__ = [
     "AGF",
@@ -79,6 +80,7 @@ __all__ = [
     "LayerCAM",
     "LiMA",
     "MapMetrics",
+    "MaskedDataset",
     "Occlusion",
     "RefineCAM",
     "SISEPlus",
@@ -124,6 +126,7 @@ _HOMES = {
     "IntegratedGradients": ("engine.methods.integrated_gradients", "IntegratedGradients"),
     "LayerCAM": ("engine.methods.cams", "LayerCAM"),
     "MapMetrics": ("engine.given_maps", "MapMetrics"),
+    "MaskedDataset": ("pipeline.spread.masked_dataset", "MaskedDataset"),
     "Occlusion": ("engine.methods.occlusion", "Occlusion"),
     "RISE": ("engine.methods.rise", "RISE"),
     "RefineCAM": ("engine.methods.refine_cam", "RefineCAM"),

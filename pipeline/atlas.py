@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .html.notebook import Shown
     from .intervene.intervene import Intervention
     from .report.build import Report
+    from .spread.spread import SpreadDecisions
     from .store.compact import Compacted
     from .store.status_facts import RunStatus
     from .store.verify import Verification
@@ -182,6 +183,17 @@ class Atlas(StoreReader):
             self, region, classes=classes, images=images, receivers=receivers, controls=controls, fill=fill, method=method,
             batch_size=batch_size, seed=seed,
         )  # fmt: skip
+
+    def spread(
+        self, *, classes: Sequence[str] | None = None, method: str | None = None, neighbours: int = 15, seed: int = 0
+    ) -> SpreadDecisions:
+        """What people decided about some images, spread to all of their class; options and errors as `spread_decisions`, which this is.
+
+        Writes decisions with source `spread`, and the column `shortcut_probability` beside the store: open it again to read it.
+        """
+        from .spread.spread import spread_decisions  # here, because it loads the run's model
+
+        return spread_decisions(self, classes=classes, method=method, neighbours=neighbours, seed=seed)
 
     def decide(
         self,

@@ -54,6 +54,7 @@ from .narrate import narrate_command
 from .plan import plan_command
 from .report import report_command
 from .show import show_command
+from .spread import spread_command
 from .status import status_command
 from .summary import summary_command
 from .train import SETTINGS as TRAIN_SETTINGS
@@ -76,6 +77,7 @@ COMMANDS = {
     "cluster": Command(cluster_command),
     "decide": Command(decide_command),
     "intervene": Command(intervene_command),
+    "spread": Command(spread_command),
     "annotate": Command(annotate_command),
     "narrate": Command(narrate_command),
     "edge": Command(edge_command),

@@ -26,7 +26,8 @@ from ...engine.interventions.region_fill import RegionFill
 from ...engine.scoring.masked_scorer import Scorer
 from ..features.cue_transfer import given_cue, most_needed_patch
 from .groups_of_rows import FEWEST_IMAGES, ExplainedRow, RowGroup
-from .places import Region, enlarged_map
+from .maps_of_rows import maps_of_rows
+from .places import Region
 
 if TYPE_CHECKING:
     from ..features.compute import StoredModel
@@ -273,33 +274,11 @@ class ImageBench:
 
     def _maps(self, rows: Sequence[ExplainedRow]) -> Tensor | None:
         """Stored maps at input size, for control regions to keep away from; None where the store has none."""
-        if "map" not in self.atlas.metadata:
-            return None
-        by_target: dict[int, list[int]] = {}
-        for place, row in enumerate(rows):
-            by_target.setdefault(row.target, []).append(place)
-        maps = np.zeros((len(rows), *self.model.preprocess.size), np.float32)
-        for target, places in by_target.items():
-            where = self.atlas.table(
-                ["id", "map"], f"method = '{self.method}' AND target = {target} AND id IN ({_listed(rows, places)})"
-            )
-            shape = self.atlas.metadata["map"]["height"], self.atlas.metadata["map"]["width"]
-            stored = dict(zip(where["id"].to_pylist(), where["map"].to_pylist(), strict=True))
-            for place in places:
-                if (values := stored.get(rows[place].id)) is not None:
-                    maps[place] = enlarged_map(
-                        np.asarray(values, np.float32).reshape(shape), self.model.preprocess.size
-                    )
-        return torch.from_numpy(maps)
+        maps = maps_of_rows(self.atlas, self.method, rows, self.model.preprocess.size)
+        return None if maps is None else torch.from_numpy(maps)
 
     def _moved(self, images: Tensor) -> Tensor:
         return images.to(self.model.device)
-
-
-def _listed(rows: Sequence[ExplainedRow], places: Sequence[int]) -> str:
-    from ..store.sql import literal
-
-    return ", ".join(literal(rows[place].id) for place in places)
 
 
 def _stacked(regions: Sequence[Region]) -> Tensor:
