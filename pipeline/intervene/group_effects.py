@@ -25,8 +25,8 @@ from ...engine.interventions.effects import (
 from ...engine.interventions.region_fill import RegionFill
 from ...engine.scoring.masked_scorer import Scorer
 from ..features.cue_transfer import given_cue, most_needed_patch
+from .enlarged_maps import maps_of_rows
 from .groups_of_rows import FEWEST_IMAGES, ExplainedRow, RowGroup
-from .maps_of_rows import maps_of_rows
 from .places import Region
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from ...engine.features.spatial_features import attention_weighted, hypercolumns
 from ...engine.methods.layer_gradients import LayerGradients
 from ...errors import NoBlocksError, UsageError
+from ..intervene.enlarged_maps import maps_of_rows
 from ..intervene.groups_of_rows import ExplainedRow
-from ..intervene.maps_of_rows import maps_of_rows
 
 if TYPE_CHECKING:
     from ..features.compute import StoredModel
