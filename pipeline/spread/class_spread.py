@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from ..decisions.rle import decode_mask
 from ..intervene.groups_of_rows import ExplainedRow
 from .decided_rows import DecidedClass
-from .image_features import FeatureReader
+from .image_features import BlockFeatureReader
 from .label_spread import UNKNOWN, SpreadLabels, nearest_decided, principal_points, spread_calibrated
 from .mark_detector import (
     SHAPES,
@@ -49,7 +49,9 @@ class ClassSpread:
     detector: MarkDetector | None = None
 
 
-def spread_class(reader: FeatureReader, decided: DecidedClass, *, neighbours: int, seed: int) -> ClassSpread | None:
+def spread_class(
+    reader: BlockFeatureReader, decided: DecidedClass, *, neighbours: int, seed: int
+) -> ClassSpread | None:
     """Spread; None where too few of the decided images can be read."""
     numbers, features = reader.points(decided.rows)
     read, labels = np.array(numbers, np.int64), decided.labels[numbers]
@@ -91,7 +93,7 @@ def spread_class(reader: FeatureReader, decided: DecidedClass, *, neighbours: in
     return ClassSpread(decided, spread, read, probability, nearest, regions, how, detector)
 
 
-def painted_regions(reader: FeatureReader, decided: DecidedClass) -> dict[int, Region]:
+def painted_regions(reader: BlockFeatureReader, decided: DecidedClass) -> dict[int, Region]:
     """What people painted, at input size, by row number; without what lies outside of what the network sees."""
     regions = {}
     for number, rle in decided.painted.items():
@@ -102,7 +104,9 @@ def painted_regions(reader: FeatureReader, decided: DecidedClass) -> dict[int, R
     return regions
 
 
-def fits_elsewhere(reader: FeatureReader, detector: MarkDetector, rows: Sequence[ExplainedRow]) -> dict[str, float]:
+def fits_elsewhere(
+    reader: BlockFeatureReader, detector: MarkDetector, rows: Sequence[ExplainedRow]
+) -> dict[str, float]:
     """How well a painted mark fits in other images, by id."""
     return {
         rows[place].id: place_shape(detector.logits(columns.astype(np.float32)), detector.shapes)[1]
@@ -148,7 +152,7 @@ def _painted_detector(
 
 
 def _fits(
-    reader: FeatureReader, decided: DecidedClass, detector: MarkDetector, numbers: np.ndarray, columns: Columns
+    reader: BlockFeatureReader, decided: DecidedClass, detector: MarkDetector, numbers: np.ndarray, columns: Columns
 ) -> np.ndarray:
     """How well the mark fits into each row."""
     missing = [int(number) for number in numbers if int(number) not in columns]
@@ -162,7 +166,7 @@ def _fits(
 
 
 def _regions(
-    reader: FeatureReader, decided: DecidedClass, detector: MarkDetector, numbers: Sequence[int]
+    reader: BlockFeatureReader, decided: DecidedClass, detector: MarkDetector, numbers: Sequence[int]
 ) -> dict[int, Region]:
     size, regions = reader.model.preprocess.size, {}
     for place, columns in reader.columns([decided.rows[number] for number in numbers]):

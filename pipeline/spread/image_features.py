@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureReader:
+class BlockFeatureReader:
     """The model of a store and its block layers."""
 
     model: StoredModel
@@ -31,7 +31,7 @@ class FeatureReader:
     layers: LayerGradients
 
     @classmethod
-    def of(cls, model: StoredModel, atlas: StoreReader, method: str) -> FeatureReader:
+    def of(cls, model: StoredModel, atlas: StoreReader, method: str) -> BlockFeatureReader:
         return cls(model, atlas, method, LayerGradients(model.module, None))
 
     def points(self, rows: Sequence[ExplainedRow]) -> tuple[list[int], Float[np.ndarray, "read feature"]]:

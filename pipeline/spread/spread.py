@@ -31,7 +31,7 @@ from ..terminal_log import say
 from ..text import class_name, counted
 from .class_spread import ClassSpread, fits_elsewhere, spread_class
 from .decided_rows import SPREAD, decided_classes, people_decided
-from .image_features import FeatureReader
+from .image_features import BlockFeatureReader
 from .label_spread import NEIGHBOURS
 
 FOLDER, NAME = "spread", "rows.parquet"
@@ -117,7 +117,7 @@ def spread_decisions(
     skipped = {class_name(atlas.class_names, group.target): group.lacks for group in groups if group.lacks}
     if len(skipped) == len(groups):
         raise UsageError("too few decisions: " + "; ".join(f"{label}: {why}" for label, why in skipped.items()))
-    reader = FeatureReader.of(load_stored_model(atlas), atlas, name)
+    reader = BlockFeatureReader.of(load_stored_model(atlas), atlas, name)
     results: list[ClassSpread] = []
     for group in groups:
         if group.lacks is None:
@@ -133,7 +133,7 @@ def spread_decisions(
 
 def _written(
     atlas: StoreReader,
-    reader: FeatureReader,
+    reader: BlockFeatureReader,
     method: str,
     rows: Sequence[ExplainedRow],
     results: Sequence[ClassSpread],
@@ -170,7 +170,7 @@ def _written(
 
 
 def _elsewhere(
-    reader: FeatureReader, result: ClassSpread, rows: Sequence[ExplainedRow], method: str
+    reader: BlockFeatureReader, result: ClassSpread, rows: Sequence[ExplainedRow], method: str
 ) -> list[dict[str, Any]]:
     """Other classes' images: how well the painted mark fits, by what that is worth among the decided images; nothing where nobody painted."""
     if result.how != "painted" or result.detector is None or not rows:
@@ -208,7 +208,7 @@ def _records(result: ClassSpread, method: str) -> list[dict[str, Any]]:
 
 
 def _decisions(
-    atlas: StoreReader, reader: FeatureReader, results: Sequence[ClassSpread], log: Sequence[Decision]
+    atlas: StoreReader, reader: BlockFeatureReader, results: Sequence[ClassSpread], log: Sequence[Decision]
 ) -> list[Decision]:
     """Earlier spread decisions taken back, and the new ones; a person's shortcut without a mask is answered by the same with one."""
     cancelled = cancelled_ids(log)
