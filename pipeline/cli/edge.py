@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,6 +22,9 @@ def edge_command(
     count: Annotated[int, Parameter(help="Other images, on which both models are compared.")] = 200,
     masks: Annotated[int, Parameter(help="Random masks an image; three times as many forwards.")] = 256,
     threads: Annotated[int, Parameter(help="Threads of one inference whose time is measured.")] = 1,
+    backend: Annotated[
+        Literal["onnx", "executorch"], Parameter(help="ONNX Runtime, or ExecuTorch with XNNPACK.")
+    ] = "onnx",
     prune: Annotated[float | None, Parameter(help="Share of the channels to remove before, 0 to 1.")] = None,
     trainer: Annotated[
         str | None,
@@ -33,7 +36,7 @@ def edge_command(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Export the run's model to int8 ONNX; report bytes, latency, accuracy, and how far explanations drift beside their noise.
+    """Export the run's model to int8; report bytes, latency, accuracy, and how far explanations drift beside their noise.
 
     Example: `heatlas edge maps/ --out edge/ --max-drift 2%`
     """
@@ -42,7 +45,15 @@ def edge_command(
 
     most = None if max_drift is None else share_of(max_drift)
     report = export_edge(
-        store, out, calibration=calibration, count=count, masks=masks, threads=threads, prune=prune, trainer=trainer
+        store,
+        out,
+        calibration=calibration,
+        count=count,
+        masks=masks,
+        threads=threads,
+        backend=backend,
+        prune=prune,
+        trainer=trainer,
     )
     is_too_much = most is not None and report.drift_share > most
     print(json.dumps(report.facts, indent=2) if as_json else harmless(edge_text(report)))

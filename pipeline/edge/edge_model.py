@@ -15,12 +15,11 @@ from torch import nn
 from ...engine.layers.outputs import logits_of
 from ...engine.random_mask_maps import Network
 from ...errors import UsageError
-from ...workers.models.onnx_file import OnnxModule
 from ..store.reader import StoreReader, open_store
+from .backends import Backend, BackendName, find_backend
 from .channel_pruning import count_parameters, fine_tuned, load_trainer, prune_channels, refuse_zero_masks
 from .drift import DriftRow, measure_drift, noise_floor
 from .latency import cpu_name, measure_latency
-from .onnx_export import export_float, export_int8, require_onnx
 from .run_images import RunImages, load_run_images
 from .summary import accuracy_facts, agreement_facts
 from .written_files import FLOAT_NAME, INT8_NAME, sidecar_text, write_files, write_queue
@@ -56,24 +55,26 @@ def export_edge(
     count: int = IMAGES,
     masks: int = MASKS,
     threads: int = 1,
+    backend: BackendName = "onnx",
     prune: float | None = None,
     trainer: str | Callable[[nn.Module], nn.Module | None] | None = None,
 ) -> EdgeReport:
-    """Export the model of a run to float32 and int8 ONNX, and compare it with both on images of the run. Runs the model's code.
+    """Export the model of a run as float32 and as int8, and compare it with the latter on images of the run. Runs the model's code.
 
     Args:
         store: Directory or URI of a run's store, or the store opened.
-        out: Folder or URI: `model.fp32.onnx`, `model.int8.onnx` with its sidecar, `edge.json`, `agreement.parquet`. The store gets the
+        out: Folder or URI: `model.fp32.onnx`, `model.int8.onnx` (or `.pte`), a sidecar beside each, `edge.json`, `agreement.parquet`. The store gets the
             queue `edge_drift`.
         calibration: Images on which ranges of activations are seen; none of them is measured.
         count: Images on which the models are compared.
         masks: RISE masks an image.
         threads: Of one inference whose time is measured.
+        backend: `onnx` (ONNX Runtime) or `executorch` (ExecuTorch with XNNPACK, one image at a time).
         prune: Share of the channels to remove first, in (0, 1); None for none.
         trainer: `package.module:callable`, or the callable: fine-tunes the pruned network.
 
     Raises:
-        UsageError: If the extra `edge` is missing, a number is out of range, or images are too few.
+        UsageError: If packages of the backend are missing, a number is out of range, or images are too few.
         RunMismatchError: If the model is not the run's any more.
         ModelError: If it cannot be exported or pruned.
     """
@@ -82,7 +83,8 @@ def export_edge(
             raise UsageError(f"{name} must be at least 1, got {value}")
     if trainer is not None and prune is None:
         raise UsageError("--trainer fine-tunes a pruned network; say how much to remove with --prune")
-    require_onnx()
+    kind = find_backend(backend)
+    kind.require()
     tune = load_trainer(trainer) if isinstance(trainer, str) else trainer
     atlas = store if isinstance(store, StoreReader) else open_store(store)
     images = load_run_images(atlas, calibration, count)
@@ -90,15 +92,8 @@ def export_edge(
     network = images.model.module if prune is None else prune_channels(images.model.module, images.shape, prune)
     if tune is not None:
         network = fine_tuned(tune, network)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder) / name for name in (FLOAT_NAME, INT8_NAME)}
-        export_float(network, images.shape, paths[FLOAT_NAME])
-        seen = [prepared.image.numpy() for _, prepared in images.read(images.calibration)]
-        if not seen:
-            raise UsageError(f"none of {len(images.calibration)} images of {atlas.uri} can be read any more")
-        export_int8(paths[FLOAT_NAME], seen, paths[INT8_NAME])
-        files = {name: path.read_bytes() for name, path in paths.items()}
-    exported, edge = (OnnxModule(files[name], name, threads).eval() for name in (FLOAT_NAME, INT8_NAME))
+    files, seen = _exported(kind, network, images)
+    exported, edge = (kind.load(data, name, threads).eval() for name, data in files.items())
     rows = list(
         measure_drift(
             images.read(images.measured), network_of(images.model.module), network_of(edge), confidence=images.confidence,
@@ -109,8 +104,8 @@ def export_edge(
         raise UsageError(f"none of {len(images.measured)} images of {atlas.uri} can be read any more")
     floor = noise_floor(rows)
     facts = {
-        "store": atlas.uri, "model": images.spec, "calibration_images": len(seen), "masks": masks, "threads": threads, "cpu": cpu_name(),
-        "pruned_share": prune, "fine_tuned": tune is not None, **_sizes(images, network, files),
+        "store": atlas.uri, "model": images.spec, "calibration_images": seen, "masks": masks, "threads": threads, "cpu": cpu_name(),
+        "backend": backend, "pruned_share": prune, "fine_tuned": tune is not None, **_sizes(images, network, files),
         "latency": _latencies(images, {"torch": images.model.module, "float": exported, "int8": edge}, threads),
         **accuracy_facts(rows), **agreement_facts(rows, floor, atlas.class_names),
     }  # fmt: skip
@@ -119,6 +114,17 @@ def export_edge(
     write_files(os.fspath(out), files, sidecar, facts, [row.record(floor) for row in rows])
     write_queue(atlas.uri, rows, floor, images.rows)
     return report
+
+
+def _exported(backend: Backend, network: nn.Module, images: RunImages) -> tuple[dict[str, bytes], int]:
+    """The files of the float32 and of the int8 model by name, and how many images showed the ranges of activations."""
+    seen = [prepared.image.numpy() for _, prepared in images.read(images.calibration)]
+    if not seen:
+        raise UsageError(f"none of {len(images.calibration)} images that are to calibrate can be read any more")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{name}{backend.suffix}" for name in (FLOAT_NAME, INT8_NAME)]
+        backend.export(network, images.shape, seen, *paths)
+        return {path.name: path.read_bytes() for path in paths}, len(seen)
 
 
 def network_of(module: nn.Module) -> Network:
@@ -133,18 +139,17 @@ def network_of(module: nn.Module) -> Network:
 
 def _sizes(images: RunImages, network: nn.Module, files: Mapping[str, bytes]) -> dict[str, Any]:
     """Bytes of the int8 file beside those of the base model's weights as float32: what is removed by pruning counts."""
-    parameters = count_parameters(images.model.module)
+    parameters, (as_float, as_int8) = count_parameters(images.model.module), (len(data) for data in files.values())
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in images.model.module.buffers())
     base = 4 * parameters + buffers
     return {
         "parameters": parameters, "edge_parameters": count_parameters(network), "base_bytes": base,
-        "float_bytes": len(files[FLOAT_NAME]), "int8_bytes": len(files[INT8_NAME]),
-        "size_share": len(files[INT8_NAME]) / len(files[FLOAT_NAME]), "base_size_share": len(files[INT8_NAME]) / base,
+        "float_bytes": as_float, "int8_bytes": as_int8, "size_share": as_int8 / as_float, "base_size_share": as_int8 / base,
     }  # fmt: skip
 
 
 def _latencies(images: RunImages, modules: Mapping[str, nn.Module], threads: int) -> dict[str, Any]:
-    """Of one image: the model in PyTorch, and the exported one in ONNX Runtime as float32 and as int8."""
+    """Of one image: the model in PyTorch, and the exported one as float32 and as int8."""
     image, before = torch.rand(1, *images.shape), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -23,7 +23,7 @@ EXAMPLE_IMAGES = 2
 _NOISY_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 
 
-class _Logits(nn.Module):
+class LogitsAlone(nn.Module):
     """The network with its logits alone as output."""
 
     def __init__(self, network: nn.Module):
@@ -63,12 +63,13 @@ def export_float(module: nn.Module, shape: tuple[int, int, int], path: str | os.
     try:
         with _quiet_exporters():
             torch.onnx.export(
-                _Logits(module).eval(), (example,), os.fspath(path), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
+                LogitsAlone(module).eval(), (example,), os.fspath(path), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
             )  # fmt: skip
     except Exception as error:  # the exporter raises what its many stages raise
         lines = str(error).strip().splitlines() or [""]
         raise ModelError(f"the model cannot be written as ONNX: {type(error).__name__}: {lines[0][:300]}") from error
+    _strip(path)
 
 
 def export_int8(source: str | os.PathLike[str], images: Iterable[np.ndarray], path: str | os.PathLike[str]) -> None:
@@ -97,6 +98,20 @@ def export_int8(source: str | os.PathLike[str], images: Iterable[np.ndarray], pa
         raise ModelError(f"the model cannot be quantised: {type(error).__name__}: {error}") from error
     finally:
         prepared.unlink(missing_ok=True)
+    _strip(path)
+
+
+def _strip(path: str | os.PathLike[str]) -> None:
+    """Take out what the exporters note for debugging: stack traces with paths of this machine, and shapes that follow from the graph."""
+    import onnx
+
+    model = onnx.load(os.fspath(path))
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.value_info[:]
+    onnx.save(model, os.fspath(path))
 
 
 def _calibration_reader(images: Iterable[np.ndarray]) -> Any:

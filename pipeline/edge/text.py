@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..text import counted
+from .backends import BACKENDS
 from .edge_model import EdgeReport
 
 TITLES = {
@@ -18,13 +19,13 @@ _CLASSES = 20
 def edge_text(report: EdgeReport) -> str:
     """Size, speed, accuracy, agreement and drift by class."""
     facts = report.facts
-    latency = facts["latency"]
+    latency, title = facts["latency"], BACKENDS[facts["backend"]].title
     lines = [
-        f"{facts['model']}: {_parameters(facts)}; {facts['float_bytes'] / 1e6:.2f} MB as float32 ONNX, {facts['int8_bytes'] / 1e6:.2f} MB as "
+        f"{facts['model']}: {_parameters(facts)}; {facts['float_bytes'] / 1e6:.2f} MB as float32 {title}, {facts['int8_bytes'] / 1e6:.2f} MB as "
         f"int8 ({100 * facts['size_share']:.1f} % of that)",
         f"one image on {facts['cpu']}, {counted(facts['threads'], 'thread')}, median (95th percentile): "
         + ", ".join(f"{title} {1e3 * latency[name]['median']:.2f} ms ({1e3 * latency[name]['p95']:.2f})"
-                    for name, title in (("torch", "PyTorch"), ("float", "ONNX float32"), ("int8", "ONNX int8"))),
+                    for name, title in (("torch", "PyTorch"), ("float", f"{title} float32"), ("int8", f"{title} int8"))),
         accuracy_line(facts),
         f"predictions stay for {facts['same_prediction']} of {counted(facts['images'], 'image')}; confidence moves by "
         f"{_figure(facts['confidence_change'])} on average; {counted(facts['calibration_images'], 'other image')} calibrated",

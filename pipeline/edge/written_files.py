@@ -20,7 +20,8 @@ from ..storage.location import child
 from .drift import DriftRow
 
 QUEUE = "edge_drift"
-FLOAT_NAME, INT8_NAME = "model.fp32.onnx", "model.int8.onnx"
+FLOAT_NAME, INT8_NAME = "model.fp32", "model.int8"
+"""Without the suffix of the backend's files."""
 AGREEMENT = pa.schema(
     [
         ("id", pa.string()), ("label", pa.int32()), ("prediction", pa.int32()), ("edge_prediction", pa.int32()), ("same_prediction", pa.bool_()),

@@ -27,12 +27,21 @@ DOUBT_SHARE = 0.1
 """Confidence of the next class from which it is told."""
 BORDER_SHARE = 0.36
 """Of an even map in the outer tenth of the image."""
+OUTSIDE_SHARE = 0.1
+"""Share of the map's mass on other classes (`outside_context`) from which it is told."""
+AGREEING, DISAGREEING = 0.6, 0.2
+"""Rank correlation of the network's blocks (`layer_agreement`) from which they agree, and below which they do not."""
 TOP_SHARE = 0.15
 """Pixels that `drop_pct` keeps."""
 
 
 def row_facts(
-    row: Mapping[str, Any], grid: Float[np.ndarray, "3 3"] | None, class_names: Sequence[str], chance: float | None
+    row: Mapping[str, Any],
+    grid: Float[np.ndarray, "3 3"] | None,
+    class_names: Sequence[str],
+    chance: float | None,
+    *,
+    are_exclusive: bool = True,
 ) -> Facts:
     """The facts of a row.
 
@@ -41,6 +50,7 @@ def row_facts(
         grid: Mass of its map in each ninth of the image, summing to 1; None where there is no map.
         class_names: By index.
         chance: Mean share of a random map on the object, over the run's images with chance maps; None where it was not measured.
+        are_exclusive: Whether confidences of classes exclude each other (softmax), so that a second class with much of it means doubt.
     """
     conditions = {"ok" if row["status"] == OK else "failed"}
     texts = {"status": str(row["status"]), "error": str(row.get("error") or "")}
@@ -54,10 +64,12 @@ def row_facts(
         conditions.add("right" if row["label"] == row["prediction"] else "wrong")
     places: dict[str, str] = {}
     if "ok" in conditions:
-        conditions |= _second(row, class_names, shares, names)
+        if are_exclusive:
+            conditions |= _second(row, class_names, shares, names)
         conditions |= _object(row, shares, chance, "right" in conditions)
         if grid is not None:
             conditions |= _places(grid, shares, places)
+        conditions |= _surroundings(row, shares)
         if _is_number(row.get("drop_pct")):
             shares |= {"drop": row["drop_pct"] / 100, "top": TOP_SHARE}
     kept = {name: float(value) for name, value in shares.items() if _is_number(value)}
@@ -99,6 +111,20 @@ def _object(row: Mapping[str, Any], shares: dict[str, Any], chance: float | None
         shares["border"] = row["border_share"]
         return {"at_border"} if row["border_share"] > BORDER_SHARE else set()
     return set()
+
+
+def _surroundings(row: Mapping[str, Any], shares: dict[str, Any]) -> set[str]:
+    """What else is used than the class itself, and whether the network's blocks point to the same places."""
+    conditions = set[str]()
+    if _is_number(row.get("outside_context")):
+        shares["outside"] = row["outside_context"]
+        conditions |= {"uses_other_classes"} if row["outside_context"] >= OUTSIDE_SHARE else set()
+    if _is_number(row.get("layer_agreement")):
+        agreement = row["layer_agreement"]
+        conditions |= (
+            {"blocks_agree"} if agreement >= AGREEING else {"blocks_disagree"} if agreement < DISAGREEING else set()
+        )
+    return conditions
 
 
 def _places(grid: np.ndarray, shares: dict[str, Any], places: dict[str, str]) -> set[str]:

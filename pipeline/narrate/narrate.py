@@ -44,6 +44,8 @@ WANTED = (
     "ebpg",
     "border_share",
     "drop_pct",
+    "outside_context",
+    "layer_agreement",
 )
 ROWS = pa.schema(
     [
@@ -150,6 +152,7 @@ class _Narrator:
         self._atlas, self._rows, self._language, self._hook = atlas, rows, language, hook
         self._chance = run_scores(rows, resamples=1).get("ebpg", {}).get("random")
         self._shape = atlas.metadata.get("map")
+        self._are_exclusive = atlas.run.get("fingerprint", {}).get("score", "softmax") == "softmax"
         self._picture_of = _pictures(atlas, trust_code) if hook else None
 
     def records(self, table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -158,8 +161,9 @@ class _Narrator:
         for place, row in enumerate(table.select(plain).to_pylist()):
             chance = chances.get((row["id"], row["target"]))
             facts = row_facts(
-                row, grids.get(place), self._atlas.class_names, self._chance if chance is None else chance
-            )
+                row, grids.get(place), self._atlas.class_names, self._chance if chance is None else chance,
+                are_exclusive=self._are_exclusive,
+            )  # fmt: skip
             narration = self._narration(row, table, place, facts)
             yield {
                 "id": row["id"], "target": row["target"], "method": self._rows.method, "language": self._language.name, "text": narration.text,

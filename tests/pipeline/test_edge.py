@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -93,6 +94,14 @@ def test_the_int8_file_has_int8_weights_with_a_scale_for_each_channel(folder: Pa
         if node.op_type == "DequantizeLinear" and tensors.get(node.input[0], np.empty(0)).ndim == 4
     ]
     assert sorted(scale.shape for scale in scales) == [(6,), (8,), (10,)]
+
+
+@pytest.mark.parametrize("name", ["model.fp32.onnx", "model.int8.onnx"])
+def test_a_file_holds_no_paths_of_this_machine(folder: Path, exported: EdgeReport, name: str) -> None:
+    data = (folder / "edge" / name).read_bytes()
+    assert str(folder).encode() not in data
+    assert b'File "' not in data
+    assert b"stack_trace" not in data
 
 
 def test_predictions_and_confidences_are_those_of_the_files(folder: Path, exported: EdgeReport) -> None:
@@ -329,3 +338,25 @@ def test_a_pruned_network_is_fine_tuned_and_measured_as_such(folder: Path) -> No
     assert report.facts["edge_parameters"] == seen[0] < report.facts["parameters"]
     assert report.facts["fine_tuned"]
     assert "after pruning (fine-tuned)" in edge_text(report)
+
+
+# ExecuTorch
+
+
+def test_an_executorch_program_computes_what_the_onnx_file_does(folder: Path, exported: EdgeReport) -> None:
+    pytest.importorskip("executorch", reason="the extra executorch is not installed")
+    options = {"calibration": 6, "count": 9, "masks": 40}
+    report = export_edge(folder / "store", folder / "executorch", backend="executorch", **options)
+    assert report.facts["int8_bytes"] == (folder / "executorch" / "model.int8.pte").stat().st_size
+    for row, other in zip(report.rows, exported.rows, strict=True):
+        assert row.id == other.id
+        assert row.edge_confidence == pytest.approx(other.edge_confidence, abs=0.05)
+    assert "float32 ExecuTorch" in edge_text(report)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("executorch") is not None, reason="the extra executorch is installed")
+def test_without_its_packages_a_backend_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"needs the extra `executorch` .*or take --backend onnx"):
+        export_edge(folder / "store", folder / "none", backend="executorch")
+    with pytest.raises(UsageError, match="--backend must be onnx or executorch, got 'onx'; did you mean 'onnx'"):
+        export_edge(folder / "store", folder / "none", backend="onx")  # pyright: ignore[reportArgumentType]

@@ -115,6 +115,17 @@ def test_facts_by_hand() -> None:
     assert "not because of the object" not in text  # the prediction is wrong
     assert "not because of the object" in EN.row_text(row_facts({**row, "label": 0}, grid, NAMES, 0.1))
     assert "spread over the image" in EN.row_text(row_facts(row, np.full((3, 3), 1 / 9), NAMES, None))
+    overlapping = row_facts(row, grid, NAMES, 0.1, are_exclusive=False)
+    assert "hesitates" not in EN.row_text(overlapping), "several classes may have much confidence at once"
+    for language in (EN, DE):
+        for agreement, outside, parts in ((0.7, 0.25, 2), (0.1, 0.05, 1), (0.4, None, 0)):
+            more = {**row, "layer_agreement": agreement, "outside_context": outside}
+            before, after = (language.row_text(row_facts(each, grid, NAMES, 0.1)) for each in (row, more))
+            assert after.count(". ") - before.count(". ") == parts
+            assert ungrounded_parts(after, row_facts(more, grid, NAMES, 0.1), NAMES, language) == []
+    assert "25 % of the map lies where the model sees other classes" in EN.row_text(
+        row_facts({**row, "outside_context": 0.25}, grid, NAMES, 0.1)
+    )
     failed = EN.row_text(
         row_facts(
             {**row, "status": "decode_error", "error": "byte 7", "prediction": None, "target": None}, None, NAMES, None
