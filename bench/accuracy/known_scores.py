@@ -81,7 +81,7 @@ def played(sise: SISE, full: ScoredBlocks, budget: str | float = "exact") -> tup
         while not rounds.finished:
             chosen = rounds.choose()
             rounds.take(chosen, values[chosen])
-        known, blocks.surrogate_error = list(rounds.expected.split(counts)), rounds.error()
+        known, blocks.surrogate_error = list(rounds.expected.split(counts)), float(rounds.error())
         seconds = time.process_time() - begun
     else:
         for layer in layers:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..lazy_torch import F, torch
 from .fusion import fuse
@@ -63,8 +63,9 @@ class MaskRounds:
         self._layers = [slice(*edges) for edges in pairwise(accumulate(counts, initial=0))]
         rounds = min(ROUNDS, allowed)
         self._until = [allowed * (number + 1) // rounds for number in range(rounds)]
-        self._scores: dict[int, float] = {}
-        self._posterior = Posterior(self._prior, *self._known())
+        self._places = torch.empty(0, dtype=torch.long, device=mass.device)
+        self._scores = mass.new_empty(0, dtype=torch.float64)
+        self._posterior = Posterior(self._prior, self._places, self._scores)
         self._slopes = mass.new_ones(len(mass), dtype=torch.float64)
         self._weights = torch.stack([self._first_weight(masks) for masks in self._layers])
         self.expected = torch.full_like(self._slopes, 0.5)
@@ -73,45 +74,41 @@ class MaskRounds:
     @property
     def finished(self) -> bool:
         """Whether nothing more may be scored."""
-        return len(self._scores) >= self._until[-1]
+        return len(self._places) >= self._until[-1]
 
     @property
-    def scored(self) -> tuple[int, ...]:
-        """Masks that are scored, in the order of choice."""
-        return tuple(self._scores)
+    def scored(self) -> Int[torch.Tensor, " scored"]:
+        """Masks that are scored, round by round."""
+        return self._places
 
-    def choose(self) -> list[int]:
-        """The masks of the next round."""
-        limit = next(limit for limit in self._until if limit > len(self._scores))
+    def choose(self) -> Int[torch.Tensor, " chosen"]:
+        """The masks of the next round, ascending."""
+        limit = next(limit for limit in self._until if limit > len(self._places))
         views = pooled(self._parts * self._slopes[:, None] * self._spread(self._weights).sqrt())
-        return a_optimal(self._posterior, views, self._layers, limit - len(self._scores), self.scored)
+        chosen = a_optimal(self._posterior, views, self._layers, limit - len(self._places), self._places)
+        return chosen.sort().values
 
-    def take(self, chosen: Sequence[int], scores: Float[torch.Tensor, " chosen"]) -> None:
+    def take(self, chosen: Int[torch.Tensor, " chosen"], scores: Float[torch.Tensor, " chosen"]) -> None:
         """Learn the scores, finite and in [0, 1], of what was chosen."""
-        self._scores |= dict(zip(chosen, scores.double().tolist(), strict=True))
-        known, margins = self._known()
-        self._posterior = Posterior(self._prior, known, margins)
+        self._places = torch.cat([self._places, chosen])
+        self._scores = torch.cat([self._scores, scores.double()])
+        self._posterior = Posterior(self._prior, self._places, margin(self._scores))
         variance = self._posterior.variance
         self.expected, spread = probabilities(self._posterior.mean, variance)
-        self.expected[known] = self._slopes.new_tensor(list(self._scores.values()))
+        self.expected[self._places] = self._scores
         slopes = (spread / variance.clamp(min=1e-9)).sqrt()
         self._slopes = (slopes / slopes.mean()).clamp(min=LEAST_SLOPE)
         maps, spans = self._maps(self.expected[None])
         self._weights = importance(maps[0]) / spans[0].square()
 
-    def error(self) -> float:
+    def error(self) -> Float[torch.Tensor, ""]:
         """Expected RMS error of the map in [0, 1], by the surrogate's own covariance: over draws of all scores that are not known."""
-        draws, known = torch.sigmoid(self._posterior.draws(DRAWS)), self._known()[0]
-        draws[:, known] = self.expected[known]
+        draws = torch.sigmoid(self._posterior.draws(DRAWS))
+        draws[:, self._places] = self.expected[self._places]
         maps = self._maps(draws)[0]
         fused = torch.stack([fuse(layer_map[:, None])[0] for layer_map in maps])
         centre = fuse(self._maps(self.expected[None])[0][0][:, None])[0]
-        return float((fused - centre).square().mean().sqrt()) / len(self._layers)
-
-    def _known(self) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self._parts.device
-        scores = torch.tensor(list(self._scores.values()), dtype=torch.float64, device=device)
-        return torch.tensor(list(self._scores), dtype=torch.long, device=device), margin(scores)
+        return (fused - centre).square().mean().sqrt() / len(self._layers)
 
     def _maps(
         self, scores: Float[torch.Tensor, "draw mask"]
@@ -130,8 +127,11 @@ class MaskRounds:
 
     def _spread(self, weights: Float[torch.Tensor, "layer pixel"]) -> Float[torch.Tensor, "mask pixel"]:
         emphasis = weights.new_tensor([1.0] * (len(weights) - 1) + [LAST])
-        counts = torch.tensor([masks.stop - masks.start for masks in self._layers], device=weights.device)
-        return (weights * emphasis[:, None]).repeat_interleave(counts, dim=0)
+        rows = [
+            row.expand(masks.stop - masks.start, -1)
+            for row, masks in zip(weights * emphasis[:, None], self._layers, strict=True)
+        ]
+        return torch.cat(rows)
 
 
 def pooled(views: Float[torch.Tensor, "mask pixel"]) -> Float[torch.Tensor, "mask block"]:

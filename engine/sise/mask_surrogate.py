@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..lazy_torch import torch
 
@@ -39,8 +39,7 @@ def prior_covariance(features: Float[torch.Tensor, "mask feature"]) -> Float[tor
     norms = products.diagonal()
     distances = (norms[:, None] + norms - 2 * products).clamp(min=0).sqrt()
     distances.fill_diagonal_(0)
-    apart = distances[distances > 0]
-    median = apart.median() if len(apart) else distances.new_ones(())
+    median = torch.where(distances > 0, distances, torch.nan).nanmedian().nan_to_num(nan=1.0)
     means = products.mean(dim=1)
     centred = products - means[:, None] - means + means.mean()
     spread = centred.diagonal().mean()
@@ -72,7 +71,7 @@ class Posterior:
         if len(scored):
             covariance = self.prior[scored][:, scored]
             covariance.diagonal().add_(NOISE)
-            factor = torch.linalg.cholesky(covariance)
+            factor = lower_factor(covariance)
             ones = torch.cholesky_solve(torch.ones_like(margins)[:, None], factor)[:, 0]
             level = (ones @ margins) / ones.sum()
             weights = torch.cholesky_solve((margins - level)[:, None], factor)[:, 0]
@@ -91,9 +90,10 @@ class Posterior:
         """Posterior covariance times a vector, in units of `scale`."""
         return self.prior @ vector - self.reduction.T @ (self.reduction @ vector)
 
-    def column(self, mask: int) -> torch.Tensor:
+    def column(self, mask: Int[torch.Tensor, " 1"]) -> Float[torch.Tensor, " mask"]:
         """One column of the posterior covariance, in units of `scale`."""
-        return self.prior[:, mask] - self.reduction.T @ self.reduction[:, mask]
+        own = self.reduction.index_select(1, mask)[:, 0]
+        return self.prior.index_select(1, mask)[:, 0] - self.reduction.T @ own
 
     def seen_through(self, views: Float[torch.Tensor, "mask pixel"], masks: slice) -> Float[torch.Tensor, "pixel mask"]:
         """`views[masks].T @ covariance[masks]`: how what these masks add up to varies with every mask."""
@@ -106,7 +106,14 @@ class Posterior:
         covariance.diagonal().add_(JITTER)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64).to(self.mean.device)
-        return self.mean + self.scale.sqrt() * noise @ torch.linalg.cholesky(covariance).T
+        return self.mean + self.scale.sqrt() * noise @ lower_factor(covariance).T
+
+
+def lower_factor(covariance: Float[torch.Tensor, "n n"]) -> Float[torch.Tensor, "n n"]:
+    """Cholesky's; on an accelerator without the look at whether there is one, which would wait for the device."""
+    if covariance.device.type == "cpu":
+        return torch.linalg.cholesky(covariance)
+    return torch.linalg.cholesky_ex(covariance).L
 
 
 def margin(scores: torch.Tensor) -> torch.Tensor:
@@ -134,35 +141,38 @@ def a_optimal(
     views: Float[torch.Tensor, "mask pixel"],
     layers: Sequence[slice],
     count: int,
-    taken: Sequence[int] = (),
-) -> list[int]:
+    taken: Int[torch.Tensor, " taken"],
+) -> Int[torch.Tensor, " chosen"]:
     """The next masks to score: greedily those that lower the summed variance of the layers' maps most.
 
     Scoring mask k lowers it by (C G C)_kk / (C_kk + noise), C the posterior covariance, G the inner products of the views within
-    a layer. Both change with each choice by rank 1, so that a choice costs two products of a matrix and a vector.
+    a layer. Both change with each choice by rank 1, so that a choice costs two products of a matrix and a vector. Nothing here waits for
+    the device.
 
     Args:
         posterior: What is known now.
         views: What a unit of each mask's margin adds to its layer's map, pixels weighted by the root of their importance.
         layers: The masks of each layer.
         count: How many; at most those that are not taken.
-        taken: Masks that are scored already.
+        taken: Masks that are scored already, each once.
+
+    Returns:
+        On the device, in the order of choice.
     """
-    drop = sum(posterior.seen_through(views, masks).square().sum(dim=0) for masks in layers)
+    drop = torch.stack([posterior.seen_through(views, masks).square().sum(dim=0) for masks in layers]).sum(dim=0)
     left = posterior.prior.diagonal() - posterior.reduction.square().sum(dim=0)
-    if isinstance(drop, int):
-        return []
-    open_ = torch.ones(len(left), dtype=torch.bool, device=left.device)
-    open_[list(taken)] = False
-    chosen: list[int] = []
-    removed = posterior.prior.new_zeros(count, len(left))
-    for step in range(min(count, int(open_.sum()))):
-        gain = torch.where(open_, drop / (left.clamp(min=0) + NOISE), -torch.inf)
-        best = int(gain.argmax())
-        chosen.append(best)
-        open_[best] = False
+    is_open = torch.ones(len(left), dtype=torch.bool, device=left.device).index_fill_(0, taken, False)
+    steps = min(count, len(left) - len(taken))
+    chosen = taken.new_empty(steps)
+    removed = posterior.prior.new_zeros(steps, len(left))
+    for step in range(steps):
+        gain = torch.where(is_open, drop / (left.clamp(min=0) + NOISE), -torch.inf)
+        best = gain.argmax()[None]
+        chosen[step] = best[0]
+        is_open.index_fill_(0, best, False)
         before = removed[:step]
-        column = (posterior.column(best) - before.T @ before[:, best]) / (left[best].clamp(min=0) + NOISE).sqrt()
+        column = posterior.column(best) - before.T @ before.index_select(1, best)[:, 0]
+        column = column / (left.index_select(0, best).clamp(min=0) + NOISE).sqrt()
         weighed = torch.cat([views[masks] @ (views[masks].T @ column[masks]) for masks in layers])
         moved = posterior.times(weighed) - before.T @ (before @ weighed)
         drop = (drop - 2 * column * moved + (column @ weighed) * column.square()).clamp(min=0)

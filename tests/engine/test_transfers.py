@@ -14,7 +14,8 @@ from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics import evaluate
 from heatlas.engine.scoring.precision import float32_products, gradient_precision
 from heatlas.engine.session import ExplainSession
-from heatlas.engine.sise import layer_masks
+from heatlas.engine.sise import budgeted_scores, layer_masks
+from heatlas.engine.sise.mask_rounds import ROUNDS
 from torch import nn
 
 from ..support.checkout import checkout_module
@@ -22,6 +23,23 @@ from ..support.oracle_nets import images_like, three_blocks
 
 MODULES: tuple[Any, ...] = (explainers, explanation, batch_method, mask_method, sise, evaluate, layer_masks)
 Operations = checkout_module("bench.speed.device_operations").Operations
+
+
+def test_a_budget_waits_once_for_each_round_and_never_for_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Per image: a read of the gradients' facts, of each of six rounds, of the error, of the map's facts; nothing besides."""
+    images, reads = images_like(3, 3, (24, 24), seed=1), []
+    for module in (*MODULES, budgeted_scores):
+        monkeypatch.setattr(module, "to_host", lambda values: reads.append(1) or values.tolist())
+    session = ExplainSession(SISE(three_blocks(0), batch_size=16, budget=0.5))
+    session.push(0, images[0])
+    session.finish()
+    reads.clear()
+    with Operations() as operations:
+        result = [row for key, image in enumerate(images) for row in session.push(key, image)] + session.finish()
+    assert [row.status for row in result] == ["ok"] * 3
+    assert min(row.n_forwards for row in result) > ROUNDS + 1
+    assert {kind: count for kind, count in operations.waits.items() if count} == {"nonzero": 3 * 3}
+    assert len(reads) == 3 * (1 + ROUNDS + 1 + 1)
 
 
 @pytest.mark.parametrize(("name", "of_map", "of_metrics"), [("grad_cam", 1, 1), ("sise", 2, 1), ("rise", 2, 1)])
