@@ -68,7 +68,7 @@ class LayerGradients:
         """The logits and every layer's maps: one forward pass, no gradients; float32 at least."""
         from ..layers.capture import capture_layers
 
-        logits, activations = capture_layers(self.model, self.plan(images), images)
+        logits, activations = capture_layers(self.model, self.plan(images), images, gradients=False)
         return wide(logits.detach()), [wide(maps.detach()) for maps in activations]
 
     def __call__(

@@ -71,7 +71,7 @@ class ScoreCAM(MaskMethod):
         from ..layers.capture import capture_layers
 
         with gradient_precision(images.device):
-            output, maps = capture_layers(self.model, self.gradients.plan(images), images)
+            output, maps = capture_layers(self.model, self.gradients.plan(images), images, gradients=False)
         return output.detach(), tuple(maps)
 
     def draw(self, image: torch.Tensor, target: int, seed: int, layers: tuple[torch.Tensor, ...]) -> ChannelMasks:

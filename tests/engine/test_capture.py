@@ -46,6 +46,18 @@ def test_the_logits_are_the_models_own_and_every_map_has_a_gradient(build) -> No
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
+@pytest.mark.parametrize("build", BUILDS)
+def test_without_gradients_the_same_is_read_and_nothing_recorded(build) -> None:
+    model = build()
+    plan = block_layers(model, IMAGES)
+    expected = capture_layers(model, plan, IMAGES)
+    logits, activations = capture_layers(model, plan, IMAGES, gradients=False)
+    assert torch.equal(logits, expected[0])
+    assert all(map(torch.equal, activations, expected[1]))
+    assert logits.grad_fn is None
+    assert all(maps.grad_fn is None for maps in activations)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("grad_mode", [nullcontext, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("build", [pooled, Functional, Branching])
