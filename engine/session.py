@@ -221,14 +221,16 @@ class ExplainSession:
             seen = yield self._keeping.rows_of(self._keeping.read_logits, pushed.image, None, pushed.sample)
             explanation.whole, explanation.n_forwards = seen.whole, explanation.n_forwards + 1
         measured, values, chance = None, None, {}
-        if explanation.map is not None and explanation.target is not None and explanation.prediction is not None:
+        measures = bool(self.metrics.metrics) or pushed.sample < max(self._chance_below, self._sanity_below)
+        target, prediction = explanation.target, explanation.prediction
+        if measures and explanation.map is not None and target is not None and prediction is not None:
             order = yield from ranked(explanation.map)
             subject = Subject(
                 pushed.image,
                 explanation.map,
                 order,
-                explanation.target,
-                explanation.prediction,
+                target,
+                prediction,
                 pushed.label,
                 self.seed,
                 pushed.sample,

@@ -9,9 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-STAGES = ("waiting", "decoding", "gradients", "masks", "forwards", "method", "metrics", "encoding", "commit", "other")
+STAGES = (
+    "waiting",
+    "decoding",
+    "gradients",
+    "masks",
+    "forwards",
+    "method",
+    "metrics",
+    "pictures",
+    "encoding",
+    "commit",
+    "other",
+)
 """Waiting for decoded images; decoding, which threads do beside the rest; a method's own passes; making masks and other variants;
-scoring them; a method's remaining work; metrics; encoding rows; storing them; all else. On an accelerator the host's time counts: an
+scoring them; a method's remaining work; metrics; maps as pictures, which a thread makes beside the rest; encoding rows; storing them; all else. On an accelerator the host's time counts: an
 operation is charged to the stage that waits for it."""
 
 

@@ -41,6 +41,16 @@ class StoredExplanations(Protocol):
 
 
 @runtime_checkable
+class RowEncoder(Protocol):
+    """A sink that can encode a finished row before its shard is committed."""
+
+    def encode(self, row: Row) -> None:
+        """Encode what takes time and keep it in the row. Called once for a row, from a thread beside the work; `commit` does what was
+        left out."""
+        ...
+
+
+@runtime_checkable
 class ShardSink(Protocol):
     """Where a finished shard goes."""
 

@@ -90,5 +90,7 @@ class Row:
     """Which object of the image is explained; None: the whole image."""
     box: Box | None = None
     """Where that object is, in pixels of the image as decoded; None: the whole image."""
+    png: bytes | None = None
+    """The map as the store's picture, where it was encoded already."""
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     """What else the method gives, by column."""

@@ -13,6 +13,8 @@ from ..store.status import field, totals_lines
 from ..store.status_facts import RunStatus
 from ..text import counted, duration
 
+BESIDE = ("decoding", "pictures")
+"""Stages that threads do beside the others."""
 SHOWN = 0.005
 """Least share of the workers' time that is told."""
 TOO_LONG = 0.2
@@ -96,10 +98,11 @@ def time_lines(stages: Mapping[str, float], worked: float, padded: int) -> list[
     """
     if worked <= 0:
         return []
-    own = {name: seconds / worked for name, seconds in stages.items() if name != "decoding"}
+    own = {name: seconds / worked for name, seconds in stages.items() if name not in BESIDE}
     own["other"] = max(0.0, 1 - sum(own.values()))
     told = [f"{name} {share:.0%}" for name, share in sorted(own.items(), key=lambda item: -item[1]) if share >= SHOWN]
-    beside = f"; decoding {stages['decoding'] / worked:.0%} beside it" if stages.get("decoding") else ""
+    shares = [f"{name} {stages[name] / worked:.0%}" for name in BESIDE if stages.get(name, 0) >= SHOWN * worked]
+    beside = f"; {' and '.join(shares)} beside it" if shares else ""
     empty = f"; {padded:,} rows of padding" if padded else ""
     lines = [field("spent on", ", ".join(told) + beside + empty)]
     if own.get("waiting", 0) > TOO_LONG:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...engine.time_spent import stage
+from ...statuses import OK
 from ...workers.samples import Row, Shard
 from ..storage.atomic_write import put_if_absent
 from ..storage.location import child
@@ -13,7 +14,7 @@ from .parquet_bytes import table_to_parquet
 from .part_names import part_path
 from .part_origin import PartOrigin, expected_run
 from .part_summary import with_summary
-from .rows_to_table import build_table
+from .rows_to_table import build_table, png_bytes
 from .run_file import find_run
 from .schema import StoreLayout
 
@@ -26,6 +27,11 @@ class ParquetSink:
     layout: StoreLayout
     run: str | None = None
     """Identity of the run that computes the rows; None: that of the directory."""
+
+    def encode(self, row: Row) -> None:
+        """See `RowEncoder.encode`: the map's picture."""
+        if self.layout.with_png and row.map is not None and row.status == OK:
+            row.png = png_bytes(row.map)
 
     def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
         """See `ShardSink.commit`."""

@@ -42,7 +42,7 @@ def build_table(rows: Sequence[Row], layout: StoreLayout) -> pa.Table:
     if layout.with_map:
         arrays["map"] = _map_column(maps, layout.map_shape)
     if layout.with_png:
-        arrays["map_png"] = pa.array([_png_value(map_values) for map_values in maps], _PNG_TYPE)
+        arrays["map_png"] = pa.array(list(map(_png_value, rows, maps)), _PNG_TYPE)
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
@@ -175,9 +175,12 @@ def area_weights(size: int, reduced: int) -> np.ndarray:
     return overlap.clip(0, None) * reduced / size
 
 
-def _png_value(values: np.ndarray | None) -> dict[str, Any] | None:
-    if values is None:
-        return None
+def _png_value(row: Row, values: np.ndarray | None) -> dict[str, Any] | None:
+    return None if values is None else {"bytes": row.png or png_bytes(values), "path": None}
+
+
+def png_bytes(values: np.ndarray) -> bytes:
+    """A map `(height, width)` in [0, 1] as an 8-bit grey PNG. Other threads go on meanwhile."""
     buffer = io.BytesIO()
     Image.fromarray(np.rint(values.clip(0, 1) * 255).astype(np.uint8)).save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+    return buffer.getvalue()

@@ -11,7 +11,7 @@ from heatlas.engine import explanation
 from heatlas.engine.methods import batch_method, mask_method, sise
 from heatlas.engine.methods.registry import bind_method
 from heatlas.engine.methods.sise import SISE
-from heatlas.engine.metrics import evaluate
+from heatlas.engine.metrics import evaluate, rank_pixels
 from heatlas.engine.scoring.precision import float32_products, gradient_precision
 from heatlas.engine.session import ExplainSession
 from heatlas.engine.sise import budgeted_scores, layer_masks
@@ -65,6 +65,17 @@ def test_an_image_costs_a_handful_of_waits_and_none_per_mask(
     batches = 1 if name == "grad_cam" else 3  # three images share a batch of a batch method
     assert len(reads) == of_map * batches + of_metrics * 3
     assert operations.launched > 0
+
+
+@pytest.mark.parametrize(("metrics", "sorted_maps"), [([], 0), (["drop_pct"], 3)])
+def test_a_map_that_nobody_measures_is_not_sorted(metrics: list[str], sorted_maps: int) -> None:
+    images, ordered = images_like(3, 3, (24, 24), seed=1), []
+    session = ExplainSession(bind_method("lafam", three_blocks(0), batch_size=16), metrics)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("heatlas.engine.session.rank_pixels", lambda maps: ordered.append(len(maps)) or rank_pixels(maps))
+        result = [row for key, image in enumerate(images) for row in session.push(key, image)] + session.finish()
+    assert [row.status for row in result] == ["ok"] * 3
+    assert sum(ordered) == sorted_maps
 
 
 def test_gradients_of_several_images_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:

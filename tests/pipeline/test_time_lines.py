@@ -6,12 +6,19 @@ from heatlas.pipeline.explain.result import time_lines
 
 
 def test_shares_the_largest_first_with_decoding_beside():
-    stages = {"forwards": 70.0, "gradients": 20.0, "waiting": 5.0, "decoding": 40.0, "metrics": 0.1}
+    stages = {
+        "forwards": 70.0,
+        "gradients": 20.0,
+        "waiting": 5.0,
+        "decoding": 40.0,
+        "pictures": 8.0,
+        "metrics": 0.1,
+    }
     [line] = time_lines(stages, 100.0, 1234)
 
     assert (
         line.split("spent on")[1].strip()
-        == "forwards 70%, gradients 20%, waiting 5%, other 5%; decoding 40% beside it; 1,234 rows of padding"
+        == "forwards 70%, gradients 20%, waiting 5%, other 5%; decoding 40% and pictures 8% beside it; 1,234 rows of padding"
     )
 
 

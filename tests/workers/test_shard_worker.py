@@ -84,7 +84,8 @@ def test_every_image_is_announced_before_it_is_touched(tmp_path, careful):
     assert announced == set(touched) == set(range(6))
 
 
-def test_images_in_flight_are_alive_until_their_row_is_there(tmp_path):
+def test_images_in_flight_are_alive_until_their_row_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("heatlas.workers.worker.report_pace.LARGEST_GROUP", 1)
     bench = Bench(tmp_path, [""] * 5)
     events = [event for event in bench.run() if isinstance(event, ImagesAlive)]
     assert [event.alive for event in events] == [(0,), (0, 1), (0, 1, 2), (0, 1, 2, 3), (1, 2, 3, 4), (3, 4)]

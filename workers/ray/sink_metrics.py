@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..policy.circuit_breaker import count_failures
-from ..protocols import ShardSink
+from ..protocols import RowEncoder, ShardSink
 from ..samples import Row, Shard
 from ..worker.shard_attempt import count_statuses
 
@@ -24,6 +24,11 @@ class MeteredSink:
 
     sink: ShardSink
     _meters: Any = field(default=None, init=False, repr=False)
+
+    def encode(self, row: Row) -> None:
+        """See `RowEncoder.encode`."""
+        if isinstance(self.sink, RowEncoder):
+            self.sink.encode(row)
 
     def commit(self, shard: Shard, rows: Sequence[Row]) -> bool:
         """See `ShardSink.commit`."""

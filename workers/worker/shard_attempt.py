@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from ... import statuses
@@ -26,6 +26,7 @@ from ..samples import Row, Sample
 from ..targets import PREDICTED, TargetRule, targets_of
 from .engine_protocol import Engine
 from .error_kinds import DEVICE_FAULT_EXIT, describe, may_be_device_fault
+from .report_pace import ReportPace
 
 Target = int | None
 QUARANTINE_TEXT = "taken out: it was being worked on at three consecutive deaths of its worker process"
@@ -69,6 +70,8 @@ class ShardAttempt:
         samples: All samples of the shard; a position is an index into them.
         target: Which classes of each image are explained.
         quarantine: Positions that get an error row and are not touched.
+        encode: Encodes a finished row in a thread, beside the rest; None to leave that to the commit.
+        pace: Says how many images are reported at once; one at a time by default.
         exit_process: Called when the device is broken; a new process is the only cure.
     """
 
@@ -80,6 +83,8 @@ class ShardAttempt:
         *,
         target: TargetRule = PREDICTED,
         quarantine: Collection[int] = (),
+        encode: Callable[[Row], object] | None = None,
+        pace: ReportPace | None = None,
         exit_process: Callable[[int], object] = os._exit,
     ):
         self.engine = engine
@@ -90,6 +95,10 @@ class ShardAttempt:
         self._rows: dict[int, list[Row]] = {}
         self._alive: dict[int, None] = {}
         self._in_flight: dict[int, InWork] = {}
+        self._encode = encode
+        self._pace = pace
+        self._beside: ThreadPoolExecutor | None = None
+        self._encoding: list[Future[object]] = []
         for position in quarantine:
             self._settle(position, [self._failed(position, statuses.QUARANTINED, QUARANTINE_TEXT)])
 
@@ -131,22 +140,33 @@ class ShardAttempt:
     def _ahead(self, todo: deque[int], ahead: int) -> Iterator[ImagesAlive]:
         decoding: deque[tuple[int, Future[Prepared]]] = deque()
         pool = ThreadPoolExecutor(ahead, thread_name_prefix="decode")
+        self._beside = None if self._encode is None else ThreadPoolExecutor(1, thread_name_prefix="encode")
         try:
             while todo or decoding:
                 while todo and len(decoding) < ahead:
-                    position = todo.popleft()
-                    yield self._report(position)
-                    decoding.append((position, pool.submit(self._prepare, position)))
+                    group = [
+                        todo.popleft() for _ in range(min(len(todo), 1 if self._pace is None else self._pace.size))
+                    ]
+                    yield self._report(*group)
+                    if self._pace is not None:
+                        self._pace.reported()
+                    decoding.extend((position, pool.submit(self._prepare, position)) for position in group)
                 yield from self._take(*decoding.popleft())
             if self._in_flight:
                 yield self._heartbeat()
             yield from self._step(self._finish)
+            with self.engine.meter.at("encoding"):
+                wait(self._encoding)
         finally:
-            pool.shutdown(cancel_futures=True)
+            for threads in (pool, self._beside):
+                if threads is not None:
+                    threads.shutdown(cancel_futures=True)
+            self._beside = None
 
-    def _report(self, position: int) -> ImagesAlive:
-        self._alive.pop(position, None)
-        self._alive[position] = None
+    def _report(self, *positions: int) -> ImagesAlive:
+        for position in positions:
+            self._alive.pop(position, None)
+            self._alive[position] = None
         return self._heartbeat()
 
     def _heartbeat(self) -> ImagesAlive:
@@ -291,8 +311,17 @@ class ShardAttempt:
 
     def _settle(self, position: int, rows: list[Row]) -> None:
         self._rows[position] = rows
+        if self._beside is not None:
+            self._encoding += [self._beside.submit(self._encode_row, row) for row in rows if row.map is not None]
         self._alive.pop(position, None)
         self._in_flight.pop(position, None)
+
+    def _encode_row(self, row: Row) -> None:
+        """What fails here fails again in the commit, which tells."""
+        begun = time.perf_counter()
+        if self._encode is not None:
+            self._encode(row)
+        self.engine.meter.add("pictures", time.perf_counter() - begun)
 
     def _failed(self, position: int, status: str, error: str) -> Row:
         row = Row(self.samples[position], status, error, device=self.engine.device, precision=self.engine.precision)

@@ -13,10 +13,11 @@ from ...engine.time_spent import measured_by
 from ...errors import StorageError, TooManyErrorsError
 from ..events import ShardDone, ShardFailed, StartReport, WorkerEvent, WorkerPlaced, Writing
 from ..policy.circuit_breaker import Breaker, count_failures
-from ..protocols import SampleReader, ShardSink
+from ..protocols import RowEncoder, SampleReader, ShardSink
 from ..samples import Row, Sample, Shard
 from .engine_protocol import Build, Engine
 from .error_kinds import describe
+from .report_pace import ReportPace
 from .shard_attempt import ShardAttempt, count_statuses
 from .spec import WorkerSpec
 
@@ -49,6 +50,7 @@ class ShardWorker:
         self._exit_process = exit_process
         self._engine: Engine | None = None
         self._breaker = Breaker(spec.max_error_rate)
+        self._pace = ReportPace()
         self._held: dict[int, tuple[list[Row], float]] = {}
         """Rows of shards that are computed and could not be put, and the seconds that they took."""
 
@@ -92,9 +94,11 @@ class ShardWorker:
             held = self._held.get(shard.index)
             if held is None:
                 self.engine.meter.take()
+                self._pace.pause()
                 attempt = ShardAttempt(
                     self.engine, self.reader, samples,
-                    target=self.spec.target, quarantine=quarantine, exit_process=self._exit_process,
+                    target=self.spec.target, quarantine=quarantine, exit_process=self._exit_process, pace=self._pace,
+                    encode=self.sink.encode if isinstance(self.sink, RowEncoder) else None,
                 )  # fmt: skip
                 yield from attempt.work(0 if careful else DECODE_AHEAD)
                 self._refuse_too_many_errors(attempt.rows)
