@@ -98,7 +98,7 @@ class ShardAttempt:
         self._encode = encode
         self._pace = pace
         self._beside: ThreadPoolExecutor | None = None
-        self._encoding: list[Future[object]] = []
+        self._encoding: list[Future[None]] = []
         for position in quarantine:
             self._settle(position, [self._failed(position, statuses.QUARANTINED, QUARANTINE_TEXT)])
 
