@@ -128,7 +128,7 @@ def test_rows_are_encoded_in_a_thread_before_the_commit(tmp_path):
     assert isinstance(done, ShardDone)
     assert sorted(name for name, _ in sink.encoded) == ["s0", "s1", "s3", "s4"]
     assert all(thread.startswith("encode") for _, thread in sink.encoded)
-    assert done.stages["pictures"] >= 4 * 0.01
+    assert done.stages["pictures"] > 0
 
 
 def row_of(number: int) -> Row:
