@@ -14,8 +14,8 @@ from ..store.reader import StoreReader, open_store
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
-_RUNNING: dict[str, ViewServer] = {}
-"""The newest server of each store in this process, by the store's place."""
+_RUNNING: list[tuple[str, ViewServer]] = []
+"""The servers of this process with their stores' places, in the order of their start."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class ViewServer:
         self._server.should_exit = True  # pyright: ignore[reportAttributeAccessIssue]
         self._thread.join(10)
         self._close()
-        for uri in [uri for uri, server in _RUNNING.items() if server is self]:
-            del _RUNNING[uri]
+        _RUNNING[:] = [entry for entry in _RUNNING if entry[1] is not self]
 
     def wait(self) -> None:
         """Serve until the process is interrupted."""
@@ -113,13 +112,13 @@ def start_view(
     while not server.started and thread.is_alive() and time.monotonic() < end:
         time.sleep(0.01)
     view = ViewServer(f"http://{HOST}:{listening.getsockname()[1]}/{token}/", server, thread, close)
-    _RUNNING[atlas.uri] = view
+    _RUNNING.append((atlas.uri, view))
     return view
 
 
 def running_view(uri: str) -> ViewServer | None:
     """The newest server of a store that still runs in this process; None without one."""
-    return _RUNNING.get(uri)
+    return next((server for place, server in reversed(_RUNNING) if place == uri), None)
 
 
 def _listen(port: int) -> socket.socket:

@@ -391,11 +391,13 @@ def test_the_mean_map_of_a_class_is_that_of_its_maps(client: Client, store: Path
     assert client.send("GET", "api/class_mean/77")[0] == 400
 
 
-def test_a_store_opened_in_python_is_viewed_and_linked(store: Path) -> None:
+def test_a_store_opened_in_python_is_viewed_and_linked(tmp_path: Path) -> None:
+    store = write_reported(tmp_path / "out", tmp_path / "images", 12)
     atlas = heatlas.open(str(store))
     assert "<a" not in atlas._repr_html_()
     server = atlas.view()
     try:
+        atlas.view().stop()  # another one, which has gone
         assert f'href="{server.url}"' in heatlas.open(str(store))._repr_html_()
         assert Client(server).send("GET", "api/store")[0] == 200
         assert f'href="{server.url}"' in server._repr_html_()
