@@ -21,7 +21,18 @@ Config = Annotated[
 ]
 
 
-def explain_command(*, config: Config = None, **flags: Any) -> int:
+def explain_command(
+    *,
+    config: Config = None,
+    verify: Annotated[
+        int | None,
+        Parameter(
+            help="Explain so many random images exactly, too: how far is a trained explainer off?",
+            group=GROUPS["method"],
+        ),
+    ] = None,
+    **flags: Any,
+) -> int:
     """Explain a data set: write maps and metrics of every image into a Parquet store.
 
     The same command again resumes. Flags override --config; [defaults] are shown.
@@ -31,7 +42,14 @@ def explain_command(*, config: Config = None, **flags: Any) -> int:
     settings = load_settings(given_settings(flags), config)
     from ..explain.explain import explain_settings
 
+    if verify is None:
+        print_result(explain_settings(settings))
+        return 0
+    from ..train.verify import check_explainer, refuse_check
+
+    refuse_check(settings, verify)
     print_result(explain_settings(settings))
+    print_result(check_explainer(settings, verify))
     return 0
 
 

@@ -9,9 +9,10 @@ from cyclopts import Group, Parameter
 
 from ...engine.training.head_settings import HeadSettings, OptimisationSettings
 from ...engine.training.part_settings import PartSettings
-from ...errors import SettingsError, UsageError
+from ...errors import UsageError
 from ..settings.load import load_settings
 from ..settings.run import leaves
+from ..train.defaults import ALIASES, training_settings
 from .explain import Config, print_result
 from .settings_flags import GROUPS, given_settings
 
@@ -27,18 +28,6 @@ TEXTS = {
     "seed": "Seed of weights, of the images' order and of --sample.",
     "workers": "Training processes, each with a share of every batch; auto: one per GPU, else per CPU share; 0: this process, without Ray.",
 }
-STUDENT = {"optimiser": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-4, "epochs": 20}
-"""Defaults that differ where a teacher's maps are imitated [ours]."""
-PTAME = {
-    "cross_entropy": 0.16143, "area": 0.83857, "variation": 0.0, "weight_decay": 2.4267e-4, "optimiser": "adamw", "learning_rate": 1e-4,
-    "epochs": 1,
-}  # fmt: skip
-"""P-TAME's defaults that differ from T-TAME's: those that its authors tuned for ResNet-50 with ResNet-18 as auxiliary network."""
-ALIASES = {
-    "explainer": ("explainer_network", "robust"), "explainer:robust": ("explainer_network", "robust"),
-    "explainer:paper": ("explainer_network", "paper"),
-}  # fmt: skip
-"""Other names for the explainer network, with its preset."""
 TRAINING = Group("Training", sort_key=50)
 PARTS = Group("Explainer network", sort_key=51)
 
@@ -68,6 +57,13 @@ def train_command(
     auxiliary: Annotated[
         str | None,
         Parameter(help="Network whose features ptame reads (default torchvision:resnet18@DEFAULT).", group=TRAINING),
+    ] = None,
+    tune: Annotated[
+        int | None,
+        Parameter(
+            help="Search the loss weights of ttame or ptame first, by so many trials on a tenth of the images.",
+            group=TRAINING,
+        ),
     ] = None,
     layers: Annotated[list[str] | None, option("layers")] = None,
     shared_row: Annotated[
@@ -118,36 +114,20 @@ def train_command(
     method, preset = ALIASES.get(method, (method, None))
     training = training_settings(method, chosen, preset, teacher is not None)
     settings = load_settings({**given_settings(flags), "out": out}, config)
-    from ..train.train import train_settings
+    from ..train.train import refuse_out, train_settings
+    from ..train.tune import forget_trials, tuned_settings
 
-    print_result(train_settings(method, settings, training, teacher=teacher, auxiliary=auxiliary, overwrite=overwrite))
+    if tune is not None:
+        if teacher is not None or not isinstance(training, HeadSettings):
+            raise UsageError(
+                "--tune searches the loss weights of ttame and ptame, which learn from the classifier; leave it out"
+            )
+        refuse_out(settings.out, overwrite)
+        tuned = tuned_settings(method, settings, training, tune, auxiliary=auxiliary)
+        print(tuned.summary())
+        training = tuned.settings
+    result = train_settings(method, settings, training, teacher=teacher, auxiliary=auxiliary, overwrite=overwrite)
+    if tune is not None:
+        forget_trials(settings.out)
+    print_result(result)
     return 0
-
-
-def training_settings(
-    method: str, chosen: dict[str, Any], preset: str | None = None, teacher: bool = False
-) -> HeadSettings | PartSettings:
-    """The settings of a method's training, what is not chosen at the method's defaults.
-
-    Args:
-        method: Of the trained ones.
-        chosen: Settings by name.
-        preset: Of the explainer network.
-        teacher: Whether another method's maps are imitated.
-
-    Raises:
-        UsageError: When a setting is another method's.
-        SettingsError: When a value is out of its range, naming the flag.
-    """
-    kind: type[HeadSettings] | type[PartSettings] = PartSettings if method == "explainer_network" else HeadSettings
-    known = {field.name for field in dataclasses.fields(kind)}
-    for name in chosen:
-        if name not in known:
-            raise UsageError(f"--{name.replace('_', '-')} has no effect with {method}; leave it out")
-    defaults: dict[str, Any] = {"preset": preset or "robust"} if kind is PartSettings else {}
-    if kind is HeadSettings:
-        defaults = {**(PTAME if method == "ptame" else {}), **(STUDENT if teacher else {})}
-    try:
-        return kind(**{**defaults, **chosen})
-    except SettingsError as error:
-        raise SettingsError(f"--{str(error).replace('_', '-', 1)}") from None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from ...engine.methods.protocol import METHODS
+from ...engine.methods.registry import built_in
 from ...errors import UsageError
 from ..features.cue_table import cues_of
 from ..features.image_table import features_of
@@ -133,6 +135,9 @@ def _without_values(atlas: StoreReader, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _remedy(atlas: StoreReader, metrics: Sequence[str]) -> str:
+    if method := next((name for name in built_in() if metrics[0] in METHODS[name].extras), None):
+        trained = f", after `heatlas train {method}`" if METHODS[method].trained else ""
+        return f"explain with --method {method}{trained}"
     try:
         refuse_reduced_maps(atlas.uri, atlas.run)
     except (UsageError, KeyError):

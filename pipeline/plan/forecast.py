@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any, Unpack
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ...engine.methods.registry import find_method
 from ...engine.metrics import METRICS
 from ...engine.metrics.chance_maps import CHANCE_MAPS, chance_metrics
 from ...engine.metrics.protocol import Probe
@@ -27,6 +28,7 @@ from ..settings.run import Settings
 from ..store.parquet_bytes import table_to_parquet
 from ..store.part_summary import with_summary
 from ..store.rows_to_table import build_table
+from ..train.forecast import untrained_explainer
 from .checks import accuracy, findings, seconds_per_row
 from .forecast_facts import (
     Forecast,
@@ -100,6 +102,9 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> Forecast:
     Raises:
         UsageError: If the run cannot be begun as written.
     """
+    if find_method(settings.method).trained and settings.explainer is None:
+        with untrained_explainer(settings) as (file, training):
+            return replace(plan_run(settings.model_copy(update={"explainer": file}), images), training=training)
     run = prepare_run(settings.model_copy(update={"allow_unlabelled": True}))  # told below, with everything else
     probe = probe_run(run, images)
     usable = [image for image in probe.looked if image.targets]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..train.forecast import TrainingForecast
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,8 @@ class Forecast:
     accuracy: ProbedAccuracy | None
     findings: list[Finding]
     """What looks wrong, the most serious first."""
+    training: TrainingForecast | None = None
+    """Of the explainer, where the method needs one and none is given."""
 
     def __str__(self) -> str:
         """What `heatlas plan` prints."""

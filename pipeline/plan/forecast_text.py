@@ -27,6 +27,14 @@ def format_forecast(forecast: Forecast) -> str:
         lines.append(field("layers", f"{named}{more}"))
     if forecast.labels:
         lines.append(field("labels", forecast.labels))
+    if (training := forecast.training) is not None:
+        lines.append(
+            field(
+                "training",
+                f"{training.images:,} images, {training.holdout:,} held out, {counted(training.epochs, 'epoch')}: {training.forwards:,.0f} passes of the model, "
+                f"{duration(training.seconds)} on {training.device} with 1 worker (two steps timed here), before the run; `heatlas train {forecast.method}`",
+            )
+        )
     lines += [*work_lines(forecast), *time_lines(forecast), store_line(forecast.store)]
     if (shift := forecast.map_shift) is not None:
         where = shift_text(shift.down, shift.right)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...errors import UsageError
@@ -10,6 +12,13 @@ from ..store.reader import open_store
 
 LARGEST_BYTES = 2 << 30
 """Of all maps in memory, which every worker holds."""
+
+
+def teacher_run(store: str) -> dict[str, Any]:
+    """The method that made a store's maps and its settings, for whoever wants to make such maps again."""
+    fingerprint = open_store(store).run["fingerprint"]
+    method = str(fingerprint.get("method", "sise"))
+    return {"method": method, "settings": dict(fingerprint.get(method) or {})}
 
 
 def read_teacher(store: str, model_digest: str, ids: set[str]) -> dict[str, TeacherMap]:

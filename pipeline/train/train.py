@@ -34,6 +34,7 @@ from ..terminal_log import say
 from ..text import counted
 from .prepare import FEW_IMAGES, prepared
 from .result import TrainingResult
+from .teacher_maps import teacher_run
 
 METHODS = ("ttame", "ptame", PARTS)
 CHECKPOINT = ".checkpoint"
@@ -70,6 +71,7 @@ def train_settings(
         )
     refuse_out(settings.out, overwrite)
     spec, identity = prepared(method, settings, training, teacher, auxiliary)
+    made_by = None if teacher is None else teacher_run(teacher)
     checkpoint = read_checkpoint(settings.out, spec.identity)
     mode = f"imitating {teacher}" if teacher else "without labels"
     again = " from the last checkpoint" if checkpoint else ""
@@ -90,7 +92,7 @@ def train_settings(
         elif isinstance(event, CheckpointMade):
             put(settings.out + CHECKPOINT, event.data)
         else:
-            return finished(method, settings, spec, identity, event, overwrite)
+            return finished(method, settings, spec, {**identity, "made_by": made_by}, event, overwrite)
     raise RunError("the training ended without a result; the same command goes on from the last checkpoint")
 
 
@@ -147,7 +149,7 @@ def head_facts(
     channels, classes = channels_of(tensors), int(tensors["fusion.weight"].shape[0])
     head = AttentionHead(channels, classes, bias="fusion.bias" in tensors, shared_row=spec.shared_row)
     head.load_state_dict(dict(tensors))
-    own = {"auxiliary": identity["auxiliary"]} if "auxiliary" in identity else {}
+    own = {name: identity[name] for name in ("auxiliary", "made_by") if identity.get(name)}
     return {
         "channels": channels, "classes": classes, "shared_row": spec.shared_row, "activation": "sigmoid" if spec.teacher else "min_max",
         "agreement": dict(done.agreement), "teacher": identity["teacher"], "layer_shares": head.layer_shares().tolist(), **own,

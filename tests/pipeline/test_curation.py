@@ -40,14 +40,19 @@ def scored(tmp_path):
     return write_scores(tmp_path / "scored", {"ebpg": [0.6, 0.6, 0.01, 0.6, 0.5, 0.6, 0.6, 0.6]}, labels=[1] * 8)
 
 
+LEFT_OUT = {"outlier", "duplicate_images", "displaced_part", "missing_part"}
+"""Recipes that need what the planted store does not have."""
+
+
 def found_kinds(curation, planted, recipe, first=None):
     truth = kinds(planted)
     return Counter(truth[row] for row in curation.queues[recipe]["id"].to_pylist()[:first])
 
 
 def test_all_packaged_recipes_ran(curation):
-    assert set(curation.queues) == set(packaged_recipes()) - {"outlier", "duplicate_images"}
-    assert set(curation.skipped) == {"outlier", "duplicate_images"}
+    assert set(curation.queues) == set(packaged_recipes()) - LEFT_OUT
+    assert set(curation.skipped) == LEFT_OUT
+    assert "needs part_strength; explain with --method explainer_network, after" in curation.skipped["missing_part"]
     assert "cannot tell without features; compute them with `heatlas curate" in curation.skipped["outlier"]
 
 
@@ -263,10 +268,7 @@ def test_without_out_each_recipe_has_a_file_in_the_store_that_readers_do_not_min
     shutil.copytree(planted, out)
     before = len(heatlas.open(out))
     assert main(["curate", str(out), "--limit", "10"]) == 0
-    assert {path.stem for path in (out / "curation").iterdir()} == set(packaged_recipes()) - {
-        "outlier",
-        "duplicate_images",
-    }
+    assert {path.stem for path in (out / "curation").iterdir()} == set(packaged_recipes()) - LEFT_OUT
     assert len(pq.read_table(out / "curation" / "shortcut.parquet")) == 10
     assert len(heatlas.open(out)) == before
     assert main(["verify", str(out)]) == 0

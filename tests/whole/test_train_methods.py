@@ -11,10 +11,10 @@ import pytest
 import torch
 from heatlas.errors import ModelError, UsageError
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.cli.train import training_settings
 from heatlas.pipeline.demo import dataset
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.pipeline.train.defaults import training_settings
 from heatlas.pipeline.train.prepare import prepared
 from heatlas.pipeline.train.train import train_settings
 from heatlas.workers.models.explainer_file import StoredExplainer, read_explainer

@@ -208,10 +208,25 @@ class RankTraining:
 
     def _closing(self) -> dict[str, Any]:
         """What the network says of itself in the end; the first rank finds it out."""
-        if self.trainee.closing is None or self.rank > 0:
+        return {} if self.rank > 0 else self.closing_facts(self.spec.training[:LOOKED_AT], self.spec.holdout)
+
+    def closing_facts(self, training: Sequence[Sample], holdout: Sequence[Sample]) -> dict[str, Any]:
+        """What the network says of itself, by these images; heads say nothing."""
+        if self.trainee.closing is None:
             return {}
-        holdout = (batch.to(self.device)[0] for batch in self._holdout_batches(every=True))
-        return dict(self.trainee.closing(self._images(self.spec.training[:LOOKED_AT]), holdout))
+        return dict(self.trainee.closing(self._images(training), self._images(holdout)))
+
+    def time_steps(self, batches: Sequence[Sequence[Sample]]) -> float:
+        """Seconds of a training step for each of its images, decoding apart; the first batch does not count. The network is trained by it."""
+        decoded = list(decoded_batches(batches, self.reader, self.preprocess, dict(self.spec.teacher)))
+        if self.trainee.begin is not None:
+            self.trainee.begin(decoded[0].to(self.device)[0])
+        self.trainee.step.train()
+        self._train_on(decoded[0])
+        begun = time.perf_counter()
+        for batch in decoded[1:]:
+            self._train_on(batch)
+        return (time.perf_counter() - begun) / max(1, sum(len(batch.samples) for batch in decoded[1:]))
 
     def _images(self, samples: Sequence[Sample]) -> Iterator[Tensor]:
         """Images of these samples, batch by batch, those that can be read.
