@@ -40,6 +40,8 @@ from .trained_cases import TrainedCase, demo_case, photograph_case
 
 METRICS = ("drop_pct", "insertion_auc", "ebpg")
 RESAMPLES = 4000
+GPU_RATE = 1000
+"""Forwards a second of a GPU that the estimate assumes, as `heatlas plan` does."""
 MEAN = "mean SISE map of the class"
 CHANCE = {"random": "random map", "gaussian": "centred Gaussian"}
 
@@ -185,7 +187,7 @@ def cell(values: np.ndarray) -> str:
 def report(work: Work) -> None:
     """Write the table."""
     stores = work.stores()
-    columns = ["id", "target", "status", "seconds", *METRICS]
+    columns = ["id", "target", "status", "seconds", "n_forwards", *METRICS]
     frames = {name: atlas.to_pandas(columns).set_index("id") for name, (atlas, _) in stores.items()}
     usable = [frame[frame["status"] == "ok"].index for frame in frames.values()]
     ids = sorted(set(usable[0]).intersection(*usable[1:]))
@@ -216,7 +218,7 @@ def report(work: Work) -> None:
         cells += [cell(values[name][metric].to_numpy()) for metric in METRICS]
         training = stores[name][1] if name in stores else None
         cells += [
-            f"{frames[name].loc[ids, 'seconds'].median():.2f}" if name in frames else "-", "-" if training is None else f"{training:.0f}",
+            f"{frames[name].loc[ids, 'seconds'].median():.2g}" if name in frames else "-", "-" if training is None else f"{training:.0f}",
         ]  # fmt: skip
         rows.append([name, *cells])
     head = (
@@ -236,8 +238,37 @@ def report(work: Work) -> None:
         *table(head, rows),
         "",
         *verdicts(stores, values, alike),
+        "",
+        estimate(work, frames, ids),
     ]  # fmt: skip
     write_part(DOCS / "training.md", f"trained {case.name.partition('-')[0]}", "\n".join(text))
+
+
+def estimate(work: Work, frames: dict[str, pd.DataFrame], ids: list[str]) -> str:
+    """What a day of a GPU would give, from passes measured here and an assumed rate."""
+    case = work.case
+    settings = load_settings({**work.shared(case.to_verify), "out": "unused"})
+    model = load_model(ModelSpec(spec=settings.model, **settings.preprocess.model_dump()))
+    image = torch.zeros(16, model.preprocess.channels, *model.preprocess.size)
+    with torch.no_grad():
+        model.module(image)
+        begun = time.perf_counter()
+        model.module(image)
+    forward = (time.perf_counter() - begun) / len(image)
+    costs = {
+        name.replace("_", " "): work.seconds[name] / (case.epochs[name] * len(case.to_try)) / forward
+        for name in ("ttame", "ptame", "explainer_network")
+        if name in work.seconds
+    }
+    said = ", ".join(f"{name} {cost:.1f}" for name, cost in costs.items())
+    by_sise = float(frames["SISE"].loc[ids, "n_forwards"].mean() - frames["Grad-CAM"].loc[ids, "n_forwards"].mean())
+    day = 86400 * GPU_RATE
+    return (
+        f"A forward of an image takes {1000 * forward:.0f} ms here in batches of 16. An image and epoch of training costs, decoding, held-out images and the end included, as much as so many forwards: {said}. "
+        f"A GPU that makes {GPU_RATE:,} forwards a second (**assumed**; nothing here was measured on a GPU) would in a day train on {day / max(costs.values()) / 1e6:.0f} to "
+        f"{day / min(costs.values()) / 1e6:.0f} million images x epochs, or explain {day / 1e6:.0f} million images by T-TAME, one forward each; by SISE as it is set here, {by_sise:,.0f} forwards each, "
+        f"{day / max(by_sise, 1) / 1e6:.1f} million. Decoding so many images is not counted."
+    )
 
 
 def verdicts(stores: dict, values: dict[str, pd.DataFrame], alike: dict[str, dict[str, np.ndarray]]) -> Iterator[str]:
