@@ -18,6 +18,7 @@ from heatlas.workers.worker.shard_worker import ShardWorker
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ..support.checkout import checkout_module
 from ..support.fake_engine import NoReader, PickleSink, build_fake, fake_spec, make_shards
 
 
@@ -43,7 +44,7 @@ def sizes(gaps: list[float]) -> list[int]:
 
 def test_groups_grow_while_reports_come_fast_and_shrink_where_they_are_slow():
     assert sizes([0.01] * 8) == [2, 4, 8, 16, 32, 64, 64, 64]
-    assert sizes([0.01, 0.01, 0.1, 0.3, 0.3, 0.3]) == [2, 4, 4, 2, 1, 1]
+    assert sizes([0.01, 0.01, 0.2, 0.5, 0.5, 0.5]) == [2, 4, 4, 2, 1, 1]
     assert sizes([1.0, 1.0]) == [1, 1], "slow images are reported one by one"
 
 
@@ -59,7 +60,7 @@ def test_a_pause_says_nothing_about_images():
 
 
 @given(rate=st.floats(1.0, 2000.0))
-def test_a_worker_sends_at_most_some_twenty_reports_a_second_once_it_knows_its_images(rate: float):
+def test_a_worker_sends_at_most_some_ten_reports_a_second_once_it_knows_its_images(rate: float):
     clock = Clock()
     pace = ReportPace(clock)
     for _ in range(200):
@@ -70,7 +71,7 @@ def test_a_worker_sends_at_most_some_twenty_reports_a_second_once_it_knows_its_i
         clock.now += pace.size / rate
         pace.reported()
     per_second = 100 / (clock.now - begun)
-    assert per_second <= 20.001 or pace.size == LARGEST_GROUP  # 64 at once: 31 a second at 2,000 images a second
+    assert per_second <= 10.001 or pace.size == LARGEST_GROUP  # 64 at once: 31 a second at 2,000 images a second
 
 
 def worker_of(folder, **spec) -> ShardWorker:
@@ -148,3 +149,12 @@ def test_a_picture_made_before_is_the_one_that_the_commit_would_make(tmp_path):
     sink.encode(failed)
     assert failed.png is None
     MeteredSink(PickleSink(tmp_path)).encode(before)  # a sink that encodes nothing before the commit
+
+
+def test_sixty_four_workers_at_two_thousand_images_a_second_do_not_overload_the_driver():
+    """A driver takes some 1,600 reports a second through Ray; one by one they would be 2,128 with those of the shards."""
+    driver_load = checkout_module("bench.speed.driver_load")
+    _, single = driver_load.load(64, 2000.0, 4.0, grouped=False)
+    _, grouped = driver_load.load(64, 2000.0, 4.0, grouped=True)
+    assert single > 1900
+    assert grouped < 800

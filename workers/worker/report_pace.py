@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 LARGEST_GROUP = 64
 """Images that a death can leave in doubt; the shard is then repeated image by image."""
-SHORT_SECONDS, LONG_SECONDS = 0.05, 0.2
-"""Between two reports: groups grow below the first, so that a worker sends some twenty a second, and shrink above the second."""
+SHORT_SECONDS, LONG_SECONDS = 0.1, 0.4
+"""Between two reports: groups grow below the first, so that a worker sends some ten a second, and shrink above the second."""
 
 
 class ReportPace:
