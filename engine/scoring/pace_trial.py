@@ -1,7 +1,8 @@
 """Chooses number format, forward and batch size for a device by a short trial. Pure: whoever measures is handed in.
 
 The order: the precision (the fastest whose maps agree with those of float32), then the batch (doubled as long as memory allows and the
-rate grows), then the forward (the fastest, where compiling pays at all), then the batch once more where the forward is another.
+rate grows), then the forward (the fastest, where compiling pays at all), then the batch once more where the forward is another; and
+whether a budget's preset is faster than scoring every mask.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from .budget import EXACT, Budget
 from .scoring_options import ForwardKind
 
 AGREEMENT = 0.97
@@ -29,11 +31,8 @@ class AskedPace:
     precision: str | None = None
     forward: ForwardKind | None = None
     batch_size: int | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left to find."""
-        return None not in (self.precision, self.forward, self.batch_size)
+    budget: Budget = EXACT
+    """A preset that is dropped where scoring all masks is faster; `exact` for none."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,10 @@ class PaceTrial:
     images: int = 0
     """That were compared."""
     tried: tuple[TimedForward, ...] = ()
+    budget: Budget = EXACT
+    """What the run works with: the preset asked for, or `exact` where that is faster."""
+    budget_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of an image with the preset and with `exact`, where a preset was asked for."""
 
     def record(self) -> dict[str, Any]:
         """As plain values."""
@@ -100,6 +103,10 @@ class TrialDevice(Protocol):
 
     def agreement(self, precision: str, batch_size: int) -> float | None:
         """Mean weighted Jaccard index of maps with those of float32; None where no image gives a map."""
+        ...
+
+    def image_seconds_with(self, budget: Budget, precision: str, forward: ForwardKind, batch_size: int) -> float:
+        """Of an image, several sharing batches."""
         ...
 
     @property
@@ -151,9 +158,14 @@ def choose_pace(device: TrialDevice, asked: AskedPace, *, images: float) -> Pace
     forward = asked.forward or choose_forward(device, book, precision, batch, images)
     if asked.batch_size is None and forward != plain:
         batch = grown_batch(lambda size: book.rate(precision, forward, size), batch)
+    seconds = {
+        str(budget): device.image_seconds_with(budget, precision, forward, batch)
+        for budget in ((asked.budget, EXACT) if asked.budget != EXACT else ())
+    }
+    pays = bool(seconds) and seconds[str(asked.budget)] < seconds[EXACT]
     return PaceTrial(
         device.name, precision, forward, batch, book.rate(precision, forward, batch) or 0.0, device.image_seconds, device.image_forwards,
-        agreement, device.compared if agreement else 0, book.tried,
+        agreement, device.compared if agreement else 0, book.tried, asked.budget if pays else EXACT, seconds,
     )  # fmt: skip
 
 

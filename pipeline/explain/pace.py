@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...engine.scoring.budget import EXACT
 from ...engine.scoring.pace_trial import AskedPace, PaceTrial
 from ...workers.object_names import objects_named
 from ...workers.protocols import SampleReader
@@ -66,12 +67,20 @@ def settle_pace(
         return SettledPace(plain)
     say_choice(trial)
     least = images_of_a_minute(trial, len(listing), worker_count(asked))
-    return SettledPace(with_pace(asked, trial.record()), trial, least)
+    settings = with_pace(asked, trial.record())
+    return SettledPace(
+        settings.model_copy(update={"budget": trial.budget}) if wants_speed(asked) else settings, trial, least
+    )
 
 
 def is_open(settings: Settings) -> bool:
     """Whether anything is left to choose."""
-    return any(getattr(settings, name) == "auto" for name in PLAIN)
+    return any(getattr(settings, name) == "auto" for name in PLAIN) or wants_speed(settings)
+
+
+def wants_speed(settings: Settings) -> bool:
+    """Whether the budget is a preset, which is there to be faster than scoring every mask; a number or a share is meant as it stands."""
+    return isinstance(settings.budget, str) and settings.budget != EXACT
 
 
 def with_pace(settings: Settings, pace: Mapping[str, Any]) -> Settings:
@@ -91,6 +100,8 @@ def settled_pace(settings: Settings, stored: Mapping[str, Any] | None) -> Settin
         return settings
     if stored is not None:
         facts = stored["fingerprint"]
+        if wants_speed(settings) and stored.get("settings", {}).get("budget") == settings.budget:
+            settings = settings.model_copy(update={"budget": facts.get("budget", settings.budget)})
         known = {name: facts[name] for name in ("precision", "batch_size") if facts.get(name) not in (None, "auto")}
         return with_pace(settings, {**PLAIN, **known, "forward": forward_of(facts)})
     return None if accelerators(settings) else with_pace(settings, PLAIN)
@@ -108,7 +119,8 @@ def tried_pace(settings: Settings, spec: WorkerSpec, reader: SampleReader, listi
     Returns:
         None where no image of those looked at can be read.
     """
-    asked = AskedPace(**{name: None if (value := getattr(settings, name)) == "auto" else value for name in PLAIN})
+    open_or_named = {name: None if (value := getattr(settings, name)) == "auto" else value for name in PLAIN}
+    asked = AskedPace(**open_or_named, budget=settings.budget if wants_speed(settings) else EXACT)
     workers = worker_count(settings)
     samples, images = some_samples(listing), len(listing) / workers
     if local_run(settings):
@@ -156,3 +168,9 @@ def say_choice(trial: PaceTrial) -> None:
         f"note: chosen on {trial.device}: --precision {trial.precision}{why}, --forward {trial.forward}, --batch-size {trial.batch_size}: "
         f"{trial.rate:,.0f} forwards a second"
     )
+    for budget, seconds in trial.budget_seconds.items():
+        if budget != EXACT and trial.budget == EXACT:
+            exact = trial.budget_seconds[EXACT]
+            say(
+                f"note: --budget exact, which is faster here than {budget}: {exact:.3f} s an image beside {seconds:.3f} s"
+            )

@@ -38,6 +38,8 @@ class TableDevice:
     compared: int = 8
     image_seconds: float | None = 1.0
     image_forwards: float | None = 1000.0
+    budgets: dict[str, float] = field(default_factory=dict)
+    """Seconds of an image."""
     asked: list[tuple[str, str, int]] = field(default_factory=list)
 
     def rate(self, precision: str, forward: str, batch_size: int) -> float | None:
@@ -49,6 +51,9 @@ class TableDevice:
 
     def agreement(self, precision: str, batch_size: int) -> float | None:
         return self.agreements[precision]
+
+    def image_seconds_with(self, budget: str, precision: str, forward: str, batch_size: int) -> float:
+        return self.budgets[budget]
 
 
 def chosen(device: TableDevice, images: float = MANY, **asked: object) -> tuple[str, str, int]:
@@ -114,6 +119,14 @@ def test_what_the_user_decided_stays():
     settled = TableDevice()
     assert chosen(settled, precision="tf32", forward="eager", batch_size=7) == ("tf32", "eager", 7)
     assert set(settled.asked) == {("tf32", "eager", 7)}
+
+
+@pytest.mark.parametrize(("fast", "kept"), [(0.04, "fast"), (0.05, "exact"), (0.14, "exact")])
+def test_a_preset_that_saves_no_time_is_dropped(fast: float, kept: str):
+    seconds = {"fast": fast, "exact": 0.05}
+    trial = choose_pace(TableDevice(budgets=seconds), AskedPace(budget="fast"), images=MANY)
+    assert (trial.budget, trial.budget_seconds) == (kept, seconds)
+    assert PaceTrial.of_record(json.loads(json.dumps(trial.record()))) == trial
 
 
 def test_nothing_is_measured_twice():

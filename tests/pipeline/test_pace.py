@@ -126,6 +126,35 @@ def test_what_is_named_is_not_tried(images, tmp_path, monkeypatch, accelerator):
     assert len(made) == 1
 
 
+@pytest.mark.parametrize(("fast", "taken"), [(9.0, "exact"), (0.1, "fast")])
+def test_exact_is_taken_and_said_where_a_preset_is_no_faster(
+    images, tmp_path, monkeypatch, accelerator, caplog, fast, taken
+):
+    seconds = {"fast": fast, "exact": 1.0}
+    monkeypatch.setattr(
+        trial_device.EngineOnTrial, "image_seconds_with", lambda self, budget, *how: seconds[str(budget)]
+    )
+    out = tmp_path / "out"
+    with caplog.at_level("INFO", logger="heatlas"):
+        explain(images, out, budget="fast", precision="fp32", forward="eager", batch_size=8)
+    said = "--budget exact, which is faster here than fast: 1.000 s an image beside 9.000 s"
+    assert (said in caplog.text) == (taken == "exact")
+    run = read_run(str(out))
+    assert run["fingerprint"]["budget"] == taken
+    assert run["settings"]["budget"] == "fast"
+    (out / "maps" / "part-000000.parquet").unlink()
+    assert explain(images, out, budget="fast", precision="fp32", forward="eager", batch_size=8).shards_done == 1
+    rows = heatlas.open(str(out)).to_pandas()
+    assert rows["surrogate_error"].isna().all() == (taken == "exact")
+
+
+def test_a_budget_of_a_number_is_meant_as_it_stands(images, tmp_path, monkeypatch, accelerator):
+    made = trials(monkeypatch)
+    explain(images, tmp_path / "out", budget=9, precision="fp32", forward="eager", batch_size=8)
+    assert made == []
+    assert read_run(str(tmp_path / "out"))["fingerprint"]["budget"] == 9
+
+
 def test_a_second_command_that_began_the_run_meanwhile_counts(images, tmp_path, monkeypatch, accelerator):
     """Both made a trial; the one that came later does as the first one's says."""
     out, real = tmp_path / "out", trial_device.try_paces

@@ -12,6 +12,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from ...engine.scoring.budget import Budget
 from ...engine.scoring.memory_errors import is_out_of_memory
 from ...engine.scoring.pace_trial import AskedPace, PaceTrial, choose_pace
 from ...engine.scoring.precision import has_bf16, resolved_precision
@@ -29,6 +30,8 @@ from .spec import WorkerSpec
 TIMED_SECONDS = 0.5
 """Of forwards for one rate, at least; or one batch."""
 COMPARED_IMAGES = 8
+BUDGET_IMAGES = 4
+"""By which a budget is timed."""
 COMPARED_SECONDS = 30.0
 """After which no further image is explained in float32."""
 
@@ -116,6 +119,17 @@ class EngineOnTrial:
         if not pairs:
             return None
         return float(torch.cat([weighted_jaccard(own[None], heat[None]) for own, heat in pairs]).mean())
+
+    def image_seconds_with(self, budget: Budget, precision: str, forward: ForwardKind, batch_size: int) -> float:
+        scoring = replace(self._scoring(precision, forward, batch_size), budget=budget)
+        session, images = ExplainSession(self._engine.explainer(scoring)), self._images[:BUDGET_IMAGES]
+        begun = 0.0
+        for _ in range(2):  # the first round warms up
+            begun = self._now()
+            for place, image in enumerate(images):
+                session.push(place, image, sample_seed=self._seeds[place])
+            session.finish()
+        return (self._now() - begun) / len(images)
 
     def explain_exactly(self, batch_size: int) -> None:
         """Explain as many images in float32 as there is time for, which also tells what an image takes."""
