@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,13 +51,17 @@ class FreeNetwork(nn.Module):
 
 
 @contextmanager
-def counted_forwards(model: nn.Module) -> Iterator[list[float]]:
-    """CPU seconds of every forward meanwhile."""
-    seconds: list[float] = []
+def counted_forwards(model: nn.Module, meter: WorkMeter) -> Iterator[Counter[str]]:
+    """CPU seconds of the forwards meanwhile, by the stage that they are charged to."""
+    seconds = Counter[str]()
     begun: list[float] = []
+
+    def end(module: nn.Module, given: Any, output: Any) -> None:
+        seconds[meter._open[-1]] += time.process_time() - begun.pop()  # pyright: ignore[reportArgumentType]
+
     hooks = (
         model.register_forward_pre_hook(lambda module, given: begun.append(time.process_time())),
-        model.register_forward_hook(lambda module, given, output: seconds.append(time.process_time() - begun.pop())),
+        model.register_forward_hook(end),
     )
     try:
         yield seconds
@@ -75,12 +80,13 @@ def host_milliseconds(
     session.push(0, images[0])
     session.finish()
     meter.take()
-    with counted_forwards(model) as seconds:
+    with counted_forwards(model, meter) as seconds:
         done = [entry for key, image in enumerate(images) for entry in session.push(key, image)] + session.finish()
     if any(entry.status != "ok" for entry in done):
         raise SystemExit(f"{method}: {[entry.error for entry in done if entry.error][:1]}")
     stages, _ = meter.take()
-    stages["forwards" if stages.get("forwards", 0.0) > sum(seconds) else "gradients"] -= sum(seconds)
+    for name, forwards in seconds.items():
+        stages[name] -= forwards
     return {name: 1000 * value / len(images) for name, value in stages.items()}, done[-1].n_forwards
 
 
