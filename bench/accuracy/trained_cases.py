@@ -68,6 +68,6 @@ def photograph_case(images: int, verify: int, sizes: tuple[int, ...], side: int)
         f"photographs-{side}",
         f"ImageNet photographs at {side} x {side} through MobileNetV2, {images - verify} to try on (students: as many as they have maps)",
         f"torchvision:mobilenet_v2@{weights_of('mobilenet_v2')}", DATA / "imagenet_boxes" / "labels.csv", tuple(samples), verify, sizes,
-        {"ttame": 3, "student": 20, "ptame": 3, "explainer_network": 3},
+        {"ttame": 3, "student": 20, "ptame": 3, "explainer_network": 12},
         f"torchvision:squeezenet1_0@{weights_of('squeezenet1_0')}", 150, settings, {"sise": {"mu": 0.3}},
     )  # fmt: skip

@@ -187,7 +187,7 @@ def cell(values: np.ndarray) -> str:
 def report(work: Work) -> None:
     """Write the table."""
     stores = work.stores()
-    columns = ["id", "target", "status", "seconds", "n_forwards", *METRICS]
+    columns = ["id", "target", "status", "n_forwards", *METRICS]
     frames = {name: atlas.to_pandas(columns).set_index("id") for name, (atlas, _) in stores.items()}
     usable = [frame[frame["status"] == "ok"].index for frame in frames.values()]
     ids = sorted(set(usable[0]).intersection(*usable[1:]))
@@ -218,7 +218,7 @@ def report(work: Work) -> None:
         cells += [cell(values[name][metric].to_numpy()) for metric in METRICS]
         training = stores[name][1] if name in stores else None
         cells += [
-            f"{frames[name].loc[ids, 'seconds'].median():.2g}" if name in frames else "-", "-" if training is None else f"{training:.0f}",
+            f"{frames[name].loc[ids, 'n_forwards'].mean():,.0f}" if name in frames else "-", "-" if training is None else f"{training:.0f}",
         ]  # fmt: skip
         rows.append([name, *cells])
     head = (
@@ -226,14 +226,14 @@ def report(work: Work) -> None:
         "Spearman with SISE",
         "weighted Jaccard",
         *(f"`{metric}`" for metric in METRICS),
-        "seconds/image",
+        "forwards/image",
         "seconds of training",
     )
     case = work.case
     epochs = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in case.epochs.items())
     text = [
         f"{case.title}; {len(ids)} others to verify; epochs: {epochs}. Means with 95 % bootstrap intervals over images.",
-        f"Seconds per image are the median of a row's wall time, metrics included, on a machine that did other work, too. `python -m bench trained_explainers {case.name.partition('-')[0]}`, {machine()}.",
+        f"Forwards are those of map and metrics together. Seconds of training are wall time on a machine that did other work, too. `python -m bench trained_explainers {case.name.partition('-')[0]}`, {machine()}.",
         "",
         *table(head, rows),
         "",
@@ -264,7 +264,7 @@ def estimate(work: Work, frames: dict[str, pd.DataFrame], ids: list[str]) -> str
     by_sise = float(frames["SISE"].loc[ids, "n_forwards"].mean() - frames["Grad-CAM"].loc[ids, "n_forwards"].mean())
     day = 86400 * GPU_RATE
     return (
-        f"A forward of an image takes {1000 * forward:.0f} ms here in batches of 16. An image and epoch of training costs, decoding, held-out images and the end included, as much as so many forwards: {said}. "
+        f"A forward of an image takes {1000 * forward:.0f} ms here in batches of 16. An image and epoch of training costs, decoding, held-out images and the end included, as much as so many forwards, within a factor of two on so busy a machine: {said}. "
         f"A GPU that makes {GPU_RATE:,} forwards a second (**assumed**; nothing here was measured on a GPU) would in a day train on {day / max(costs.values()) / 1e6:.0f} to "
         f"{day / min(costs.values()) / 1e6:.0f} million images x epochs, or explain {day / 1e6:.0f} million images by T-TAME, one forward each; by SISE as it is set here, {by_sise:,.0f} forwards each, "
         f"{day / max(by_sise, 1) / 1e6:.1f} million. Decoding so many images is not counted."
