@@ -26,6 +26,8 @@ RELATIONS = {
 """Conditions over `items` by the name of a choice."""
 UNKNOWN_CLASS = -1
 BINS = 26
+LEAST_REACH = 1e-6
+"""Of an axis of differences that are all 0."""
 
 
 def shared_metrics(own: ReportRows, other: ReportRows, taken: Sequence[str]) -> tuple[str, ...]:
@@ -82,5 +84,5 @@ def delta_axes(connection: duckdb.DuckDBPyConnection, metrics: Sequence[str]) ->
         column = quoted(DELTA + name)
         [(reach,)] = connection.execute(f"SELECT quantile_cont(abs({column}), 0.995) FROM items WHERE isfinite({column})").fetchall()  # fmt: skip
         if reach is not None:
-            axes[DELTA + name] = (-(reach or 1.0), reach or 1.0, BINS)
+            axes[DELTA + name] = (-max(reach, LEAST_REACH), max(reach, LEAST_REACH), BINS)
     return axes

@@ -28,6 +28,8 @@ FIRST = (
 OPEN = 5
 OPEN_DELTAS = 2
 """Differences to a second store that are open at first."""
+WORTH_A_LOOK = 1e-3
+"""Largest difference from which its histogram is open at first: the confidences of one model differ in their last digits only."""
 MANY_FILES = 64
 """Files from which `heatlas compact` is worth its time."""
 
@@ -51,7 +53,13 @@ def describe_store(table: ViewRows, selections: Selections, *, decisions: bool, 
     )
     shape = atlas.metadata.get("map")
     opened = [CONFIDENCE, *(name for name in FIRST if name in table.axes)][:OPEN]
-    opened += [name for name in table.axes if name.startswith(DELTA)][:OPEN_DELTAS] if other else []
+    opened += (
+        [name for name, (_, reach, _) in table.axes.items() if name.startswith(DELTA) and reach >= WORTH_A_LOOK][
+            :OPEN_DELTAS
+        ]
+        if other
+        else []
+    )
     return {
         "version": __version__,
         "uri": atlas.uri,

@@ -84,6 +84,8 @@ def test_differences_are_of_the_same_class_and_can_be_brushed_and_sorted(
     names = [column["name"] for column in store["columns"]]
     assert "delta_confidence" in names
     assert "delta_ebpg" in names
+    opened = [column["name"] for column in store["columns"] if column["open"]]
+    assert not {"delta_confidence", "delta_ebpg"} & set(opened)  # the second store says the same
     column = next(column for column in store["columns"] if column["name"] == "delta_ebpg")
     assert column["low"] == -column["high"]
     first, second = map(rows_of, stores)
