@@ -32,6 +32,7 @@ from .cluster import cluster_command
 from .command import Command
 from .compact import compact_command
 from .compare import compare_command
+from .components import components_command
 from .curate import curate_command
 from .decide import decide_command
 from .demo import demo_command
@@ -75,6 +76,7 @@ COMMANDS = {
     "choose": Command(choose_command, CHOOSE_SETTINGS, CHOOSE_TEXTS),
     "curate": Command(curate_command),
     "cluster": Command(cluster_command),
+    "components": Command(components_command),
     "decide": Command(decide_command),
     "intervene": Command(intervene_command),
     "spread": Command(spread_command),

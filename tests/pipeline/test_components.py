@@ -1,0 +1,137 @@
+"""`heatlas components`: contributions sum to the logit, a planted mark is a component, and names outlive another computation."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import heatlas
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from heatlas.engine.features.logit_components import LinearHead, class_components, linear_head, without_component
+from heatlas.errors import ModelError, UsageError
+from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.components.class_tables import find_components
+from heatlas.pipeline.components.component_names import parse_name
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import nn
+
+from ..support.marked_store import importable_marked, is_marked, write_marked
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("marked")
+    write_marked(folder)
+    return folder
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Iterator[str]:
+    """A copy of the store, with its model importable."""
+    shutil.copytree(made / "out", tmp_path / "out")
+    with importable_marked(made):
+        yield str(tmp_path / "out")
+
+
+def test_contributions_are_scikit_learns_components_and_sum_to_the_logit() -> None:
+    random = np.random.default_rng(0)
+    features, head = random.normal(1, 1, (40, 6)), LinearHead(random.normal(0, 1, (3, 6)), random.normal(0, 1, 3))
+    logits = features @ head.weight[1] + head.bias[1]
+    whole = class_components(features, head, 1)
+    assert whole.contributions.shape == (40, 6)
+    np.testing.assert_allclose(whole.contributions.sum(axis=1) + whole.rest + whole.constant, logits, atol=1e-9)
+    assert np.abs(whole.rest).max() < 1e-9
+    few = class_components(features, head, 1, count=2)
+    np.testing.assert_allclose(few.contributions.sum(axis=1) + few.rest + few.constant, logits, atol=1e-9)
+    oracle = PCA(2).fit(features * head.weight[1])
+    scores = oracle.transform(features * head.weight[1]) * oracle.components_.sum(axis=1)
+    np.testing.assert_allclose(few.contributions, scores, atol=1e-8)
+
+
+def test_what_a_component_adds_is_taken_away_and_what_it_takes_away_stays() -> None:
+    random = np.random.default_rng(0)
+    features, head = random.normal(1, 1, (40, 6)), LinearHead(random.normal(0, 1, (3, 6)), np.zeros(3))
+    parts = class_components(features, head, 0)
+    without = without_component(features, head, 0, parts.mean, parts.directions[0])
+    np.testing.assert_allclose(features @ head.weight[0] - without, np.maximum(0, parts.contributions[:, 0]), atol=1e-9)
+
+
+def test_the_head_is_the_layer_whose_output_is_returned() -> None:
+    first, last = nn.Linear(5, 4), nn.Linear(4, 3, bias=False)
+    images = torch.randn(2, 5, 1, 1, generator=torch.Generator().manual_seed(0))
+    head = linear_head(nn.Sequential(nn.Flatten(), first, nn.ReLU(), last), images)
+    assert np.array_equal(head.weight, last.weight.detach().numpy())
+    assert not head.bias.any()
+    with pytest.raises(ModelError, match="output of a linear layer"):
+        linear_head(nn.Sequential(nn.Flatten(), first, nn.Softmax(dim=1)), images)
+    with pytest.raises(ModelError, match="output of a linear layer"):
+        linear_head(nn.Sequential(nn.Conv2d(5, 3, 1), nn.Flatten()), images)
+
+
+def test_a_planted_mark_is_the_first_component_of_its_class(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["components", store, "--name", "bee:0:shortcut:white mark"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"bee, component 0 \(white mark, shortcut\): \d+ % of the logit's variance; .* such as bee/", printed
+    )
+    rows = [row for row in pq.read_table(f"{store}/components/rows.parquet").to_pylist() if row["class"] == 1]
+    spuriosity = {row["id"]: row["spuriosity"] for row in rows}
+    marked = {identity for identity in spuriosity if is_marked(int(Path(identity).stem))}
+    assert min(spuriosity[identity] for identity in marked) > max(
+        spuriosity[identity] for identity in spuriosity.keys() - marked
+    )
+    table = pq.read_table(f"{store}/components/components.parquet").to_pylist()
+    first = next(row for row in table if (row["class"], row["component"]) == (1, 0))
+    assert set(first["highest"]) <= marked
+    assert not set(first["lowest"]) & marked
+    logits = dict(zip(*heatlas.open(store).table(["id", "logit"], "target = 1").to_pydict().values(), strict=True))
+    for row in rows:
+        if row["id"] in logits:
+            assert sum(row["contributions"]) + row["rest"] + first["constant"] == pytest.approx(
+                logits[row["id"]], rel=0.01, abs=0.05
+            )
+    pictures = sorted(Path(store, "components").glob("class-*.png"))
+    assert len(pictures) == 3
+    with Image.open(pictures[1]) as picture:
+        assert picture.width > 10 * 96
+    assert all(
+        row["spuriosity"] is None
+        for row in pq.read_table(f"{store}/components/rows.parquet").to_pylist()
+        if row["class"] != 1
+    )
+
+
+def test_names_are_kept_by_direction(store: str) -> None:
+    find_components(store, names=["bee:0:shortcut:white mark"], galleries=False)
+    again = find_components(store, count=2, galleries=False).components.to_pylist()
+    assert [(row["class_name"], row["component"], row["name"]) for row in again if row["name"]] == [
+        ("bee", 0, "white mark")
+    ]
+    renamed = find_components(store, names=["bee:0:core:sting"], galleries=False).components.to_pylist()
+    assert [(row["kind"], row["name"]) for row in renamed if row["name"]] == [("core", "sting")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "count must be at least 1"),
+        ({"classes": ["be"]}, "did you mean 'bee'"),
+        ({"names": ["bee:0:mark"]}, "CLASS:NUMBER:KIND:NAME"),
+        ({"names": ["bee:9:core:x"]}, "components 0 to"),
+        ({"names": ["wasp:0:core:x"]}, "no such class"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(store: str, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        find_components(store, galleries=False, **options)
+
+
+def test_a_name_may_have_colons_in_its_class() -> None:
+    name = parse_name("a:b:12:core:four legs")
+    assert (name.class_name, name.number, name.kind, name.name) == ("a:b", 12, "core", "four legs")
