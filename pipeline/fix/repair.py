@@ -16,7 +16,7 @@ from ...errors import UsageError
 from ...workers.models.load import LoadedModel
 from ...workers.object_names import PREFIX
 from ..storage.atomic_write import put
-from ..storage.location import child, is_local, locate
+from ..storage.location import child, is_local, locate, same_place
 from ..store.reader import open_store
 from ..terminal_log import say
 from ..text import counted
@@ -103,7 +103,15 @@ def repair_store(
     loaded = [run.load() for run in runs]
     if len({model.preprocess for model in loaded}) > 1:
         raise UsageError("the models of --model prepare images differently; repair them one after the other")
-    data = training_set(images, split, settings.recipe, reader, loaded[0].preprocess, atlas.class_names)
+    data = training_set(
+        images,
+        split,
+        settings.recipe,
+        reader,
+        loaded[0].preprocess,
+        atlas.class_names,
+        same_store=same_place(store, split.store),
+    )
     notes = list(data.notes)
     if trainer is not None and settings.recipe == "rrr":
         notes.append(

@@ -53,30 +53,34 @@ def training_set(
     reader: SampleReader,
     preprocess: Preprocess,
     class_names: tuple[str, ...],
+    *,
+    same_store: bool = True,
 ) -> TrainingSet:
     """Choose, label and prepare the training images.
 
     Args:
         images: Of the store, by id.
-        split: Is left out, by id and by the bytes of the files.
+        split: Is left out by the bytes of the files, and by id where it is the same store's.
         recipe: One of `RECIPES`.
         reader: Reads images.
         preprocess: Of the model.
         class_names: For messages.
+        same_store: Whether the split is of the store that the images are of; ids of another one may name other images.
 
     Raises:
         UsageError: If too few are left, they do not fit in memory, or the recipe needs decisions that nobody took.
     """
     kept: list[DecidedImage] = []
+    tested = split.images.keys() if same_store else ()
     for identity, image in sorted(images.items()):
-        if identity in split.images or image.label is None:
+        if identity in tested or image.label is None:
             continue
         if recipe == "drop" and image.dropped:
             continue
         kept.append(
             replace(image, new_label=image.new_label if recipe == "relabel" and not image.dropped else image.label)
         )
-    changed = [image for image in images.values() if image.sample.id not in split.images and (image.dropped if recipe == "drop" else not image.dropped and image.new_label != image.label)]  # fmt: skip
+    changed = [image for image in images.values() if image.sample.id not in tested and (image.dropped if recipe == "drop" else not image.dropped and image.new_label != image.label)]  # fmt: skip
     if recipe in ("relabel", "drop") and not changed:
         raise UsageError(
             f"recipe {recipe} changes nothing: no training image has a decision `{recipe}` (heatlas decide)"

@@ -72,3 +72,10 @@ def sizes_in(fs: AbstractFileSystem, path: str) -> dict[str, int]:
     own = path.rstrip("/")  # object stores may list the folder's own marker object
     rows = ((entry["name"].rstrip("/"), entry.get("size") or 0) for entry in entries)
     return {name.rsplit("/", 1)[-1]: size for name, size in rows if name != own}
+
+
+def same_place(uri: str, other: str) -> bool:
+    """Whether two paths or URIs name one place, links followed where both are local paths."""
+    if "://" in uri + other:
+        return uri.rstrip("/") == other.rstrip("/")
+    return os.path.realpath(uri) == os.path.realpath(other)

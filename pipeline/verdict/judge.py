@@ -11,9 +11,10 @@ import torch
 from ...errors import UsageError
 from ...workers.models.load import LoadedModel
 from ..decisions.decision_file import rows_of_file
+from ..storage.location import same_place
 from ..store.reader import StoreReader, open_store
 from ..text import class_name, counted
-from .counterfactual_sets import load_marks
+from .counterfactual_sets import Mark, load_marks
 from .image_decisions import decided_images, stored_model_spec
 from .lines import Line, Word, verdict_lines
 from .locked_split import LockedSplit, lock_split, required_split
@@ -38,9 +39,15 @@ class Verdict:
 
     @property
     def word(self) -> Word:
-        """Of all judged lines: worse where one is worse, better where one is better and none is worse."""
-        words = {line.word for line in self.lines if line.judged}
-        return "worse" if "worse" in words else "better" if "better" in words else "no evidence"
+        """Worse where a judged line is worse; better where one is better and no judged line's own interval lies on the side of harm.
+
+        The correction guards against calling a repair better by luck; harm is not to be overlooked because there are many lines.
+        """
+        judged = [line for line in self.lines if line.judged]
+        words = {line.word for line in judged}
+        if "worse" in words:
+            return "worse"
+        return "better" if "better" in words and not any(line.harms for line in judged) else "no evidence"
 
     @property
     def headline(self) -> str:
@@ -124,6 +131,7 @@ def judge_repair(
     names = atlas.class_names
     predictions: dict[int, SetPredictions] = {}
     flat = [model for group in models for model in group]
+    marks: dict[int, Mark] = {}
     for preprocess in dict.fromkeys(model.preprocess for model in flat):
         marks, said = load_marks(images, list(split.images), reader, preprocess, names)
         notes += [note for note in said if note not in notes]
@@ -132,6 +140,11 @@ def judge_repair(
         predictions |= dict(zip(alike, results, strict=True))
     ordered = [predictions[place] for place in range(len(flat))]
     lines = verdict_lines(test, ordered[: len(groups[0])], ordered[len(groups[0]) :], names)
+    unpainted = sum(image.mark is not None and (image.region is None or image.mark not in marks) for image in test)
+    if unpainted:
+        notes.append(
+            f"{counted(unpainted, 'test image')} with a mark that cannot be removed left out of the accuracy without marks"
+        )
     if any(len(runs) < FEWEST_SEEDS for runs in groups):
         notes.append("with fewer than 3 models on a side nothing is said about models trained with other seeds")
     if not any(image.mark is not None for image in test):
@@ -161,7 +174,9 @@ def _refuse_trained_on(split: LockedSplit, runs: Sequence[ModelRun], tables: Seq
         if run.record is None:
             unknown.append(run.name)
             continue
-        split.refuse_training_images(run.name, run.record.ids, run.record.digests)
+        # ids of another store may name other images
+        ids = run.record.ids if same_place(run.record.store, split.store) else ()
+        split.refuse_training_images(run.name, ids, run.record.digests)
     for table in tables:
         split.refuse_training_images(
             f"--trained-on {table}: a model", (str(row["id"]) for row, _ in rows_of_file(table, ["id"])), ()

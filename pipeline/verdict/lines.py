@@ -38,6 +38,13 @@ class Line:
     """The same for the first model before and the first after, the second and the second, ...: by images alone, without correction."""
 
     @property
+    def harms(self) -> bool:
+        """Whether its interval, uncorrected, lies wholly on the side of harm."""
+        measured = self.measured
+        enough = measured.images >= FEWEST_IMAGES
+        return enough and (measured.high < 0 if self.higher_is_better else measured.low > 0)
+
+    @property
     def note(self) -> str:
         return f"{self.measured.images} images are too few" if self.measured.images < FEWEST_IMAGES else ""
 

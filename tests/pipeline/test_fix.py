@@ -14,9 +14,13 @@ from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.fix.recipes import FixSettings
 from heatlas.pipeline.fix.repair import repair_store
+from heatlas.pipeline.fix.training_images import training_set
+from heatlas.pipeline.verdict.image_decisions import decided_images
 from heatlas.pipeline.verdict.judge import judge_repair
+from heatlas.pipeline.verdict.locked_split import LockedSplit, read_split
 from heatlas.pipeline.verdict.text import verdict_text
 from heatlas.pipeline.verdict.training_record import read_record
+from heatlas.workers.models.load import ModelSpec, load_model
 from safetensors.torch import load_file
 
 from ..support.marked_set import MODULE, SIZE, MarkedSet, rows_in
@@ -102,6 +106,19 @@ def test_no_recipe_sees_the_test_split_under_any_name(planted, tmp_path):
     assert "train-0007" not in record.ids
     assert not any(identity.startswith("test") for identity in record.ids)
     assert any("1 image are the same files" in note or "same files as test images" in note for note in record.notes)
+
+
+def test_ids_of_another_test_store_may_name_other_images(planted, tmp_path):
+    """Its files are left out by what they hold; a training image of the same name stays."""
+    images = read_split(planted.store).images
+    renamed = {identity.replace("test", "train"): image for identity, image in images.items()}
+    split = LockedSplit(str(tmp_path), None, "2026-01-01T00:00:00+00:00", renamed)
+    decided, reader = decided_images(heatlas.open(planted.store))
+    preprocess = load_model(ModelSpec(spec=f"{MODULE}:model@{planted.weights[0]}")).preprocess
+    names = heatlas.open(planted.store).class_names
+    apart = training_set(decided, split, "none", reader, preprocess, names, same_store=False)
+    assert sorted(image.sample.id for image in apart.loaded.images) == [f"train-{number:04d}" for number in range(240)]
+    assert len(training_set(decided, split, "none", reader, preprocess, names).loaded) == 120
 
 
 def test_relabel_and_drop_take_decisions(planted, tmp_path):

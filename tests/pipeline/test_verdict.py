@@ -13,10 +13,11 @@ import pytest
 import torch
 from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.statistics.seed_differences import seed_difference
+from heatlas.pipeline.statistics.seed_differences import SeedDifference, seed_difference
 from heatlas.pipeline.verdict.counterfactual_sets import load_marks, with_mark
 from heatlas.pipeline.verdict.image_decisions import decided_images, load_images
-from heatlas.pipeline.verdict.judge import judge_repair, lock_store
+from heatlas.pipeline.verdict.judge import Verdict, judge_repair, lock_store
+from heatlas.pipeline.verdict.lines import Line
 from heatlas.pipeline.verdict.text import verdict_text
 from heatlas.workers.models.load import ModelSpec, load_model
 from PIL import Image
@@ -222,3 +223,23 @@ def test_the_mark_is_where_the_tests_draw_it():
     changed = (with_mark != without).any(axis=2)
     assert changed[MARK].all()
     assert changed.sum() == 36
+
+
+def test_a_line_on_the_side_of_harm_stands_against_better():
+    """After Holm's correction alone, a repair that also does harm would be called better."""
+
+    def made(name, difference, half, word, judged=True):
+        measured = SeedDifference(
+            100, 0.5, 0.5 + difference, difference, difference - half, difference + half, 0.01, (0.5,), (0.5,)
+        )
+        return Line(name, True, judged, measured, word=word)
+
+    def word(*lines):
+        return Verdict("s", 100, "", (), (), lines, (), ()).word
+
+    gain = made("gain", 0.2, 0.1, "better")
+    assert word(gain, made("even", -0.05, 0.1, "no evidence")) == "better"
+    assert word(gain, made("harm", -0.05, 0.04, "no evidence")) == "no evidence"
+    assert word(gain, made("shown", -0.05, 0.04, "worse", judged=False)) == "better"
+    assert word(gain, made("harm", -0.5, 0.1, "worse")) == "worse"
+    assert word(made("even", 0.0, 0.1, "no evidence")) == "no evidence"
