@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...engine.methods.registry import find_method
+from ...engine.metrics import spelt_out
+from ...engine.metrics.evaluate import find_metric
 from ...errors import UsageError
 from ..explain.explain import explain_settings
 from ..run_samples import chosen_samples
@@ -67,6 +70,9 @@ def choose_among(
     check_bootstrap(resamples, seed)
     if len(stores) < 2:
         raise UsageError(f"a choice is between at least 2 stores, got {len(stores)}")
+    uris = [store.uri if isinstance(store, StoreReader) else os.fspath(store).rstrip("/") for store in stores]
+    if twice := [uri for uri in uris if uris.count(uri) > 1]:
+        raise UsageError(f"{twice[0]} is named twice; a choice is between different stores, one per method")
     atlases = [store if isinstance(store, StoreReader) else open_store(store) for store in stores]
     _refuse_other_models(atlases)
     wanted = choice_columns(atlases, columns)
@@ -122,6 +128,12 @@ def choose_by_trial(
         raise UsageError(f"--methods needs at least 2 methods to choose from, got {', '.join(methods) or 'none'}")
     if taken := [name for name in OWN if name in settings]:
         raise UsageError(f"a choice sets {taken[0]!r} itself; leave it out")
+    for method in methods:
+        find_method(method)
+    for name in spelt_out(
+        load_settings({**settings, "out": os.fspath(out)}).metrics if "metrics" in settings else METRICS
+    ):
+        find_metric(name)
     out = os.fspath(out)
     ids = _sample(settings, out, count, seed)
     stores, skipped = [], {}
@@ -186,7 +198,10 @@ def _with_values(
         else:
             notes.append(f"{column.name} is left out: no image has {', '.join(column.metrics)} from every method")
     if not kept:
-        raise UsageError("; ".join(notes))
+        named = "; ".join(f"{column.name} needs {', '.join(column.metrics)}" for column in columns)
+        raise UsageError(
+            f"nothing to rank by: no image has a value from every method ({named}); `heatlas evaluate` adds metrics to a store, and ebpg has values where objects are marked"
+        )
     return kept, notes
 
 

@@ -53,14 +53,16 @@ def annotate_command(
 
     if action == "push":
         if out is None or source is not None:
-            raise UsageError("annotate push writes to --out; --from belongs to pull")
+            raise UsageError(
+                "annotate push needs --out, the file to write for the tool, and no --from, which belongs to pull"
+            )
         pushed = push_suggestions(
             open_atlas(store), tool, out, kinds=kind or tuple(KINDS), limit=limit, overwrite=overwrite
         )
         print(harmless(pushed_text(pushed)))
         return 0
     if source is None or out is not None:
-        raise UsageError("annotate pull reads --from; --out belongs to push")
+        raise UsageError("annotate pull needs --from, what the tool exported, and no --out, which belongs to push")
     pulled = pull_answers(open_atlas(store), tool, source, accept_unchanged=accept_unchanged, who=who, round=round_)
     print(harmless(pulled_text(pulled, accept_unchanged)))
     return 0

@@ -17,7 +17,6 @@ from ..._version import __version__
 from ...errors import HeatlasError
 from ..evaluate.settings import EXECUTION
 from ..full_devices import discard_unwritten, guarded_streams
-from ..settings.renamed import RENAMED, SWITCHES
 from ..settings.run import leaves
 from ..terminal_log import shown_in_terminal
 from ..text import harmless
@@ -61,6 +60,7 @@ from .summary import summary_command
 from .train import SETTINGS as TRAIN_SETTINGS
 from .train import TEXTS as TRAIN_TEXTS
 from .train import train_command
+from .usage_errors import usage_text
 from .verdict import verdict_command
 from .verify import verify_command
 from .view import view_command
@@ -106,7 +106,11 @@ INTERRUPTED = 130
 
 
 def build_app(argv: Sequence[str] = ()) -> App:
-    """The command-line application with all its subcommands; of the methods' settings the help shows those of the method in `argv`."""
+    """The command-line application with all its subcommands.
+
+    Options are made ready for the subcommands in `argv` only, which saves a quarter of a second; of the methods' settings the help shows
+    those of the method in `argv`. Without `argv` all are ready.
+    """
     app = App(
         name="heatlas",
         version=__version__,
@@ -117,7 +121,8 @@ def build_app(argv: Sequence[str] = ()) -> App:
     )
     method = chosen_method(argv)
     for order, (name, command) in enumerate(COMMANDS.items()):
-        app.command(command.for_method(method), name=name, sort_key=order)
+        ready = not argv or name in argv
+        app.command(command.for_method(method) if ready else command.listed(), name=name, sort_key=order)
     return app
 
 
@@ -155,13 +160,7 @@ def told(action: Callable[[], int]) -> int:
     try:
         return action()
     except CycloptsError as error:
-        if renamed := next((name for name in RENAMED if f" --{name.replace('_', '-')}." in f"{error}"), None):
-            return complain(
-                f"--{renamed.replace('_', '-')} is called --{RENAMED[renamed].replace('_', '-')} now", USAGE_ERROR
-            )
-        if switch := next((name for name in SWITCHES if f'"--{name.replace("_", "-")}"' in f"{error}"), None):
-            return complain(f"--{switch.replace('_', '-')} is {SWITCHES[switch]} now", USAGE_ERROR)
-        return complain(f"{error}\nSee `{' '.join(['heatlas', *(error.command_chain or ())])} --help`.", USAGE_ERROR)
+        return complain(usage_text(error), USAGE_ERROR)
     except HeatlasError as error:
         return complain(str(error), error.exit_code)
     except KeyboardInterrupt:

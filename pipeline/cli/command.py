@@ -48,6 +48,15 @@ class Command:
         ]
         return with_signature(self.run, inspect.Signature([*own, *flags], return_annotation=int))
 
+    def listed(self) -> Callable[[], int]:
+        """For the list of commands alone: a function with the same text and without options."""
+
+        def command() -> int:
+            raise NotImplementedError("a command is made ready before it is run")
+
+        command.__doc__ = self.run.__doc__
+        return command
+
 
 def is_shown(name: str, method: str) -> bool:
     """Whether the help lists a setting: not where it belongs to another method."""

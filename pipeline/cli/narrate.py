@@ -50,4 +50,6 @@ def narrate_command(
             f"\n{written.uri}: {counted(len(written.rows), 'row')} ({statuses}), texts of {len(written.classes)} classes"
         )
     )
+    if failure := written.failure():
+        print(harmless(f"note: {failure}; templates stand there instead", lines=False))
     return 0

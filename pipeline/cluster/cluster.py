@@ -116,7 +116,7 @@ def clusters_text(clusters: Clusters, places: tuple[str, str], shown: int = 10) 
     per_class = Counter((row["method"], row["class"]) for row in rows)
     several = sum(count > 1 for count in per_class.values())
     alone = sum(cluster == -1 for cluster in clusters.members["cluster"].to_pylist())
-    lines = [f"{counted(len(clusters.members), 'map')} of {len(per_class)} classes in {counted(len(rows), 'cluster')}, {alone:,} in no cluster; "
+    lines = [f"{counted(len(clusters.members), 'map')} of {len(per_class)} {'class' if len(per_class) == 1 else 'classes'} in {counted(len(rows), 'cluster')}, {alone:,} in no cluster; "
              f"{several} of the classes with more than one"]  # fmt: skip
     lines += [f"  {row['reason']}; such as {', '.join(row['members'][:2])}" for row in rows[:shown]]
     if len(rows) > shown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...errors import StorageError, UsageError
 from ..choose.choice import Choice, choice_place, read_choice
 from ..text import counted
 from .pairs import Pairs
@@ -19,13 +20,28 @@ def choice_warnings(pairs: Pairs, metrics: Sequence[Mapping[str, Any]], file: st
         file: A choice that lies elsewhere than in the two stores; None for none.
 
     Raises:
-        StorageError: If a file is no choice.
+        UsageError: If `file` is not there, or no choice.
+        StorageError: If a file in a store is no choice.
     """
+    if file is not None and read_given_choice(file) is None:
+        raise UsageError(f"there is no --choice {file}; `heatlas choose --out DIR` writes DIR/choice.parquet")
     places: list[str] = list(
         dict.fromkeys([*([file] if file else []), *(choice_place(side.atlas.uri) for side in pairs.sides)])
     )
     choices = {(choice.reason, choice.seed): choice for place in places if (choice := read_choice(place)) is not None}
     return [warning for choice in choices.values() if (warning := _warning(choice, pairs, metrics))]
+
+
+def read_given_choice(file: str) -> Choice | None:
+    """The choice that the user names; None where nothing is there.
+
+    Raises:
+        UsageError: If it is no choice.
+    """
+    try:
+        return read_choice(file)
+    except StorageError as error:
+        raise UsageError(f"--choice {file} is not a choice.parquet of `heatlas choose` ({error.__cause__})") from error
 
 
 def _warning(choice: Choice, pairs: Pairs, metrics: Sequence[Mapping[str, Any]]) -> str:

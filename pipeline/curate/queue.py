@@ -14,6 +14,7 @@ from ...engine.methods.registry import built_in
 from ...errors import UsageError
 from ..features.cue_table import cues_of
 from ..features.image_table import features_of
+from ..settings.imported_runs import IMPORTED
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.sql import quoted
 from ..text import sql_refusal
@@ -138,6 +139,11 @@ def _remedy(atlas: StoreReader, metrics: Sequence[str]) -> str:
     if method := next((name for name in built_in() if metrics[0] in METHODS[name].extras), None):
         trained = f", after `heatlas train {method}`" if METHODS[method].trained else ""
         return f"explain with --method {method}{trained}"
+    if IMPORTED in atlas.run["settings"]:
+        from ...engine.metrics import METRICS  # here, because most queues need no torch
+
+        if more := [name for name in metrics if name in METRICS and METRICS[name].explains]:
+            return f"the maps of this store are imported, and {' and '.join(more)} would need the method that made them to explain changed images"
     try:
         refuse_reduced_maps(atlas.uri, atlas.run)
     except (UsageError, KeyError):

@@ -113,8 +113,13 @@ def checked(decision: Decision) -> Decision:
     if decision.source not in SOURCES:
         raise UsageError(f"{about} has the source {decision.source!r}; choose {', '.join(SOURCES)}")
     if (decision.kind == "relabel") != (decision.label_name is not None):
-        raise UsageError(f"{about} has kind {decision.kind!r} and label_name {decision.label_name!r}; "
-                         "relabel needs a label_name, the other kinds have none")  # fmt: skip
+        if decision.kind == "relabel":
+            raise UsageError(
+                f"{about} is to relabel it and does not say to which class: give --label, or a column or field label_name"
+            )
+        raise UsageError(
+            f"{about} is {decision.kind} and names the class {decision.label_name!r}; only relabel has a class (--label, label_name)"
+        )
     if decision.mask is not None and decision.kind not in ("shortcut", "core"):
         raise UsageError(f"{about} has kind {decision.kind!r} and a mask; only shortcut and core have one")
     for name in ("target", "round"):

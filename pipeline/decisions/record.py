@@ -126,7 +126,7 @@ def _refuse_unknown_ids(atlas: StoreReader, decisions: Sequence[Decision]) -> No
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         raise UsageError(f"{len(unknown)} of the ids are not in {atlas.uri}: {', '.join(map(repr, unknown[:_NAMED]))}{more}; "
-                         "`.table(columns=['id'])` lists those that are")  # fmt: skip
+                         f"ids look like {next(iter(atlas.batches(['id'])))['id'][0].as_py()}")  # fmt: skip
 
 
 def _refuse_unknown_classes(atlas: StoreReader, decisions: Sequence[Decision]) -> None:

@@ -67,6 +67,8 @@ def run_demo(
             f"the demo draws pictures into a local directory, got {out!r}; name a directory such as demo-out"
         )
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {out} is a file; name a directory such as demo-out")
     _refuse_other_demo(folder, images)
     manifest = write_dataset(folder / "data", SPLIT, images)
     tell(f"{images} generated training images with exact masks are in {folder / 'data'}")

@@ -55,6 +55,8 @@ def wanted_metrics(
         UsageError: For a metric, asked for by its own name, that needs more than the stored map.
         RunMismatchError: For a metric that the store has by another definition.
     """
+    if list(asked) == ["none"]:
+        raise SettingsError("--metrics none would add nothing; name presets or metrics, or see `heatlas metrics`")
     names = list(dict.fromkeys(find_metric(_metric_name(name, resolution)).name for name in spelt_out(asked)))
     if not names:
         raise SettingsError(

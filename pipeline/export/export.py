@@ -32,12 +32,14 @@ class Format:
     kind: Literal["file", "folder"]
     counts: str
     """What it counts."""
+    suffix: str = ""
+    """Of a file."""
 
 
 FORMATS: Mapping[str, Format] = {
-    "csv": Format(write_csv, "file", "row"),
-    "cleanlab": Format(write_cleanlab, "file", "image"),
-    "coco": Format(write_coco, "file", "row"),
+    "csv": Format(write_csv, "file", "row", ".csv"),
+    "cleanlab": Format(write_cleanlab, "file", "image", ".parquet"),
+    "coco": Format(write_coco, "file", "row", ".json"),
     "fiftyone": Format(write_fiftyone, "folder", "sample"),
     "hf": Format(write_hf_dataset, "folder", "row"),
     "lance": Format(write_lance, "folder", "row"),
@@ -98,6 +100,7 @@ def export_store(
         )
     form, final = FORMATS[to], os.fspath(place)
     checked(final, form.kind, overwrite=overwrite)
+    refuse_other_suffix(to, final)
     atlas = out if isinstance(out, StoreReader) else open_store(out)
     chosen = Chosen.of(atlas, where, ids, columns)
     chosen.trust_code = trust_code
@@ -107,3 +110,15 @@ def export_store(
     with staged(final, form.kind, facts, overwrite=overwrite) as path:
         written = form.write(chosen, path)
     return Exported(final, to, rows, written, chosen.notes)
+
+
+def refuse_other_suffix(to: str, place: str) -> None:
+    """Refuse a file name that says another kind of file than will be written.
+
+    Raises:
+        UsageError: Naming the suffix.
+    """
+    written = os.path.splitext(place)[1].lower()
+    of_others = {form.suffix for form in FORMATS.values()} - {FORMATS[to].suffix, ""}
+    if FORMATS[to].suffix and written in of_others:
+        raise UsageError(f"--out {place}: --format {to} writes {FORMATS[to].suffix}; let the name end in it")

@@ -31,6 +31,9 @@ class NpzArrays(Mapping[str, Any]):
     """Arrays of an `.npz` file, each read when it is asked for."""
 
     def __init__(self, uri: str, file: Any):
+        if not zipfile.is_zipfile(file):
+            raise DataError(f"{uri} is no .npz file: it is not the archive that numpy.savez writes")
+        file.seek(0)
         try:
             self._file = np.load(file, allow_pickle=False)
             sizes = {entry.filename: entry.file_size for entry in self._file.zip.infolist()}

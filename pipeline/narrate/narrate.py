@@ -27,7 +27,7 @@ from .facts_of_classes import class_summaries
 from .facts_of_rows import ninths, row_facts
 from .grounding import ungrounded_parts
 from .templates import Language, load_language
-from .vision_hook import TEMPLATE, Hook, Narration, load_hook, narrate_by_hook, sha256_of
+from .vision_hook import FAILED, TEMPLATE, Hook, Narration, load_hook, narrate_by_hook, sha256_of
 
 FOLDER = "narration"
 WANTED = (
@@ -73,6 +73,16 @@ class NarratedStore:
     """As `STORE/narration/rows.parquet` has them."""
     classes: pa.Table
     uri: str
+
+    def failure(self) -> str | None:
+        """How the hook failed at the first row at which it did; None where it never did."""
+        failed = (
+            row
+            for row in self.rows.select(["id", "narration_status", "ungrounded"]).to_pylist()
+            if row["narration_status"] == FAILED
+        )
+        first = next(failed, None)
+        return None if first is None else f"the hook failed, such as at {first['id']}: {first['ungrounded'][0]}"
 
     def statuses(self) -> dict[str, int]:
         """Rows by `narration_status`."""

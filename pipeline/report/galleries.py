@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..settings.imported_runs import IMPORTED
 from ..store.sql import quoted
 from .classes import Suspicion
 from .plain_words import name_of
@@ -110,8 +111,12 @@ def _same_place(rows: ReportRows, limit: int) -> Gallery:
     scored = by_overlap(rows, candidates, others)[:limit]
     if not scored:
         why = (
-            "This needs the map for the label beside the map for the prediction: run with `--target both`, or add label_overlap with "
-            "`heatlas evaluate`."
+            "This needs maps for the labels beside those for the predictions, and imported maps have one class an image."
+            if IMPORTED in rows.atlas.run["settings"]
+            else (
+                "This needs the map for the label beside the map for the prediction: run with `--target both`, or add label_overlap with "
+                "`heatlas evaluate`."
+            )
         )
         return Gallery("same-place", title, "", [], missing=why)
     text = (

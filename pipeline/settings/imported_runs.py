@@ -13,6 +13,11 @@ OF_THE_MAPS = "as imported"
 """Stored as `target` where the maps' files say their classes."""
 
 
+def command_of(stored: Mapping[str, Any]) -> str:
+    """The command that began a run with these stored settings, and resumes it."""
+    return "heatlas import" if IMPORTED in stored else "heatlas explain"
+
+
 def preparable(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The stored settings of any run as `load_settings` takes them."""
     if IMPORTED not in stored:

@@ -25,4 +25,4 @@ def merged_path(first: int, last: int, folder: str = MAPS) -> str:
 
 def written_by(folder: str) -> str:
     """The command that writes the parts in `folder`, for messages."""
-    return "heatlas explain" if folder == MAPS else "heatlas evaluate"
+    return "heatlas explain` or `heatlas import" if folder == MAPS else "heatlas evaluate"

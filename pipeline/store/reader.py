@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ...errors import StorageError, UsageError, did_you_mean
 from ...statuses import OK
+from ..settings.imported_runs import command_of
 from .committed_shards import done_shards, read_file_schema
 from .earlier_columns import RENAMED_COLUMNS
 from .evaluation_columns import AddedColumns
@@ -56,7 +57,7 @@ def open_store(uri: str | os.PathLike[str], kind: type[StoreReader] | None = Non
     done = done_shards(out)
     if not done:
         raise StorageError(f"{out} has no finished shard yet; wait for the run, or continue it with the same "
-                           "`heatlas explain` command")  # fmt: skip
+                           f"`{command_of(run['settings'])}` command")  # fmt: skip
     part_summaries(out, done)  # refuses parts of another run
     return (kind or StoreReader)(out, run, done)
 

@@ -189,7 +189,7 @@ def reading_parts(uri: str) -> Iterator[None]:
         if (cause := system_error(error)) is not None:
             raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; {remedy(cause)}") from error
         raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; `heatlas verify` finds damaged files; delete the file named there, if any, and run the "
-                           "same `heatlas explain` command again, which recomputes only its shard") from error  # fmt: skip
+                           "same `heatlas explain` or `heatlas import` command again, which recomputes only its shard") from error  # fmt: skip
 
 
 def _cause(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...errors import shortened
 from ...statuses import RETRYABLE
+from ..settings.imported_runs import command_of
 from ..text import counted, duration, shown
 from .committed_shards import done_shards, row_totals
 from .evaluation_status import evaluation_lines, evaluation_statuses
@@ -63,7 +64,7 @@ def status_text(status: RunStatus) -> str:
         more = len(status.undone) - SHARDS_SHOWN
         lines.append(field("undone", named + (f" and {more} more" if more > 0 else "")))
     if not (status.complete and status.success):
-        lines.append(field("resume", "run the same `heatlas explain` command again"))
+        lines.append(field("resume", f"run the same `{command_of(status.settings)}` command again"))
     lines += [field(*line) for evaluation in status.evaluations for line in evaluation_lines(evaluation)]
     if status.retryable:
         rows = counted(status.retryable, "error row")

@@ -273,7 +273,7 @@ def test_what_cannot_be_meant_is_refused(store, tmp_path, capsys):
     out = str(store)
     for words, message in (
         (["push", out, "--tool", "coco", "--out", "tasks.zip"], "must end in .json for coco"),
-        (["push", out, "--tool", "coco"], "annotate push writes to --out"),
+        (["push", out, "--tool", "coco"], "annotate push needs --out"),
         (["pull", out, "--tool", "cvat", "--from", "x.zip"], "nothing was pushed from"),
         (["push", out, "--tool", "csv", "--out", str(tmp_path / "a.csv"), "--limit", "0"], "limit must be at least 1"),
         (["push", out, "--tool", "csv", "--out", str(tmp_path / "a.csv"), "--kind", "label"], "nothing to suggest for"),

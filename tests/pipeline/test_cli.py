@@ -116,13 +116,24 @@ def test_version(capsys: pytest.CaptureFixture[str]):
     [
         (["explian"], 'Unknown command "explian". Did you mean "explain"?'),
         (["explain", "--sise.mo", "0.3"], "Unknown option: --sise.mo. Did you mean --sise.mu?"),
-        (["explain", "--model"], "--model requires an argument"),
-        (["explain", "stray"], "stray"),
+        (["explain", "--model"], "--model needs a value: torchvision:NAME"),
+        (["explain", "stray"], "unexpected argument 'stray'"),
+        (["demo", "--workers", "many"], "--workers 'many' is not allowed: it must be 'auto' or a whole number"),
+        (["decide", "s", "--kind", "drp"], "or 'undo'; did you mean 'drop'?"),
+        (
+            ["annotate", "push", "s", "--tool", "coco", "--kind", "x"],
+            "--kind 'x' is not allowed: it must be 'shortcut' or 'missing' or 'label'",
+        ),
+        (
+            ["train", "--budget", "fast"],
+            "`heatlas train` does not take --budget, a setting of `heatlas explain`; leave it out",
+        ),
+        (["explain", "--fold-bn"], "--fold-bn is --forward fold_bn now"),
         (["explain", "--sise.mu", "3"], "setting sise.mu = '3' is not allowed: it must be a number in [0, 1)"),
         (["explain", "--data", "d"], "setting 'model' is required: give --model"),
         (["explain", "--config", "imagenet-resnet51"], "did you mean 'imagenet-resnet50'?"),
-        (["layers"], "MODEL requires an argument"),
-        (["show", "out", "--limit", "many"], 'unable to convert "many" into int'),
+        (["layers"], "`heatlas layers` needs MODEL: "),
+        (["show", "out", "--limit", "many"], "--limit 'many' is not allowed: it must be a whole number"),
     ],
 )
 def test_misuse_is_told_on_stderr_with_exit_code_2(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]):

@@ -57,7 +57,10 @@ def test_a_model_without_a_classifier_has_layers_too(tmp_path: pathlib.Path, cap
             ["--untrained", "torchvision:resnet18", "--size", "999999"],
             "--size must be between 1 and 4096 pixels, got 999999",
         ),
-        (["--untrained", "torchvision:resnet18", "--size", "many"], 'unable to convert "many" into int'),
+        (
+            ["--untrained", "torchvision:resnet18", "--size", "many"],
+            "--size 'many' is not allowed: it must be a whole number",
+        ),
         (
             ["--untrained", "torchvision:"],
             "unknown torchvision classification model ''; see torchvision.models.list_models()",

@@ -295,7 +295,7 @@ REFUSED = {
     "several.npz": (lambda scene, file: np.savez(file, a=scene.grad_cam, b=scene.grad_cam), {}, "--array"),
     "pickled.npy": (lambda scene, file: np.save(file, np.array([{}], dtype=object)), {}, "pickled objects are never read"),
     "pickled.pt": (lambda scene, file: torch.save({"maps": Path("x")}, file), {}, "pickled objects are never read"),
-    "broken.npz": (lambda scene, file: file.write_bytes(b"PK\x03\x04 no"), {}, "cannot be read as maps"),
+    "broken.npz": (lambda scene, file: file.write_bytes(b"PK\x03\x04 no"), {}, "is no .npz file"),
     "colour.png": (lambda scene, file: Image.new("RGB", (24, 24)).save(file), {}, "colour"),
     "maps.txt": (lambda scene, file: file.write_text("1 2"), {}, "neither a folder nor a file"),
     "shape.npz": (lambda scene, file: np.savez(file, maps=np.zeros((6, 7, 24, 24)), ids=scene.ids), {}, "--method-index"),
