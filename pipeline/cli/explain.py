@@ -27,7 +27,7 @@ def explain_command(
     verify: Annotated[
         int | None,
         Parameter(
-            help="Explain so many random images exactly, too: how far is a trained explainer off?",
+            help="Check a trained explainer on so many images.",
             group=GROUPS["method"],
         ),
     ] = None,

@@ -120,13 +120,13 @@ class Settings(MethodChoice):
     allow_unlabelled: bool = Field(False, description="Accept many labels that name no class.")
     target: Annotated[NaturalInt | str, BeforeValidator(classes_as_text)] = Field(
         "predicted",
-        description="predicted, label, both, top:K, above:P, column:NAME, or classes (docs/targets.md).",
+        description="predicted, label, both, top:K, ... (docs/targets.md).",
     )
     confidence: Literal["auto", "softmax", "sigmoid", "segmentation", "dice"] = Field(
         "auto",
-        description="softmax, sigmoid, segmentation, dice; auto by model.",
+        description="softmax, sigmoid, segmentation, dice; auto.",
     )
-    metrics: tuple[str, ...] = Field(("paper",), description="Presets (paper, standard, full, dense), names, none.")
+    metrics: tuple[str, ...] = Field(("paper",), description="paper, standard, full, dense, names, none.")
     chance_maps: NaturalInt = Field(
         32,
         description="Images for chance baselines (random, Gaussian).",
