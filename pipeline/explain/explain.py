@@ -113,8 +113,15 @@ def concluded(out: str) -> None:
         ShardsUndoneError: If shards are missing.
         StorageError: If the store does not hold exactly its plan.
     """
-    plan = read_plan(out, read_run(out))
-    write_success(out, check_complete(out, plan.shards, read_listing(out, plan)))
+    run = read_run(out)
+    plan = read_plan(out, run)
+    while True:
+        write_success(out, check_complete(out, plan.shards, read_listing(out, plan)))
+        now = read_plan(out, run)
+        if now == plan:
+            return
+        plan = now  # another command appended while the totals were made
+        remove(child(out, SUCCESS))
 
 
 @dataclass(frozen=True)

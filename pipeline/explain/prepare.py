@@ -36,13 +36,10 @@ from ..sources.listing.detection import item_source
 from ..sources.listing.labels import ResolvedLabels, resolve_labels
 from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
-from ..storage.atomic_write import remove
-from ..storage.location import child
 from ..store.committed_shards import done_shards
 from ..store.footer_reader import part_summaries
 from ..store.identity import facts_for_workers
 from ..store.parquet_sink import ParquetSink
-from ..store.part_names import SUCCESS
 from ..store.part_origin import run_identity
 from ..store.run_file import claim_run, find_run, stored_fingerprint
 from ..terminal_log import say
@@ -109,8 +106,6 @@ class PreparedRun:
                     f"note: {counted(len(gone), 'explained image')} cannot be read any more, such as {gone[0]!r}; the rows stay"
                 )
         stored = claim.run["fingerprint"]
-        if self.planned.new is not None:
-            remove(child(out, SUCCESS))
         self.planned.write(out)
         return replace(
             self,

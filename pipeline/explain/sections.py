@@ -13,7 +13,10 @@ from ..run_samples import shards_of
 from ..settings.run import Settings
 from ..shards import plan_shards, planned_shards
 from ..sources.listing.options import Listed
+from ..storage.atomic_write import remove
+from ..storage.location import child
 from ..store.compare_listings import change_texts, listing_changes
+from ..store.part_names import SUCCESS
 from ..store.plan_files import RunPlan, append_section, put_listing, read_listing, read_plan
 from ..store.run_file import find_run
 from ..terminal_log import say
@@ -56,7 +59,10 @@ class PlannedSamples:
             )
         if self.new is None:
             return
-        if not append_section(out, self.plan, self.new, self.new_shards):
+        remove(child(out, SUCCESS))
+        added = append_section(out, self.plan, self.new, self.new_shards)
+        remove(child(out, SUCCESS))  # a command that read the plan before may have said meanwhile that it is complete
+        if not added:
             raise RunMismatchError(
                 f"another command appended other samples to {out} meanwhile; run the same command again"
             )

@@ -33,7 +33,7 @@ def run_status(out: str) -> RunStatus:
     return RunStatus(
         out=out,
         complete=not undone,
-        success=read_success(out) is not None,
+        success=_concluded(out, plan.samples),
         shards=ShardCounts(planned, planned - len(undone)),
         undone=undone,
         samples=plan.samples,
@@ -50,6 +50,12 @@ def run_status(out: str) -> RunStatus:
         created=run["created"],
         settings=run["settings"],
     )
+
+
+def _concluded(out: str, planned: int) -> bool:
+    """Whether `_SUCCESS` is there and speaks of the plan as it is: a command that was killed while it appended may have left an older one."""
+    success = read_success(out)
+    return success is not None and success.get("samples", planned) == planned
 
 
 def status_text(status: RunStatus) -> str:

@@ -1,0 +1,151 @@
+"""The commit protocol under every order of requests that hypothesis finds: never lost, never twice, never foreign, never mixed.
+
+Drivers, late workers, compactions, retries, appends and readers share one simulated object store (`tests/support/simulated_storage.py`);
+requests are delayed, reordered, fail before or after their effect, and processes are killed between any two of them. The code is the real one.
+"""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+from heatlas.pipeline.storage.atomic_write import put
+from heatlas.pipeline.store import compact, merge_parts, parquet_sink, superseded
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from tenacity import wait_none
+
+from ..support.simulated_protocol import KINDS, Simulation
+from ..support.simulated_storage import wait_for_listings
+
+FAULTS = ("none", "none", "none", "none", "before", "after", "killed")
+MOST_PROCESSES = 5
+
+
+@pytest.fixture(autouse=True)
+def without_waiting(monkeypatch):
+    monkeypatch.setattr("heatlas.pipeline.storage.backoff.WAIT", wait_none())
+
+
+class Protocol(RuleBasedStateMachine):
+    """Hypothesis starts processes and chooses whose request comes next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = Simulation()
+        compact.time = SimpleNamespace(sleep=lambda _: wait_for_listings(lambda: self.world.processes))
+        self.world.start("driver")
+
+    @rule(kind=st.sampled_from(KINDS))
+    def start(self, kind: str) -> None:
+        if len(self.world.running) < MOST_PROCESSES:
+            self.world.start(kind)
+
+    @rule(number=st.integers(0, MOST_PROCESSES - 1), fault=st.sampled_from(FAULTS), steps=st.integers(1, 12))
+    def go_on(self, number: int, fault: str, steps: int) -> None:
+        for _ in range(steps - 1):
+            self.world.advance(number)
+        self.world.advance(number, fault)
+
+    def teardown(self) -> None:
+        try:
+            self.world.check_at_end()
+        finally:
+            self.world.end()
+
+
+def explore(examples: int, steps: int) -> None:
+    import time
+
+    try:
+        run_state_machine_as_test(
+            Protocol,
+            settings=settings(
+                max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=examples < 100,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )  # fmt: skip
+    finally:
+        compact.time = time
+
+
+def test_no_order_of_requests_loses_doubles_or_mixes_rows():
+    explore(12, 25)
+
+
+@pytest.mark.soak
+def test_no_order_of_requests_loses_doubles_or_mixes_rows_for_long():
+    explore(1500, 60)
+
+
+def overwrites(monkeypatch):
+    """A commit that does not look whether the shard is there."""
+    monkeypatch.setattr(parquet_sink, "put_if_absent", lambda uri, data: put(uri, data) is None)
+
+
+def forgets_repairs(monkeypatch):
+    """A compaction that removes parts without a last look."""
+    monkeypatch.setattr(superseded, "migrate_repaired_rows", lambda *_: [])
+
+
+def counts_foreign_parts(monkeypatch):
+    """Readers that do not compare where a part comes from."""
+    for module in (merge_parts, superseded):
+        if hasattr(module, "foreign"):
+            monkeypatch.setattr(module, "foreign", lambda *_: None)
+    monkeypatch.setattr("heatlas.pipeline.store.footer_reader.foreign", lambda *_: None)
+
+
+def removes_before_it_puts(monkeypatch):
+    """A compaction that deletes the parts before the merged file is there."""
+    written = merge_parts.write_merged
+
+    def wrong(out, files):
+        for file in files:
+            superseded.withdraw(file.uri(out), lambda data: None)
+        return written(out, files)
+
+    monkeypatch.setattr(compact, "write_merged", wrong)
+
+
+BROKEN = (overwrites, forgets_repairs, counts_foreign_parts, removes_before_it_puts)
+
+
+def wander(seed: int, monkeypatch) -> None:
+    """One random history."""
+    draw, world = random.Random(seed), Simulation()
+    monkeypatch.setattr(compact, "time", SimpleNamespace(sleep=lambda _: wait_for_listings(lambda: world.processes)))
+    try:
+        world.start("driver")
+        for _ in range(draw.randint(20, 120)):
+            if draw.random() < 0.08 and len(world.running) < MOST_PROCESSES:
+                world.start(draw.choice(KINDS))
+            for _ in range(draw.randint(1, 10)):
+                world.advance(draw.randrange(MOST_PROCESSES))
+            if draw.random() < 0.1:
+                world.advance(draw.randrange(MOST_PROCESSES), draw.choice(FAULTS))
+        world.check_at_end()
+    finally:
+        world.end()
+
+
+def first_failure(seeds, monkeypatch) -> int | None:
+    for seed in seeds:
+        try:
+            wander(seed, monkeypatch)
+        except BaseException:
+            return seed
+    return None
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_a_broken_protocol_is_caught(broken, monkeypatch):
+    broken(monkeypatch)
+    assert first_failure(range(60), monkeypatch) is not None
+
+
+def test_the_same_histories_pass_with_the_protocol_as_it_is(monkeypatch):
+    for seed in range(6):
+        wander(seed, monkeypatch)
