@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 from heatlas.pipeline.storage.atomic_write import put
-from heatlas.pipeline.store import compact, merge_parts, parquet_sink, superseded
+from heatlas.pipeline.store import compact, merge_parts, parquet_sink, rewrite_shard, superseded
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from tenacity import wait_none
 
 from ..support.simulated_protocol import KINDS, Simulation
-from ..support.simulated_storage import wait_for_listings
+from ..support.simulated_storage import exchange_locked, wait_for_listings, withdraw_locked
 
 FAULTS = ("none", "none", "none", "none", "before", "after", "killed")
 MOST_PROCESSES = 5
@@ -26,7 +26,10 @@ MOST_PROCESSES = 5
 
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch):
+    """Pauses take no time; a retry beside a compaction has the locks of a local folder, without which docs/store.md advises against it."""
     monkeypatch.setattr("heatlas.pipeline.storage.backoff.WAIT", wait_none())
+    monkeypatch.setattr(rewrite_shard, "exchange", exchange_locked)
+    monkeypatch.setattr(superseded, "withdraw", withdraw_locked)
 
 
 class Protocol(RuleBasedStateMachine):

@@ -6,16 +6,18 @@ fails before it has an effect, fails after it (the answer is lost), or kills its
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import fsspec
 from fsspec import AbstractFileSystem
+from heatlas.errors import StorageError
 
 Fault = Literal["none", "before", "after", "killed"]
 
@@ -36,6 +38,7 @@ class Process:
     def __init__(self, name: str, work: Callable[[], Any]):
         self.name, self.result, self.error = name, None, None
         self.done = False
+        self.killed = False
         self.listing = False
         """Whether it is between the two pages of a listing."""
         self._work, self._fault = work, "none"
@@ -53,11 +56,14 @@ class Process:
             self._stopped.acquire()
 
     def at_request(self) -> Fault:
-        """Called by the process before a request: waits for its turn."""
+        """Called by the process before a request: waits for its turn. Nothing that a killed process would clean up is requested."""
+        if self.killed:
+            raise ProcessKilled
         self._stopped.release()
         self._go.acquire()
         fault, self._fault = self._fault, "none"
         if fault == "killed":
+            self.killed = True
             raise ProcessKilled
         return fault
 
@@ -164,6 +170,47 @@ class SimulatedStore(AbstractFileSystem):
         if fault == "after":
             raise ConnectionResetError("the connection broke before the answer arrived")
         return result
+
+
+LOCKS: set[str] = set()
+"""Files that a process holds, as the lock of a local folder does; dropped with the process."""
+
+
+@contextlib.contextmanager
+def lock(uri: str) -> Iterator[None]:
+    if uri in LOCKS:
+        raise StorageError(f"{uri} is locked by another process")
+    LOCKS.add(uri)
+    try:
+        yield
+    finally:
+        LOCKS.discard(uri)
+
+
+def exchange_locked(uri: str, change: Callable[[bytes], bytes | None]) -> bool:
+    """`exchange` as in a local folder: under a lock on the file."""
+    store = SimulatedStore()
+    try:
+        with lock(uri):
+            new = change(store.cat_file(uri))
+            if new is not None:
+                store.pipe_file(uri, new)
+            return new is not None
+    except OSError as error:
+        raise StorageError(f"cannot replace {uri}: {error}") from error
+
+
+def withdraw_locked(uri: str, last_look: Callable[[bytes], None]) -> None:
+    """`withdraw` as in a local folder: nothing is written between the look and the end."""
+    store = SimulatedStore()
+    try:
+        with lock(uri):
+            last_look(store.cat_file(uri))
+            store.rm_file(uri)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot delete {uri}: {error}") from error
 
 
 fsspec.register_implementation("sim", SimulatedStore, clobber=True)
