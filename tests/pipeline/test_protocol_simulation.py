@@ -140,7 +140,8 @@ def first_failure(seeds, monkeypatch) -> int | None:
         try:
             wander(seed, monkeypatch)
         except (AssertionError, HeatlasError) as error:
-            assert " failed: " not in str(error), f"the broken protocol itself does not run: {error}"
+            if " failed: " in str(error):  # the broken protocol itself does not run
+                raise
             return seed
     return None
 
