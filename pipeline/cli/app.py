@@ -1,19 +1,15 @@
 """The `heatlas` command: its subcommands, how errors are told, and exit codes.
 
-Exit codes: 0 done, 1 the run failed, 2 the request cannot be carried out as written, 130 interrupted, 143 ended before the run began.
+Exit codes: 0 done, 1 the run failed, 2 the request cannot be carried out as written, 130 interrupted.
 Nothing here imports torch or Ray, so that help and usage errors come at once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError
 
@@ -143,7 +139,7 @@ def chosen_method(argv: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; `argv` is without the program's name."""
-    with ending_at_sigterm(), guarded_streams() as printed, shown_in_terminal():
+    with guarded_streams() as printed, shown_in_terminal():
         code = told(lambda: run(list(sys.argv[1:] if argv is None else argv)))
         printed.flush()
     if printed.failure is None:
@@ -152,27 +148,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code or complain(
         f"the output could not be printed ({printed.failure.strerror}); what was to be done is done", 1
     )
-
-
-@contextlib.contextmanager
-def ending_at_sigterm() -> Iterator[None]:
-    """End at once and clean up when asked to, as long as a run has not begun that finishes its shards first; also as process 1 of a
-    container, whom the system would not end."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-    signal.signal(signal.SIGTERM, _end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _end(*_: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
 
 
 def run(argv: list[str]) -> int:

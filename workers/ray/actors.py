@@ -15,7 +15,6 @@ from typing import Any
 
 from ...errors import RunError, UsageError
 from ..worker.shard_worker import ShardWorker
-from .auth_token import prepare_token, refused_token
 
 LOCAL_OBJECT_STORE = 256 * 2**20
 """Bytes; rows go straight to storage, so nothing big ever needs the object store."""
@@ -32,7 +31,7 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
         cpus: A local instance offers at least so many CPUs, so that workers asked for by number also start on a small machine.
 
     Raises:
-        UsageError: For Ray Client's addresses, or an interpreter with which Ray starts no workers.
+        UsageError: For Ray Client's addresses.
         RunError: When the cluster cannot be reached.
     """
     if address.startswith("ray://"):
@@ -50,8 +49,6 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
         yield
         return
     refuse_silence(address)
-    refuse_spaces(sys.executable)
-    prepare_token(address)
     local: dict[str, Any] = {}
     if address == "local":
         local = {"object_store_memory": LOCAL_OBJECT_STORE, "num_cpus": max(len(os.sched_getaffinity(0)), ceil(cpus))}
@@ -63,8 +60,6 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
                 "the folder for temporary files has too long a path for Ray's sockets, which may have 107 bytes; set RAY_TMPDIR to a "
                 f"short one, such as RAY_TMPDIR=/tmp ({error})"
             ) from error
-        if (remedy := refused_token(str(error))) is not None:
-            raise RunError(f"cannot connect to Ray at {address!r}: {remedy}") from error
         raise RunError(
             f"cannot connect to Ray at {address!r}: {error}; use address 'local' for a private instance"
         ) from error
@@ -72,19 +67,6 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def refuse_spaces(executable: str) -> None:
-    """Ray splits the command that starts a worker at spaces, and waits for ever for workers that do not start.
-
-    Raises:
-        UsageError: Naming the interpreter.
-    """
-    if any(character.isspace() for character in executable):
-        raise UsageError(
-            f"Ray cannot start workers with {executable!r}, whose path has a space; install heatlas into a virtual environment in a path "
-            "without one, or use --workers 0, which needs no Ray"
-        )
 
 
 def refuse_silence(address: str) -> None:
