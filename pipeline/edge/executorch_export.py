@@ -113,7 +113,7 @@ class ExecutorchModule(nn.Module):
             raise ModelError(f"ExecuTorch cannot load the program: {error}") from error
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """LogitsAlone on the CPU, without gradients."""
+        """Logits on the CPU, without gradients."""
         rows = images.detach().cpu().float().contiguous().split(1)
         return torch.cat([logits_of(list(self._run(row))).clone() for row in rows])
 

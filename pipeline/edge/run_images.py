@@ -10,6 +10,7 @@ from ...errors import RunMismatchError, SampleError, UsageError
 from ...statuses import OK
 from ...workers.images.decode import Prepared, prepare
 from ...workers.models.load import LoadedModel, ModelSpec, load_model
+from ...workers.models.onnx_file import OnnxModule
 from ...workers.samples import Sample
 from ..evaluate.settings import evaluation_settings
 from ..pictures.stored_images import decoding_of
@@ -58,7 +59,7 @@ def load_run_images(atlas: StoreReader, calibration: int, count: int) -> RunImag
         count: Others, to be measured, at least 1.
 
     Raises:
-        UsageError: If the model has a feature bank for a classifier, or fewer than 2 images have a map.
+        UsageError: If the model has a feature bank for a classifier or is an ONNX file, or fewer than 2 images have a map.
         RunMismatchError: If the model has other weights now.
         ModelError: If it cannot be loaded.
         DataError: If the data set cannot be listed.
@@ -70,6 +71,10 @@ def load_run_images(atlas: StoreReader, calibration: int, count: int) -> RunImag
         )
     spec = ModelSpec(spec=settings.model, **settings.preprocess.model_dump(), **decoding_of(atlas.run))
     model = load_model(spec, FsspecReader())
+    if any(isinstance(part, OnnxModule) for part in model.module.modules()):
+        raise UsageError(
+            f"{settings.model} is an ONNX file, from which no other can be made; run heatlas edge on a run of the model that it came from"
+        )
     fingerprint = atlas.run["fingerprint"]
     if model.digest != (fingerprint.get("model") or {}).get("digest"):
         raise RunMismatchError(

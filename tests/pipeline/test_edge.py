@@ -146,6 +146,8 @@ def test_the_exported_file_is_a_model_for_methods_of_forward_passes(
     assert main([*where, "--out", str(folder / "by-edge"), "--method", "rise", "--rise.masks", "20"]) == 0
     rows = heatlas.open(folder / "by-edge").to_pandas(["status", "prediction", "id"])
     assert list(rows["status"]) == ["ok"] * 3
+    with pytest.raises(UsageError, match="is an ONNX file, from which no other can be made"):
+        export_edge(folder / "by-edge", folder / "none")
     capsys.readouterr()
     assert main([*where, "--out", str(folder / "refused"), "--method", "grad_cam"]) == 2
     assert "no gradient flows" in capsys.readouterr().err
