@@ -53,7 +53,7 @@ class ImportOptions(ExecutionOptions, total=False):
     confidence: Literal["auto", "softmax", "sigmoid", "segmentation", "dice"]
     """Confidence in a class; auto: softmax, sigmoid with above:P, segmentation (soft IoU) for dense models; dice: soft Dice."""
     metrics: str | Sequence[str] | None
-    """Presets (paper, standard, full), names, none."""
+    """Presets (paper, standard, full, dense), names, none."""
     chance_maps: int
     """Images on which a random and a centred Gaussian map are measured too, as chance baselines."""
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"]

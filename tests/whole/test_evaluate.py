@@ -26,7 +26,7 @@ from ..support.tiny_run import FACTORY, command, draw, draw_all, environment, im
 COUNT = 13
 BAD = "bee/004.png"
 DEAR = ("coherency", "adcc", "max_sensitivity")
-CHEAP = [name for name, metric in METRICS.items() if not metric.layers and name not in DEAR]
+CHEAP = [name for name, metric in METRICS.items() if not metric.layers and name not in DEAR and not metric.dense]
 FULL_SIZE = ("--store.map-size", "input", "--store.no-map-png")
 
 
@@ -308,7 +308,7 @@ def test_python_entry_is_the_same(bare: pathlib.Path, calm: pathlib.Path):
         (["ginni"], ["unknown metric 'ginni'; did you mean 'gini'?"]),
         (["layer_agreement"], ["layer_agreement compares the maps of the block layers", "--metrics layer_agreement", "another --out"]),
         (["none"], ["unknown metric 'none'"]),
-        ([","], ["no metric is asked for; give presets (paper, standard, full)"]),
+        ([","], ["no metric is asked for; give presets (paper, standard, full, dense)"]),
         (["gini", "--batch-size", "3"], ["Unknown option: --batch-size"]),
         (["gini", "--device", "tpu"], ["setting device = 'tpu' is not allowed"]),
         (["gini", "--max-error-rate", "0"], ["max_error_rate"]),
