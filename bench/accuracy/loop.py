@@ -1,6 +1,6 @@
 """The whole loop on planted faults: found, confirmed, spread from 40 decisions each, repaired by two recipes, judged, and a sham repair judged.
 
-    python -m bench loop [--out bench-out/loop] [--train 960] [--test 400] [--page]
+    python -m bench loop [--out bench-out/loop] [--train 960] [--test 400] [--seed 0] [--page]
 
 The demo's images (wrong labels, nine of ten octagons with a sticker in the corner), and two more marks: a translucent cross in the middle of nine of
 ten squares, and a colour cast over nine of ten stars. The person who decides is the generator: it is asked about 40 images per mark and knows no other.
@@ -47,11 +47,14 @@ MARKED = (SHORTCUT_CLASS, MIDDLE_CLASS, CAST_CLASS)
 DECISIONS = 40
 """Per mark: half of images with it, half of images of its class without."""
 SEEDS = range(3)
+IMAGES_PER_SEED = 8000
+"""Images of another `--seed` begin this much later: none is drawn twice. A multiple of 10 images of each class."""
 EPOCHS = 4
 
 
-def drawn(split: str, index: int) -> tuple[np.ndarray, np.ndarray, str, str, np.ndarray | None]:
+def drawn(split: str, index: int, seed: int) -> tuple[np.ndarray, np.ndarray, str, str, np.ndarray | None]:
     """Pixels, object mask, stated label, true label, and the mark's mask or None."""
+    index += seed * IMAGES_PER_SEED
     sample = demo_sample(split, index)
     pixels, where = sample.image.copy(), None
     planted = (index // len(CLASS_NAMES)) % 10 != 4
@@ -76,7 +79,7 @@ def _box(mask: np.ndarray) -> np.ndarray:
     return box
 
 
-def write_images(folder: Path, counts: dict[str, int]) -> dict[str, dict]:
+def write_images(folder: Path, counts: dict[str, int], seed: int) -> dict[str, dict]:
     """PNGs, object masks and `manifest.csv`; the truth of every image by id."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,7 @@ def write_images(folder: Path, counts: dict[str, int]) -> dict[str, dict]:
         manifest.writeheader()
         for split, count in counts.items():
             for index in range(count):
-                pixels, mask, label, true_label, where = drawn(split, index)
+                pixels, mask, label, true_label, where = drawn(split, index, seed)
                 identity = f"{split}-{index:05d}"
                 Image.fromarray(pixels).save(folder / f"images/{identity}.png", compress_level=1)
                 Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"masks/{identity}.png", compress_level=1)
@@ -95,7 +98,7 @@ def write_images(folder: Path, counts: dict[str, int]) -> dict[str, dict]:
     return truth
 
 
-def train_before(truth: dict[str, dict], out: Path) -> list[str]:
+def train_before(truth: dict[str, dict], out: Path, first_seed: int) -> list[str]:
     """The demo's network (which knows shapes, and hangs on the sticker) trained on with the training images as they are, three seeds."""
     rows = {identity: row for identity, row in truth.items() if row["split"] == "train"}
     pixels = np.stack([row["pixels"] for row in rows.values()]).astype(np.float32) / 255
@@ -115,7 +118,7 @@ def train_before(truth: dict[str, dict], out: Path) -> list[str]:
     for seed in SEEDS:
         weights.append(str(out / f"before-{seed}.safetensors"))
         if not Path(weights[-1]).exists():
-            save_file(train_reference(demo_model(), data, settings, seed), weights[-1])
+            save_file(train_reference(demo_model(), data, settings, first_seed + seed), weights[-1])
     return weights
 
 
@@ -153,9 +156,9 @@ def found_lines(store: str) -> list[str]:
     return [f"{name}: {names.count(name)}" for name in sorted(set(names), key=names.count, reverse=True)]
 
 
-def decide_from_truth(store: str, truth: dict[str, dict]) -> None:
+def decide_from_truth(store: str, truth: dict[str, dict], seed: int) -> None:
     """The generator answers for 40 images of each mark."""
-    atlas, random = heatlas.open(store), np.random.default_rng(0)
+    atlas, random = heatlas.open(store), np.random.default_rng(seed)
     for name in MARKED:
         carriers, others = asked(truth, name, random)
         rows = [{"id": identity, "kind": "shortcut", "target": CLASS_NAMES.index(name), "mask": dict(encode_mask(truth[identity]["mark"]))} for identity in carriers]  # fmt: skip
@@ -202,7 +205,7 @@ def confirmed_lines(store: str) -> list[str]:
     ]
 
 
-def sham_store(store: str, out: Path, truth: dict[str, dict]) -> str:
+def sham_store(store: str, out: Path, truth: dict[str, dict], seed: int) -> str:
     """A copy of the store that blames a corner of images drawn at random, whatever their class."""
     sham = str(
         shutil.copytree(store, out / "sham-store", ignore=shutil.ignore_patterns("decisions"), dirs_exist_ok=True)
@@ -210,7 +213,7 @@ def sham_store(store: str, out: Path, truth: dict[str, dict]) -> str:
     mask = np.zeros((SIZE, SIZE), bool)
     mask[4:18, 76:92] = True
     own = [identity for identity, row in truth.items() if row["split"] == "train" and row["label"] in MARKED]
-    chosen = np.random.default_rng(1).permutation(len(own))[: len(own) // 2]
+    chosen = np.random.default_rng(seed + 1).permutation(len(own))[: len(own) // 2]
     heatlas.open(sham).decide([own[place] for place in chosen], "shortcut", mask=mask, who="sham")
     return sham
 
@@ -225,6 +228,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-out/loop"))
     parser.add_argument("--train", type=int, default=960)
     parser.add_argument("--test", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0, help="Other images, networks, decisions and shams.")
     parser.add_argument("--page", action="store_true", help="Write the results into docs/loop.md.")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -239,9 +243,9 @@ def main() -> None:
         shutil.rmtree(given.out / name, ignore_errors=True)
     seconds: dict[str, float] = {}
     with timed("images", seconds):
-        truth = write_images(given.out / "data", {"train": given.train, "test": given.test})
+        truth = write_images(given.out / "data", {"train": given.train, "test": given.test}, given.seed)
     with timed("training before", seconds):
-        weights = train_before(truth, given.out)
+        weights = train_before(truth, given.out, len(SEEDS) * given.seed)
     store = str(given.out / "store")
     with timed("explain", seconds):
         heatlas.explain_dataset(
@@ -251,7 +255,7 @@ def main() -> None:
     lock_store(store, "split = 'test'")
     with timed("find", seconds):
         accused = found_lines(store)
-    decide_from_truth(store, truth)
+    decide_from_truth(store, truth, given.seed)
     with timed("confirm", seconds):
         confirmed = confirmed_lines(store)
     with timed("spread", seconds):
@@ -260,7 +264,7 @@ def main() -> None:
     rows: list[list[str]] = []
     for recipe, expected in (("dfr", "better"), ("patchmix", "better"), ("sham", "no evidence or worse")):
         with timed(recipe, seconds):
-            source = sham_store(store, given.out, truth) if recipe == "sham" else store
+            source = sham_store(store, given.out, truth, given.seed) if recipe == "sham" else store
             after = repaired(source, store, weights, "dfr" if recipe == "sham" else recipe, given.out / recipe)
         with timed(f"verdict on {recipe}", seconds):
             verdict = judge_repair(weights, [after], store=store)
@@ -334,7 +338,7 @@ def write_page(
         f"Spread from at most {DECISIONS} decisions per mark:", "",
         *table(("mark of", "F1 of images with it", "mask IoU", "spread to", "true"), spread), "",
         *table(("repair", "line", "before, by seed", "after, by seed", "after - before (95 %)", "verdict", "single pairs of seeds"), rows), "",
-        f"`python -m bench loop --page`, {machine()}, busy with other work; not measured on a GPU.",
+        f"`python -m bench loop --seed {given.seed} --page`, {machine()}; not measured on a GPU.",
     ]  # fmt: skip
     write_part(DOCS / "loop.md", "loop", "\n".join(text))
 

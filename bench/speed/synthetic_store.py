@@ -237,7 +237,7 @@ def _table(layout: StoreLayout, rows: Columns, world: World, *, with_chance: boo
         "height": np.full(count, 480), "width": np.full(count, 640), "n_masks": np.full(count, 200), "n_forwards": np.full(count, 203),
         "seconds": np.full(count, 0.5),
     }  # fmt: skip
-    known |= {name: _blank(rows[name], failed | np.isnan(rows[name])) for name in layout.metrics}
+    known |= {name: _blank(rows[name], failed | np.isnan(rows[name])) for name in layout.metrics if name in rows}
     known["map"] = _map_column(rows["map"], failed, world.map_size)
     known["floors"] = _chance(layout, count, CHANCE_ROWS if with_chance else 0)
     known["mask_counts"] = pa.array([[100, 60, 40]] * count)

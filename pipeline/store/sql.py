@@ -92,7 +92,8 @@ def connect_rows(
         if len(stores) > 1:
             _unite_views(connection, len(stores), columns)
         exclude = ["filename", "file_row_number", *([MEMBER] if len(stores) > 1 else [])]
-        connection.execute(f"CREATE VIEW atlas AS SELECT * EXCLUDE ({', '.join(exclude)}) FROM {PARTS}")
+        with reading_parts(stores[0].uris[0]):  # the files are looked at once more
+            connection.execute(f"CREATE VIEW atlas AS SELECT * EXCLUDE ({', '.join(exclude)}) FROM {PARTS}")
         _add_class_names(connection, classes)
         if locked:
             _lock(connection, [file_name(uri) for store in stores for uri in store.files])

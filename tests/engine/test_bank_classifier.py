@@ -225,10 +225,10 @@ def test_other_methods_take_it_like_any_classifier(name: str, model, more: dict,
     result = [*session.push(0, images[0], truth=truth, label=1, sample_seed=3), *session.finish()]
     with torch.no_grad():
         logits = whole(images[:1])[0]
-    assert [result.status for result in result] == ["ok"]
+    assert [record.status for record in result] == ["ok"]
     assert result[0].prediction == int(logits.argmax())
     assert result[0].confidence == pytest.approx(float(logits.softmax(dim=0).amax()), rel=1e-4)
-    assert None not in [result[0].metrics[result] for result in ("drop_pct", "ebpg")]
+    assert None not in [result[0].metrics[metric] for metric in ("drop_pct", "ebpg")]
 
 
 def test_images_without_usable_features_are_left_out() -> None:

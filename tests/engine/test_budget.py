@@ -119,7 +119,7 @@ def test_a_score_that_is_no_number_is_a_status(model: nn.Module, images: Tensor)
             return logits if len(inputs) == 1 else logits * float("nan")
 
     result = run(Sick(), images[:2], 0.3)
-    assert [result.status for result in result] == ["non_finite"] * 2
+    assert [record.status for record in result] == ["non_finite"] * 2
     assert result[0].error == "the score of a mask is not finite"
 
 

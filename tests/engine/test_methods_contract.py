@@ -380,7 +380,7 @@ def test_every_metric_can_be_measured(name: str, images: Tensor) -> None:
     truth = torch.zeros(SIZE, dtype=torch.bool)
     truth[4:12, 6:15] = True
     result = [*session.push(0, images[0], truth=truth, label=1, sample_seed=3), *session.finish()]
-    assert [result.status for result in result] == ["ok"]
+    assert [record.status for record in result] == ["ok"]
     absent = {metric for metric, value in result[0].metrics.items() if value is None}
     assert absent <= {"layer_agreement", "max_sensitivity", "label_overlap", "random_model_spearman"}
     assert ("layer_agreement" in absent) == (name not in ("sise", "ada_sise", "sise_plus"))

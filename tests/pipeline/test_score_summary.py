@@ -133,7 +133,7 @@ def test_text_by_class_names_every_group(out: Path, capsys: pytest.CaptureFixtur
 def test_json(out: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["summary", str(out), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [result["metric"] for result in result] == ["drop_pct", "ebpg"]
+    assert [row["metric"] for row in result] == ["drop_pct", "ebpg"]
     assert result[0]["random"] == 80.0
 
 

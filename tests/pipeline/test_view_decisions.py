@@ -102,7 +102,7 @@ def test_a_painted_mask_is_stored_in_source_pixels(decided: tuple[Client, Path])
         ({"rows": [3], "kind": "keep"}, "choose ok, relabel"),
         ({"rows": [3], "kind": "undo"}, "unknown decision"),
         ({"rows": [], "kind": "ok"}, "1 to 100,000 images"),
-        ({"rows": [3], "kind": "relabel"}, "needs a label_name"),
+        ({"rows": [3], "kind": "relabel"}, "does not say to which class"),
         ({"rows": [3], "kind": "relabel", "label": "art"}, "did you mean 'ant'"),
         ({"rows": [999], "kind": "ok"}, "no row 999"),
         ({"rows": ["3"], "kind": "ok"}, "row numbers"),

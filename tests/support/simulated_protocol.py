@@ -166,6 +166,9 @@ class Simulation:
     # how they go on
 
     def start(self, kind: str) -> None:
+        """Start a process; workers only of a directory that a driver has claimed."""
+        if kind.endswith("worker") and f"{OUT[6:]}/_run.json" not in SimulatedStore.objects:
+            return
         self.processes.append(Process(kind, getattr(self, kind.replace(" ", "_"))))
 
     @property

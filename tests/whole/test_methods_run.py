@@ -81,6 +81,7 @@ def explainer(place: pathlib.Path, name: str, explain: list[str]) -> pathlib.Pat
             if word.startswith(("--model", "--data", "--preprocess"))
         ]
         plain = ["train", name, *(word for flag in flags for word in flag), "--out", str(file), "--workers", "0"]
+        plain += ["--auxiliary", "heatlas.pipeline.demo.network:demo_model"] if name == "ptame" else []
         assert main([*plain, "--epochs", "1", "--batch-size", "2"]) == 0
     return file
 

@@ -105,7 +105,7 @@ def test_any_id_is_found_and_shows_its_maps(page: Page) -> None:
     painted = (
         "(canvas) => new Set(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size > 4"
     )
-    assert page.run(f"({painted})(document.querySelector('.cell canvas'))")
+    until(page, f"[...document.querySelectorAll('.cell canvas')].some({painted})")
     assert page.run(f"[...document.querySelectorAll('.overlay')].every({painted})")
 
 
@@ -139,7 +139,7 @@ SEE_ALL = """(async () => {
   const note = () => { for (const cell of document.querySelectorAll('.cell')) seen[cell.dataset.position] = [cell.title, ...[...cell.querySelectorAll('bdi')].map((part) => part.textContent)]; };
   for (let top = 0; top <= grid.scrollHeight; top += grid.clientHeight / 2) {
     grid.scrollTop = top;
-    for (let wait = 0; wait < 200; wait++) {
+    for (let wait = 0; wait < 2000; wait++) {
       await new Promise((done) => setTimeout(done, 15));
       note();
       const last = Math.max(...Object.keys(seen).map(Number));

@@ -219,7 +219,7 @@ def test_another_models_bank_is_refused(place: Path) -> None:
     ("model", "text"),
     [
         ("bank_nets:dense", "bank_nets:dense: the model gives no feature vector per image"),
-        ("bank_nets:broken", "returns features that are not finite for an input of zeros"),
+        ("bank_nets:broken", "returns features that are not finite, for an input of zeros and for noise alike"),
     ],
 )
 def test_models_that_give_no_features(place: Path, model: str, text: str) -> None:
