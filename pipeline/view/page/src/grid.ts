@@ -40,7 +40,11 @@ export class Grid {
     this.hasTruth = store.images <= FEW_IMAGES;
     root.append(this.sizer, this.layer, this.empty);
     root.addEventListener("scroll", () => this.schedule());
-    new ResizeObserver(() => this.draw()).observe(root);
+    new ResizeObserver(() => {
+      // an opened image makes the grid narrower: the cell that is chosen stays in view
+      if (this.cells.has(this.current)) this.reveal(this.current);
+      this.draw();
+    }).observe(root);
     root.addEventListener("click", (event) => this.clicked(event));
     root.addEventListener("error", (event) => (event.target as HTMLElement).closest(".picture")?.classList.add("gone"), true);
   }
@@ -299,6 +303,7 @@ export class Grid {
 
   private reveal(position: number): void {
     const { columns, step, scale } = this;
+    this.sizer.style.height = `${Math.min(this.height, TALLEST)}px`; // else the list cannot be scrolled that far
     const top = Math.floor(position / columns) * step, view = this.root.clientHeight, offset = this.root.scrollTop * scale;
     if (top < offset) this.root.scrollTop = top / scale;
     else if (top + step > offset + view) this.root.scrollTop = (top + step - view + GAP) / scale;
