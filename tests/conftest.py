@@ -6,10 +6,12 @@ process gets the default back only if it is not ignored here.
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import signal
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,6 +42,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for path in mark.args:
             if not (ROOT.parent / path).exists():
                 pytest.skip(f"needs {path} beside the repository")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _freed_memory_goes_back() -> Iterator[None]:
+    """What a file of tests has freed is given back to the system, so that files do not add up to a large process."""
+    yield
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 @pytest.fixture
