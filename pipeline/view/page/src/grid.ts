@@ -18,6 +18,7 @@ const FEW_IMAGES = 20_000; // up to which the marked objects are asked for witho
 export class Grid {
   total = 0;
   current = -1; // position in the order
+  private columnsBefore = 1; // at the last change of size
   readonly selected = new Set<number>(); // row numbers
   private sizer = el("div", { className: "sizer" });
   private layer = el("div", { className: "layer" });
@@ -42,7 +43,12 @@ export class Grid {
     root.addEventListener("scroll", () => this.schedule());
     new ResizeObserver(() => {
       // an opened image makes the grid narrower: the cell that is chosen stays in view
-      if (this.cells.has(this.current)) this.reveal(this.current);
+      const before = this.columnsBefore, columns = this.columns;
+      this.columnsBefore = columns;
+      if (this.current >= 0 && before !== columns) {
+        const top = Math.floor(this.current / before) * this.step - this.root.scrollTop * this.scale;
+        if (top > -this.step && top < this.root.clientHeight) this.reveal(this.current);
+      }
       this.draw();
     }).observe(root);
     root.addEventListener("click", (event) => this.clicked(event));
