@@ -219,6 +219,7 @@ def test_a_region_of_the_scatter_plot_filters_and_an_image_shows_what_is_linked_
         until(page, f"document.getElementById('totals').dataset.rows === '{len(rows)}'")
         page.run("document.querySelector('.chip').click()")
         until(page, "document.getElementById('totals').dataset.rows === '40'")
+        until(page, "document.querySelector('.cell[data-position=\"0\"]') !== null")
         page.run("document.querySelector('.cell[data-position=\"0\"]').click()")
         until(page, "document.querySelector('.truth-text')?.textContent.includes('as marked (1 box)')")
         page.run("document.querySelectorAll('#detail details').forEach((part) => { part.open = true; })")
@@ -375,6 +376,7 @@ def test_two_tabs_see_each_other_and_lose_nothing(tab: Page, fresh: Path) -> Non
         other = urllib.request.Request(f"{server.url}api/decide", body, {"content-type": "application/json"})
         with urllib.request.urlopen(other) as answer:
             assert json.load(answer)["count"] == 2
+        until(page, "document.querySelector('.cell[data-position=\"6\"]') !== null")
         page.run("document.querySelector('.cell[data-position=\"6\"]').click()")
         page.press("k", "k")
         until(page, "document.querySelectorAll('.cell .decision.drop').length === 1")
@@ -389,6 +391,7 @@ def test_a_painted_region_becomes_a_mask_in_source_pixels(tab: Page, fresh: Path
     server = start_view(str(fresh))
     try:
         page = opened(tab, server)
+        until(page, "document.querySelector('.cell[data-position=\"8\"]') !== null")
         page.run("document.querySelector('.cell[data-position=\"8\"]').click()")
         until(page, "!document.getElementById('detail').hidden")
         page.press("m", "m")
