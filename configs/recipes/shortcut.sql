@@ -49,7 +49,7 @@ SELECT judged.id, judged.target, judged.method, label_name AS label, prediction_
                 CASE WHEN beside THEN format('only {:.0f} % of the attribution lies on the object, where correct predictions usually have {:.0f} %',
                                              100 * ebpg, 100 * usual_ebpg) END,
                 CASE WHEN at_border THEN format('{:.0f} % of the attribution lies in the border of the image', 100 * border_share) END)
-            || format('. So do {:d} of {:d} correct predictions for {}.', looking_away, right_answers, label_name) END AS reason,
+            || format('. So do {:d} of {:d} correct predictions for {} with a confidence of at least {:.2f}.', looking_away, right_answers, label_name, $confidence) END AS reason,
     CASE WHEN coalesce(guilty, false) THEN least(1, 0.5 + 0.3 * transfer + 0.2 * carries)
          ELSE 0.5 * looking_away / (right_answers + 5) + 0.3 * least(1, strength) END AS priority
 FROM judged JOIN suspected USING (method, target)

@@ -10,11 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .dataset import SHORTCUT_CLASS
 from .findings import percent
-from .suspicion import auroc, precision_at
 
 Truth = Mapping[str, Mapping[str, str]]
 """The demo's manifest by id."""
@@ -28,12 +25,10 @@ class LabelNoiseResult:
     planted: int
     listed: int
     """Images in the queue."""
-    precision: float
-    """Share of wrong labels among the first `planted` of the queue's ranking."""
-    baseline_precision: float
-    auroc: float
-    """NaN without a wrong label."""
-    baseline_auroc: float
+    listed_wrong: int
+    """Images in the queue whose label is wrong."""
+    baseline_wrong: int
+    """Wrong labels among as many images as are planted, those with the least confidence in their label."""
 
 
 def label_noise_found(
@@ -43,20 +38,18 @@ def label_noise_found(
 
     Args:
         rows: Of the store: `id`, `target`, `label`, `prediction`, `confidence`; where the label is not predicted it has a row of its own.
-        queue: `id` and `priority`; an image that is not in it counts as the least suspicious.
+        queue: `id` of every image in it.
         truth: `label` and `true_label` by id.
     """
     of_label = {row["id"]: row["confidence"] for row in rows if row["target"] == row["label"]}
     ids = sorted({row["id"] for row in rows})
-    wrong = np.array([truth[identity]["label"] != truth[identity]["true_label"] for identity in ids], bool)
-    listed = {row["id"]: row["priority"] for row in queue}
-    suspicion = np.array([listed.get(identity, 0.0) for identity in ids])
-    baseline = np.array([1 - (of_label.get(identity) or 0.0) for identity in ids])
-    planted = int(wrong.sum())
+    wrong = {identity for identity in ids if truth[identity]["label"] != truth[identity]["true_label"]}
+    least_first = sorted(ids, key=lambda identity: of_label.get(identity) or 0.0)
+    planted = len(wrong)
+    listed = [row["id"] for row in queue]
     return LabelNoiseResult(
-        len(ids), planted, len(listed), precision_at(wrong, suspicion, planted), precision_at(wrong, baseline, planted),
-        auroc(wrong, suspicion), auroc(wrong, baseline),
-    )  # fmt: skip
+        len(ids), planted, len(listed), len(wrong.intersection(listed)), len(wrong.intersection(least_first[:planted]))
+    )
 
 
 def noise_lines(noise: LabelNoiseResult) -> list[str]:
@@ -64,12 +57,10 @@ def noise_lines(noise: LabelNoiseResult) -> list[str]:
     if not noise.planted:
         return [f"Wrong labels: none is planted among these {noise.images} images, label_suspicion lists {noise.listed}; "
                 "explain more images to see them found."]  # fmt: skip
-    hits, by_confidence = (round(share * noise.planted) for share in (noise.precision, noise.baseline_precision))
     return [
         f"Wrong labels: {noise.planted} of {noise.images} images have a label that is not theirs "
-        f"({percent(noise.planted / noise.images)}). label_suspicion lists {noise.listed}; of its first {noise.planted}, {hits} are wrong "
-        f"(confidence alone: {by_confidence}).",
-        f"As a ranking of all images: AUROC {noise.auroc:.3f}, of confidence alone {noise.baseline_auroc:.3f}.",
+        f"({percent(noise.planted / noise.images)}). label_suspicion lists {noise.listed}, of which {noise.listed_wrong} are wrong; "
+        f"of the {noise.planted} images with the least confidence in their label, {noise.baseline_wrong} are."
     ]
 
 
