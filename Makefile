@@ -43,7 +43,7 @@ $(TOOLS_VENV)/.installed: constraints/integrations.txt
 test-integrations: $(TEST_STAMP) $(TOOLS_VENV)/.installed
 	HEATLAS_INTEGRATIONS_PYTHON=$(abspath $(TOOLS_VENV))/bin/python $(PYTEST) tests/integrations
 
-NUMERIC := tests/engine/test_sise_oracle.py tests/engine/test_methods_contract.py tests/engine/test_budget.py tests/whole/test_budget_run.py
+NUMERIC := tests/engine/test_sise_oracle.py tests/engine/contract tests/engine/test_budget.py tests/whole/test_budget_run.py
 # What computes, with the instructions of another CPU and another number of threads.
 test-other-cpu: $(TEST_STAMP)
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(PYTEST) $(PARALLEL) $(NUMERIC)

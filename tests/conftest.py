@@ -33,7 +33,11 @@ PEAKS: dict[str, float] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: ROOMS.index(item.path.parent.name) if item.path.parent.name in ROOMS else -1)
+    def room(item: pytest.Item) -> int:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        return ROOMS.index(folder) if folder in ROOMS else -1
+
+    items.sort(key=room)
 
 
 @pytest.hookimpl(tryfirst=True)

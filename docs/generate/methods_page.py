@@ -58,7 +58,7 @@ A method is one file: a class with its settings, its declaration and its algorit
 `heatlas.engine.lazy_torch`: `heatlas explain --help` stays fast. Names of heatlas's own methods are taken.
 The package must be installed wherever workers run. This one, [example_method](example_method/pyproject.toml), is what the tests install:
 """
-CONTRACT = """What `maps` promises, and `tests/engine/test_methods_contract.py` checks of every method here:
+CONTRACT = """What `maps` promises, and `tests/engine/contract` checks of every method here:
 
 - Maps at the input's size, float32, in [0, 1]; constant where an image gives no map, NaN where it breaks. heatlas makes the statuses
   `constant_map` and `non_finite` of them; no row ever holds a NaN.

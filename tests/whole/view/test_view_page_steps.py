@@ -11,13 +11,13 @@ import pytest
 from heatlas.pipeline.decisions.record import current_decisions
 from heatlas.pipeline.view.serve import ViewServer, start_view
 
-from ..support import reported_store
-from ..support.browser import Page, browser_page, needs_chromium
-from ..support.embedded_store import write_embedded
-from ..support.reported_store import looking, write_reported
-from ..support.tiny_run import wait_until
-from ..support.view_client import Client
-from ..support.view_page import brush, choose, click, drag, opened, press_all, shown_rows, type_into, until
+from ...support import reported_store
+from ...support.browser import Page, needs_chromium
+from ...support.embedded_store import write_embedded
+from ...support.reported_store import looking, write_reported
+from ...support.tiny_run import wait_until
+from ...support.view_client import Client
+from ...support.view_page import brush, choose, click, drag, opened, press_all, shown_rows, type_into, until
 
 pytestmark = needs_chromium
 PIXELS = "Array.from(document.querySelector({!r}).getContext('2d').getImageData(0, 0, 448, 448).data).reduce((sum, value) => (sum * 31 + value) % 1000003, 7)"
@@ -50,13 +50,6 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewServer]:
     server = start_view(str(out), compare=str(other))
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser_page(tmp_path_factory.mktemp("browser")) as page:
-        page.resize(1280, 900)
-        yield page
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from heatlas.pipeline.view.app import ASSETS, FILES
 
-from ..support.checkout import ROOT
+from ...support.checkout import ROOT
 
 PAGE = ROOT / "pipeline" / "view" / "page"
 pytestmark = pytest.mark.skipif(not PAGE.is_dir(), reason="the sources of the page are only in the repository")

@@ -19,9 +19,9 @@ from heatlas.pipeline.view.recent_arrays import RecentArrays
 from heatlas.pipeline.view.serve import start_view
 from sklearn.decomposition import PCA
 
-from ..support.embedded_store import MASKED, blocks_of, features_of, write_embedded
-from ..support.reported_store import SIDE, write_reported
-from ..support.view_client import Client
+from ...support.embedded_store import MASKED, blocks_of, features_of, write_embedded
+from ...support.reported_store import SIDE, write_reported
+from ...support.view_client import Client
 
 COUNT = 40
 

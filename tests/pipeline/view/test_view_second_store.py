@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from heatlas.pipeline.view.serve import start_view
 
-from ..support.reported_store import CLASSES, LAYOUT, write_reported
-from ..support.view_client import Client
+from ...support.reported_store import CLASSES, LAYOUT, write_reported
+from ...support.view_client import Client
 
 TURNED = (CLASSES[0], CLASSES[2], CLASSES[1])
 """The second store has the classes in another order: its 1 is called as the first store's 2."""

@@ -16,8 +16,8 @@ from heatlas.pipeline.decisions.record import current_decisions
 from heatlas.pipeline.decisions.rle import decode_mask
 from heatlas.pipeline.view.serve import start_view
 
-from ..support.reported_store import write_reported
-from ..support.view_client import Client
+from ...support.reported_store import write_reported
+from ...support.view_client import Client
 
 
 def ids(store: Path, where: str) -> list[str]:
