@@ -124,11 +124,7 @@ def _with_rows(atlas: StoreReader, queue: Sequence[Mapping[str, Any]]) -> list[d
     ids = sorted({str(row["id"]) for row in queue})
     columns = [*WANTED, *([map_column] if map_column else [])]
     listed = ", ".join(map(literal, ids)) or "NULL"
-    rows = (
-        atlas.sql(f"SELECT {', '.join(map(quoted, columns))} FROM atlas WHERE id IN ({listed})")
-        .to_arrow_table()
-        .to_pylist()
-    )
+    rows = atlas.query_table(f"SELECT {', '.join(map(quoted, columns))} FROM atlas WHERE id IN ({listed})").to_pylist()
     shape = atlas.metadata.get("map", {})
     by_key: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:

@@ -119,8 +119,7 @@ def _rows(atlas: StoreReader, columns: Sequence[ChoiceColumn]) -> list[dict]:
     listed = ", ".join(
         ["id", "method", "status", "n_forwards", "n_backwards", *(f'"{metric}"' for metric in metrics), *chance]
     )
-    relation = atlas.sql(f"SELECT {listed} FROM {image_rows(atlas)} ORDER BY id")
-    return relation.to_arrow_table().to_pylist()
+    return atlas.query_table(f"SELECT {listed} FROM {image_rows(atlas)} ORDER BY id").to_pylist()
 
 
 def _values(atlas: StoreReader, table: list[dict], ids: list[str], columns: Sequence[ChoiceColumn]) -> MethodValues:

@@ -52,7 +52,7 @@ def recipe_tables(
     selected = [quoted(name) for name in _columns(atlas, recipes)]
     chance = ("ebpg_chance",) if "ebpg_chance" in words and "ebpg" in chance_columns(atlas.schema) else ()
     selected += ["floors.random.ebpg AS ebpg_chance" for _ in chance]
-    _copy(connection, "heatlas_rows", atlas.sql(f"SELECT {', '.join(selected)} FROM atlas").to_arrow_table())
+    _copy(connection, "heatlas_rows", atlas.query_table(f"SELECT {', '.join(selected)} FROM atlas"))
     there = {*atlas.schema.names, *chance, *SCHEMAS}
     absent = [name for recipe in recipes for name in recipe.optional if name not in there]
     extra = [f"NULL::DOUBLE AS {quoted(name)}" for name in dict.fromkeys(absent)]

@@ -81,10 +81,10 @@ def load_run_images(atlas: StoreReader, calibration: int, count: int) -> RunImag
             f"{settings.model} has other weights or preprocessing now than when {atlas.uri} was written; name the model of that run, or "
             "explain the data anew into another --out"
         )
-    chosen = atlas.sql(
+    chosen = atlas.query_rows(
         f"SELECT id, target, method, label FROM {image_rows(atlas)} WHERE status = '{OK}' "
         f"ORDER BY md5_number_lower(id), id LIMIT {calibration + count:d}"
-    ).fetchall()
+    )
     if len(chosen) < 2:
         raise UsageError(
             f"{atlas.uri} has {len(chosen)} images with a map; at least one calibrates and another is measured"

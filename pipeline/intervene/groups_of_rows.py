@@ -78,7 +78,7 @@ def chosen_method(atlas: StoreReader, method: str | None) -> str:
         UsageError: For a method that the store does not have.
     """
     counts = Counter(
-        dict(atlas.sql(f"SELECT method, count(*) FROM atlas WHERE status = '{OK}' GROUP BY method").fetchall())
+        dict(atlas.query_rows(f"SELECT method, count(*) FROM atlas WHERE status = '{OK}' GROUP BY method"))
     )
     if not counts:
         raise UsageError(f"{atlas.uri} has no row with a map")

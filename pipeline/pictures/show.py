@@ -68,7 +68,7 @@ def show_overlays(
     atlas = open_store(out)
     preprocess = stored_preprocess(atlas.run)
     reader = reader_of(atlas.run, trust_code=trust_code)
-    wanted = list(ids) if ids is not None else [row[0] for row in atlas.sql(SPREAD.format(limit=int(limit))).fetchall()]
+    wanted = list(ids) if ids is not None else [row[0] for row in atlas.query_rows(SPREAD.format(limit=int(limit)))]
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(atlas, wanted):
         rows.setdefault(row["id"], []).append(row)

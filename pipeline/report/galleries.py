@@ -156,13 +156,13 @@ class Cause:
 
 def error_causes(rows: ReportRows, limit: int, examples: int = 3) -> tuple[list[Cause], int]:
     """The most frequent causes with the first of their rows, and how many causes there are. Numbers in texts count as equal."""
-    asked = rows.atlas.sql(
+    asked = rows.atlas.query_rows(
         rf"""
         SELECT status, regexp_replace(replace(coalesce(error, ''), uri, '<uri>'), '0x[0-9a-fA-F]+|\d+', '#', 'g') AS cause,
             count(*) AS n, min(error) AS error, min(id, {int(examples)}) AS ids
         FROM atlas WHERE status <> 'ok' GROUP BY ALL ORDER BY n DESC, status, cause
         """
-    ).fetchall()  # fmt: skip
+    )  # fmt: skip
     causes = []
     for status, _, count, error, ids in asked[:limit]:
         marks = ", ".join("?" for _ in ids)

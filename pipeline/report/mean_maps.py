@@ -58,10 +58,10 @@ def _maps(rows: ReportRows, wanted: Sequence[Mapping[str, Any]], files: Mapping[
         f"(filename = {literal(files[key])} AND file_row_number IN ({', '.join(map(str, some))}))"
         for key, some in by_file.items()
     )
-    table = rows.atlas.sql(
+    table = rows.atlas.query_table(
         f"SELECT md5_number_lower(parse_filename(filename)) AS file, file_row_number AS place, map FROM {PARTS} "
         f"WHERE filename IN ({names}) AND ({places}) AND map IS NOT NULL"
-    ).to_arrow_table()
+    )
     for batch in table.to_batches():
         maps = batch["map"].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
         yield from zip(batch["file"].to_pylist(), batch["place"].to_pylist(), maps.astype(np.float64), strict=True)
@@ -70,4 +70,4 @@ def _maps(rows: ReportRows, wanted: Sequence[Mapping[str, Any]], files: Mapping[
 def _file_names(rows: ReportRows, digests: set[int]) -> dict[int, str]:
     """The names as DuckDB calls the files, by their digest."""
     asked = f"SELECT DISTINCT filename, md5_number_lower(parse_filename(filename)) FROM {PARTS}"
-    return {digest: name for name, digest in rows.atlas.sql(asked).fetchall() if digest in digests}
+    return {digest: name for name, digest in rows.atlas.query_rows(asked) if digest in digests}

@@ -34,9 +34,9 @@ def read_provenance(rows: ReportRows) -> Provenance:
     settings, fingerprint = run["settings"], run["fingerprint"]
     planned = fingerprint.get("plan", {}).get("shards", len(atlas.parts))
     model = str(settings.get("model") or said.get("model") or "unknown model")
-    [work] = atlas.sql(
+    [work] = atlas.query_rows(
         "SELECT sum(n_forwards)::DOUBLE, sum(seconds), list(DISTINCT device ORDER BY device) FROM atlas"
-    ).fetchall()
+    )
     forwards, seconds, devices = work
     size = fingerprint.get("preprocess", {}).get("size")
     candidates = [

@@ -18,7 +18,7 @@ from ..statistics.metric_summary import chance_columns
 from ..statistics.one_row_per_image import ORDER
 from ..store.reader import StoreReader
 from ..store.schema import metric_columns
-from ..store.sql import PARTS, literal, quoted
+from ..store.sql import PARTS, literal, quoted, reading_parts
 from ..text import class_name
 
 CONFIDENCE = "confidence"
@@ -59,7 +59,7 @@ class ReportRows:
         Raises:
             UsageError: If the store has no row of that method.
         """
-        counts = dict(atlas.sql("SELECT method, count(*) FROM atlas GROUP BY method ORDER BY 2 DESC, 1").fetchall())
+        counts = dict(atlas.query_rows("SELECT method, count(*) FROM atlas GROUP BY method ORDER BY 2 DESC, 1"))
         if method is not None and method not in counts:
             raise UsageError(f"{atlas.uri} has no row of the method {method!r}{did_you_mean(method, counts)}; it has "
                              f"{', '.join(map(str, counts))}")  # fmt: skip
@@ -112,13 +112,14 @@ def _load(
     """Make the table `stored`, batch by batch: rows are in memory once, however many there are."""
     columns = [*PLAIN, *metrics, *(["floors"] if with_chance else [])]
     measured = f"floors.random.{quoted(CHANCE_OF)}" if CHANCE_OF in chance_columns(atlas.schema) else "NULL::DOUBLE"
-    batches = atlas.sql(
-        f"SELECT {', '.join(map(quoted, columns))}, {measured} AS {CHANCE}, md5_number_lower(id) AS draw, "
-        f"md5_number_lower(parse_filename(filename)) AS file, file_row_number // {BLOCK} AS block, file_row_number AS place "
-        f"FROM {PARTS} WHERE method = {literal(method)}"
-    ).to_arrow_reader(BATCH)
-    connection.register("heatlas_batches", batches)
-    connection.execute("CREATE TABLE stored AS SELECT * FROM heatlas_batches")
+    with reading_parts(atlas.uri):
+        batches = atlas.sql(
+            f"SELECT {', '.join(map(quoted, columns))}, {measured} AS {CHANCE}, md5_number_lower(id) AS draw, "
+            f"md5_number_lower(parse_filename(filename)) AS file, file_row_number // {BLOCK} AS block, file_row_number AS place "
+            f"FROM {PARTS} WHERE method = {literal(method)}"
+        ).to_arrow_reader(BATCH)
+        connection.register("heatlas_batches", batches)
+        connection.execute("CREATE TABLE stored AS SELECT * FROM heatlas_batches")
     connection.unregister("heatlas_batches")
     if with_chance:
         _fill_chance(connection)

@@ -93,7 +93,7 @@ def group_rows(atlas: StoreReader, by: str | None) -> dict[Any, int]:
     if by is None:
         return {None: len(atlas)}
     column = GROUPS[by]
-    rows = atlas.sql(f"SELECT {column}, count(*) FROM atlas GROUP BY 1 ORDER BY 1 NULLS LAST").fetchall()
+    rows = atlas.query_rows(f"SELECT {column}, count(*) FROM atlas GROUP BY 1 ORDER BY 1 NULLS LAST")
     if [group for group, _ in rows] == [None]:
         others = ", ".join(name for name in GROUPS if name != by)
         raise UsageError(f"no row of {atlas.uri} has a {column}, so it cannot be split by {by}; choose {others}")
@@ -106,9 +106,9 @@ def bucket_sums(atlas: StoreReader, by: str | None, columns: Mapping[str, str]) 
         return {}
     group = "NULL" if by is None else GROUPS[by]
     values = ", ".join(f"coalesce(fsum({sql}), 0)::DOUBLE, count({sql})" for sql in columns.values())
-    summed = atlas.sql(
+    summed = atlas.query_rows(
         f"SELECT {group} AS split, (md5_number_lower(id) % {BUCKETS})::BIGINT AS bucket, {values} FROM {image_rows(atlas)} GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
+    )
     by_group: dict[Any, list[Sequence[float]]] = {}
     for row in summed:
         by_group.setdefault(row[0], []).append(row[1:])

@@ -14,7 +14,7 @@ RULE = "of an image with several targets its predicted class's row counts, or wh
 
 def image_rows(atlas: StoreReader) -> str:
     """A table expression of SQL for `atlas.sql`: the rows that stand for their images, one per image and method."""
-    [(several,)] = atlas.sql("SELECT count(*) > count(DISTINCT (id, method)) FROM atlas").fetchall()
+    [(several,)] = atlas.query_rows("SELECT count(*) > count(DISTINCT (id, method)) FROM atlas")
     if not several:
         return "atlas"
     return f"(SELECT * FROM atlas QUALIFY row_number() OVER (PARTITION BY id, method ORDER BY {ORDER}) = 1)"

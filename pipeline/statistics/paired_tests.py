@@ -181,7 +181,7 @@ def scores_by_id(atlas: StoreReader, columns: dict[str, str], where: str) -> dic
         UsageError: If an id has several such rows.
     """
     values = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in columns.items())
-    rows = atlas.sql(f"SELECT id, {values} FROM atlas WHERE status = 'ok' AND ({where}) ORDER BY id").to_arrow_table()
+    rows = atlas.query_table(f"SELECT id, {values} FROM atlas WHERE status = 'ok' AND ({where}) ORDER BY id")
     ids = np.array(rows["id"].to_pylist(), dtype=object)
     again = np.flatnonzero(ids[1:] == ids[:-1])
     if len(again):

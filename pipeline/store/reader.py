@@ -200,6 +200,26 @@ class StoreReader:
             raise UsageError(f"the statement {query!r} returns no rows; ask with SELECT")
         return relation
 
+    def query_table(self, query: str) -> pa.Table:
+        """As `sql`, read at once into an Arrow table.
+
+        Raises:
+            UsageError: If DuckDB refuses the query.
+            StorageError: If a part cannot be read.
+        """
+        return self._answer(query, lambda relation: relation.to_arrow_table())
+
+    def query_rows(self, query: str) -> list[tuple[Any, ...]]:
+        """As `query_table`, as a list of rows."""
+        return self._answer(query, lambda relation: relation.fetchall())
+
+    def _answer(self, query: str, read: Callable[[duckdb.DuckDBPyRelation], Found]) -> Found:
+        def answer() -> Found:
+            with asking(query):  # the relation reads only now
+                return read(self.sql(query))
+
+        return self._steadily(answer)
+
     def maps(self, ids: Iterable[str] | None = None, *, target: int | None = None) -> np.ndarray:
         """Maps as one array.
 

@@ -31,6 +31,14 @@ STORED = "heatlas_stored"
 """The same without the columns that are joined, for questions that do not need them."""
 
 
+_REPAIR = (
+    "`heatlas verify` finds damaged files; delete the file named there, if any, and run the same `heatlas explain` or `heatlas import` "
+    "command again, which recomputes only its shard"
+)
+_DAMAGE = ("Failed to read file", "Invalid string encoding found in Parquet")
+"""What DuckDB says of pages that it cannot decode, where it does not hand on a bare error of its Thrift reader."""
+
+
 @dataclass(frozen=True)
 class Joined:
     """Files whose rows belong to rows of the store."""
@@ -189,8 +197,7 @@ def reading_parts(uri: str) -> Iterator[None]:
     except (duckdb.Error, OSError) as error:
         if (cause := system_error(error)) is not None:
             raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; {remedy(cause)}") from error
-        raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; `heatlas verify` finds damaged files; delete the file named there, if any, and run the "
-                           "same `heatlas explain` or `heatlas import` command again, which recomputes only its shard") from error  # fmt: skip
+        raise StorageError(f"cannot read the part files of {uri}: {_cause(error)}; {_REPAIR}") from error
 
 
 def _cause(error: Exception) -> str:
@@ -211,6 +218,8 @@ def asking(query: str) -> Iterator[None]:
             f"cannot read the part files: {_cause(error)}; check the storage and open the store again"
         ) from error
     except duckdb.Error as error:
+        if type(error) is duckdb.Error or any(text in str(error) for text in _DAMAGE):
+            raise StorageError(f"cannot read the part files: {_cause(error)}; {_REPAIR}") from error
         raise UsageError(f"DuckDB refuses {query!r}: {sql_refusal(error)}{_renamed_column(error)}") from None
 
 

@@ -7,6 +7,7 @@ import os
 
 import heatlas
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -57,6 +58,39 @@ def test_a_damaged_file_is_told_with_its_repair(tmp_path, make_store, reading):
         StorageError, match=r"part-000000\.parquet: .*delete that file and run the same .heatlas explain"
     ):
         READINGS[reading](atlas)
+
+
+ANSWERS = {
+    "query_rows": lambda atlas: atlas.query_rows("SELECT drop_pct FROM atlas"),
+    "query_table": lambda atlas: atlas.query_table("SELECT drop_pct FROM atlas"),
+    "count": lambda atlas: atlas.count("drop_pct > 1"),
+    "summary": lambda atlas: atlas.summary(resamples=2),
+    "report": lambda atlas: atlas.report(),
+    "curate": lambda atlas: atlas.curate(["no_evidence"]),
+}
+
+
+@pytest.mark.parametrize("damage", ["header", "content"])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_page_that_the_database_cannot_decode_is_told_with_its_repair(tmp_path, make_store, answer, damage):
+    """DuckDB reads pages only when rows are asked for, and says of damaged ones what it says of no other fault."""
+    make_store(tmp_path / "out")
+    path = tmp_path / "out" / "maps" / "part-000001.parquet"
+    group, data = pq.read_metadata(path).row_group(0), bytearray(path.read_bytes())
+    place = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "drop_pct")
+    first = place.dictionary_page_offset or place.data_page_offset
+    size = place.total_compressed_size
+    for byte in range(first, first + 8) if damage == "header" else range(first + size - 8, first + size):
+        data[byte] ^= 0xA5
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="`heatlas verify` finds damaged files; delete the file named there"):
+        ANSWERS[answer](heatlas.open(tmp_path / "out"))
+
+
+def test_a_query_that_fails_on_a_value_is_the_users(tmp_path, make_store):
+    make_store(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"DuckDB refuses .*Could not convert"):
+        heatlas.open(tmp_path / "out").query_rows("SELECT CAST(id AS INTEGER) FROM atlas")
 
 
 def test_a_reading_that_fails_for_a_moment_is_repeated(memory_uri, make_store, monkeypatch, impatient):
