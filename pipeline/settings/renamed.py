@@ -19,6 +19,13 @@ def forward_of(facts: Mapping[str, Any]) -> str:
     return str(facts.get("forward") or older)
 
 
+def current_facts(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies a stored run, as a run of today with the same settings says it."""
+    forward = forward_of(fingerprint)
+    facts = {name: value for name, value in fingerprint.items() if name not in SWITCHES}
+    return facts if forward == "eager" or "forward" in facts else {**facts, "forward": forward}
+
+
 def current_names(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a stored run under the names that they have today, as `load_settings` takes them."""
     current = {RENAMED.get(name, name): value for name, value in preparable(stored).items()}

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import RunMismatchError, StorageError
+from ..settings.renamed import current_facts
 from ..storage.atomic_write import put_if_absent
 from ..storage.backoff import with_retries
 from ..storage.location import bytes_of, child, locate, names_in
@@ -148,7 +149,7 @@ def _name(names: list[str] | tuple[str, ...], index: int | None) -> str | None:
 
 def migrated_run(run: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     """What `_run.json` says of the new store: the same run, whose parts have other columns."""
-    fingerprint = {**run["fingerprint"], SCHEMA_FACT: schema_digest(schema)}
+    fingerprint = {**current_facts(run["fingerprint"]), SCHEMA_FACT: schema_digest(schema)}
     origin = {"schema_version": run.get("schema_version"), "run": run_digest(run)}
     return {**run, "schema_version": SCHEMA_VERSION, "fingerprint": fingerprint, "migrated_from": origin}
 

@@ -29,6 +29,7 @@ OWN_OF_A_RUN = (
     "threads",
     "floors",
     "sanity",
+    "forward",
     "compile",
     "fold_bn",
     "schema",

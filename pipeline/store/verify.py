@@ -233,7 +233,7 @@ def repair_lines(
     """The commands that repair what is wrong, in order; none if nothing is, or nothing that a command could do."""
     repairs = {problem.repair for problem in problems}
     lines = [f"heatlas verify {shlex.quote(out)} --delete-damaged"] if "delete" in repairs and not deleted else []
-    lines += [explain_command(settings)] if repairs & {"resume", "delete"} else []
+    lines += [explain_command({**settings, "out": out})] if repairs & {"resume", "delete"} else []
     return [*lines, f"heatlas compact {shlex.quote(out)}"] if "compact" in repairs else lines
 
 

@@ -12,13 +12,16 @@ import pytest
 from heatlas.errors import RunMismatchError, StorageError, UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.committed_shards import done_shards, row_totals
+from heatlas.pipeline.store.identity import SCHEMA_FACT, schema_digest
 from heatlas.pipeline.store.merge_parts import write_merged
 from heatlas.pipeline.store.migrate import migrate_store
 from heatlas.pipeline.store.part_check import check_part
 from heatlas.pipeline.store.part_files import PartFile
+from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.success_file import write_success
 
 from ..support.earlier_store import SINCE_THEN, WHOLE_IMAGE, make_earlier
+from .conftest import LAYOUT
 
 
 def content(out) -> dict[str, str]:
@@ -129,8 +132,41 @@ def test_the_columns_are_those_of_a_run_of_today(earlier, tmp_path):
     out, _, _ = earlier
     fresh = tmp_path / "fresh"
     migrate_store(str(out), str(tmp_path / "new"))
-    from .conftest import LAYOUT
-
     schema = pq.read_schema(tmp_path / "new" / "maps" / "part-000000.parquet")
     assert schema.remove_metadata().equals(LAYOUT.schema().remove_metadata())
     assert not fresh.exists()
+
+
+def resumed(out, facts) -> str:
+    """What a run of today with these facts, and the columns of today, makes of the place."""
+    return claim_run(str(out), {"plan_digest": "p", **facts, SCHEMA_FACT: schema_digest(LAYOUT.schema())}, {}).state
+
+
+def edit_fingerprint(out, **facts) -> None:
+    run = json.loads((out / "_run.json").read_text())
+    run["fingerprint"] |= facts
+    (out / "_run.json").write_text(json.dumps(run))
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({}, {}),
+        ({"fold_bn": True}, {"forward": "fold_bn"}),
+        ({"compile": True}, {"forward": "compile"}),
+        ({"compile": False, "fold_bn": False}, {}),
+    ],
+)
+def test_a_migrated_store_belongs_to_its_own_run(tmp_path, make_store, before, now):
+    """It is told by what the run of today says, under today's names; other library versions are refused as in every run."""
+    out, to = tmp_path / "out", tmp_path / "new"
+    make_store(out)
+    edit_fingerprint(out, **before, **{SCHEMA_FACT: "of then"})
+    make_earlier(out, 3)
+    migrate_store(str(out), str(to))
+    assert resumed(to, now) == "resumed"
+    with pytest.raises(RunMismatchError, match=r"forward: stored .*, now \"cuda_graph\""):
+        resumed(to, {"forward": "cuda_graph"})
+    edit_fingerprint(to, versions={"heatlas": "0.1.9"})
+    with pytest.raises(RunMismatchError, match=r"versions\.heatlas: stored \"0\.1\.9\", now"):
+        resumed(to, now)

@@ -117,6 +117,12 @@ def test_stores_of_other_models_or_methods_are_not_mixed(two, tmp_path, facts, t
     assert "one by one" in str(caught.value)
 
 
+@pytest.mark.parametrize("facts", [{"forward": "cuda_graph"}, {"batch_size": 7}, {"versions": {"torch": "9"}}])
+def test_what_changes_last_bits_may_differ(two, tmp_path, facts):
+    """A trial chooses forward and batch size for the device of the day."""
+    assert len(heatlas.open([two[0], write(tmp_path / "c", "c-", 5, **facts)])) == 16
+
+
 def test_other_definitions_maps_and_classes_are_not_mixed(two, tmp_path):
     facts = json.loads(json.dumps(LAYOUT.metadata))
     facts["metrics"]["ebpg"]["definition"] = "ebpg/v2"
