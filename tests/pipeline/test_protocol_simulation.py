@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from tenacity import wait_none
 
-from ..support.simulated_protocol import KINDS, Simulation
-from ..support.simulated_storage import exchange_locked, wait_for_listings, withdraw_locked
+from ..support.simulated_protocol import KINDS, OUT, Simulation
+from ..support.simulated_storage import LOCKS, SimulatedStore, exchange_locked, wait_for_listings, withdraw_locked
 
 FAULTS = ("none", "none", "none", "none", "before", "after", "killed")
 MOST_PROCESSES = 5
@@ -156,3 +156,44 @@ def test_a_broken_protocol_is_caught(broken, monkeypatch):
 def test_the_same_histories_pass_with_the_protocol_as_it_is(monkeypatch):
     for seed in range(6):
         wander(seed, monkeypatch)
+
+
+def repair_beside_compaction(monkeypatch) -> None:
+    """A retry looks for a part before the compaction puts the merged file, and writes it before the compaction removes it.
+
+    Random histories hardly ever meet this: all shards must be done, and one of the retry's few writes must fall into that moment.
+    """
+    world = Simulation()
+    monkeypatch.setattr(compact, "time", SimpleNamespace(sleep=lambda _: wait_for_listings(lambda: world.processes)))
+    try:
+        world.start("driver")
+        world.settle()
+        world.start("retry")
+        retry = world.running[0]
+        while not LOCKS:  # it has chosen the file that it is about to write
+            assert not retry.done, retry.error
+            retry.advance()
+        world.start("compact")
+        compaction = world.running[1]
+        merged = f"{OUT[6:]}/maps/parts-000000-000003.parquet"
+        while merged not in SimulatedStore.objects:
+            assert not compaction.done, compaction.error
+            compaction.advance()
+        while not retry.done:
+            retry.advance()
+        assert "img-02" in world.repaired
+        assert not compaction.done
+        world.check_at_end()
+    finally:
+        world.end()
+
+
+def test_a_row_repaired_beside_a_compaction_stays_repaired(monkeypatch):
+    repair_beside_compaction(monkeypatch)
+
+
+def test_a_compaction_that_forgets_repaired_rows_is_caught(monkeypatch):
+    """It removes parts without a last look."""
+    monkeypatch.setattr(superseded, "migrate_repaired_rows", lambda *_: [])
+    with pytest.raises(AssertionError, match=r"img-02 is \('read_error'"):
+        repair_beside_compaction(monkeypatch)
