@@ -20,10 +20,10 @@ from .earlier_columns import RENAMED_COLUMNS
 
 SCHEMA_VERSION = 3
 """Of what is written. Stores of version 2, which lack the columns of the whole image and the origin of parts, are read, too, and so
-are those that heatlas 0.2 wrote: `earlier_columns` knows what they call otherwise, `migrate` makes stores of today out of them."""
+are those of version 3 that development versions before heatlas 0.2.0 wrote: `earlier_columns` knows what they call otherwise, `migrate` makes stores of today out of them."""
 METADATA_KEY = b"heatlas"
 ROW_KEY = ("id", "object_id", "target", "method")
-"""The columns that name a row; stores of heatlas 0.2 lack `object_id`, which is null for whole images anyway."""
+"""The columns that name a row; stores from before heatlas 0.2.0 lack `object_id`, which is null for whole images anyway."""
 _PNG_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _BOX_TYPE = pa.struct([(name, pa.float64()) for name in ("x0", "y0", "x1", "y1")])
 _BEFORE_MAPS: tuple[tuple[str, pa.DataType], ...] = (

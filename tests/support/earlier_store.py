@@ -17,7 +17,7 @@ WHOLE_IMAGE = ("source_size", "source_hash", "label_name", "prediction_name", "l
 
 
 def make_earlier(out: Path, version: int) -> None:
-    """Turn a store of today (local) into one of heatlas 0.2 (`version` 3), or of store version 2."""
+    """Turn a store of today (local) into one of a development version before 0.2.0 (`version` 3), or of store version 2."""
     run = json.loads((out / "_run.json").read_text()) | {"schema_version": version}
     tables = {}
     for path in sorted((out / "maps").glob("part-*.parquet")):
