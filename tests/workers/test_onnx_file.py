@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_a_file_with_a_fixed_batch_takes_any_number_of_images(batch: int, tmp_pa
 
 
 def test_another_size_than_the_file_was_exported_with_is_refused(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"takes images of 24 height, preprocessing makes 32: set preprocess\.size"):
+    with pytest.raises(ModelError, match=r"takes images of height 24, preprocessing makes 32: set preprocess\.size"):
         load_model(ModelSpec(spec=str(file), size=(32, 20)))
     free = pooled(tmp_path / "free.onnx", side="side")
     assert load_model(ModelSpec(spec=str(free), size=(12, 12))).preprocess.size == (12, 12)
@@ -137,6 +138,89 @@ def test_damaged_files_are_refused(content: bytes, text: str, tmp_path: Path) ->
     path.write_bytes(content)
     with pytest.raises(ModelError, match=text):
         load_model(ModelSpec(spec=str(path)))
+
+
+def changed(path: Path, change: Callable[[onnx.ModelProto], object]) -> Path:
+    """The file of `pooled` with something changed."""
+    model = onnx.load(str(pooled(path)))
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_of_several_outputs_the_logits_are_taken_whatever_their_place(tmp_path: Path) -> None:
+    def add(model: onnx.ModelProto) -> None:
+        model.graph.output.insert(0, helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["batch", 3]))
+
+    model = load_model(ModelSpec(spec=str(changed(tmp_path / "net.onnx", add))))
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(model.module(images), images.mean(dim=(2, 3))[:, :2])
+
+
+def _unnamed(model: onnx.ModelProto) -> None:
+    model.graph.node[2].output[0] = model.graph.output[0].name = "scores"
+    model.graph.output.insert(0, helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["batch", 3]))
+
+
+def _label_alone(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]))
+
+
+def _channels_last(model: onnx.ModelProto) -> None:
+    model.graph.node.insert(0, helper.make_node("Transpose", ["x0"], ["first"], perm=[0, 3, 1, 2]))
+    model.graph.node[1].input[0] = "first"
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x0", TensorProto.FLOAT, ["batch", "side", "side", 3]))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_unnamed, "gives flat .* scores .* which are the logits is not said: .* name the one to take logits or out"),
+        (_label_alone, r"gives label tensor\(int64\) .* none of which can be logits"),
+        (lambda model: model.graph.ClearField("output"), "gives nothing, none of which can be logits"),
+        (_channels_last, "channels last; export it for .batch, channel, height, width."),
+        (lambda model: setattr(model.opset_import[0], "version", 99), "opset 99, .*; export it with an older opset"),
+        (lambda model: setattr(model, "ir_version", 99), "IR version 99.*: .*; export it with an older opset"),
+    ],
+)
+def test_a_graph_that_is_no_classifier_of_images_here_is_refused_with_its_reason(
+    change: Callable[[onnx.ModelProto], object], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=text):
+        load_model(ModelSpec(spec=str(changed(tmp_path / "net.onnx", change))))
+
+
+def test_a_file_of_grey_images_asks_for_their_mean_and_takes_it(tmp_path: Path) -> None:
+    def grey(model: onnx.ModelProto) -> None:
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([[1, -1]], dtype=np.float32), "weights"))
+
+    path = str(changed(tmp_path / "net.onnx", grey))
+    with pytest.raises(ModelError, match=r"takes grey images \(its input has 1 channel\): set --preprocess\.mean"):
+        load_model(ModelSpec(spec=path))
+    preprocess = load_model(ModelSpec(spec=path, mean=(0.5,), std=(0.5,))).preprocess
+    assert (preprocess.channels, preprocess.size) == (1, (8, 8))
+
+
+def test_weights_in_other_files_are_not_read_for_a_function_or_a_sparse_tensor_either(tmp_path: Path) -> None:
+    outside = onnx.load(str(pooled(tmp_path / "net.onnx", external=True)), load_external_data=False).graph.initializer[
+        0
+    ]
+
+    def by_function(model: onnx.ModelProto) -> None:
+        constant = helper.make_node("Constant", [], ["w"], value=outside)
+        node = helper.make_node("MatMul", ["a", "w"], ["y"])
+        model.functions.append(
+            helper.make_function("own", "Outside", ["a"], ["y"], [constant, node], model.opset_import)
+        )
+
+    def by_sparse(model: onnx.ModelProto) -> None:
+        model.graph.sparse_initializer.add(dims=[3, 2]).values.CopyFrom(outside)
+
+    for change in (by_function, by_sparse):
+        with pytest.raises(ModelError, match="keeps weights in other files"):
+            load_model(ModelSpec(spec=str(changed(tmp_path / "net.onnx", change))))
 
 
 def test_a_graph_of_two_inputs_is_refused(tmp_path: Path) -> None:

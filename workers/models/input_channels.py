@@ -22,15 +22,21 @@ def check_channels(module: nn.Module, preprocess: Preprocess, spec: str) -> None
         ModelError: With the settings that help.
     """
     takes = first_conv_channels(module)
-    if takes is None or takes == preprocess.channels:
+    if takes is not None:
+        refuse_other_channels(takes, preprocess, spec, "its first layer")
+
+
+def refuse_other_channels(takes: int, preprocess: Preprocess, spec: str, origin: str) -> None:
+    """As `check_channels`, of a model that takes so many channels, as `origin` says."""
+    if takes == preprocess.channels:
         return
     if takes == 1:
         raise ModelError(
-            f"{spec} takes grey images (its first layer has 1 input channel): set --preprocess.mean and --preprocess.std to one number "
+            f"{spec} takes grey images ({origin} has 1 channel): set --preprocess.mean and --preprocess.std to one number "
             "each, as it was trained"
         )
     raise ModelError(
-        f"{spec} takes {takes} channels (its first layer says so) and its preprocessing gives {preprocess.channels}: set --preprocess.channels "
+        f"{spec} takes {takes} channels ({origin} says so) and its preprocessing gives {preprocess.channels}: set --preprocess.channels "
         f"{takes} with {takes} numbers each in --preprocess.mean and --preprocess.std, and where the images have other bands choose them with "
         "--decode.bands"
     )

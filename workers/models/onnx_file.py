@@ -7,7 +7,8 @@ it is run but operators that ONNX Runtime brings. What it cannot say stands in a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..images.preprocess import Preprocess, with_overrides
 from ..protocols import SampleReader
 from .built_model import FamilyModel
 from .exported import read_file
+from .input_channels import refuse_other_channels
 from .optional_package import require_package
 from .sidecar import read_sidecar, sidecar_of
 
@@ -36,7 +38,8 @@ class OnnxModule(nn.Module):
         threads: Of one operator; None for as many as torch has in this process.
 
     Raises:
-        ModelError: If ONNX Runtime cannot load it, it does not take one tensor of images, or it keeps weights in other files.
+        ModelError: If ONNX Runtime cannot load it, it does not take one tensor of images, none of its outputs or more than one could be
+            the logits, or it keeps weights in other files.
     """
 
     def __init__(self, data: bytes, name: str, threads: int | None = None):
@@ -44,17 +47,20 @@ class OnnxModule(nn.Module):
         self._data, self._name, self._threads = data, name, threads
         self._session: Any = None
         _refuse_other_files(data, name)
-        inputs, outputs = self.session.get_inputs(), [output.name for output in self.session.get_outputs()]
+        inputs = self.session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _FLOATS:
-            stated = ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in inputs)
             raise ModelError(
-                f"{name} must take one tensor of images (batch, channel, height, width), it takes {stated or 'nothing'}"
+                f"{name} must take one tensor of images (batch, channel, height, width) of floating-point numbers, it takes {_stated(inputs)}"
+            )
+        if _is_channels_last(inputs[0].shape):
+            raise ModelError(
+                f"{name} takes {_stated(inputs)}, channels last; export it for (batch, channel, height, width), with tf2onnx by --inputs-as-nchw"
             )
         self.shape: tuple[int | None, ...] = tuple(
             side if isinstance(side, int) and side > 0 else None for side in inputs[0].shape
         )
         """Batch, channels, height and width where the file fixes them."""
-        self.output = next((key for key in PREFERRED_KEYS if key in outputs), outputs[0])
+        self.output = _logits_name(self.session.get_outputs(), name)
         self._input, self._kind = inputs[0].name, _FLOATS[inputs[0].type]
 
     @property
@@ -96,26 +102,49 @@ def load_onnx(path: str, reader: SampleReader | None = None, overrides: Mapping[
     module = OnnxModule(data, path)
     if preprocess == Preprocess():
         preprocess, origin = _stated_by(module, preprocess), origin if side is not None else "the file's input"
-    _refuse_other_size(module, with_overrides(preprocess, overrides or {}), path)
+    own = with_overrides(preprocess, overrides or {})
+    if module.shape[1] is not None:
+        refuse_other_channels(module.shape[1], own, path, "its input")
+    _refuse_other_size(module, own, path)
     return FamilyModel(module.eval(), preprocess, names, origin, hashlib.sha256(data).hexdigest())
 
 
 def _stated_by(module: OnnxModule, preprocess: Preprocess) -> Preprocess:
-    _, channels, height, width = module.shape
-    stated: dict[str, Any] = {} if channels is None or channels == preprocess.channels else {"channels": channels}
-    if height is not None and width is not None:
-        stated["size"] = (height, width)
-    return with_overrides(preprocess, stated)
+    """With the input's size; nobody but the user knows the mean and spread of other channels than three."""
+    height, width = module.shape[2:]
+    return preprocess if height is None or width is None else with_overrides(preprocess, {"size": (height, width)})
 
 
 def _refuse_other_size(module: OnnxModule, preprocess: Preprocess, path: str) -> None:
-    wanted = (preprocess.channels, *preprocess.size)
-    for name, fixed, side in zip(("channels", "height", "width"), module.shape[1:], wanted, strict=True):
+    for name, fixed, side in zip(("height", "width"), module.shape[2:], preprocess.size, strict=True):
         if fixed is not None and fixed != side:
             raise ModelError(
-                f"{path} takes images of {fixed} {name}, preprocessing makes {side}: set preprocess.size and preprocess.channels to what "
-                "it was exported with"
+                f"{path} takes images of {name} {fixed}, preprocessing makes {side}: set preprocess.size to what it was exported with"
             )
+
+
+def _is_channels_last(shape: Sequence[int | str | None]) -> bool:
+    """Whether the last side is that of a pixel's colours and the second is not."""
+    _, second, third, last = shape
+    return last in (1, 3, 4) and second not in (1, 3, 4) and third != last
+
+
+def _logits_name(outputs: Sequence[Any], name: str) -> str:
+    """The output to take: the one that is called so, else the only one that can be logits."""
+    floats = [output.name for output in outputs if output.type in _FLOATS]
+    named = [key for key in PREFERRED_KEYS if key in floats]
+    if named or len(floats) == 1:
+        return (named or floats)[0]
+    said = "none of which can be logits" if not floats else "and which are the logits is not said"
+    raise ModelError(
+        f"{name} gives {_stated(outputs)}, {said}: export it with one output of floating-point numbers, or name the one to take "
+        f"{' or '.join(PREFERRED_KEYS)} (torch.onnx.export(..., output_names=[...]))"
+    )
+
+
+def _stated(entries: Sequence[Any]) -> str:
+    """Inputs or outputs, for messages."""
+    return ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in entries) or "nothing"
 
 
 def _batches_of(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -131,11 +160,14 @@ def _open_session(data: bytes, name: str, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and told by whoever catches them
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has an exception for each kind of damage
-        raise ModelError(f"{name} is not an ONNX file that ONNX Runtime {onnxruntime.__version__} can load: {_first_line(error)}") from error  # fmt: skip
+        raise ModelError(
+            f"{name} is not an ONNX file that ONNX Runtime {onnxruntime.__version__} can load ({_versions_of(data)}): {_first_line(error)}; export it "
+            "with an older opset (torch.onnx.export(..., opset_version=18)) and standard operators, or install a newer onnxruntime"
+        ) from error
 
 
 def _refuse_other_files(data: bytes, name: str) -> None:
@@ -144,10 +176,11 @@ def _refuse_other_files(data: bytes, name: str) -> None:
     from google.protobuf.message import DecodeError
 
     try:
-        graph = onnx.load_model_from_string(data).graph
+        model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise ModelError(f"{name} is not an ONNX file: {_first_line(error)}") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors_of(graph)):
+    tensors = [*_tensors_of(model.graph), *(tensor for function in model.functions for tensor in _tensors_in(function))]
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise ModelError(
             f"{name} keeps weights in other files, which are not read; export it into one file (torch.onnx.export(..., external_data=False))"
         )
@@ -155,14 +188,36 @@ def _refuse_other_files(data: bytes, name: str) -> None:
 
 def _tensors_of(graph: Any) -> Iterator[Any]:
     yield from graph.initializer
-    for node in graph.node:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_in(graph)
+
+
+def _tensors_in(part: Any) -> Iterator[Any]:
+    """Tensors that nodes of a graph or function bring."""
+    for node in part.node:
         for attribute in node.attribute:
             yield attribute.t
             yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             for inner in (attribute.g, *attribute.graphs):
-                if inner.node or inner.initializer:
+                if inner.node or inner.initializer or inner.sparse_initializer:
                     yield from _tensors_of(inner)
 
 
+def _versions_of(data: bytes) -> str:
+    """What the file was made for."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    return f"opset {opset or 'not said'}, IR version {model.ir_version}"
+
+
+_IN_RUNTIME = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])")
+"""Place and signature in the sources of ONNX Runtime, before what it says."""
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return (_IN_RUNTIME.sub("", str(error)).strip().splitlines() or [type(error).__name__])[0][:300]
