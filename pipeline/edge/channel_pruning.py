@@ -97,8 +97,21 @@ def load_trainer(spec: str) -> Trainer:
 
 
 def fine_tuned(trainer: Trainer, module: nn.Module) -> nn.Module:
-    """The network as the trainer leaves it, in eval mode, on the CPU."""
-    given = trainer(module)
+    """The network as the trainer leaves it, in eval mode, on the CPU.
+
+    Raises:
+        ModelError: If it fails, or returns something else than a network.
+    """
+    try:
+        given = trainer(module)
+    except Exception as error:  # the user's code
+        raise ModelError(
+            f"--trainer failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    if given is not None and not isinstance(given, nn.Module):
+        raise ModelError(
+            f"--trainer must return a torch.nn.Module, or None where it trains in place; it returned a {type(given).__name__}"
+        )
     return (module if given is None else given).cpu().eval()
 
 

@@ -101,10 +101,12 @@ def export_edge(
         )
     )  # fmt: skip
     if not rows:
-        raise UsageError(f"none of {len(images.measured)} images of {atlas.uri} can be read any more")
+        raise UsageError(
+            f"none of {len(images.measured)} images of {atlas.uri} that are to be measured can be read any more; put them back"
+        )
     floor = noise_floor(rows)
     facts = {
-        "store": atlas.uri, "model": images.spec, "calibration_images": seen, "masks": masks, "threads": threads, "cpu": cpu_name(),
+        "store": atlas.uri, "model": images.spec, "calibration_images": seen, "lost_images": len(images.rows) - seen - len(rows), "masks": masks, "threads": threads, "cpu": cpu_name(),
         "backend": backend, "pruned_share": prune, "fine_tuned": tune is not None, **_sizes(images, network, files),
         "latency": _latencies(images, {"torch": images.model.module, "float": exported, "int8": edge}, threads),
         **accuracy_facts(rows), **agreement_facts(rows, floor, atlas.class_names),
@@ -120,7 +122,9 @@ def _exported(backend: Backend, network: nn.Module, images: RunImages) -> tuple[
     """The files of the float32 and of the int8 model by name, and how many images showed the ranges of activations."""
     seen = [prepared.image.numpy() for _, prepared in images.read(images.calibration)]
     if not seen:
-        raise UsageError(f"none of {len(images.calibration)} images that are to calibrate can be read any more")
+        raise UsageError(
+            f"none of {len(images.calibration)} images that are to calibrate can be read any more; put them back"
+        )
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{name}{backend.suffix}" for name in (FLOAT_NAME, INT8_NAME)]
         backend.export(network, images.shape, seen, *paths)

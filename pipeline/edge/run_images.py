@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
+
 from ...engine.scoring.confidence import CONFIDENCES, Confidence
 from ...errors import RunMismatchError, SampleError, UsageError
 from ...statuses import OK
@@ -55,11 +57,11 @@ def load_run_images(atlas: StoreReader, calibration: int, count: int) -> RunImag
 
     Args:
         atlas: The run.
-        calibration: Images that show the ranges of activations, at least 1; half of all where there are fewer than twice as many.
+        calibration: Images that show the ranges of activations, at least 1; where there are too few for both, what `count` leaves, at least half.
         count: Others, to be measured, at least 1.
 
     Raises:
-        UsageError: If the model has a feature bank for a classifier or is an ONNX file, or fewer than 2 images have a map.
+        UsageError: If the model has a feature bank for a classifier or is an ONNX file, or fewer than 2 images have a map and are still listed.
         RunMismatchError: If the model has other weights now.
         ModelError: If it cannot be loaded.
         DataError: If the data set cannot be listed.
@@ -91,14 +93,21 @@ def load_run_images(atlas: StoreReader, calibration: int, count: int) -> RunImag
         )
     listing = chosen_samples(settings, fingerprint.get("data_root")).listing
     labels = {identity: label for identity, _, _, label in chosen}
-    wanted = [place for place, identity in enumerate(listing["id"].to_pylist()) if identity in labels]
+    wanted = pa.array(
+        [place for place, identity in enumerate(listing["id"].to_pylist()) if identity in labels], pa.int64()
+    )
     # the store has the labels as class indices, the listing as they are written
     samples = {
         row["id"]: replace(sample_of_row({**row, "label": None}), label=labels[row["id"]])
         for row in listing.take(wanted).to_pylist()
     }
     there = [samples[identity] for identity in labels if identity in samples]
-    split = min(calibration, len(there) // 2)
+    if len(there) < 2:
+        raise UsageError(
+            f"{settings.data} has {len(there)} of the {len(chosen)} images of {atlas.uri} that were drawn; at least one calibrates and another "
+            "is measured: put the images back where the run found them"
+        )
+    split = min(calibration, max(len(there) - count, len(there) // 2))
     return RunImages(
         settings.model, model, CONFIDENCES[fingerprint.get("score", "softmax")], tuple(there[:split]), tuple(there[split:]),
         {identity: (target, method) for identity, target, method, _ in chosen}, FsspecReader(fingerprint.get("data_root")),

@@ -32,6 +32,11 @@ def edge_text(report: EdgeReport) -> str:
         "maps of both from the same masks | of the base model with itself under other masks (noise):",
         *(f"  {title:34} {_figure(facts['agreement'][name]):>7} | {_figure(facts['noise'][name])}" for name, title in TITLES.items()),
     ]  # fmt: skip
+    if facts["lost_images"]:
+        lines.insert(
+            4,
+            f"{counted(facts['lost_images'], 'image')} of the run cannot be found or read any more and {'is' if facts['lost_images'] == 1 else 'are'} left out",
+        )
     if facts["d_ebpg"] is not None:
         lines.append(f"  share on the object moves by {facts['d_ebpg']:+.4f} on average")
     lines.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import heatlas
@@ -16,21 +17,22 @@ import pytest
 import torch
 from heatlas.engine.agreement import MapAgreement
 from heatlas.engine.scoring.confidence import SEGMENTATION, SOFTMAX
-from heatlas.errors import ModelError, RunMismatchError, UsageError
+from heatlas.errors import RunMismatchError, SampleError, UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.cli.edge import share_of
-from heatlas.pipeline.edge.channel_pruning import count_parameters, prune_channels, refuse_zero_masks
+from heatlas.pipeline.edge import run_images
+from heatlas.pipeline.edge.backends import BACKENDS
+from heatlas.pipeline.edge.channel_pruning import count_parameters
 from heatlas.pipeline.edge.drift import DriftRow, measure_drift, noise_floor
 from heatlas.pipeline.edge.edge_model import EdgeReport, export_edge
 from heatlas.pipeline.edge.run_images import load_run_images
 from heatlas.pipeline.edge.summary import accuracy_facts, agreement_facts
 from heatlas.pipeline.edge.text import edge_text
 from heatlas.pipeline.store.reader import open_store
-from heatlas.workers.images.decode import Prepared
+from heatlas.workers.images.decode import Prepared, prepare
 from heatlas.workers.samples import Sample
 from scipy import stats
 from torch import nn
-from torch.nn.utils import prune
 
 from ..support.tiny_run import CLASSES, command, draw_all, importable_factory
 
@@ -72,6 +74,8 @@ def test_every_file_is_written_and_says_what_the_report_says(folder: Path, expor
     assert facts["int8_bytes"] == (out / "model.int8.onnx").stat().st_size
     assert facts["float_bytes"] == (out / "model.fp32.onnx").stat().st_size
     assert (facts["calibration_images"], facts["images"], facts["labelled"]) == (6, 9, 9)
+    assert facts["lost_images"] == 0
+    assert "left out" not in edge_text(exported)
     assert facts["parameters"] == 3 * 6 * 9 + 6 + 6 * 8 * 9 + 8 + 8 * 10 * 9 + 10 + 10 * 3 + 3
     assert 0 < facts["latency"]["int8"]["median"] <= facts["latency"]["int8"]["p95"]
     rows = pq.read_table(out / "agreement.parquet").to_pylist()
@@ -285,6 +289,51 @@ def test_numbers_out_of_range_are_refused(folder: Path, options: dict[str, objec
     assert not (folder / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("calibration", "count", "seen", "measured"), [(12, 3, 12, 3), (3, 2, 3, 2), (14, 3, 12, 3), (500, 200, 7, 8), (1, 200, 1, 14)]
+)  # fmt: skip
+def test_as_many_images_calibrate_as_are_asked_for_and_can_be_spared(
+    folder: Path, calibration: int, count: int, seen: int, measured: int
+) -> None:
+    images = load_run_images(open_store(str(folder / "store")), calibration, count)
+    assert (len(images.calibration), len(images.measured)) == (seen, measured)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_data_set_without_the_run_s_images_is_refused(folder: Path, left: int) -> None:
+    manifest = folder / "marked.csv"
+    text = manifest.read_text()
+    head, *lines = text.splitlines()
+    try:
+        manifest.write_text("\n".join([head, *lines[:left], f"other,{lines[0].split(',')[1]},0,"]))
+        with pytest.raises(UsageError, match=rf"has {left} of the 15 images .* put the images back"):
+            load_run_images(open_store(str(folder / "store")), 500, 200)
+    finally:
+        manifest.write_text(text)
+
+
+def test_images_that_are_gone_are_left_out_and_counted(
+    folder: Path, exported: EdgeReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(module: nn.Module, shape: object, images: object, *paths: Path) -> None:
+        for path in paths:
+            path.write_bytes((folder / "edge" / path.name).read_bytes())
+
+    monkeypatch.setitem(BACKENDS, "onnx", replace(BACKENDS["onnx"], export=export))
+    gone = {"03", "05"}
+
+    def read(sample: Sample, *arguments):
+        if sample.id in gone:
+            raise SampleError("decode_error", "gone")
+        return prepare(sample, *arguments)
+
+    monkeypatch.setattr(run_images, "prepare", read)
+    report = export_edge(folder / "store", folder / "fewer", calibration=6, count=9, masks=2)
+    assert report.facts["lost_images"] == 2
+    assert report.facts["calibration_images"] + report.facts["images"] == IMAGES - 2
+    assert "2 images of the run cannot be found or read any more and are left out" in edge_text(report)
+
+
 def test_another_model_than_the_run_s_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tiny_net  # pyright: ignore[reportMissingImports]
 
@@ -297,33 +346,6 @@ def test_another_model_than_the_run_s_is_refused(folder: Path, monkeypatch: pyte
 
 
 # pruning
-
-
-def test_pruning_removes_channels_and_keeps_classes(folder: Path) -> None:
-    import tiny_net  # pyright: ignore[reportMissingImports]
-
-    network = tiny_net.model().eval()
-    pruned = prune_channels(network, (3, 24, 24), 0.5)
-    assert [pruned[place].out_channels for place in (0, 3, 6)] == [3, 4, 5]
-    assert pruned[-1].out_features == 3
-    assert count_parameters(pruned) < count_parameters(network) / 2
-    assert network[0].out_channels == 6, "the model itself stays as it is"
-    strongest = network[0].weight.flatten(1).norm(dim=1).topk(3).indices.sort().values
-    assert pruned[0].weight.shape[0] == len(strongest)
-
-
-def test_a_network_without_channels_to_remove_is_refused() -> None:
-    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).eval()
-    with pytest.raises(ModelError, match="removes no channel"):
-        prune_channels(network, (3, 24, 24), 0.5)
-
-
-def test_zero_masks_are_refused(folder: Path) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    refuse_zero_masks(network, "net")
-    prune.ln_structured(network[0], "weight", 0.5, n=2, dim=0)
-    with pytest.raises(UsageError, match=r"is pruned by masks .*zeros take as many bytes"):
-        refuse_zero_masks(network, "net")
 
 
 def test_a_pruned_network_is_fine_tuned_and_measured_as_such(folder: Path) -> None:
