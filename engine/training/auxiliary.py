@@ -19,19 +19,22 @@ DEPTH = 4
 
 @dataclass(frozen=True, eq=False)
 class Auxiliary:
-    """An auxiliary network, and how the explained model's input becomes its own: x scale + shift, channel by channel."""
+    """An auxiliary network, and how the explained model's input becomes its own: x scale + shift, channel by channel, then in its order."""
 
     module: nn.Module
     scale: Float[Tensor, " channel"]
     shift: Float[Tensor, " channel"]
     digest: str = ""
     """Sha256 (hex) of its weights and preprocessing."""
+    flipped: bool = False
+    """Whether it reads the channels in the opposite order: one of the two models takes blue first."""
 
     def input_of(
         self, images: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch channel height width"]:
         """The same pictures as this network takes them."""
-        return images * self.scale.to(images)[:, None, None] + self.shift.to(images)[:, None, None]
+        own = images * self.scale.to(images)[:, None, None] + self.shift.to(images)[:, None, None]
+        return own.flip(1) if self.flipped else own
 
 
 class AuxiliaryReader:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from ...engine.layers.differentiable import gradients_flow
 from ...engine.training.auxiliary import AuxiliaryReader
 from ...engine.training.feature_reader import FeatureReader
 from ...engine.training.head_settings import HeadSettings
@@ -73,6 +74,8 @@ def prepared(
     if loaded.dense:
         raise UsageError(f"{settings.model} gives every pixel its class; {method} explains classifiers of images")
     other, other_digest = checked_layers(method, loaded, training, auxiliary)
+    if isinstance(training, HeadSettings) and teacher is None:
+        refuse_without_gradients(method, loaded, settings.model)
     maps: dict[str, TeacherMap] = {}
     if teacher is not None:
         maps = read_teacher(teacher, loaded.digest, {sample.id for sample in samples})
@@ -123,6 +126,20 @@ def checked_layers(
     other = load_auxiliary(name, loaded, FsspecReader())
     AuxiliaryReader(loaded.module, other, example, training.layers)
     return name, other.digest
+
+
+def refuse_without_gradients(method: str, loaded: LoadedModel, name: str) -> None:
+    """A head learns from the classifier by the gradient with respect to the masked image; without one the area loss alone would be left.
+
+    Raises:
+        UsageError: Saying what can be trained.
+    """
+    image = torch.zeros(loaded.preprocess.channels, *loaded.preprocess.size)
+    if not gradients_flow(loaded.module, image):
+        raise UsageError(
+            f"no gradient flows from the output of {name} to its input (an ONNX file, or code under torch.no_grad), and {method} learns by it: train "
+            "it for the model that the file came from, or imitate stored maps with --teacher STORE"
+        )
 
 
 def split(samples: list[Sample], holdout: float) -> tuple[list[Sample], list[Sample]]:

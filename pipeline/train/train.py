@@ -77,7 +77,7 @@ def train_settings(
     again = " from the last checkpoint" if checkpoint else ""
     say(
         f"training {method} for {settings.model} {mode}{again}: {counted(len(spec.training), 'image')}, {len(spec.holdout):,} held out, "
-        f"{training.epochs} epochs of {-(-len(spec.training) // training.batch_size)} steps"
+        f"{counted(training.epochs, 'epoch')} of {counted(-(-len(spec.training) // training.batch_size), 'step')}"
     )
     if isinstance(training, HeadSettings) and spec.shared_row and training.shared_row is None:
         say(

@@ -13,7 +13,7 @@ import torch
 from ...engine.methods.registry import find_method
 from ...engine.metrics import METRICS, spelt_out
 from ...engine.metrics.ranking import spearman
-from ...errors import UsageError
+from ...errors import RunMismatchError, UsageError
 from ...workers.models.explainer_file import read_explainer
 from ...workers.training.agreement import MeanMaps, weighted_jaccard
 from ...workers.training.training_spec import TeacherMap
@@ -100,9 +100,17 @@ def check_explainer(settings: Settings, count: int) -> ExplainerCheck:
         RunError: When explaining fails.
     """
     refuse_check(settings, count)
-    exact = exact_settings(settings, count)
-    say(f"verifying {settings.method} on {counted(count, 'random image')} with {exact.method}")
-    explain_settings(exact)
+    exact, drawn = exact_settings(settings, count)
+    fewer = f" (all there are; --verify asks for {count:,})" if drawn < count else ""
+    say(f"verifying {settings.method} on {counted(drawn, 'random image')}{fewer} with {exact.method}")
+    try:
+        explain_settings(exact)
+    except RunMismatchError as error:
+        folder = child(settings.out, FOLDER)
+        raise RunMismatchError(
+            f"{folder} verifies other images or by other settings than --verify {count} does; delete {folder} to verify anew, or give the "
+            f"command that made it: {error}"
+        ) from error
     check = compared(open_store(settings.out), open_store(exact.out), exact.method, settings.out)
     put(child(settings.out, f"{FOLDER}/agreement.json"), json.dumps(asdict(check), indent=2).encode())
     return check
@@ -114,9 +122,14 @@ def refuse_check(settings: Settings, count: int) -> None:
     Raises:
         UsageError: Saying why.
     """
-    if not find_method(settings.method).trained or settings.explainer is None:
+    if not find_method(settings.method).trained:
         raise UsageError(
             f"--verify compares a trained explainer with the exact method; {settings.method} is not trained: leave it out"
+        )
+    if settings.explainer is None:
+        raise UsageError(
+            f"--verify compares a trained explainer with the exact method; name that of {settings.method} with --explainer, or train one "
+            f"(`heatlas train {settings.method}`)"
         )
     if count < LEAST:
         raise UsageError(f"--verify must be at least {LEAST} images, got {count}")
@@ -124,8 +137,8 @@ def refuse_check(settings: Settings, count: int) -> None:
         raise UsageError("--verify compares stored maps; leave --store.map on")
 
 
-def exact_settings(settings: Settings, count: int) -> Settings:
-    """The run that explains the same images exactly: by the method whose maps a student imitated, else by SISE."""
+def exact_settings(settings: Settings, count: int) -> tuple[Settings, int]:
+    """The run that explains the same images exactly, by the method whose maps a student imitated, else by SISE; and how many they are."""
     data_root = check_data_root(settings.data_root)
     listing = draw_sample(chosen_samples(settings, data_root).listing, count, settings.seed)
     ids = child(settings.out, f"{FOLDER}/ids.csv")
@@ -144,7 +157,7 @@ def exact_settings(settings: Settings, count: int) -> Settings:
     group = getattr(settings, method)
     own = {name: value for name, value in made_by.get("settings", {}).items() if name in type(group).model_fields}
     changes[method] = type(group).model_validate({**group.model_dump(), **own})
-    return settings.model_copy(update=changes)
+    return settings.model_copy(update=changes), len(listing)
 
 
 def quoted_field(text: str) -> str:

@@ -12,8 +12,6 @@ import pytest
 from heatlas.engine.training.head_settings import HeadSettings
 from heatlas.errors import ModelError, UsageError
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.demo import dataset
-from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.sources.reading.reader import FsspecReader
 from heatlas.pipeline.train.prepare import prepared, split
 from heatlas.pipeline.train.train import CHECKPOINT, read_checkpoint, train_settings
@@ -21,29 +19,21 @@ from heatlas.workers.models.explainer_file import read_explainer
 from heatlas.workers.ray.training_actors import train_on_actors
 from heatlas.workers.samples import Sample
 from heatlas.workers.training.training_spec import CheckpointMade, TrainingDone
-from PIL import Image
 
-MODEL = "heatlas.pipeline.demo.network:demo_model"
+from ..support.demo_training import MODEL, draw_training_images, run_settings
+
 HEAD = HeadSettings(epochs=2, batch_size=6)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(18):
-        sample = dataset.demo_sample("train", number)
-        Image.fromarray(sample.image).save(folder / f"{sample.id}.png")
-    return folder
-
-
-def settings(images: Path, out: Path, **changes):
-    return load_settings({"model": MODEL, "data": str(images), "out": str(out), "workers": 0, **changes})
+    return draw_training_images(tmp_path_factory.mktemp("images"), 18)
 
 
 @pytest.fixture(scope="module")
 def explainer(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("explainer") / "e.safetensors"
-    result = train_settings("ttame", settings(images, out), HEAD)
+    result = train_settings("ttame", run_settings(images, out), HEAD)
     assert (result.training_images, result.holdout_images, result.epochs) == (16, 2, 2)
     assert not out.with_name(out.name + CHECKPOINT).exists()
     return out
@@ -106,17 +96,17 @@ def test_a_file_is_not_overwritten_and_its_name_must_say_what_it_is(
     explainer: Path, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="is there already; choose another name, or --overwrite"):
-        train_settings("ttame", settings(images, explainer), HEAD)
+        train_settings("ttame", run_settings(images, explainer), HEAD)
     with pytest.raises(UsageError, match=r"must be a file that ends in \.safetensors"):
-        train_settings("ttame", settings(images, tmp_path / "e.pt"), HEAD)
+        train_settings("ttame", run_settings(images, tmp_path / "e.pt"), HEAD)
     with pytest.raises(UsageError, match="method 'rise' is not trained; train ttame"):
-        train_settings("rise", settings(images, tmp_path / "e.safetensors"), HEAD)
+        train_settings("rise", run_settings(images, tmp_path / "e.safetensors"), HEAD)
 
 
 def test_a_checkpoint_of_another_training_is_refused(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.safetensors"
-    spec, _ = prepared("ttame", settings(images, out), HEAD, None)
-    other, _ = prepared("ttame", settings(images, out), HeadSettings(epochs=3, batch_size=6), None)
+    spec, _ = prepared("ttame", run_settings(images, out), HEAD, None)
+    other, _ = prepared("ttame", run_settings(images, out), HeadSettings(epochs=3, batch_size=6), None)
     assert read_checkpoint(str(out), spec.identity) is None
     from safetensors.torch import save
 
@@ -195,7 +185,7 @@ def test_two_ranks_train_one_head_and_a_killed_one_costs_no_more_than_a_checkpoi
     images: Path, tmp_path: Path
 ) -> None:
     flag = tmp_path / "die"
-    spec, _ = prepared("ttame", settings(images, tmp_path / "e.safetensors"), HEAD, None)
+    spec, _ = prepared("ttame", run_settings(images, tmp_path / "e.safetensors"), HEAD, None)
     notes, events = [], []
     spec = replace(spec, checkpoint_steps=1, settings=HeadSettings(epochs=4, batch_size=6))
     for event in train_on_actors(spec, DyingReader(str(flag)), workers=2, gpus=0, cpus=1, note=notes.append):

@@ -11,9 +11,8 @@ import pytest
 import torch
 from heatlas.errors import ModelError, UsageError
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.demo import dataset
-from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.pipeline.train import prepare
 from heatlas.pipeline.train.defaults import training_settings
 from heatlas.pipeline.train.prepare import prepared
 from heatlas.pipeline.train.train import train_settings
@@ -21,23 +20,15 @@ from heatlas.workers.models.explainer_file import StoredExplainer, read_explaine
 from heatlas.workers.models.load import ModelSpec, load_auxiliary, load_model
 from heatlas.workers.training.train_rank import RankTraining
 from heatlas.workers.training.training_spec import CheckpointMade, TrainingDone
-from PIL import Image
 
-MODEL = "heatlas.pipeline.demo.network:demo_model"
+from ..support.demo_training import MODEL, draw_training_images, run_settings
+
 PARTS = "explainer_network"
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(14):
-        sample = dataset.demo_sample("train", number)
-        Image.fromarray(sample.image).save(folder / f"{sample.id}.png")
-    return folder
-
-
-def settings(images: Path, out: Path, **changes):
-    return load_settings({"model": MODEL, "data": str(images), "out": str(out), "workers": 0, **changes})
+    return draw_training_images(tmp_path_factory.mktemp("images"), 14)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +38,9 @@ def explainers(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     for method, more in ((PARTS, {"kept_parts": 5, "eta": 0.3}), ("ptame", {})):
         out = folder / f"{method}.safetensors"
         auxiliary = MODEL if method == "ptame" else None
-        train_settings(method, settings(images, out), training_settings(method, {**small, **more}), auxiliary=auxiliary)
+        train_settings(
+            method, run_settings(images, out), training_settings(method, {**small, **more}), auxiliary=auxiliary
+        )
     return {method: folder / f"{method}.safetensors" for method in (PARTS, "ptame")}
 
 
@@ -130,6 +123,53 @@ def test_what_must_not_be_combined_is_refused(
     assert not (tmp_path / "s").exists()
 
 
+def test_an_auxiliary_network_sees_the_picture_in_its_own_normalisation_and_order() -> None:
+    """Beside the auxiliary network's own preprocessing of the same pixels, for a model that takes blue first and scales otherwise."""
+    loaded = load_model(ModelSpec(spec=MODEL))
+    own = loaded.preprocess
+    mean, std = (0.1, 0.5, 0.7), (0.2, 0.3, 0.9)
+    pixels = torch.rand(2, 3, 8, 8)
+
+    def normalised(channels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+        return (channels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+    for order in ("rgb", "bgr"):
+        other = replace(loaded, preprocess=replace(own, mean=mean, std=std, channel_order=order))
+        taken = normalised(pixels.flip(1) if order == "bgr" else pixels, mean, std)
+        auxiliary = load_auxiliary(MODEL, other)
+        torch.testing.assert_close(
+            auxiliary.input_of(taken), normalised(pixels, own.mean, own.std), atol=1e-5, rtol=1e-5
+        )
+    with pytest.raises(ModelError, match="name one of 1 with --auxiliary, or train ttame"):
+        load_auxiliary(MODEL, replace(loaded, preprocess=replace(own, mean=(0.5,), std=(0.5,), channels=1)))
+
+
+def test_a_head_cannot_learn_from_a_model_without_gradients(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the area loss would be left, and maps of nothing."""
+    monkeypatch.setattr(prepare, "load_model", without_gradients)
+    for method in ("ttame", "ptame"):
+        given = run_settings(images, tmp_path / "e.safetensors"), training_settings(method, {}), None
+        with pytest.raises(UsageError, match="no gradient flows .* or imitate stored maps with --teacher"):
+            prepared(method, *given, MODEL if method == "ptame" else None)
+
+
+def without_gradients(*given):
+    """The demo's network, its output detached."""
+
+    class Detached(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.inner(image).detach()
+
+    loaded = load_model(*given)
+    return replace(loaded, module=Detached(loaded.module))
+
+
 def test_another_auxiliary_network_and_damaged_parts_are_refused(explainers: dict[str, Path]) -> None:
     loaded = load_model(ModelSpec(spec=MODEL))
     with pytest.raises(ModelError, match="is another than in training"):
@@ -150,7 +190,7 @@ def test_another_auxiliary_network_and_damaged_parts_are_refused(explainers: dic
 def test_an_explainer_network_continues_from_a_checkpoint_to_the_bit(images: Path, tmp_path: Path) -> None:
     """And leaves the classifier as it was."""
     training = training_settings(PARTS, {"epochs": 2, "batch_size": 6})
-    spec, _ = prepared(PARTS, settings(images, tmp_path / "e.safetensors"), training, None)
+    spec, _ = prepared(PARTS, run_settings(images, tmp_path / "e.safetensors"), training, None)
     spec = replace(spec, checkpoint_steps=1)
     rank = RankTraining(spec, FsspecReader())
     events = list(rank.run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -15,21 +16,15 @@ from heatlas.engine.training.instability import location_instability
 from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.curate.recipe import load_recipes
-from heatlas.pipeline.demo import dataset
 from heatlas.pipeline.train.part_landmarks import part_instability
 from heatlas.workers.models.explainer_file import read_explainer
-from PIL import Image
 
-MODEL = "heatlas.pipeline.demo.network:demo_model"
+from ..support.demo_training import MODEL, draw_training_images
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(20):
-        sample = dataset.demo_sample("train", number)
-        Image.fromarray(sample.image).save(folder / f"{sample.id}.png")
-    return folder
+    return draw_training_images(tmp_path_factory.mktemp("images"), 20)
 
 
 def facts(images: Path, out: Path) -> list[str]:
@@ -78,12 +73,22 @@ def test_a_student_is_verified_by_its_own_teacher(images: Path, tmp_path: Path, 
     assert stored["metrics"]["drop_pct"]["mean"] == pytest.approx(drops.mean())
     assert stored["spearman"]["low"] <= stored["spearman"]["mean"] <= stored["spearman"]["high"]
     assert main(["verify", str(out)]) == 0
+    capsys.readouterr()
+    assert main([*run, "--verify", "3"]) == 2
+    assert f"delete {out / 'verify'} to verify anew" in capsys.readouterr().err
+    shutil.rmtree(out / "verify")
+    assert main([*run, "--verify", "99"]) == 0
+    assert "on 12 random images (all there are; --verify asks for 99)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--method", "grad_cam", "--verify", "4"], "grad_cam is not trained: leave it out"),
+        (
+            ["--method", "ttame", "--verify", "4"],
+            "name that of ttame with --explainer, or train one (`heatlas train ttame`)",
+        ),
         (["--method", "ttame", "--explainer", "x", "--verify", "1"], "--verify must be at least 2 images, got 1"),
         (["--method", "ttame", "--explainer", "x", "--verify", "4", "--store.no-map"], "leave --store.map on"),
     ],

@@ -169,9 +169,15 @@ def load_auxiliary(name: str, model: LoadedModel, reader: SampleReader | None = 
         )
     own, other = model.preprocess, loaded.preprocess
     if own.channels != other.channels:
-        raise ModelError(f"the auxiliary network {name} takes {other.channels} channels, the model {own.channels}")
+        raise ModelError(
+            f"the auxiliary network {name} takes {other.channels} channels, the model {own.channels}; name one of {own.channels} with --auxiliary, or "
+            "train ttame, which needs none"
+        )
     mean, std, other_mean, other_std = (torch.tensor(values) for values in (own.mean, own.std, other.mean, other.std))
-    return Auxiliary(loaded.module, std / other_std, (mean - other_mean) / other_std, loaded.digest)
+    flipped = own.channel_order != other.channel_order
+    if flipped:  # scale and shift are in the explained model's order
+        other_mean, other_std = other_mean.flip(0), other_std.flip(0)
+    return Auxiliary(loaded.module, std / other_std, (mean - other_mean) / other_std, loaded.digest, flipped)
 
 
 def _loaded(spec: ModelSpec, reader: SampleReader | None) -> LoadedModel:
