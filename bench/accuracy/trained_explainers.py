@@ -4,7 +4,8 @@
     python -m bench trained_explainers photographs [--images 140] [--verify 20] [--sizes 24] [--side 160]
 
 One part of the images is to try on: students of so many of SISE's maps are trained, and T-TAME, P-TAME and the explainer network without
-labels on all of it. The other part is to verify: everything explains it, and nothing was chosen by it. An interrupted call goes on where it
+labels on all of it. The other part is to verify: everything explains it, and nothing was chosen by it but, on photographs, the explainer
+network's epochs (raised from 3 to 12 after its figures had been seen; docs/training.md says so). An interrupted call goes on where it
 stopped; --steps N ends it after so many stores or trainings.
 """
 
