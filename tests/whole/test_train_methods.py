@@ -151,7 +151,7 @@ def test_a_head_cannot_learn_from_a_model_without_gradients(
     monkeypatch.setattr(prepare, "load_model", without_gradients)
     for method in ("ttame", "ptame"):
         given = run_settings(images, tmp_path / "e.safetensors"), training_settings(method, {}), None
-        with pytest.raises(UsageError, match="no gradient flows .* or imitate stored maps with --teacher"):
+        with pytest.raises(UsageError, match=r"no gradient flows .* or imitate stored maps with --teacher"):
             prepared(method, *given, MODEL if method == "ptame" else None)
 
 
