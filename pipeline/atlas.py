@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 import pyarrow as pa
 
 from ..errors import UsageError
-from .curate.queue import run_recipes
 from .statistics.metric_summary import score_summary
-from .statistics.notebook_form import atlas_html
 from .statistics.paired_tests import compare_scores
 from .store.reader import StoreReader, open_store
 from .store.union import StoreUnion, open_union
@@ -94,7 +92,8 @@ class Atlas(StoreReader):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: rows by status, the mean of every metric per image, and a link to the view, where one runs."""
-        from .view.serve import running_view  # here, because most who read a store do not ask
+        from .statistics.notebook_form import atlas_html  # here, because it loads torch
+        from .view.serve import running_view  # most who read a store do not ask
 
         text, view = (
             atlas_html(self.uri, self.statuses(), self.summary(resamples=1).to_pylist()),
@@ -145,6 +144,8 @@ class Atlas(StoreReader):
 
         Recipes that cannot run on this store are left out; the table's metadata `heatlas_curation` says which and why.
         """
+        from .curate.queue import run_recipes  # here, because scikit-learn takes a second to import
+
         return run_recipes(self, recipes, limit=limit, params=params, probs=probs).table()
 
     def cluster(
