@@ -10,7 +10,6 @@ import itertools
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy import ndimage
 from torch import Tensor
 
 from ..sise.fusion import otsu_thresholds
@@ -135,5 +134,7 @@ def above_otsu(maps: Float[Tensor, "batch height width"]) -> Bool[Tensor, "batch
 
 def count_regions(mask: np.ndarray) -> int:
     """Regions of true pixels in `(height, width)`, joined over the 8 neighbours."""
+    from scipy import ndimage  # here, because most runs do without it
+
     regions = np.empty(mask.shape, dtype=np.int32)
     return int(ndimage.label(mask, structure=EIGHT_NEIGHBOURS, output=regions))  # pyright: ignore[reportArgumentType]

@@ -21,7 +21,6 @@ from types import ModuleType
 from typing import Any
 
 from torch import nn
-from torchvision.transforms._presets import ImageClassification
 
 from ...errors import ModelError, SettingsError, did_you_mean
 from ..images.preprocess import Preprocess, preprocess_from_preset, with_overrides
@@ -102,6 +101,10 @@ def _preprocess(model: nn.Module, spec: str) -> Preprocess:
         return Preprocess()
     if isinstance(given, Preprocess):
         return given
+    from torchvision.transforms._presets import (
+        ImageClassification,
+    )  # here, because torchvision takes a second to import
+
     if isinstance(given, ImageClassification):
         return preprocess_from_preset(given)
     if not isinstance(given, Mapping):

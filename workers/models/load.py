@@ -31,11 +31,19 @@ from .logit_probe import probe_logits
 from .onnx_file import SUFFIX as ONNX_SUFFIX
 from .onnx_file import load_onnx
 from .timm import load_timm
-from .torchvision import load_torchvision, torchvision_names
 from .weights import model_digest
 
+
+def _load_torchvision(name: str, reader: SampleReader | None) -> FamilyModel:
+    from .torchvision import (
+        load_torchvision,
+    )  # here, because torchvision takes a second to import, which a factory need not wait for
+
+    return load_torchvision(name, reader)
+
+
 _FAMILIES: dict[str, Callable[[str, SampleReader | None], FamilyModel]] = {
-    "torchvision": load_torchvision,
+    "torchvision": _load_torchvision,
     "timm": load_timm,
     "hf": load_hf,
     PREFIX: load_given,
@@ -312,6 +320,8 @@ def _load(model: ModelSpec, reader: SampleReader | None) -> FamilyModel:
         return load_program(spec, reader, model.overrides())
     if _FACTORY.fullmatch(spec):
         return load_factory(spec, reader)
+    from .torchvision import torchvision_names
+
     if spec.partition("@")[0] in torchvision_names():
         hint = f"; did you mean 'torchvision:{spec}'?"
     else:
