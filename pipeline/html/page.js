@@ -25,12 +25,12 @@
     });
   };
 
-  const heatSlider = () => {
-    if (!document.querySelector(".pair .heat")) return;
-    const sliders = [...document.querySelectorAll(".heat-slider")];
-    document.querySelectorAll(".heat-control").forEach((control) => { control.hidden = false; });
+  const opacitySlider = () => {
+    if (!document.querySelector(".pair .overlay")) return;
+    const sliders = [...document.querySelectorAll(".opacity-slider")];
+    document.querySelectorAll(".opacity-control").forEach((control) => { control.hidden = false; });
     for (const slider of sliders) slider.addEventListener("input", () => {
-      root.style.setProperty("--heat", slider.value / 100);
+      root.style.setProperty("--map-opacity", slider.value / 100);
       for (const other of sliders) other.value = slider.value;
     });
     document.getElementById("outlined").addEventListener("change", (event) => root.classList.toggle("outlined", event.target.checked));
@@ -153,7 +153,7 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     themeButton();
-    heatSlider();
+    opacitySlider();
     sections();
     viewer();
     document.querySelectorAll("table.sortable").forEach(sortable);

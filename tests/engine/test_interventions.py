@@ -80,11 +80,11 @@ def test_regions_that_leave_no_room_have_no_controls_and_broken_ones_wrap() -> N
 
 
 def test_controls_keep_away_from_the_mass_of_a_map() -> None:
-    region, heat = region_of(6, 6, 3, 3), torch.zeros(SIDE, SIDE)
-    heat[:, 8:] = 1.0
-    controls = control_regions(region, torch.Generator().manual_seed(0), avoid=heat)
-    assert all(float(heat[control].sum()) <= 3 for control in controls)
-    assert float(correlated(region, heat)[0, 0]) == pytest.approx(float(heat[region].sum()))
+    region, peak = region_of(6, 6, 3, 3), torch.zeros(SIDE, SIDE)
+    peak[:, 8:] = 1.0
+    controls = control_regions(region, torch.Generator().manual_seed(0), avoid=peak)
+    assert all(float(peak[control].sum()) <= 3 for control in controls)
+    assert float(correlated(region, peak)[0, 0]) == pytest.approx(float(peak[region].sum()))
 
 
 @pytest.mark.parametrize("fill", FILL_TEXTS)

@@ -70,7 +70,7 @@ def test_colours_run_from_dark_to_bright():
     steps = colour(np.linspace(0, 1, 256)[None]).astype(float) @ [0.2126, 0.7152, 0.0722]
     assert steps[0, 0] < 2
     assert steps[0, -1] > 240
-    assert (np.diff(steps[0]) > -0.5).all(), "perceptually uniform: brightness rises with heat"
+    assert (np.diff(steps[0]) > -0.5).all(), "perceptually uniform: brightness rises with the value"
 
 
 def test_overlay_is_bright_where_the_map_is():

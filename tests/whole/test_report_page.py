@@ -205,10 +205,10 @@ def test_motion_stops_where_it_is_not_wanted(opened: Page):
 
 
 def test_the_heat_slider_changes_every_overlay(opened: Page):
-    seen = "[...new Set([...document.querySelectorAll('.pair .heat')].map(g => getComputedStyle(g).opacity))]"
+    seen = "[...new Set([...document.querySelectorAll('.pair .overlay')].map(g => getComputedStyle(g).opacity))]"
     assert opened.run(seen) == ["0.6"]
     opened.run(
-        "(() => { const h = document.querySelector('#heat'); h.value = 20; h.dispatchEvent(new Event('input')); })()"
+        "(() => { const h = document.querySelector('#map-opacity'); h.value = 20; h.dispatchEvent(new Event('input')); })()"
     )
     assert opened.run(seen) == ["0.2"]
 
@@ -242,11 +242,11 @@ def test_the_demo_shows_how_its_maps_came_about(tab: Page, tmp_path: Path):
 def test_opacity_and_outline_are_inside_the_enlarged_view(opened: Page) -> None:
     opened.run("document.querySelector('#galleries .card .open').click()")
     assert opened.run("document.getElementById('viewer').open")
-    inside = "document.querySelector('#viewer .heat-slider')"
+    inside = "document.querySelector('#viewer .opacity-slider')"
     assert opened.run(f"{inside}.offsetParent !== null && {inside}.closest('dialog') !== null")
     opened.run(f"(() => {{ const slider = {inside}; slider.value = 20; slider.dispatchEvent(new Event('input')); }})()")
-    assert opened.run("getComputedStyle(document.querySelector('#viewer .pair .heat')).opacity") == "0.2"
-    assert opened.run("document.getElementById('heat').value") == "20"
+    assert opened.run("getComputedStyle(document.querySelector('#viewer .pair .overlay')).opacity") == "0.2"
+    assert opened.run("document.getElementById('map-opacity').value") == "20"
     outline = "getComputedStyle(document.querySelector('#viewer .outline')).display"
     assert opened.run(outline) == "none"
     opened.run("document.getElementById('outlined').click()")

@@ -133,8 +133,8 @@ def test_rows_are_encoded_in_a_thread_before_the_commit(tmp_path):
 
 
 def row_of(number: int) -> Row:
-    heat = np.random.default_rng(number).random((8, 8), dtype=np.float32)
-    return Row(Sample(f"s{number}", "u"), "ok", prediction=0, target=0, map=heat)
+    values = np.random.default_rng(number).random((8, 8), dtype=np.float32)
+    return Row(Sample(f"s{number}", "u"), "ok", prediction=0, target=0, map=values)
 
 
 def test_a_picture_made_before_is_the_one_that_the_commit_would_make(tmp_path):

@@ -83,7 +83,7 @@ class EngineOnTrial:
 
     @property
     def compared(self) -> int:
-        return sum(heat is not None for heat in self._exact or ())
+        return sum(exact is not None for exact in self._exact or ())
 
     def rate(self, precision: str, forward: ForwardKind, batch_size: int) -> float | None:
         scorer = self._engine.explainer(self._scoring(precision, forward, batch_size)).scorer
@@ -115,10 +115,10 @@ class EngineOnTrial:
         maps = [
             explained.map for explained in self._explained(self._scoring(precision, "eager", batch_size), len(exact))
         ]
-        pairs = [(own, heat) for own, heat in zip(maps, exact, strict=True) if own is not None and heat is not None]
+        pairs = [(own, other) for own, other in zip(maps, exact, strict=True) if own is not None and other is not None]
         if not pairs:
             return None
-        return float(torch.cat([weighted_jaccard(own[None], heat[None]) for own, heat in pairs]).mean())
+        return float(torch.cat([weighted_jaccard(own[None], other[None]) for own, other in pairs]).mean())
 
     def image_seconds_with(self, budget: Budget, precision: str, forward: ForwardKind, batch_size: int) -> float:
         scoring = replace(self._scoring(precision, forward, batch_size), budget=budget)

@@ -198,10 +198,10 @@ export class DetailView {
   }
 
   private overlay(context: CanvasRenderingContext2D, { map, height, width }: OneMap): void {
-    const heat = document.createElement("canvas");
-    this.colours.draw(heat, map, height, width, Math.max(1, SIDE / Math.max(height, width)));
+    const colours = document.createElement("canvas");
+    this.colours.draw(colours, map, height, width, Math.max(1, SIDE / Math.max(height, width)));
     context.globalAlpha = this.image ? this.options.opacity() : 1;
-    context.drawImage(heat, 0, 0, context.canvas.width, context.canvas.height);
+    context.drawImage(colours, 0, 0, context.canvas.width, context.canvas.height);
     context.globalAlpha = 1;
   }
 
