@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
-from heatlas.errors import HeatlasError
+from heatlas.errors import HeatlasError, ShardsUndoneError
+from heatlas.pipeline.explain import explain
 from heatlas.pipeline.storage.atomic_write import put
 from heatlas.pipeline.store import compact, merge_parts, parquet_sink, rewrite_shard, superseded
+from heatlas.pipeline.store.committed_shards import row_totals
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -115,7 +117,8 @@ BROKEN = {
     counts_foreign_parts: ("driver", "foreign worker"),
     removes_before_it_puts: KINDS,
 }
-"""Protocols that break a promise, each with the processes among which it does."""
+"""Protocols that break a promise, each with the processes among which it does in some random history; further down are those that need
+a certain one."""
 
 
 def wander(seed: int, monkeypatch, kinds: Sequence[str] = KINDS) -> None:
@@ -197,3 +200,68 @@ def test_a_compaction_that_forgets_repaired_rows_is_caught(monkeypatch):
     monkeypatch.setattr(superseded, "migrate_repaired_rows", lambda *_: [])
     with pytest.raises(AssertionError, match=r"img-02 is \('read_error'"):
         repair_beside_compaction(monkeypatch)
+
+
+def kill_while_committing() -> None:
+    """A driver is killed at the moment at which its first part appears."""
+    world = Simulation()
+    try:
+        world.start("driver")
+        while not [name for name in SimulatedStore.objects if "/maps/part" in name]:
+            world.advance(0)
+        world.advance(0, "killed")
+        world.check_at_end()
+    finally:
+        world.end()
+
+
+def test_a_commit_that_is_cut_short_leaves_a_whole_part_or_none():
+    kill_while_committing()
+
+
+def test_a_commit_in_two_steps_is_caught(monkeypatch):
+    def put_halves(uri, data):
+        put(uri, data[: len(data) // 2])
+        put(uri, data)
+        return True
+
+    monkeypatch.setattr(parquet_sink, "put_if_absent", put_halves)
+    with pytest.raises(AssertionError, match="the last driver ended with StorageError"):
+        kill_while_committing()
+
+
+def append_beside_a_conclusion() -> None:
+    """A driver has done all its shards; before it says so another command appends to the plan, and is killed."""
+    world = Simulation()
+    try:
+        world.start("driver")
+        driver = world.running[0]
+        while len([name for name in SimulatedStore.objects if "/maps/part" in name]) < len(world.shards):
+            driver.advance()
+        world.start("append")
+        append = world.running[1]
+        while f"{OUT[6:]}/_plan/append-000001.json" not in SimulatedStore.objects:
+            assert not append.done, append.error
+            append.advance()
+        append.advance("killed")
+        while not driver.done:
+            driver.advance()
+        world.check_always()
+        world.check_at_end()
+    finally:
+        world.end()
+
+
+def test_a_conclusion_beside_an_append_does_not_speak_of_what_is_not_there():
+    append_beside_a_conclusion()
+
+
+def test_a_conclusion_that_does_not_look_is_caught(monkeypatch):
+    """It writes what the plan wants, whatever is stored."""
+
+    def totals(out, shards, listing):
+        return {**row_totals(out), "samples": sum(map(len, shards))}
+
+    monkeypatch.setattr(explain, "check_complete", totals)
+    with pytest.raises(ShardsUndoneError, match="2 of 6 shards are not done"):
+        append_beside_a_conclusion()

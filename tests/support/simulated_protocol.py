@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from heatlas.errors import HeatlasError
+from heatlas.errors import HeatlasError, NoRunError, RunError, RunMismatchError, StorageError
 from heatlas.pipeline.explain.retry_errors import RetrySink, plan_retry
 from heatlas.pipeline.explain.sections import PlannedSamples, with_new
 from heatlas.pipeline.shards import plan_shards
@@ -39,10 +39,15 @@ KINDS = ("driver", "compact", "retry", "append", "late worker", "foreign worker"
 """What a process may do. `late worker`: of this run, with rows that it computed before anything else happened; `foreign worker`: of a
 run that the directory does not belong to."""
 
+EXPECTED = (StorageError, RunError, RunMismatchError, NoRunError)
+"""How a process may end: storage failed, the run is not there or not complete, a file belongs to another run. Anything else is a fault of the code
+or of this simulation."""
+
 
 def samples(count: int) -> pa.Table:
     names = [f"img-{number:02d}" for number in range(count)]
-    return make_listing({"id": pa.array(names), "uri": pa.array([f"/d/{name}" for name in names])}, "sim")
+    listing = make_listing({"id": pa.array(names), "uri": pa.array([f"/d/{name}" for name in names])}, "sim")
+    return listing.set_column(listing.column_names.index("label"), "label", pa.nulls(count, pa.int32()))
 
 
 def row_of(identity: str, *, repaired: bool, of: float = 1.0) -> Row:
@@ -199,7 +204,7 @@ class Simulation:
     def check_always(self) -> None:
         """After every request."""
         for process in self.processes:
-            if process.error is not None and not isinstance(process.error, HeatlasError):
+            if process.error is not None and not isinstance(process.error, EXPECTED):
                 raise AssertionError(f"{process.name} failed: {process.error!r}") from process.error
         if f"{OUT[6:]}/_SUCCESS" in SimulatedStore.objects and self.quiet:
             self.check_certificate()
