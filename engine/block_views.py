@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from .explanation import Explanation
 from .lazy_torch import torch
+from .map_shift import moved_back
 from .methods.sise import SISE
 from .scheduler import run
 from .sise.masks import extremes, min_max, upsample
@@ -50,7 +51,7 @@ def compute_block_views(
     sise.start(image, target, 0).close()  # refuses a class that there is not
     blocks = run(sise.score_blocks(image, target))
     with torch.no_grad():
-        explanation = sise.keeping(True).explanation_of(blocks)
+        explanation = moved_back(sise.keeping(True).explanation_of(blocks), *sise.correct_shift)
         if explanation.layer_maps is None:
             return explanation, []
         views = []

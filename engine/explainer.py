@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +17,7 @@ from .explanation import Explanation, Explanations, Logits, check_target, logit_
 from .layers.eval_mode import in_eval_mode
 from .layers.outputs import logits_of, wide
 from .lazy_torch import nn, torch
+from .map_shift import corrected
 from .requests import Rows, Steps
 from .scoring.budget import EXACT
 from .scoring.confidence import LOGIT, TRUTH_OVERLAP
@@ -54,9 +56,15 @@ class Explainer(Scoring):
     model: nn.Module = field(kw_only=False)
     keep_layers: bool = False
     """Keep every block map V_l of SISE beside the map."""
+    correct_shift: tuple[float, float] = (0.0, 0.0)
+    """Pixels down and right by which the maps lie off, as `map_shift.measure_map_shift` finds; they are moved back by so much."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(self.correct_shift) != 2 or not all(math.isfinite(pixels) for pixels in self.correct_shift):
+            raise SettingsError(
+                f"correct_shift must be two numbers of pixels, down and right, got {self.correct_shift!r}"
+            )
         self.check()
         name = self.declared.name
         if self.budget != EXACT and not self.declared.budget:
@@ -105,7 +113,8 @@ class Explainer(Scoring):
         if target is not None:
             check_target(target, self.class_count(image))
         with torch.inference_mode(False):
-            return self.explain_image(image.clone() if image.is_inference() else image, target, seed)
+            steps = self.explain_image(image.clone() if image.is_inference() else image, target, seed)
+        return corrected(steps, *self.correct_shift) if any(self.correct_shift) else steps
 
     def explain(
         self,

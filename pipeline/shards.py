@@ -93,6 +93,13 @@ def plan_digest(listing_sha256: str, shards: Sequence[Shard]) -> str:
     return hashlib.sha256(listing_sha256.encode() + edges.tobytes()).hexdigest()
 
 
+def some_samples(listing: pa.Table, count: int) -> list[Sample]:
+    """At most `count` samples evenly spread over the listing, so that every class folder gets its share."""
+    total = len(listing)
+    places = sorted({number * total // min(count, total) for number in range(min(count, total))})
+    return [samples_of(listing, Shard(0, place, place + 1))[0] for place in places]
+
+
 def samples_of(listing: pa.Table, shard: Shard) -> list[Sample]:
     """The shard's samples, in order, as plain objects.
 

@@ -28,6 +28,13 @@ def shown(text: str) -> str:
     return text if text and text.isprintable() else repr(text)
 
 
+def shift_text(down: float, right: float) -> str:
+    """`2.9 px right, 0.4 px up`."""
+    return (
+        f"{abs(right):.1f} px {'right' if right >= 0 else 'left'}, {abs(down):.1f} px {'down' if down >= 0 else 'up'}"
+    )
+
+
 def class_name(names: Sequence[str], index: int) -> str:
     """The name of a class, or `class 3` where the model names none of that index."""
     return str(names[index]) if 0 <= index < len(names) else f"class {index}"

@@ -12,7 +12,7 @@ from ..settings.run import leaves
 from .explain import Config, print_result
 from .settings_flags import given_settings
 
-OF_METHODS = {"method", "explainer", "sanity", "budget", "forward"}
+OF_METHODS = {"method", "explainer", "sanity", "correct_shift", "budget", "forward"}
 SETTINGS = tuple(name for name in leaves() if name.partition(".")[0] not in OF_METHODS | METHOD_GROUPS.keys())
 TEXTS = {
     "target": "Class of maps whose files do not say theirs: predicted, label, column:NAME, or a class.",

@@ -16,7 +16,7 @@ TITLES = {
         "model", "data", "out", "bank", "explainer", "data_root", "rows", "images", "where", "ids", "sample", "limit", "allow_unlabelled",
     ),
     "Explanation": (
-        "method", "target", "confidence", "metrics", "chance_maps", "sanity", "budget", "precision", "forward", "batch_size", "seed",
+        "method", "target", "confidence", "metrics", "chance_maps", "sanity", "correct_shift", "budget", "precision", "forward", "batch_size", "seed",
     ),
     "Execution": (
         "workers", "device", "gpus_per_worker", "cpus_per_worker", "address", "shard_size",
@@ -34,6 +34,7 @@ METAVARS = {
     "metrics": "NAME...",
     "confidence": "KIND",
     "budget": "AMOUNT",
+    "correct_shift": "PIXELS",
     "forward": "KIND",
     "model": "MODEL",
     "data": "DATA",

@@ -27,6 +27,7 @@ from ..sources.listing.check import listing_digest
 from ..store.identity import SCHEMA_FACT, require_listed, schema_digest
 from ..store.run_file import versions
 from ..store.schema import MethodColumn, StoreLayout
+from .shift_correction import FACT, pixels_of
 
 
 def run_fingerprint(
@@ -63,6 +64,7 @@ def run_fingerprint(
         "seed": settings.seed,
         "store": settings.store.model_dump(),
         **({"data_root": data_root} if data_root else {}),
+        **corrected_shift(settings),
         **({"forward": settings.forward} if settings.forward != "eager" else {}),
         **({"score": score} if score != "softmax" else {}),
         **({SCHEMA_FACT: schema_digest(layout.schema())} if layout else {}),
@@ -72,6 +74,12 @@ def run_fingerprint(
     fingerprint["classes"]["names"] = names_digest(class_names)
     require_listed(fingerprint)
     return fingerprint
+
+
+def corrected_shift(settings: Settings) -> dict[str, Any]:
+    """Pixels down and right by which maps are moved back, where they are."""
+    shift = list(pixels_of(settings.correct_shift))
+    return {FACT: shift} if any(shift) else {}
 
 
 def nested(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +119,7 @@ def store_layout(
             "score": score,
             "budget": settings.budget,
             "precision": settings.precision,
+            **corrected_shift(settings),
         },
         "versions": versions(),
     }

@@ -13,11 +13,10 @@ from ...engine.scoring.budget import EXACT
 from ...engine.scoring.pace_trial import AskedPace, PaceTrial
 from ...workers.object_names import objects_named
 from ...workers.protocols import SampleReader
-from ...workers.samples import Sample, Shard
 from ...workers.worker.spec import WorkerSpec
 from ..settings.renamed import forward_of
 from ..settings.run import Settings
-from ..shards import samples_of
+from ..shards import some_samples
 from ..terminal_log import say
 from .device import accelerators, local_run
 
@@ -122,7 +121,7 @@ def tried_pace(settings: Settings, spec: WorkerSpec, reader: SampleReader, listi
     open_or_named = {name: None if (value := getattr(settings, name)) == "auto" else value for name in PLAIN}
     asked = AskedPace(**open_or_named, budget=settings.budget if wants_speed(settings) else EXACT)
     workers = worker_count(settings)
-    samples, images = some_samples(listing), len(listing) / workers
+    samples, images = some_samples(listing, LOOKED_AT), len(listing) / workers
     if local_run(settings):
         from ...workers.worker.trial_device import try_paces
 
@@ -140,13 +139,6 @@ def worker_count(settings: Settings) -> int:
     if settings.workers == "auto":
         return max(1, int(accelerators(settings) / settings.gpus_per_worker))
     return max(1, settings.workers)
-
-
-def some_samples(listing: pa.Table) -> list[Sample]:
-    """Evenly spread over the listing."""
-    count = min(LOOKED_AT, len(listing))
-    places = [number * len(listing) // count for number in range(count)]
-    return [samples_of(listing, Shard(0, place, place + 1))[0] for place in places]
 
 
 def images_of_a_minute(trial: PaceTrial, images: int, workers: int) -> int:

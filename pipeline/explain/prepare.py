@@ -54,6 +54,7 @@ from .pace import settle_pace
 from .places import named_by_user, refuse_out_among_images, refuse_private_memory
 from .retry_errors import Retry, RetrySink
 from .sections import PlannedSamples, planned_samples
+from .shift_correction import measure_shift, pixels_of, settle_shift
 from .subsample import chosen_below
 from .target import resolved_confidence, target_rule
 
@@ -211,7 +212,18 @@ def prepare_run(settings: Settings) -> PreparedRun:
             plain, model_spec, metrics, labels.listing, rule, scoring_of(plain, score, images=len(labels.listing))
         ),
     )
-    settings, trial, least = pace.settings, pace.trial, max(least, pace.shard_least)
+    trial, least = pace.trial, max(least, pace.shard_least)
+    paced = pace.settings
+    settings = settle_shift(
+        paced, find_run(paced.out), model.preprocess.size,
+        lambda: measure_shift(
+            worker_spec(
+                paced.model_copy(update={"correct_shift": None}), model_spec, metrics, labels.listing, rule,
+                scoring_of(paced, score, images=len(labels.listing)),
+            ),
+            labels.listing, reader,
+        ),
+    )  # fmt: skip
     planned = planned_samples(settings, labels.listing, listed, least)
     scoring = scoring_of(settings, score, images=max(map(len, planned.shards)))
     fit = check_fit(
@@ -349,6 +361,7 @@ def worker_spec(
         method=settings.method,
         method_settings=asdict(chosen_settings(settings)),
         scoring=scoring,
+        correct_shift=pixels_of(settings.correct_shift),
         metrics=tuple(metrics),
         seed=settings.seed,
         chance_below=chosen_below(listing, settings.chance_maps),

@@ -149,6 +149,7 @@ def plan_run(settings: Settings, images: int = LOOKED_AT) -> Forecast:
         seconds_per_row=seconds_per_row(probe) if probe.forwards else None,
         times=times(run, probe, forwards, total_rows),
         map_shift=probe.shift,
+        correct_shift=run.spec.correct_shift if any(run.spec.correct_shift) else None,
         store=store_bytes(run, probe, total_images, total_rows),
         accuracy=None if measured is None else ProbedAccuracy(measured[0], measured[1]),
         findings=findings(probe, run.labels, run.model),

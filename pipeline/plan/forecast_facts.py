@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ...engine.map_shift import MapShift
     from ..train.forecast import TrainingForecast
 
 
@@ -107,16 +108,6 @@ class ProbedAccuracy:
 
 
 @dataclass(frozen=True)
-class MapShift:
-    """Where maps lie, beside where they belong, in pixels of the network's input; by mirrored images."""
-
-    down: float
-    right: float
-    images: int
-    """Of which the median was taken."""
-
-
-@dataclass(frozen=True)
 class Finding:
     """One thing that looks wrong."""
 
@@ -158,6 +149,8 @@ class Forecast:
     accuracy: ProbedAccuracy | None
     findings: list[Finding]
     """What looks wrong, the most serious first."""
+    correct_shift: tuple[float, float] | None = None
+    """Pixels down and right by which maps will be moved back; None where they stay."""
     training: TrainingForecast | None = None
     """Of the explainer, where the method needs one and none is given."""
 

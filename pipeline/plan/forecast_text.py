@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..store.status import field
-from ..text import counted, duration
+from ..text import counted, duration, shift_text
 
 if TYPE_CHECKING:
     from .forecast_facts import Forecast, StoreSize
@@ -37,8 +37,11 @@ def format_forecast(forecast: Forecast) -> str:
         )
     lines += [*work_lines(forecast), *time_lines(forecast), store_line(forecast.store)]
     if (shift := forecast.map_shift) is not None:
-        where = shift_text(shift.down, shift.right)
-        lines.append(field("map shift", f"{where} (mirror images of {counted(shift.images, 'image')})"))
+        how = f"mirror images of {counted(shift.images, 'image')}{', after the correction' if forecast.correct_shift else ''}"
+        to_do = (
+            "; --correct-shift measured moves maps back" if any(shift.correction) and not forecast.correct_shift else ""
+        )
+        lines.append(field("map shift", f"{shift_text(shift.down, shift.right)} ({how}){to_do}"))
     if forecast.accuracy is not None:
         judged = counted(forecast.accuracy.images, "labelled image")
         lines.append(field("accuracy", f"{100 * forecast.accuracy.top1:.0f} % top-1 on {judged} looked at"))
@@ -104,10 +107,3 @@ def store_line(store: StoreSize) -> str:
 
 def value_text(value: Any) -> str:
     return " ".join(f"{number:g}" for number in value) if isinstance(value, tuple | list) else str(value)
-
-
-def shift_text(down: float, right: float) -> str:
-    """`2.9 px right, 0.4 px up`."""
-    return (
-        f"{abs(right):.1f} px {'right' if right >= 0 else 'left'}, {abs(down):.1f} px {'down' if down >= 0 else 'up'}"
-    )

@@ -10,20 +10,19 @@ from typing import cast
 
 import torch
 
+from ...engine.map_shift import MapShift, measure_map_shift
 from ...engine.methods.registry import find_method
 from ...engine.methods.sise import SISE
 from ...engine.scoring.budget import masks_allowed
 from ...errors import SampleError
 from ...workers.images.decode import Prepared
-from ...workers.samples import Row, Sample, Shard
+from ...workers.samples import Row, Sample
 from ...workers.targets import targets_of
 from ...workers.worker.build import ModelEngine, build_engine
 from ...workers.worker.process_state import restore_process_state
 from ...workers.worker.shard_attempt import ShardAttempt, seed_of
 from ..explain.prepare import PreparedRun
-from ..shards import samples_of
-from .forecast_facts import MapShift
-from .map_shift import measure_map_shift
+from ..shards import some_samples
 
 LOOKED_AT = 32
 """Images that are read and classified."""
@@ -33,6 +32,8 @@ EXPLAINED = 2
 """Images that are explained from end to end, where that is quick."""
 TURNED = 3
 """Explanations of an image by which the shift of maps is measured."""
+MOST_TURNED = 6
+"""Images that are explained so."""
 QUICK = 5.0
 """Seconds that this may take for one image."""
 BATCH_ON_CPU = 16
@@ -96,14 +97,7 @@ def probe_run(run: PreparedRun, images: int = LOOKED_AT) -> RunProbe:
         spec = replace(spec, scoring=scoring)
     with restore_process_state():
         engine = cast(ModelEngine, build_engine(spec, run.reader))
-        return _probed(run, engine, spread(run, images))
-
-
-def spread(run: PreparedRun, count: int) -> list[Sample]:
-    """Samples evenly spread over the listing, so that every class folder gets its share."""
-    total = len(run.listing)
-    places = sorted({number * total // min(count, total) for number in range(min(count, total))})
-    return [samples_of(run.listing, Shard(0, place, place + 1))[0] for place in places]
+        return _probed(run, engine, some_samples(run.listing, images))
 
 
 def _probed(run: PreparedRun, engine: ModelEngine, samples: Sequence[Sample]) -> RunProbe:
@@ -125,8 +119,9 @@ def _probed(run: PreparedRun, engine: ModelEngine, samples: Sequence[Sample]) ->
     per_row = (max(forwards) if forwards else 0) / rate + alone
     if forwards and per_row * max(image.targets for image, _ in seen) > QUICK:
         return probe
-    if forwards and not run.model.dense and TURNED * per_row <= QUICK:
-        probe = replace(probe, shift=_shift(engine, [it for it in seen if it[0].prediction is not None][:EXPLAINED]))
+    turned = min(MOST_TURNED, int(QUICK / (TURNED * per_row))) if per_row else 0
+    if forwards and not run.model.dense and turned:
+        probe = replace(probe, shift=_shift(engine, [it for it in seen if it[0].prediction is not None][:turned]))
     return _explained(run, engine, probe, [image.sample for image, _ in seen[:EXPLAINED]])
 
 

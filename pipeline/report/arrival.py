@@ -126,9 +126,10 @@ def _recomputed(
     module = model.module.to(device)
     options = {name: value for name, value in settings["sise"].items() if value is not None}
     said = rows.atlas.metadata.get("provenance", {}).get("settings", {})
+    down, right = fingerprint.get("correct_shift") or (0.0, 0.0)
     sise = SISE(
         module, **options, batch_size=min(int(fingerprint.get("batch_size", 64)), 64),
-        budget=settings.get("budget", "exact"), confidence=CONFIDENCES[said.get("score", "softmax")],
+        budget=settings.get("budget", "exact"), correct_shift=(down, right), confidence=CONFIDENCES[said.get("score", "softmax")],
     )  # fmt: skip
     begun, images = time.monotonic(), []
     each = _seconds_per_forward(module, model.preprocess, device)

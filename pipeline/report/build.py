@@ -32,6 +32,7 @@ from .mean_maps import PER_CLASS, class_mean_maps
 from .provenance import read_provenance
 from .rows import ReportRows
 from .scores import run_scores, wilson
+from .stored_shift import shift_fact
 from .tables import row_table
 
 REPORT_FILE = "report.html"
@@ -142,6 +143,7 @@ def content(
     provenance_ = read_provenance(rows)
     wanted = wanted_rows({group.key: group.rows for group in galleries}, ARRIVALS)
     arrived = arrivals(rows, cards, pictures, wanted, load=blocks)
+    provenance_.facts.append(("Map shift", shift_fact(rows, load=blocks)))
     return {
         "beside": with_cards(beside, cards), "arrived": arrived, "rows": rows, "pictures": pictures, "run": provenance_, "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__, "scores": scores, "groups": plain_words.grouped(rows.metrics), "words": plain_words,

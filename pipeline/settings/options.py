@@ -93,6 +93,8 @@ class RunOptions(ImportOptions, total=False):
     """Explanation method (heatlas methods)."""
     explainer: str | None
     """Trained explainer (heatlas train) of the method."""
+    correct_shift: str | Sequence[float] | None
+    """Move maps back by their shift: measured, or pixels down and right."""
     sanity: int
     """Images also explained with randomised weights."""
     budget: Literal["exact", "balanced", "fast"] | int | float

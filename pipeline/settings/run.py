@@ -20,9 +20,11 @@ from .types import (
     gpu_as_cuda,
     is_group,
     number_or_share,
+    numbers_as_text,
     whole_number,
 )
 
+SHIFT = r"^(measured|[-+]?[0-9]+(\.[0-9]*)?,[-+]?[0-9]+(\.[0-9]*)?)$"
 RANGE = r"^(dtype|minmax|percentile|[-+0-9.eE]+,[-+0-9.eE]+)$"
 
 
@@ -135,6 +137,12 @@ class Settings(MethodChoice):
         0,
         description="Images explained with random weights, too.",
     )
+    correct_shift: (
+        Annotated[
+            str, BeforeValidator(numbers_as_text), Field(pattern=SHIFT, examples=["measured", "DOWN,RIGHT in pixels"])
+        ]
+        | None
+    ) = Field(None, description="Move maps back: measured, or DOWN,RIGHT.")
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = Field(
         "auto", description="Of masked passes; auto by trial."
     )

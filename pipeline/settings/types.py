@@ -46,6 +46,12 @@ def classes_as_text(value: Any) -> Any:
     return whole_number(",".join(map(str, value)) if listed else value)
 
 
+def numbers_as_text(value: Any) -> Any:
+    """A list of numbers is written like on the command line."""
+    listed = isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value)
+    return ",".join(f"{item:g}" for item in value) if listed else value
+
+
 def number_or_share(value: Any) -> Any:
     """A whole number is a number of forwards, also where it is 1, which would otherwise pass as the share of all."""
     whole = whole_number(value)

@@ -49,6 +49,7 @@ IDENTITY: tuple[IdentityFact, ...] = (
     IdentityFact("preprocess", "from image file to network input"),
     IdentityFact("method", "explanation method"),
     IdentityFact(METHOD_SETTINGS, "its settings"),
+    IdentityFact("correct_shift", "pixels by which maps are moved back"),
     IdentityFact("target", "which classes are explained"),
     IdentityFact("score", "what confidence in a class means"),
     IdentityFact("metrics", "definitions of the metrics"),

@@ -84,6 +84,7 @@ CHANGES = {
     "preprocess": {"model": replace(MODEL, preprocess=Preprocess((8, 9), "squash"))},
     "method": {"settings": {"method": "rise"}},
     METHOD_SETTINGS: {"settings": {"sise": {"mu": 0.25}}},
+    "correct_shift": {"settings": {"correct_shift": "0,2.5"}},
     "target": {"settings": {"target": "label"}},
     "score": {"score": "softmax"},
     "metrics": {"metrics": ("ebpg",)},

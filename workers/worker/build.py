@@ -158,6 +158,8 @@ class ModelEngine:
         if explainer.declared.colours:
             colours = {"mean": self._preprocess.mean, "std": self._preprocess.std}
             explainer = replace(explainer, **colours)
+        if any(spec.correct_shift):
+            explainer = replace(explainer, correct_shift=spec.correct_shift)
         return explainer
 
     def _new_session(self) -> ExplainSession:

@@ -26,6 +26,8 @@ class WorkerSpec:
     scoring: Scoring = field(default_factory=Scoring)
     """Batch, number format, budget and meaning of confidence. Its `images` are those of the run's largest shard: no method is given
     more at once, so that small shards are not padded."""
+    correct_shift: tuple[float, float] = (0.0, 0.0)
+    """Pixels down and right by which maps are moved back."""
     metrics: tuple[str, ...] = ()
     seed: int = 0
     chance_below: int = 0
