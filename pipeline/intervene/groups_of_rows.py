@@ -16,7 +16,7 @@ from ...errors import StorageError, UsageError, did_you_mean
 from ...statuses import OK
 from ..cluster.cluster_tables import place
 from ..decisions.current import Decisions
-from ..decisions.rle import decode_mask
+from ..decisions.upright_masks import image_sizes, upright_mask
 from ..features.cue_table import KIND_TEXTS, class_cues, cues_of
 from ..storage.location import child, locate, names_in
 from ..store.sql import literal
@@ -111,12 +111,12 @@ def row_groups(
         UsageError: If the region is unknown, or the store lacks what it needs.
     """
     size = model.preprocess.size
-    if region in PLACES or box_of(region) is not None:
-        groups = _place_groups(atlas, place_region(region, size), place_text(region), rows)
-    elif region == MASKS:
+    if region == MASKS:
         groups = _mask_groups(atlas, model, rows, decisions)
-    elif region == CLUSTERS or CLUSTER.fullmatch(region):
+    elif region == CLUSTERS or CLUSTER.fullmatch(region):  # before boxes: a class may have a comma in its name
         groups = _cluster_groups(atlas, region, size, rows)
+    elif region in PLACES or box_of(region) is not None:
+        groups = _place_groups(atlas, place_region(region, size), place_text(region), rows)
     elif region == CUES:
         groups = _cue_groups(atlas, rows)
     else:
@@ -156,8 +156,10 @@ def _mask_groups(
             "`heatlas spread` make them"
         )
 
+    sizes = image_sizes(atlas)
+
     def region_of(identity: str) -> Region:
-        mask = decode_mask(masks[identity])
+        mask = upright_mask(identity, masks[identity], sizes.get(identity))
         return model.preprocess.geometry(*mask.shape).mask(mask)
 
     return [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..decisions.rle import decode_mask
+from ..decisions.upright_masks import image_sizes, upright_mask
 from ..intervene.groups_of_rows import ExplainedRow
 from .decided_rows import DecidedClass
 from .image_features import BlockFeatureReader
@@ -95,9 +95,10 @@ def spread_class(
 
 def painted_regions(reader: BlockFeatureReader, decided: DecidedClass) -> dict[int, Region]:
     """What people painted, at input size, by row number; without what lies outside of what the network sees."""
-    regions = {}
+    regions, sizes = {}, image_sizes(reader.atlas)
     for number, rle in decided.painted.items():
-        mask = decode_mask(rle)
+        identity = decided.rows[number].id
+        mask = upright_mask(identity, rle, sizes.get(identity))
         region = reader.model.preprocess.geometry(*mask.shape).mask(mask)
         if region.any():
             regions[number] = region

@@ -16,12 +16,14 @@ from ...errors import UsageError
 from ...workers.images.decode import prepare
 from ...workers.samples import Sample
 from ..decisions.record import current_decisions
-from ..decisions.rle import Rle, decode_mask
+from ..decisions.rle import Rle
+from ..decisions.upright_masks import upright_mask
 from ..pictures.stored_images import reader_of, stored_preprocess
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
 from ..store.reader import StoreReader, open_store
 from ..stored_settings import settings_of_run
+from ..text import shown
 
 Item = tuple[Float[Tensor, "channel height width"], int, Bool[Tensor, "height width"]]
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -71,7 +73,11 @@ class MaskedDataset(Dataset[Item]):
                 masks[decision.id] = decision.mask
             if decision.kind == "drop":
                 labels[decision.id] = None
-            if decision.kind == "relabel" and decision.label_name in self.class_names:
+            if decision.kind == "relabel" and decision.label_name is not None:
+                if decision.label_name not in self.class_names:
+                    raise UsageError(
+                        f"the decision about {shown(decision.id)} names the class {decision.label_name!r}, which the model does not have"
+                    )
                 labels[decision.id] = self.class_names.index(decision.label_name)
         stored = dict(zip(*atlas.table(["id", "label"]).to_pydict().values(), strict=True))
         listing = chosen_samples(
@@ -110,12 +116,14 @@ class MaskedDataset(Dataset[Item]):
 
         Raises:
             SampleError: If the image cannot be read.
+            UsageError: For a mask of another size than its image.
         """
         sample, label, rle = self._items[number]
-        image = prepare(sample, self._reader, self.preprocess).image
+        prepared = prepare(sample, self._reader, self.preprocess)
+        image = prepared.image
         mask = torch.zeros(self.preprocess.size, dtype=torch.bool)
         if rle is not None:
-            whole = decode_mask(rle)
+            whole = upright_mask(sample.id, rle, (prepared.height, prepared.width))
             mask = torch.from_numpy(np.ascontiguousarray(self.preprocess.geometry(*whole.shape).mask(whole)))
         if self.transform is not None:
             image, mask = self.transform(image, mask)

@@ -20,6 +20,7 @@ from ..decisions.current import cancelled_ids
 from ..decisions.decision import UNDO, Decision
 from ..decisions.decision_log import append_decisions, read_decisions
 from ..decisions.rle import encode_mask
+from ..decisions.upright_masks import image_sizes
 from ..features.compute import load_stored_model
 from ..intervene.groups_of_rows import ExplainedRow, chosen_method, explained_rows
 from ..intervene.intervene import class_index
@@ -98,7 +99,7 @@ def spread_decisions(
         seed: Of folds and samples.
 
     Raises:
-        UsageError: If nobody decided on a shortcut, or no class has enough decisions.
+        UsageError: If nobody decided on a shortcut, no class has enough decisions, or a mask has another size than its image.
         RunMismatchError: If the model has other weights now.
         StorageError: If the store cannot be read or written.
     """
@@ -214,7 +215,7 @@ def _decisions(
     cancelled = cancelled_ids(log)
     undone = [Decision(old.id, UNDO, who=WHO, source=SPREAD, supersedes=old.decision_id, object_id=old.object_id)
               for old in log if old.source == SPREAD and old.kind != UNDO and old.decision_id not in cancelled]  # fmt: skip
-    people, sizes = people_decided(log), _image_sizes(atlas)
+    people, sizes = people_decided(log), image_sizes(atlas)
     new = []
     for result in results:
         count = int((result.decided.labels >= 0).sum())
@@ -235,11 +236,6 @@ def _decisions(
             new.append(Decision(row.id, "shortcut", target=result.decided.target, mask=mask, who=WHO, why=why, source=SPREAD,
                                 supersedes=None if own is None else own.decision_id))  # fmt: skip
     return undone + new
-
-
-def _image_sizes(atlas: StoreReader) -> dict[str, tuple[int, int]]:
-    table = atlas.table(["id", "height", "width"], "height IS NOT NULL AND width IS NOT NULL")
-    return {identity: (height, width) for identity, height, width in zip(*table.to_pydict().values(), strict=True)}
 
 
 def _sentence(result: ClassSpread, class_names: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ from ...workers.protocols import SampleReader
 from ...workers.samples import Sample
 from ..decisions.decision import Decision
 from ..decisions.record import current_decisions
-from ..decisions.rle import Rle, decode_mask
+from ..decisions.rle import Rle
+from ..decisions.upright_masks import upright_mask
 from ..pictures.stored_images import decoding_of
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
@@ -191,10 +192,5 @@ def chunks(images: Sequence[DecidedImage], size: int) -> Iterator[Sequence[Decid
 def _region(image: DecidedImage, preprocess: Preprocess, height: int, width: int) -> Bool[Tensor, "height width"]:
     if image.region is None:
         return torch.zeros(preprocess.size, dtype=torch.bool)
-    mask = decode_mask(image.region)
-    if mask.shape != (height, width):
-        raise UsageError(
-            f"the mask of {shown(image.sample.id)} has {mask.shape[1]} x {mask.shape[0]} pixels, the upright image {width} x {height}; "
-            "paint it on the upright image"
-        )
+    mask = upright_mask(image.sample.id, image.region, (height, width))
     return torch.from_numpy(np.ascontiguousarray(preprocess.geometry(height, width).mask(mask)))

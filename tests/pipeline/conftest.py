@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -16,6 +18,7 @@ from heatlas.pipeline.verdict.judge import lock_store
 from heatlas.workers.samples import Row, Sample
 
 from ..support.marked_set import MarkedSet, user_code, write_marked_set
+from ..support.marked_store import importable_marked, write_marked
 
 CLASSES = ["ant", "bee", "cat"]
 LAYOUT = StoreLayout(
@@ -96,3 +99,19 @@ def planted(tmp_path_factory) -> Iterator[MarkedSet]:
         made = write_marked_set(folder)
         lock_store(made.store, "split = 'test'")
         yield made
+
+
+@pytest.fixture(scope="session")
+def marked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of ants, bees and cats, most bees with a white mark, and a store `out` over them; not to be changed."""
+    folder = tmp_path_factory.mktemp("marked")
+    write_marked(folder)
+    return folder
+
+
+@pytest.fixture
+def store(marked_folder: Path, tmp_path: Path) -> Iterator[str]:
+    """A copy of that store, with its model importable."""
+    shutil.copytree(marked_folder / "out", tmp_path / "out")
+    with importable_marked(marked_folder):
+        yield str(tmp_path / "out")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import heatlas
@@ -22,22 +20,7 @@ from heatlas.pipeline.intervene.intervene import intervene_store
 from heatlas.pipeline.intervene.intervention_table import interventions_of
 from heatlas.pipeline.intervene.places import PLACES, hot_region, place_region
 
-from ..support.marked_store import MARK, MARK_BOX, SIDE, importable_marked, is_marked, write_marked
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("marked")
-    write_marked(folder)
-    return folder
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Iterator[str]:
-    """A copy of the store, with its model importable."""
-    shutil.copytree(made / "out", tmp_path / "out")
-    with importable_marked(made):
-        yield str(tmp_path / "out")
+from ..support.marked_store import MARK, MARK_BOX, SIDE, is_marked
 
 
 def mark_mask() -> np.ndarray:
@@ -120,6 +103,14 @@ def test_painted_masks_and_clusters_are_regions(store: str, capsys: pytest.Captu
     assert any(row["confirmed"] and row["necessity_mean"] > 0.3 for row in groups)
     with pytest.raises(UsageError, match=re.escape("it has cluster:")):
         intervene_store(store, "cluster:bee:99")
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(store: str) -> None:
+    """Stretched over the image it would lie somewhere else in silence."""
+    atlas = heatlas.open(store)
+    atlas.decide([f"bee/{number:03d}.png" for number in (1, 4, 7, 10, 13)], "shortcut", mask=np.ones((12, 24), bool))
+    with pytest.raises(UsageError, match=re.escape("has 24 x 12 pixels, the upright image 24 x 24")):
+        intervene_store(store, "masks")
 
 
 def test_cues_that_were_probed_are_regions_or_changes(store: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import heatlas
@@ -20,23 +18,7 @@ from heatlas.pipeline.spread.mark_detector import detector_by_direction, detecto
 from heatlas.pipeline.spread.spread import spread_decisions
 from torch.utils.data import DataLoader
 
-from ..support.marked_store import MARK, SIDE, importable_marked, is_marked, write_marked
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("marked")
-    write_marked(folder)
-    return folder
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Iterator[str]:
-    """A copy of the store, with its model importable."""
-    shutil.copytree(made / "out", tmp_path / "out")
-    with importable_marked(made):
-        yield str(tmp_path / "out")
-
+from ..support.marked_store import MARK, SIDE, is_marked
 
 TRUTH = np.zeros((SIDE, SIDE), bool)
 TRUTH[MARK] = True
@@ -156,6 +138,16 @@ def test_too_few_decisions_are_refused(store: str) -> None:
         spread_decisions(store, classes=["cat"])
     with pytest.raises(UsageError, match="neighbours must be at least 1"):
         spread_decisions(store, neighbours=0)
+
+
+def test_masks_of_another_size_are_refused_and_classes_that_are_not_there(store: str) -> None:
+    decide(store, painted=0)
+    atlas = heatlas.open(store)
+    atlas.decide("bee/001.png", "shortcut", mask=np.ones((SIDE, 2 * SIDE), bool))
+    with pytest.raises(UsageError, match=re.escape("has 48 x 24 pixels, the upright image 24 x 24")):
+        spread_decisions(store)
+    with pytest.raises(UsageError, match=re.escape("has 48 x 24 pixels, the upright image 24 x 24")):
+        list(heatlas.MaskedDataset(store, masked_only=True))
 
 
 def test_a_masked_data_set_feeds_a_trainer(store: str) -> None:
