@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +24,12 @@ from ..storage.atomic_write import put
 from ..storage.location import child, locate, names_in
 from ..store.reader import StoreReader, open_store
 from ..text import class_name, counted
-from .component_names import ComponentName, name_of_component, parse_name
+from .component_names import ComponentName, latest_names, name_of_component, name_of_record, parse_name
 from .gallery_sheet import GalleryLine, draw_galleries
 
 FOLDER, NAME, ROWS = "components", "components.parquet", "rows.parquet"
+NAMES_KEY = b"heatlas_component_names"
+"""Metadata with all names that people gave, also of classes and components that this table does not list."""
 FEWEST_IMAGES = 10
 SHOWN = 5
 """Images at either end of a gallery."""
@@ -110,7 +113,10 @@ def find_components(
             f"{atlas.uri} holds no features; run `heatlas curate {atlas.uri} --probe`, or explain the data with features"
         )
     model = load_stored_model(atlas)
-    head = linear_head(model.module, next(model.batches(model.samples[:4]))[1].to(model.device))
+    first = next(iter(model.batches(model.samples)), None)
+    if first is None:
+        raise UsageError(f"none of the images of {atlas.uri} can be read; copy or download them again")
+    head = linear_head(model.module, first[1][:4].to(model.device))
     if features.features.shape[1] != head.weight.shape[1]:
         raise UsageError(
             f"the stored features have {features.features.shape[1]} numbers, the model's last layer takes {head.weight.shape[1]}"
@@ -121,13 +127,14 @@ def find_components(
     if not able:
         raise UsageError(f"no class has {FEWEST_IMAGES} images, which components need")
     found = {index: class_components(features.features[rows], head, index, count=count) for index, rows in able.items()}
-    known = [*_stored_names(atlas.uri), *_placed(given, found, atlas.class_names)]
+    known = latest_names([*_stored_names(atlas.uri), *_placed(given, found, atlas.class_names)])
     records = [
         record
         for index, parts in found.items()
         for record in _records(index, able[index], features, parts, known, atlas.class_names)
     ]
-    table = pa.Table.from_pylist(records, schema=SCHEMA)
+    kept = {NAMES_KEY: json.dumps([name.record() for name in known]).encode()}
+    table = pa.Table.from_pylist(records, schema=SCHEMA.with_metadata(kept))
     rows = pa.Table.from_pylist(
         [row for index, parts in found.items() for row in _rows(able[index], features, parts, index, records)],
         schema=ROW_SCHEMA,
@@ -171,7 +178,9 @@ def _stored_names(out: str) -> list[ComponentName]:
     try:
         with fs.open(f"{path}/{NAME}", "rb") as file:
             table = pq.read_table(pa.PythonFile(file), columns=["class_name", "component", "kind", "name", "direction"])
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        if (kept := (table.schema.metadata or {}).get(NAMES_KEY)) is not None:
+            return [name_of_record(record) for record in json.loads(kept)]
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise StorageError(f"cannot read {out}/{FOLDER}/{NAME}: {error}; delete it") from error
     return [ComponentName(row["class_name"], row["component"], row["kind"], row["name"], np.array(row["direction"]))
             for row in table.to_pylist() if row["name"]]  # fmt: skip

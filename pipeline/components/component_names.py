@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +27,33 @@ class ComponentName:
     name: str
     direction: Float[np.ndarray, " feature"] | None = None
     """Set once the component is known."""
+
+    def record(self) -> dict[str, Any]:
+        """JSON values."""
+        direction = None if self.direction is None else [float(value) for value in self.direction]
+        return {
+            **{field: getattr(self, field) for field in ("class_name", "number", "kind", "name")},
+            "direction": direction,
+        }
+
+
+def name_of_record(record: dict[str, Any]) -> ComponentName:
+    """As `ComponentName.record` gave it.
+
+    Raises:
+        KeyError: Where a value is missing.
+    """
+    fields = [record[field] for field in ("class_name", "number", "kind", "name")]
+    return ComponentName(*fields, np.array(record["direction"], np.float64))
+
+
+def latest_names(names: Sequence[ComponentName]) -> list[ComponentName]:
+    """Without those whose direction was given another name later."""
+    return [
+        name
+        for place, name in enumerate(names)
+        if name.direction is None or name_of_component(names[place + 1 :], name.class_name, name.direction) is None
+    ]
 
 
 def parse_name(text: str) -> ComponentName:

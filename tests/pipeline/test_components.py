@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import heatlas
@@ -17,26 +15,12 @@ from heatlas.errors import ModelError, UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.components.class_tables import find_components
 from heatlas.pipeline.components.component_names import parse_name
+from heatlas.pipeline.features.compute import StoredModel
 from PIL import Image
 from sklearn.decomposition import PCA
 from torch import nn
 
-from ..support.marked_store import importable_marked, is_marked, write_marked
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("marked")
-    write_marked(folder)
-    return folder
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Iterator[str]:
-    """A copy of the store, with its model importable."""
-    shutil.copytree(made / "out", tmp_path / "out")
-    with importable_marked(made):
-        yield str(tmp_path / "out")
+from ..support.marked_store import is_marked
 
 
 def test_contributions_are_scikit_learns_components_and_sum_to_the_logit() -> None:
@@ -115,6 +99,27 @@ def test_names_are_kept_by_direction(store: str) -> None:
     ]
     renamed = find_components(store, names=["bee:0:core:sting"], galleries=False).components.to_pylist()
     assert [(row["kind"], row["name"]) for row in renamed if row["name"]] == [("core", "sting")]
+
+
+def test_names_outlive_a_call_about_other_classes(store: str) -> None:
+    find_components(store, names=["bee:0:shortcut:white mark"], galleries=False)
+    find_components(store, names=["ant:0:core:red"], classes=["ant"], galleries=False)
+    find_components(store, classes=["cat"], galleries=False)
+    table = find_components(store, galleries=False).components.to_pylist()
+    assert {row["class_name"]: row["name"] for row in table if row["name"]} == {"bee": "white mark", "ant": "red"}
+
+
+def test_images_that_are_gone_are_told_and_a_damaged_first_one_is_no_hindrance(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = StoredModel.batches
+    monkeypatch.setattr(
+        StoredModel, "batches", lambda self, samples: real(self, [s for s in samples if "ant" not in s.id])
+    )
+    assert find_components(store, galleries=False).components.num_rows
+    monkeypatch.setattr(StoredModel, "batches", lambda self, samples: iter(()))
+    with pytest.raises(UsageError, match=r"none of the images of .* can be read"):
+        find_components(store, galleries=False)
 
 
 @pytest.mark.parametrize(
