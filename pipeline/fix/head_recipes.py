@@ -98,7 +98,6 @@ def reweighted(
         groups.append((label, samples.clean[torch.from_numpy((samples.labels == label) & samples.known)]))
         for features, places in samples.marked.values():
             groups.append((label, features[torch.from_numpy(samples.labels[places] == label)]))
-    groups = [(label, features) for label, features in groups if len(features)]
     parts = [(label, features[torch.from_numpy(random.permutation(len(features)))]) for label, features in groups]
     least = min(len(features) for _, features in parts)
     if least < 2 * FEWEST_OF_GROUP:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...engine.repair.right_reasons import gradient_penalty
+from ...errors import RunError
 from ..terminal_log import say
 from .marked_batches import removed_and_pasted
 from .recipes import FixSettings
@@ -27,6 +28,9 @@ def train_reference(model: nn.Module, data: TrainingSet, settings: FixSettings, 
         data: Training images; a share of them is held out, the same for every seed.
         settings: Recipe and how to train.
         seed: Of weights, order, and what is changed in batches.
+
+    Raises:
+        RunError: If no epoch has a finite held-out loss, so that there is nothing to give.
     """
     places, held = data.split(settings.holdout)
     with _seeded(seed), torch.inference_mode(False):
@@ -66,6 +70,11 @@ def train_reference(model: nn.Module, data: TrainingSet, settings: FixSettings, 
                     break
                 continue
             best, waited = (holdout, copy.deepcopy(network.state_dict())), 0
+    if not math.isfinite(best[0]):
+        raise RunError(
+            f"recipe {settings.recipe} diverged with seed {seed}: the held-out loss was in no epoch a finite number; use a smaller --learning-rate "
+            f"(it was {settings.learning_rate:g})"
+        )
     return {name: value.detach().cpu().contiguous() for name, value in best[1].items()}
 
 

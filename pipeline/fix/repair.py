@@ -19,10 +19,10 @@ from ..storage.atomic_write import put
 from ..storage.location import child, is_local, locate, same_place
 from ..store.reader import open_store
 from ..terminal_log import say
-from ..text import counted
+from ..text import class_name, counted
 from ..verdict.image_decisions import decided_images, stored_model_spec
 from ..verdict.locked_split import required_split
-from ..verdict.named_models import ModelRun, model_runs
+from ..verdict.named_models import ModelRun, model_runs, refuse_other_classes
 from ..verdict.training_record import TrainingRecord, read_record, seed_file, write_record
 from .head_recipes import repaired_head
 from .recipes import HEADS, FixSettings
@@ -101,6 +101,7 @@ def repair_store(
         )
     images, reader = decided_images(atlas)
     loaded = [run.load() for run in runs]
+    refuse_other_classes(runs, loaded, atlas.class_names)
     if len({model.preprocess for model in loaded}) > 1:
         raise UsageError("the models of --model prepare images differently; repair them one after the other")
     data = training_set(
@@ -112,7 +113,7 @@ def repair_store(
         atlas.class_names,
         same_store=same_place(store, split.store),
     )
-    notes = list(data.notes)
+    notes = [*data.notes, *_classes_without_images(data, loaded[0].num_classes, atlas.class_names)]
     if trainer is not None and settings.recipe == "rrr":
         notes.append(
             "recipe rrr with --trainer: the loss is the trainer's; it must use the manifest's column shortcut_mask, which heatlas cannot see"
@@ -141,6 +142,26 @@ def repair_store(
     )  # fmt: skip
     write_record(folder, record)
     return Repaired(folder, store, test or store, record)
+
+
+def _classes_without_images(data: TrainingSet, classes: int, class_names: tuple[str, ...]) -> list[str]:
+    """A line about classes that training would make the model forget.
+
+    Raises:
+        UsageError: For a label that the model does not have.
+    """
+    known = set(data.labels.tolist())
+    if max(known) >= classes:
+        raise UsageError(
+            f"an image is labelled {max(known)}, and the model has the classes 0 to {classes - 1}; name a model of the store's classes"
+        )
+    missing = [class_name(class_names, label) for label in range(classes) if label not in known]
+    if not missing:
+        return []
+    return [
+        f"no training image of {len(missing):,} {'class' if len(missing) == 1 else 'classes'} ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): what the "
+        "model knew of it is lost in training"
+    ]
 
 
 def repaired_state(model: LoadedModel, data: TrainingSet, settings: FixSettings, seed: int) -> dict[str, Tensor]:

@@ -87,7 +87,7 @@ def train_by_user(
     """Call the trainer and read the weights that it gives.
 
     Raises:
-        RunError: If it raises.
+        RunError: If it raises, gives no weights, or weights that are not finite.
         ModelError: If its weights do not fit the model.
     """
     initial = None
@@ -95,16 +95,28 @@ def train_by_user(
         initial = str(folder / "init.safetensors")
         state = {key: value.detach().cpu().clone().contiguous() for key, value in model.module.state_dict().items()}
         save_file(state, initial)
-    out = str(folder / f"trained-{seed}.safetensors")
+    out = folder / f"trained-{seed}.safetensors"
+    out.unlink(missing_ok=True)  # of a call that was cut off: it must not pass for this one's
     try:
-        returned = trainer(manifest, initial, out, seed)
+        returned = trainer(manifest, initial, str(out), seed)
     except HeatlasError:
         raise
     except Exception as error:
         raise RunError(f"--trainer {name} failed with seed {seed}: {type(error).__name__}: {error}") from error
-    place = out if returned is None else os.fspath(returned)
+    if returned is None and not out.exists():
+        raise RunError(f"--trainer {name} wrote no weights to {out} and gave no path of any; let it do either")
+    if not (returned is None or isinstance(returned, str | os.PathLike)):
+        raise RunError(
+            f"--trainer {name} gave a {type(returned).__name__}; let it give the path of its weights, or write them to `out` and give None"
+        )
+    place = str(out) if returned is None else str(os.fspath(returned))
     fit(model.module, read_weights(place).tensors, place)
-    return {key: value.detach().cpu().clone().contiguous() for key, value in model.module.state_dict().items()}
+    state = {key: value.detach().cpu().clone().contiguous() for key, value in model.module.state_dict().items()}
+    if broken := [
+        key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())
+    ]:
+        raise RunError(f"--trainer {name} diverged with seed {seed}: {broken[0]} holds numbers that are not finite")
+    return state
 
 
 def _write_mask(folder: Path, image: DecidedImage) -> str:

@@ -73,13 +73,10 @@ def training_set(
     kept: list[DecidedImage] = []
     tested = split.images.keys() if same_store else ()
     for identity, image in sorted(images.items()):
-        if identity in tested or image.label is None:
+        label = image.new_label if recipe == "relabel" and not image.dropped else image.label
+        if identity in tested or label is None or (recipe == "drop" and image.dropped):
             continue
-        if recipe == "drop" and image.dropped:
-            continue
-        kept.append(
-            replace(image, new_label=image.new_label if recipe == "relabel" and not image.dropped else image.label)
-        )
+        kept.append(replace(image, new_label=label))
     changed = [image for image in images.values() if image.sample.id not in tested and (image.dropped if recipe == "drop" else not image.dropped and image.new_label != image.label)]  # fmt: skip
     if recipe in ("relabel", "drop") and not changed:
         raise UsageError(

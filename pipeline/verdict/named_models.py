@@ -32,6 +32,8 @@ class ModelRun:
     """What `heatlas fix` says of its training; None where nobody says."""
     digest: str | None = None
     """Of the store's model, which must still be it."""
+    start: str | None = None
+    """The model that `heatlas fix` started from; None where it drew random weights, or nobody says."""
 
     def load(self) -> LoadedModel:
         """Load it, which runs the code that its spec names.
@@ -96,4 +98,44 @@ def _is_place(text: str) -> bool:
 
 
 def _repaired(folder: str, name: str, record: TrainingRecord) -> ModelRun:
-    return ModelRun(child(folder, name), ModelSpec(**record.model), child(folder, name), record)
+    models = record.settings.get("models")
+    start = None
+    if isinstance(models, list) and models and not record.settings.get("from_scratch"):
+        start = str(models[record.files.index(name) % len(models)])
+    return ModelRun(child(folder, name), ModelSpec(**record.model), child(folder, name), record, start=start)
+
+
+def refuse_other_classes(
+    runs: Sequence[ModelRun], models: Sequence[LoadedModel], class_names: Sequence[str] = ()
+) -> None:
+    """Refuse models whose classes are not those of the first, or not those that the labels of a store mean.
+
+    Args:
+        runs: For messages.
+        models: In the same order.
+        class_names: Of the store; empty where it has none.
+
+    Raises:
+        UsageError: Naming the model.
+    """
+    for run, model in zip(runs, models, strict=True):
+        if model.num_classes != models[0].num_classes or (
+            model.class_names is not None
+            and models[0].class_names is not None
+            and model.class_names != models[0].class_names
+        ):
+            raise UsageError(
+                f"{run.name} has other classes ({model.num_classes}) than {runs[0].name} ({models[0].num_classes}); a verdict compares models of the same"
+            )
+        if model.class_names is not None and class_names and model.class_names != tuple(class_names):
+            first = next(
+                (
+                    f"{own!r} for {other!r}"
+                    for own, other in zip(model.class_names, class_names, strict=False)
+                    if own != other
+                ),
+                f"{len(model.class_names)} for {len(class_names)}",
+            )
+            raise UsageError(
+                f"{run.name} has other classes than the store, whose labels are judged by ({first}); name models of the store's classes, in its order"
+            )

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import StorageError
+from ...workers.models.load import ModelSpec
 from ..storage.atomic_write import put
 from ..storage.json_object import read_object
 from ..storage.location import bytes_of, child, locate
@@ -72,6 +73,7 @@ def read_record(folder: str) -> TrainingRecord | None:
         facts["model"] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in facts["model"].items()
         }
+        ModelSpec(**facts["model"])  # a field that it does not have is a TypeError
         return TrainingRecord(**facts, files=files, notes=notes, seeds=seeds, ids=ids, digests=digests)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import heatlas
 import numpy as np
 import pytest
 import torch
-from heatlas.errors import UsageError
+from heatlas.errors import ModelError, RunError, UsageError
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.fix import repair as repair_module
 from heatlas.pipeline.fix.recipes import FixSettings
 from heatlas.pipeline.fix.repair import repair_store
 from heatlas.pipeline.fix.training_images import training_set
@@ -21,7 +25,7 @@ from heatlas.pipeline.verdict.locked_split import LockedSplit, read_split
 from heatlas.pipeline.verdict.text import verdict_text
 from heatlas.pipeline.verdict.training_record import read_record
 from heatlas.workers.models.load import ModelSpec, load_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ..support.marked_set import MODULE, SIZE, MarkedSet, rows_in
 
@@ -38,9 +42,15 @@ def repair(planted: MarkedSet, out: Path, recipe: str, store: str | None = None,
     return done.out
 
 
+@pytest.fixture(scope="module")
+def dfr(planted, tmp_path_factory) -> str:
+    """A repair of three seeds; not to be changed."""
+    return repair(planted, tmp_path_factory.mktemp("repaired") / "dfr", "dfr")
+
+
 @pytest.mark.parametrize("recipe", ["dfr", "pclarc", "patchmix"])
-def test_a_recipe_makes_the_models_better(planted, tmp_path, recipe):
-    out = repair(planted, tmp_path / recipe, recipe)
+def test_a_recipe_makes_the_models_better(planted, dfr, tmp_path, recipe):
+    out = dfr if recipe == "dfr" else repair(planted, tmp_path / recipe, recipe)
     verdict = judge_repair(planted.weights, [out], store=planted.store)
     reliance = next(line for line in verdict.lines if line.reliance is not None)
     assert reliance.word == "better", verdict_text(verdict)
@@ -48,9 +58,8 @@ def test_a_recipe_makes_the_models_better(planted, tmp_path, recipe):
     assert not any("nobody says" in note and out in note for note in verdict.notes)
 
 
-def test_a_head_recipe_changes_the_last_layer_alone(planted, tmp_path):
-    out = repair(planted, tmp_path / "dfr", "dfr", seeds=1)
-    before, after = load_file(planted.weights[0]), load_file(f"{out}/seed-0.safetensors")
+def test_a_head_recipe_changes_the_last_layer_alone(planted, dfr):
+    before, after = load_file(planted.weights[0]), load_file(f"{dfr}/seed-0.safetensors")
     assert before.keys() == after.keys()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"11.weight", "11.bias"}
 
@@ -152,7 +161,7 @@ def test_the_users_trainer_is_given_masks_and_changed_copies(planted, tmp_path):
     assert torch.equal(weights["0.weight"], load_file(out / "trained-0.safetensors")["0.weight"])
 
 
-def test_what_is_refused(planted, tmp_path, capsys):
+def test_what_is_refused(planted, dfr, tmp_path, capsys):
     store = str(shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("verdict")))
     assert main(["fix", store, "--recipe", "dfr"]) == 2
     assert "has no locked test split" in capsys.readouterr().err
@@ -160,11 +169,102 @@ def test_what_is_refused(planted, tmp_path, capsys):
     assert "leave --trainer out" in capsys.readouterr().err
     assert main(["fix", planted.store, "--recipe", "none", "--epochs", "0"]) == 2
     assert "epochs must be at least 1, got 0" in capsys.readouterr().err
-    out = repair(planted, tmp_path / "dfr", "dfr", seeds=1)
     with pytest.raises(UsageError, match="holds a repair already"):
-        repair(planted, Path(out), "dfr", seeds=1)
+        repair(planted, Path(dfr), "dfr", seeds=1)
     bare = str(shutil.copytree(planted.store, tmp_path / "bare", ignore=shutil.ignore_patterns("decisions")))
     with pytest.raises(UsageError, match="recipe patchmix needs marks"):
         repair(planted, tmp_path / "patchmix", "patchmix", store=bare)
     with pytest.raises(UsageError, match="a verdict needs at least 3"):
-        judge_repair(planted.weights, [out], store=planted.store)
+        judge_repair(planted.weights, [f"{dfr}/seed-0.safetensors"], store=planted.store)
+
+
+def test_a_training_that_diverges_is_told_and_nothing_is_written(planted, tmp_path):
+    with pytest.raises(RunError, match=r"recipe none diverged with seed 0: .* use a smaller --learning-rate"):
+        repair(planted, tmp_path / "none", "none", seeds=1, epochs=1, learning_rate=1e30)
+    assert read_record(str(tmp_path / "none")) is None
+
+
+def test_relabelling_gives_images_without_a_label_one(planted):
+    images, reader = decided_images(heatlas.open(planted.store))
+    some = {identity: image for identity, image in images.items() if identity.startswith("train-00")}
+    some["train-0002"] = replace(some["train-0002"], label=None, new_label=1)
+    some["train-0005"] = replace(some["train-0005"], label=None, new_label=None)
+    preprocess = load_model(ModelSpec(spec=f"{MODULE}:model@{planted.weights[0]}")).preprocess
+    data = training_set(some, read_split(planted.store), "relabel", reader, preprocess, ())
+    labels = dict(zip((image.sample.id for image in data.loaded.images), data.labels.tolist(), strict=True))
+    assert labels["train-0002"] == 1
+    assert "train-0005" not in labels
+
+
+def test_classes_that_the_model_would_forget_and_models_of_other_classes(planted, tmp_path, monkeypatch):
+    net = import_module(MODULE)
+    real = net.model
+
+    def other(classes):
+        made = real()
+        made[-1] = torch.nn.Linear(24, len(classes))
+        made.class_names = classes
+        return made
+
+    monkeypatch.setattr(net, "renamed", lambda: other(("falling", "rising", "upright")), raising=False)
+    monkeypatch.setattr(net, "more", lambda: other(("rising", "falling", "upright", "level")), raising=False)
+    for name, said in (("renamed", "'falling' for 'rising'"), ("more", "4 for 3")):
+        with pytest.raises(UsageError, match=f"has other classes than the store.*{said}"):
+            repair_store(planted.store, FixSettings("dfr"), models=[f"{MODULE}:{name}"], out=str(tmp_path / "x"))
+    images, _ = decided_images(heatlas.open(planted.store))
+    kept = {identity: image for identity, image in images.items() if image.label != 2}
+    monkeypatch.setattr(repair_module, "decided_images", lambda atlas: (kept, _))
+    done = repair_store(
+        planted.store, FixSettings("none", seeds=1, epochs=1), models=planted.weights, out=str(tmp_path / "none")
+    )
+    assert "no training image of 1 class (upright)" in done.summary()
+
+
+def broken(kind):
+    def fit(manifest, init_weights, out, seed):
+        if kind == "raises":
+            raise RuntimeError("no memory left")
+        if kind == "other classes":
+            save_file({**load_file(init_weights), "11.weight": torch.zeros(5, 24), "11.bias": torch.zeros(5)}, out)
+            return out
+        if kind == "not finite":
+            save_file({**load_file(init_weights), "0.weight": torch.full((8, 3, 3, 3), torch.nan)}, out)
+        return 7 if kind == "number" else None
+
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "said"),
+    [
+        ("raises", RunError, "failed with seed 0: RuntimeError: no memory left"),
+        ("nothing", RunError, "wrote no weights"),
+        ("number", RunError, "gave a int"),
+        ("not finite", RunError, "diverged with seed 0: 0.weight holds numbers that are not finite"),
+        ("other classes", ModelError, "11.weight"),
+    ],
+)
+def test_a_trainer_that_gives_no_weights_of_the_model_is_told(planted, tmp_path, monkeypatch, kind, error, said):
+    monkeypatch.setattr(import_module(MODULE), "broken", broken(kind), raising=False)
+    with pytest.raises(error, match=re.escape(said)):
+        repair(planted, tmp_path / "none", "none", seeds=1, trainer=f"{MODULE}:broken")
+    assert read_record(str(tmp_path / "none")) is None
+
+
+def test_a_repair_that_was_cut_off_is_no_repair_and_its_weights_do_not_pass_for_another(planted, tmp_path, monkeypatch):
+    def fit(manifest, init_weights, out, seed):
+        if seed == 1:
+            raise KeyboardInterrupt
+        shutil.copy(init_weights, out)
+
+    net = import_module(MODULE)
+    monkeypatch.setattr(net, "fit_cut_off", fit, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        repair(planted, tmp_path / "none", "none", seeds=2, trainer=f"{MODULE}:fit_cut_off")
+    with pytest.raises(UsageError, match="holds neither a run of heatlas explain nor a repair"):
+        judge_repair(planted.weights, [str(tmp_path / "none")], store=planted.store, fewest_seeds=1)
+    monkeypatch.setattr(net, "fit_cut_off", lambda *given: None)
+    with pytest.raises(RunError, match=r"wrote no weights to .*trained-0\.safetensors"):
+        repair(planted, tmp_path / "none", "none", seeds=2, trainer=f"{MODULE}:fit_cut_off")
+    done = repair(planted, tmp_path / "none", "none", seeds=2, trainer=f"{MODULE}:fit")
+    assert read_record(done).files == ("seed-0.safetensors", "seed-1.safetensors")
