@@ -73,6 +73,14 @@ def load_marks(
             )
             continue
         donors = load_images(carriers[:MOST_DONORS], reader, preprocess)
+        seen = np.flatnonzero(donors.regions.flatten(1).any(dim=1).numpy())
+        if len(seen) < FEWEST_DONORS:
+            notes.append(
+                f"the mark of {name} lies in {counted(len(seen), 'image')} of {len(donors)} within what the network sees, {FEWEST_DONORS} are needed to "
+                "remove and paste it"
+            )
+            continue
+        donors = donors.taken(seen)
         painted = np.array([not image.spread for image in donors.images])
         if not donors.whole[painted if painted.any() else ~painted].mean() > 0.5:
             marks[label] = Mark(label, donors, None)

@@ -10,6 +10,7 @@ import torch
 
 from ...errors import UsageError
 from ...workers.models.load import LoadedModel
+from ...workers.models.weights import model_digest
 from ..decisions.decision_file import rows_of_file
 from ..storage.location import same_place
 from ..store.reader import StoreReader, open_store
@@ -18,7 +19,7 @@ from .counterfactual_sets import Mark, load_marks
 from .image_decisions import decided_images, stored_model_spec
 from .lines import Line, Word, verdict_lines
 from .locked_split import LockedSplit, lock_split, required_split
-from .named_models import ModelRun, model_runs
+from .named_models import ModelRun, model_runs, refuse_other_classes
 from .set_predictions import SetPredictions, predict_sets
 
 FEWEST_SEEDS = 3
@@ -60,11 +61,11 @@ class Verdict:
             parts.append(
                 f"reliance on the mark{of} {_percent(line.measured.first)} -> {_percent(line.measured.second)} ({line.word})"
             )
-        accuracy = self.lines[0]
-        parts.append(
-            f"{accuracy.name} {_percent(accuracy.measured.first)} -> {_percent(accuracy.measured.second)} ({accuracy.word})"
-        )
-        return f"{self.word}: {'; '.join(parts)}"
+        for accuracy in [line for line in self.lines if line.name.startswith("accuracy")][:1]:
+            parts.append(
+                f"{accuracy.name} {_percent(accuracy.measured.first)} -> {_percent(accuracy.measured.second)} ({accuracy.word})"
+            )
+        return f"{self.word}: {'; '.join(parts) or 'nothing can be measured'}"
 
     def as_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -105,7 +106,8 @@ def judge_repair(
         fewest_seeds: Models of each group, at least; `compare` asks for 1.
 
     Raises:
-        UsageError: With fewer models, without a locked split, for one that changed or was trained on, for models of other classes.
+        UsageError: With fewer models or one named twice, without a locked split, for one that changed or was trained on, for models of
+            other classes.
         ModelError: If a model cannot be loaded.
     """
     atlas = _store(before, store)
@@ -127,8 +129,10 @@ def judge_repair(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for model in (model for group in models for model in group):
         model.module.to(device)
-    _refuse_other_classes(groups, models)
     names = atlas.class_names
+    refuse_other_classes([*groups[0], *groups[1]], [*models[0], *models[1]], names)
+    _refuse_same_models(groups, models)
+    notes += _started_alike(groups)
     predictions: dict[int, SetPredictions] = {}
     flat = [model for group in models for model in group]
     marks: dict[int, Mark] = {}
@@ -189,17 +193,32 @@ def _refuse_trained_on(split: LockedSplit, runs: Sequence[ModelRun], tables: Seq
     return []
 
 
-def _refuse_other_classes(groups: Sequence[Sequence[ModelRun]], models: Sequence[Sequence[LoadedModel]]) -> None:
-    runs, flat = [run for group in groups for run in group], [model for group in models for model in group]
-    for run, model in zip(runs, flat, strict=True):
-        if model.num_classes != flat[0].num_classes or (
-            model.class_names is not None
-            and flat[0].class_names is not None
-            and model.class_names != flat[0].class_names
-        ):
+def _refuse_same_models(groups: Sequence[Sequence[ModelRun]], models: Sequence[Sequence[LoadedModel]]) -> None:
+    """Refuse a model that is named twice, under whatever name: one seed thrice would look like three seeds that agree."""
+    names: dict[str, str] = {}
+    for run, model in zip(
+        (run for group in groups for run in group), (model for group in models for model in group), strict=True
+    ):
+        digest = model_digest(model.module, model.preprocess, f"{type(model.module)!r}")
+        if digest in names:
             raise UsageError(
-                f"{run.name} has other classes ({model.num_classes}) than {runs[0].name} ({flat[0].num_classes}); a verdict compares models of the same"
+                f"{names[digest]} and {run.name} are the same model (the same weights); give models that were each trained with another seed, "
+                "and none both before and after the repair"
             )
+        names[digest] = run.name
+
+
+def _started_alike(groups: Sequence[Sequence[ModelRun]]) -> list[str]:
+    """A line about repairs whose seeds started from one model: how models of other seeds would fare, they do not say."""
+    notes = []
+    for name, runs in zip(("before", "after"), groups, strict=True):
+        starts = [run.start for run in runs]
+        if len(runs) > 1 and None not in starts and len(set(starts)) == 1:
+            notes.append(
+                f"the {len(runs)} models {name} start from one model, {starts[0]}, so they differ less than models of other seeds do; repair as many "
+                "as there are seeds (heatlas fix --model SEED-0 SEED-1 SEED-2)"
+            )
+    return notes
 
 
 def _percent(share: float) -> str:

@@ -96,7 +96,7 @@ def verdict_lines(
             judged=True,
         )
     add("object share of the map (EBPG of Grad-CAM)", lambda model: model.ebpg, judged=True)
-    if marks:
+    if (carried != NOTHING).any():
         add("accuracy as they are (a mark helps)", lambda model: right(model.plain, old), judged=False)
     if changed.any():
         add("accuracy as they are, decided labels", lambda model: right(model.plain, new), judged=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import heatlas
@@ -28,8 +29,6 @@ from ..support.marked_set import MARK, MODULE, MarkedSet, draw, rows_in, user_co
 
 def trained(planted: MarkedSet, name: str, seeds, change) -> list[str]:
     """Weights after training by the user's trainer on images that `change` makes of the training images."""
-    from importlib import import_module
-
     folder = planted.folder / name
     (folder / "images").mkdir(parents=True)
     rows = [row for row in rows_in(planted.manifest) if row["split"] == "train"]
@@ -142,6 +141,65 @@ def test_too_few_seeds_and_no_lock_are_refused(planted, repaired, tmp_path):
         judge_repair(planted.weights, repaired, store=str(other))
     with pytest.raises(UsageError, match="name with --store"):
         judge_repair(planted.weights, repaired)
+
+
+def test_a_model_named_twice_and_models_of_other_classes_are_refused(planted, repaired, tmp_path, monkeypatch):
+    """One seed three times would look like three seeds that agree."""
+    copied = shutil.copy(planted.weights[0], tmp_path / "copy.safetensors")
+    with pytest.raises(UsageError, match="are the same model"):
+        judge_repair([*planted.weights[:2], str(copied)], repaired, store=planted.store)
+    with pytest.raises(UsageError, match="are the same model"):
+        judge_repair(planted.weights, [planted.weights[0], *repaired[1:]], store=planted.store)
+    net = import_module(MODULE)
+    real = net.model
+
+    def renamed():
+        made = real()
+        made.class_names = ("falling", "rising", "upright")
+        return made
+
+    monkeypatch.setattr(net, "renamed", renamed, raising=False)
+    others = [f"{MODULE}:renamed@{weights}" for weights in repaired]
+    with pytest.raises(UsageError, match="has other classes"):
+        judge_repair(planted.weights, others, store=planted.store)
+    with pytest.raises(UsageError, match="'falling' for 'rising'"):
+        judge_repair([f"{MODULE}:renamed@{weights}" for weights in planted.weights], others, store=planted.store)
+
+
+def test_models_that_see_images_differently_are_judged_by_what_each_sees(planted, repaired, monkeypatch):
+    net = import_module(MODULE)
+    real = net.model
+
+    def wider():
+        made = real()
+        made.preprocess = {**made.preprocess, "size": 32}
+        return made
+
+    monkeypatch.setattr(net, "wider", wider, raising=False)
+    verdict = judge_repair(planted.weights, [f"{MODULE}:wider@{weights}" for weights in repaired], store=planted.store)
+    plain = judge_repair(planted.weights, repaired, store=planted.store)
+    assert line(verdict, "accuracy as they are").measured.first == line(plain, "accuracy as they are").measured.first
+    assert line(verdict, "accuracy as they are").measured.second != line(plain, "accuracy as they are").measured.second
+
+
+def test_masks_that_the_network_does_not_see_and_masks_that_are_empty_are_no_marks(planted, repaired, tmp_path):
+    store = str(shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("decisions")))
+    carriers = [row["id"] for row in rows_in(planted.manifest) if row["mark"] == "1" and row["split"] == "test"]
+    heatlas.open(store).decide(carriers, "shortcut", mask=np.zeros((24, 24), bool))
+    verdict = judge_repair(planted.weights, repaired, store=store)
+    assert not any(line.reliance is not None for line in verdict.lines)
+    assert any("the mark of rising lies in 0 images" in note for note in verdict.notes), verdict.notes
+    assert "with a mark that cannot be removed left out" in verdict_text(verdict)
+
+
+def test_decisions_without_masks_make_groups_and_no_reliance(planted, repaired, tmp_path):
+    store = str(shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("decisions")))
+    carriers = [row["id"] for row in rows_in(planted.manifest) if row["mark"] == "1" and row["split"] == "test"]
+    heatlas.open(store).decide(carriers, "shortcut")
+    verdict = judge_repair(planted.weights, repaired, store=store)
+    assert line(verdict, "group rising with a mark").measured.images == len(carriers)
+    assert not line(verdict, "accuracy as they are (a mark helps)").judged
+    assert any("paint masks" in note for note in verdict.notes)
 
 
 def test_a_locked_split_is_not_locked_otherwise(planted):
