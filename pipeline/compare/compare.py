@@ -13,6 +13,7 @@ from ...errors import UsageError
 from ..statistics.bootstrap import LEVEL, RESAMPLES, BucketSums, buckets_of, check_bootstrap
 from ..statistics.metric_summary import real
 from ..statistics.paired_tests import common_metrics, favoured, holm, row_of
+from ..storage.location import same_place
 from ..store.identity import differences
 from ..store.reader import StoreReader, open_store
 from .chosen_columns import choice_warnings
@@ -127,7 +128,7 @@ def compare_runs(
         )
     atlases = [store if isinstance(store, StoreReader) else open_store(store) for store in (first, second)]
     sides = Side.of(atlases[0], method), Side.of(atlases[1], other_method)
-    if _same_place(atlases[0].uri, atlases[1].uri) and sides[0].method == sides[1].method:
+    if same_place(atlases[0].uri, atlases[1].uri) and sides[0].method == sides[1].method:
         raise UsageError(
             f"{atlases[0].uri} would be compared with itself; give another run, or --method and --other-method"
         )
@@ -142,12 +143,6 @@ def compare_runs(
     )  # fmt: skip
     comparison.most.extend(most_moved(comparison, most))
     return comparison
-
-
-def _same_place(uri: str, other: str) -> bool:
-    return uri.rstrip("/") == other.rstrip("/") or (
-        "://" not in uri + other and os.path.realpath(uri) == os.path.realpath(other)
-    )
 
 
 def compared_metrics(first: StoreReader, second: StoreReader, wanted: Sequence[str] | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from ..sources import list_source
 from ..sources.listing.boxes import settle_boxes
 from ..sources.listing.detection import item_source
 from ..sources.listing.options import SourceOptions
+from ..storage.location import same_place
 from ..stored_settings import remedy_for_relative_data, settings_of_run
 from .images import RowImages
 from .view_rows import ViewRows
@@ -75,7 +75,7 @@ class GroundTruth:
         if marked is None:
             return None
         uri = self._images.uri(n)
-        if not _is_same_place(marked.uri, uri):
+        if not same_place(marked.uri, uri):
             reason = f"the data set now has this image at {marked.uri}, the run read it from {uri}: its object is not outlined"
             return {"reason": reason, "everywhere": False}
         if preprocess is None:
@@ -136,10 +136,3 @@ class GroundTruth:
         if not samples and has_metric:
             return MarkedSamples(reason="objects are not outlined: the data set marks none any more")
         return MarkedSamples(samples)
-
-
-def _is_same_place(listed: str, read: str) -> bool:
-    """Whether two URIs name one file, also by way of links."""
-    if listed == read:
-        return True
-    return "://" not in listed + read and os.path.realpath(listed) == os.path.realpath(read)
