@@ -70,10 +70,11 @@ def read_record(folder: str) -> TrainingRecord | None:
         files = tuple(_plain_name(name) for name in facts.pop("files"))
         notes, seeds = tuple(facts.pop("notes")), tuple(facts.pop("seeds"))
         ids, digests = (tuple(table[name].to_pylist()) for name in ("id", "digest"))
-        facts["model"] = {
+        spec: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in facts["model"].items()
         }
-        ModelSpec(**facts["model"])  # a field that it does not have is a TypeError
+        ModelSpec(**spec)  # a field that it does not have is a TypeError
+        facts["model"] = spec
         return TrainingRecord(**facts, files=files, notes=notes, seeds=seeds, ids=ids, digests=digests)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(
