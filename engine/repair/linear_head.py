@@ -123,3 +123,41 @@ def main_directions(differences: Float[Tensor, "pair feature"], count: int) -> F
     rest = differences.double() - (differences.double() @ mean)[:, None] * mean
     others = torch.linalg.svd(rest, full_matrices=False).Vh[: max(0, min(count, len(differences)) - 1)]
     return torch.cat([mean[None], others]).float()
+
+
+def component_direction(
+    parts: Float[Tensor, "image feature"], contributions: Float[Tensor, " image"]
+) -> Float[Tensor, " feature"]:
+    """The direction of length 1 among a class's weighted features along which they vary most with given contributions.
+
+    For the model whose principal component made the contributions it is that component; for another one it is the same cue in its features.
+    Source: Neuhaus et al., Spurious Features Everywhere, ICCV 2023, section 5.
+
+    Args:
+        parts: Features times the class's weights.
+        contributions: Of a component to the class's logit, of the same images.
+    """
+    values, alphas = parts.double(), contributions.double()
+    return F.normalize((alphas - alphas.mean()) @ (values - values.mean(dim=0)), dim=0).float()
+
+
+def head_without_components(
+    weight: Float[Tensor, " feature"],
+    directions: Float[Tensor, "direction feature"],
+    levels: Float[Tensor, "direction feature"],
+) -> tuple[Float[Tensor, " feature"], Float[Tensor, ""]]:
+    """Weights of a class, and what to add to its bias, so that its logit no longer moves along directions of its weighted features.
+
+    With p = w * x the logit sum(p) + b becomes sum(p - V V'p) + V'1 . c + b: linear, where SpuFix (Neuhaus et al., ICCV 2023) takes away
+    what exceeds the mean, max(0, .), and so is no layer.
+
+    Args:
+        weight: Of the class.
+        directions: Made orthonormal here.
+        levels: Weighted features at which each direction is held.
+    """
+    basis = torch.linalg.qr(directions.double().T).Q
+    # the level along each direction given, in terms of the orthonormal ones
+    along = torch.linalg.lstsq(directions.double() @ basis, (directions.double() * levels.double()).sum(dim=1)).solution
+    lost = basis @ basis.sum(dim=0)
+    return (weight.double() * (1 - lost)).float(), (along * basis.sum(dim=0)).sum().float()

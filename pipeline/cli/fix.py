@@ -15,7 +15,7 @@ def fix_command(
     /,
     *,
     recipe: Annotated[
-        Literal["dfr", "pclarc", "patchmix", "rrr", "relabel", "drop", "none"],
+        Literal["dfr", "pclarc", "spufix", "patchmix", "rrr", "relabel", "drop", "none"],
         Parameter(help="What is done about the decisions; docs/loop.md says what each is. none: trained anew, the control."),
     ],
     out: Annotated[str | None, Parameter(help="Folder to write; default: STORE/fixes/RECIPE.", metavar="PATH|URI")] = None,

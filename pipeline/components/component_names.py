@@ -43,8 +43,8 @@ def name_of_record(record: dict[str, Any]) -> ComponentName:
     Raises:
         KeyError: Where a value is missing.
     """
-    fields = [record[field] for field in ("class_name", "number", "kind", "name")]
-    return ComponentName(*fields, np.array(record["direction"], np.float64))
+    label, number, kind, name = (record[field] for field in ("class_name", "number", "kind", "name"))
+    return ComponentName(label, number, kind, name, np.array(record["direction"], np.float64))
 
 
 def latest_names(names: Sequence[ComponentName]) -> list[ComponentName]:

@@ -42,11 +42,20 @@ def repaired_head(model: nn.Module, data: TrainingSet, settings: FixSettings, se
     samples = feature_samples(model, head, data)
     make = reweighted if settings.recipe == "dfr" else compensated
     weight, bias = make(head, samples, settings, np.random.default_rng(seed))
+    return head_state(model, head, weight, bias)
+
+
+def head_state(model: nn.Module, head: nn.Linear, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """The model's weights, on the CPU, with others of its last layer.
+
+    Raises:
+        UsageError: If the layer has no bias.
+    """
+    if head.bias is None:
+        raise UsageError("the model's last layer has no bias, which the repair needs; use a recipe that trains")
     [name] = [name for name, module in model.named_modules() if module is head]
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     state[f"{name}.weight"] = weight.to(head.weight.dtype)
-    if head.bias is None:
-        raise UsageError("the model's last layer has no bias, which the repair needs; use a recipe that trains")
     state[f"{name}.bias"] = bias.to(head.bias.dtype)
     return state
 

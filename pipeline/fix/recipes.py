@@ -7,19 +7,22 @@ from typing import Literal, get_args
 
 from ...errors import UsageError, did_you_mean
 
-Recipe = Literal["dfr", "pclarc", "patchmix", "rrr", "relabel", "drop", "none"]
+Recipe = Literal["dfr", "pclarc", "spufix", "patchmix", "rrr", "relabel", "drop", "none"]
 RECIPES: tuple[str, ...] = get_args(Recipe)
 RECIPE_TEXTS: dict[str, str] = {
     "dfr": "deep feature reweighting: the last layer is fitted anew to as many images with as without each mark",
     "pclarc": "projective class artifact compensation: what a mark does to the features is taken out before the last layer",
+    "spufix": "components of logits that people called a shortcut (heatlas components) are held at a low level by the last layer",
     "patchmix": "trained with marks removed from half of their carriers and pasted into half of the other images",
     "rrr": "right for the right reasons: trained with a penalty on input gradients where the marks are",
     "relabel": "trained on the labels that people decided",
     "drop": "trained without the images that people dropped",
     "none": "trained anew and nothing changed: what a repair is compared with",
 }
-HEADS = ("dfr", "pclarc")
+HEADS = ("dfr", "pclarc", "spufix")
 """Recipes that replace the last layer and train nothing else."""
+PROJECTIONS = ("pclarc", "spufix")
+"""Of these, those that fit nothing to labels."""
 NEED_MARKS = ("dfr", "pclarc", "patchmix", "rrr")
 
 

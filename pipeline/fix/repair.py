@@ -15,6 +15,7 @@ from torch import Tensor
 from ...errors import UsageError
 from ...workers.models.load import LoadedModel
 from ...workers.object_names import PREFIX
+from ..components.shortcut_components import NamedShortcut, named_shortcuts
 from ..storage.atomic_write import put
 from ..storage.location import child, is_local, locate, same_place
 from ..store.reader import open_store
@@ -24,8 +25,9 @@ from ..verdict.image_decisions import decided_images, stored_model_spec
 from ..verdict.locked_split import required_split
 from ..verdict.named_models import ModelRun, model_runs, refuse_other_classes
 from ..verdict.training_record import TrainingRecord, read_record, seed_file, write_record
+from .component_recipe import without_shortcuts
 from .head_recipes import repaired_head
-from .recipes import HEADS, FixSettings
+from .recipes import HEADS, PROJECTIONS, FixSettings
 from .reference_trainer import train_reference
 from .trainer_function import train_by_user, user_trainer, write_training_manifest
 from .training_images import TrainingSet, training_set
@@ -99,6 +101,7 @@ def repair_store(
         raise UsageError(
             f"{spec.spec} is an object of Python code or a feature bank, which no file of weights repairs; name a model with --model"
         )
+    shortcuts, unnamed = named_shortcuts(store) if settings.recipe == "spufix" else ([], [])
     images, reader = decided_images(atlas)
     loaded = [run.load() for run in runs]
     refuse_other_classes(runs, loaded, atlas.class_names)
@@ -113,7 +116,9 @@ def repair_store(
         atlas.class_names,
         same_store=same_place(store, split.store),
     )
-    notes = [*data.notes, *_classes_without_images(data, loaded[0].num_classes, atlas.class_names)]
+    forgotten = _classes_without_images(data, loaded[0].num_classes, atlas.class_names)
+    notes = [*data.notes, *unnamed, *(() if settings.recipe in PROJECTIONS else forgotten)]
+    notes += [f"{shortcut.class_name}: component {shortcut.number} ({shortcut.name}) is held" for shortcut in shortcuts]
     if trainer is not None and settings.recipe == "rrr":
         notes.append(
             "recipe rrr with --trainer: the loss is the trainer's; it must use the manifest's column shortcut_mask, which heatlas cannot see"
@@ -131,7 +136,7 @@ def repair_store(
             fresh = runs[number % len(runs)].load()
             state = train_by_user(function, trainer, manifest, fresh, place, settings, seed)
         else:
-            state = repaired_state(model, data, settings, seed)
+            state = repaired_state(model, data, settings, seed, shortcuts)
         facts = {"recipe": settings.recipe, "seed": seed, "model": runs[number % len(runs)].name}
         put(child(folder, seed_file(seed)), save(state, {"heatlas_fix": json.dumps(facts)}))
         say(f"{folder}/{seed_file(seed)}: {settings.recipe} of {runs[number % len(runs)].name}")
@@ -164,10 +169,14 @@ def _classes_without_images(data: TrainingSet, classes: int, class_names: tuple[
     ]
 
 
-def repaired_state(model: LoadedModel, data: TrainingSet, settings: FixSettings, seed: int) -> dict[str, Tensor]:
+def repaired_state(
+    model: LoadedModel, data: TrainingSet, settings: FixSettings, seed: int, shortcuts: Sequence[NamedShortcut] = ()
+) -> dict[str, Tensor]:
     """The weights after one recipe with one seed, by heatlas's own means."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = model.module.to(device)
+    if settings.recipe == "spufix":
+        return without_shortcuts(module, data, shortcuts, seed)
     if settings.recipe in HEADS:
         return repaired_head(module, data, settings, seed)
     return train_reference(module, data, settings, seed)

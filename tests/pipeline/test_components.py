@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from heatlas.engine.features.logit_components import LinearHead, class_components, linear_head, without_component
+from heatlas.engine.repair.linear_head import component_direction, head_without_components
 from heatlas.errors import ModelError, UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.components.class_tables import find_components
@@ -44,6 +45,41 @@ def test_what_a_component_adds_is_taken_away_and_what_it_takes_away_stays() -> N
     parts = class_components(features, head, 0)
     without = without_component(features, head, 0, parts.mean, parts.directions[0])
     np.testing.assert_allclose(features @ head.weight[0] - without, np.maximum(0, parts.contributions[:, 0]), atol=1e-9)
+
+
+def test_a_head_without_components_is_the_projection_of_the_weighted_features() -> None:
+    random = np.random.default_rng(0)
+    features, head = random.normal(1, 1, (40, 6)), LinearHead(random.normal(0, 1, (3, 6)), random.normal(0, 1, 3))
+    parts = class_components(features, head, 1)
+    weight, values = torch.from_numpy(head.weight[1]).float(), torch.from_numpy(features * head.weight[1]).float()
+    chosen = [0, 2]
+    for (
+        number
+    ) in chosen:  # the direction of most covariance with a principal component's contributions is that component
+        found = component_direction(values, torch.from_numpy(parts.contributions[:, number]).float()).numpy()
+        assert abs(found @ parts.directions[number]) == pytest.approx(1, abs=1e-4)
+    directions = torch.from_numpy(parts.directions[chosen]).float()
+    levels = values[:2]
+    edited, added = head_without_components(weight, directions, levels)
+    logits = features @ edited.numpy() + float(added) + head.bias[1]
+    expected = [
+        head.bias[1]
+        + sum(
+            row
+            - sum(
+                (row @ parts.directions[c] - levels[place].numpy() @ parts.directions[c]) * parts.directions[c]
+                for place, c in enumerate(chosen)
+            )
+        )
+        for row in features * head.weight[1]
+    ]
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    # directions that are not orthogonal, as those of another model: the logit stands still along each
+    skewed = torch.stack([directions[0], torch.nn.functional.normalize(directions[0] + directions[1], dim=0)])
+    edited, _ = head_without_components(weight, skewed, levels)
+    for direction in skewed:
+        moved = direction / weight  # features whose weighted features move along it
+        assert float(moved @ edited) == pytest.approx(0, abs=1e-4)
 
 
 def test_the_head_is_the_layer_whose_output_is_returned() -> None:

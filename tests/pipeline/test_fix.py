@@ -11,10 +11,12 @@ from pathlib import Path
 
 import heatlas
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from heatlas.errors import ModelError, RunError, UsageError
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.components.class_tables import find_components
 from heatlas.pipeline.fix import repair as repair_module
 from heatlas.pipeline.fix.recipes import FixSettings
 from heatlas.pipeline.fix.repair import repair_store
@@ -56,6 +58,31 @@ def test_a_recipe_makes_the_models_better(planted, dfr, tmp_path, recipe):
     assert reliance.word == "better", verdict_text(verdict)
     assert verdict.word == "better", verdict_text(verdict)
     assert not any("nobody says" in note and out in note for note in verdict.notes)
+
+
+def test_components_that_people_call_a_shortcut_are_taken_out_of_every_seeds_logit(planted, tmp_path):
+    """The person is the truth: the component whose contributions tell marked images from others."""
+    store = str(shutil.copytree(planted.store, tmp_path / "store", ignore=shutil.ignore_patterns("decisions")))
+    with pytest.raises(UsageError, match="has no components; look at the galleries"):
+        repair(planted, tmp_path / "spufix", "spufix", store=store)
+    marked = {row["id"] for row in rows_in(planted.manifest) if row["mark"] == "1"}
+    tables = find_components(store, galleries=False)
+    with pytest.raises(UsageError, match="nobody called a component"):
+        repair(planted, tmp_path / "spufix", "spufix", store=store)
+    rows = [row for row in pq.read_table(f"{store}/components/rows.parquet").to_pylist() if row["class"] == 0]
+    given, carries = np.array([row["contributions"] for row in rows]), np.array([row["id"] in marked for row in rows])
+    apart = (given[carries].mean(axis=0) - given[~carries].mean(axis=0)) / given.std(axis=0)
+    assert tables.components.num_rows
+    find_components(store, names=[f"rising:{apart.argmax()}:shortcut:mark"], galleries=False)
+    out = repair(planted, tmp_path / "spufix", "spufix", store=store)
+    assert read_record(out).notes[-1] == f"rising: component {apart.argmax()} (mark) is held"
+    for seed in range(3):
+        before, after = load_file(planted.weights[seed]), load_file(f"{out}/seed-{seed}.safetensors")
+        assert {name for name in before if not torch.equal(before[name], after[name])} == {"11.weight", "11.bias"}
+        assert torch.equal(before["11.weight"][1:], after["11.weight"][1:])
+    verdict = judge_repair(planted.weights, [out], store=planted.store)
+    pasted = next(line for line in verdict.lines if line.reliance is not None and "pasted" in line.name).measured
+    assert all(after < before for before, after in zip(pasted.first_seeds, pasted.second_seeds, strict=True))
 
 
 def test_a_head_recipe_changes_the_last_layer_alone(planted, dfr):
