@@ -26,6 +26,7 @@ from .cams import LAYER_TEXT, last_layer
 from .layer_gradients import LayerGradients, target_logits
 from .normalise import over_max, spread
 from .protocol import Cost, method, require, require_one_of, setting
+from .straight_path import path_gradient
 
 RELEASED_PLACES = {"normal": 4, "uniform": 4, "blur": 5, "constant": 5, "train": 5}
 """Points of the released code's paths, both ends included."""
@@ -93,14 +94,16 @@ class BaselinePaths(Explainer):
 
         places = self._places(family)
         shares = torch.tensor(places, device=maps.device, dtype=maps.dtype).reshape(1, -1, 1, 1, 1)
+        repeated = targets.repeat_interleave(len(places))
+
+        def score(points: torch.Tensor) -> torch.Tensor:
+            logits = logits_with_layer(self.model, self.gradients.plan(images), images, points.flatten(0, 1))
+            return target_logits(logits, repeated)
+
         way = (maps - baselines)[:, None]
-        points = (baselines[:, None] + shares * way).detach().requires_grad_()
-        logits = logits_with_layer(self.model, self.gradients.plan(images), images, points.flatten(0, 1))
-        score = target_logits(logits, targets.repeat_interleave(len(places)))
-        slopes = torch.autograd.grad(score.sum(), points)[0].double()
+        slopes, values = (each.double() for each in path_gradient(score, baselines[:, None], way, shares))
         if self.path == "midpoint":
             return (slopes.mean(dim=1) * way[:, 0].double()).sum(dim=1)
-        values = points.detach().double()
         return (slopes.relu() * values.relu() if family in RECTIFIED else slopes * values).sum(dim=(1, 2))
 
     def baselines(

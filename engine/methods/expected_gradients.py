@@ -22,6 +22,7 @@ from .layer_gradients import target_logits
 from .normalise import over_max
 from .passes import differentiable, plain
 from .protocol import Cost, method, require, require_one_of, setting
+from .straight_path import path_gradient
 
 
 def cost(settings: Any) -> Cost:
@@ -80,16 +81,18 @@ class ExpectedGradients(BatchMethod):
         """Signed, summed over channels."""
         generators = [sample_generator(self.seed, seed, "expected gradients") for seed in seeds]
         scenes = self.scenes(images)
+
+        def score(point: torch.Tensor) -> torch.Tensor:
+            return target_logits(logits_of(self.model(point)), targets, scenes)
+
         with differentiable(self.model):
             images = plain(images)
             total = wide(torch.zeros_like(images))
             for _ in range(self.samples):
                 references = self._drawn(images, generators)
                 places = torch.stack([torch.rand((), generator=generator) for generator in generators])
-                way = images - references
-                point = (references + places.to(images)[:, None, None, None] * way).requires_grad_()
-                score = target_logits(logits_of(self.model(point)), targets, scenes)
-                total += torch.autograd.grad(score.sum(), point)[0] * way
+                way, shares = images - references, places.to(images)[:, None, None, None]
+                total += path_gradient(score, references, way, shares)[0] * way
         return total.sum(dim=1).detach() / self.samples
 
     def maps(

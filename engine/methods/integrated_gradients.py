@@ -18,6 +18,7 @@ from .layer_gradients import target_logits
 from .normalise import over_max
 from .passes import differentiable, logits_without_graph, plain
 from .protocol import Cost, method, require, require_one_of, setting
+from .straight_path import Score, path_gradient
 
 BASELINE_TEXT = "what stands for absence: zero (in network-input space), mean (of the image) or blur (of the image)"
 
@@ -80,12 +81,13 @@ class IntegratedGradients(BatchMethod):
         with differentiable(self.model):
             images = plain(images)
             baseline = baseline_of(images, self.baseline)
-            total = wide(torch.zeros_like(images))
+            way, total = images - baseline, wide(torch.zeros_like(images))
             for place, weight in zip(*quadrature(self.steps), strict=True):
-                point = (baseline + place * (images - baseline)).requires_grad_()
-                score = target_logits(logits_of(self.model(point)), targets, scenes)
-                total += weight * torch.autograd.grad(score.sum(), point)[0]
-        return (total * (images - baseline)).sum(dim=1).detach()
+                total += weight * path_gradient(self._score(targets, scenes), baseline, way, place)[0]
+        return (total * way).sum(dim=1).detach()
+
+    def _score(self, targets: torch.Tensor, scenes: torch.Tensor | None) -> Score:
+        return lambda point: target_logits(logits_of(self.model(point)), targets, scenes)
 
     def maps(
         self,

@@ -140,6 +140,7 @@ def bind_method(name: str, model: nn.Module, *, scoring: Scoring | None = None, 
     """
     declared = find_method(name)
     own = [setting.name for setting in dataclasses.fields(declared.settings)]
+    own += ["mean", "std"] if declared.colours else []
     shared = [setting.name for setting in dataclasses.fields(Explainer) if setting.name != "model"]
     for given in options:
         if given not in (*own, *shared):

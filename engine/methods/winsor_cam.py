@@ -62,9 +62,17 @@ class WinsorCAM(BatchMethod):
         return {}
 
     def gradients(self, images: Float[torch.Tensor, "batch channel height width"]) -> LayerGradients:
-        """Reads the layers of images of this shape."""
+        """Reads the layers of images of this shape.
+
+        Raises:
+            NoBlocksError: When no layer is named and the model is not convolutional: a transformer's only convolution makes its patches.
+        """
+        from ..layers.blocks import block_layers
+
         shape = images.shape[1:]
         if shape not in self._gradients:
+            if self.layers is None:
+                block_layers(self.model, images[:1])
             self._gradients[shape] = LayerGradients(
                 self.model, self.layers or wide_convolutions(self.model, images[:1]), every_layer
             )

@@ -97,7 +97,7 @@ def two_factors(
 
 
 def start_relevance(
-    layer: nn.Linear, features: Float[Tensor, "batch feature"], targets: Int[Tensor, " batch"]
+    layer: Layer, features: Float[Tensor, "batch feature"], targets: Int[Tensor, " batch"]
 ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch feature"]]:
     """Relevance and gradient at the input of the last layer: of the target's softmax, after logits near the target's are raised."""
     with torch.enable_grad():
@@ -109,6 +109,22 @@ def start_relevance(
         probability = (own * near).softmax(1).gather(1, targets[:, None])
         gradient = torch.autograd.grad(probability.sum(), point)[0]
     return features * gradient, gradient
+
+
+def unit_start(
+    layer: Layer, features: Float[Tensor, "batch feature"], targets: Int[Tensor, " batch"], known: Tensor
+) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch feature"]]:
+    """As `start_relevance` where the layer reads features of length 1; the rule of the division is that of a batch norm.
+
+    Args:
+        layer: Logits of features of length 1.
+        features: As the network gives them.
+        targets: A logit of each.
+        known: Where it is False there is no evidence: all is 0.
+    """
+    relevance, gradient = start_relevance(layer, F.normalize(features.detach(), dim=1), targets)
+    through = pull_back(lambda values: F.normalize(values, dim=1), features, gradient)[0]
+    return relevance * known[:, None], through * known[:, None]
 
 
 def linear_relevance(layer: nn.Linear, features: Tensor, relevance: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ What has no rule (concatenation, attention, products of maps) is refused by name
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,6 @@ from torch import Tensor, fx, nn
 
 from ...errors import ModelError
 from ..layers.fx_trace import Trace, TracedRun, trace_of
-from ..layers.outputs import logits_of
 from .rules import (
     RuleOptions,
     conv_relevance,
@@ -39,6 +39,8 @@ PASS_CALLS = {F.dropout}
 UNIT_CALLS = {F.normalize}
 """As batch norm: relevance passes, the gradient goes through."""
 RESHAPES = {torch.flatten, "flatten", "view", "reshape"}
+Start = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Of features `(batch, width)` their relevance and gradient."""
 KNOWN = "convolutions, batch norms, ReLUs, pools, sums, flattening and linear layers"
 
 
@@ -91,38 +93,38 @@ class _KeptRun(TracedRun):
 def signed_relevance(
     model: nn.Module,
     images: Float[Tensor, "batch channel height width"],
-    targets: Int[Tensor, " batch"],
     options: RuleOptions,
-) -> tuple[Float[Tensor, "batch height width"], Float[Tensor, "batch class"]]:
+    start: Start,
+) -> Float[Tensor, "batch height width"]:
     """AGF's map: positive for the target, negative against it; over the largest absolute value of an image's three channels.
 
     Args:
         model: In eval mode, and one that `check_walk` lets pass.
-        images: In network-input space, square.
-        targets: The class to explain in each.
+        images: In network-input space.
         options: Terms and normalisation.
-
-    Returns:
-        The signed map, and the logits.
+        start: Of what the last linear layer is given, or of the features of a model without one, the relevance and the gradient there.
     """
-    trace = check_walk(model)
+    trace = check_walk(model, with_classifier=False)
     run = _KeptRun(model, trace)
     with torch.no_grad():
-        logits = logits_of(run.run(images))
+        run.run(images)
     walk = Walk(model, trace, options, run.values)
+    source = features_node(model, trace)
+    walk.give(source, *start(walk.values[source]))
     nodes = list(trace.graph.nodes)
-    last = nodes.index(trace.logits)
-    source = _inputs(trace.logits)[0]
-    walk.give(source, *start_relevance(_module(model, trace.logits), walk.values[source], targets))  # pyright: ignore[reportArgumentType]
-    for node in reversed(nodes[:last]):
+    for node in reversed(nodes):
         if node in walk.relevances and node.op != "placeholder":
             _step(walk, node)
     [pixels] = [walk.relevances[node][0] for node in nodes if node.op == "placeholder" and node in walk.relevances]
-    return normalised(pixels, signed_maximum=options.signed_maximum).sum(1).detach(), logits
+    return normalised(pixels, signed_maximum=options.signed_maximum).sum(1).detach()
 
 
-def check_walk(model: nn.Module) -> Trace:
+def check_walk(model: nn.Module, *, with_classifier: bool) -> Trace:
     """The trace of a model that relevance can be carried through.
+
+    Args:
+        model: What is explained.
+        with_classifier: It must end in a linear layer of two or more classes.
 
     Raises:
         ModelError: Naming the operation that has no rule.
@@ -132,15 +134,34 @@ def check_walk(model: nn.Module) -> Trace:
         raise ModelError(
             "agf carries relevance along the network's graph, and torch.fx cannot trace this model; use grad_cam or sise"
         )
-    on_the_way = _ancestors(trace.logits)
+    on_the_way = _ancestors(trace.logits if with_classifier else features_node(model, trace))
     for node in trace.graph.nodes:
         if node in on_the_way and not _has_rule(model, node):
             raise ModelError(
                 f"agf has no rule for {_named(model, node)}; it knows {KNOWN}: use grad_cam or sise for this model"
             )
-    if not isinstance(_module(model, trace.logits), nn.Linear):
+    last = _module(model, trace.logits)
+    if with_classifier and not isinstance(last, nn.Linear):
         raise ModelError(f"agf starts at a linear layer, but the logits come from {_named(model, trace.logits)}")
+    if with_classifier and isinstance(last, nn.Linear) and last.out_features < 2:
+        raise ModelError(
+            "agf starts at the target's share among the classes, and the model has one logit, whose share is always 1; "
+            "use grad_cam or sise, or give it a second class"
+        )
     return trace
+
+
+def features_node(model: nn.Module, trace: Trace) -> fx.Node:
+    """What the last linear layer is given, where the model returns what such a layer says; else what it returns."""
+    return _inputs(trace.logits)[0] if isinstance(_module(model, trace.logits), nn.Linear) else trace.logits
+
+
+def class_start(model: nn.Module, targets: Int[Tensor, " batch"]) -> Start:
+    """At the model's own last layer, for a class of each image."""
+    layer = _module(model, check_walk(model, with_classifier=True).logits)
+    if layer is None:
+        raise ModelError("agf starts at a linear layer, and the model has none")
+    return lambda features: start_relevance(layer, features, targets)
 
 
 def _step(walk: Walk, node: fx.Node) -> None:

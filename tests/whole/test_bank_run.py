@@ -43,6 +43,10 @@ def other_features() -> nn.Module:
 
 def pixels() -> nn.Module:
     return nn.Flatten()
+
+
+def convolutions() -> nn.Module:
+    return model()[:-1]
 """
 HOW = ("--preprocess.size", "24", "--preprocess.resize", "squash")
 
@@ -170,6 +174,39 @@ def test_a_remote_bank_is_read_whatever_confines_the_data(place: pathlib.Path, t
     assert explain(place, tmp_path / "far", *how, "--bank", bank, *root) == 0
     assert daam(place, tmp_path / "near", "--metrics", "none", *root) == 0
     assert logical_digest(str(tmp_path / "far")) == logical_digest(str(tmp_path / "near"))
+
+
+def test_agf_explains_with_class_means_centres_and_pairs(
+    place: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert make(place / "train", tmp_path / "bank.safetensors", model="tiny_net:convolutions") == 0
+    stored = read_bank(str(tmp_path / "bank.safetensors")).bank
+    bank = ("--bank", str(tmp_path / "bank.safetensors"), "--method", "agf")
+    ways: dict[str, tuple[str, ...]] = {
+        "bank": (),
+        "pair": ("--agf.variant", "pair"),
+        "centres": ("--agf.centres", "4"),
+    }
+    digests = set()
+    for way, more in ways.items():
+        assert explain(place, tmp_path / way, *bank, *more, model="convolutions") == 0
+        table = heatlas.open(str(tmp_path / way)).to_pandas()
+        assert (table["status"] == "ok").all()
+        places = table["prototype"].astype(int)
+        if way == "bank":
+            assert places.tolist() == table["target"].tolist()
+        assert places.between(0, {"bank": 2, "pair": len(stored.labels) - 1, "centres": 3}[way]).all()
+        digests.add(logical_digest(str(tmp_path / way)))
+    assert len(digests) == 3
+    capsys.readouterr()
+    assert explain(place, tmp_path / "none", "--method", "agf", "--agf.variant", "pair", model="model") == 2
+    assert "compare an image with a feature bank: write one (heatlas bank) and name it (--bank FILE)" in capsys.readouterr().err  # fmt: skip
+    assert daam_bank_with_agf(place, tmp_path / "vit") == 2
+    assert "agf has no rule for" in capsys.readouterr().err
+
+
+def daam_bank_with_agf(place: pathlib.Path, out: pathlib.Path) -> int:
+    return explain(place, out, "--method", "agf", "--bank", str(place / "bank.safetensors"))
 
 
 def test_another_bank_is_another_run(
