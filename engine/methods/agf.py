@@ -47,7 +47,7 @@ COST = Cost(forwards=2, backwards=1)
     signed=True,
     resolution="input",
     extras={
-        "prototype": "with a feature bank what the image was compared with: its class, centre or, of variant pair, the entry's place in the bank; else null"
+        "prototype": "what there is evidence for: the target, or with a feature bank the centre, or of variant pair the entry's place in the bank"
     },
     images=4,
 )
@@ -138,12 +138,12 @@ class AGF(BatchMethod):
         return MethodMaps(maps, COST, {"prototype": places})
 
     def _walked(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The signed maps and what each image was compared with, NaN of classifiers."""
+        """The signed maps and what each has evidence for."""
         from ..relevance.rules import RuleOptions, unit_start
         from ..relevance.walk import class_start, signed_relevance
 
         options = RuleOptions(frozenset(self.terms), self.norm == "max")
-        places = torch.full((len(images),), torch.nan, device=images.device)
+        places = targets.float()
 
         def prototype_start(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             compared = self.prototypes.compare(F.normalize(features, dim=1), targets)

@@ -241,7 +241,7 @@ def test_the_total_at_the_start_arrives_at_the_image(
         features = model[:-1](image)
     start = start_relevance(model[-1], features, torch.tensor([1]))[0]
     size = float(pixels.abs().sum())
-    assert size > float(start.abs().sum()) / 2
+    assert abs(float(start.sum())) > 1e-4
     assert float(pixels.sum()) == pytest.approx(float(start.sum()), abs=1e-5 * size)
     assert bool((pixels > 0).any())
     assert bool((pixels < 0).any())
