@@ -91,6 +91,8 @@ DATA_SETS = (
     DataSet("imagenet_boxes", "ImageNet validation images with boxes", {"id": "file", "uri": "file", "boxes": "boxes_xyxy"}, imagenet_network, 1000, "mobilenet_v2"),
     DataSet("magnetic_tile", "Magnetic tiles with defect masks", {"id": "file", "uri": "file", "mask": "mask"}, tile_network, 6, "magnetic_tile"),
 )  # fmt: skip
+SQUEEZENET = DataSet("imagenet_boxes", "the same images with SqueezeNet 1.0", {"id": "file", "uri": "file", "boxes": "boxes_xyxy"}, lambda: network("squeezenet1_0"), 1000, "squeezenet1_0")  # fmt: skip
+"""Beside `DATA_SETS`, for what must hold on another network."""
 
 
 def boxed_samples(limit: int) -> list[Sample]:

@@ -1,13 +1,14 @@
 """Every method and two chance baselines by every metric on real images with boxes and masks; writes docs/evaluation.md.
 
     python -m bench evaluation [--images 300] [--methods sise sise:mu=0.3 grad_cam ...] [--metrics standard infidelity]
-        [--precision bf16] [--scores FOLDER] [--compute imagenet_boxes magnetic_tile] [--part 1/2] [--time 8]
+        [--precision bf16] [--scores FOLDER] [--compute imagenet_boxes magnetic_tile] [--part 1/2] [--time 8] [--minutes 15]
 
 Methods are named as `heatlas methods --names` does, settings behind a colon; without --methods all that fit the network. Images are
 taken in the order of a digest of their names, a few at a time through every method, and every score is appended to a file at once:
 the same command continues after an interruption, a larger --images goes on from a smaller one, and methods may be computed in several
 commands. The page says where a method was measured on fewer images than another; --part 1/2 and --part 2/2 let two processes share the
-work, --compute with no name only writes the page.
+work, --minutes begins no further images after that time, --compute with no name only writes the page. `python -m bench evaluation_all` does all
+of this for every method.
 
 SISE's maps at all mu and both gates are made of the same scores of masks, which are kept (`bench/accuracy/known_scores.py`): seconds are therefore
 measured apart, by --time N on the first N images, all methods in one process.
@@ -82,7 +83,11 @@ def evaluate(data_set: DataSet, arguments: argparse.Namespace) -> Scores:
     }
     samples = data_set.samples(arguments.images)
     part, parts = map(int, arguments.part.split("/"))
+    begun = time.monotonic()
     for few in batches(samples[part - 1 :: parts]) if data_set.name in arguments.compute else ():
+        if arguments.minutes is not None and time.monotonic() - begun > 60 * arguments.minutes:
+            print(f"{data_set.name}: the {arguments.minutes:g} minutes are over", flush=True)
+            break
         for method in compared:
             measure(method, few, files[method.name], device)
         done = sum(all(sample.id in file.found for file in files.values()) for sample in samples)
@@ -166,6 +171,9 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="where the page is written")
     parser.add_argument("--title", default="Evaluation", help="of the page")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="of the images, for the I-th of N processes")
+    parser.add_argument(
+        "--minutes", type=float, default=None, help="begin no further images of a data set after so many minutes"
+    )
     parser.add_argument("--time", type=int, default=0, metavar="IMAGES", help="time every method on so many images")
     names = [data_set.name for data_set in DATA_SETS]
     parser.add_argument(

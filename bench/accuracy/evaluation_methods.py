@@ -14,9 +14,10 @@ import yaml
 from heatlas.engine.explainer import Explainer
 from heatlas.engine.explanation import Explanation, Logits
 from heatlas.engine.method_fit import fitting_methods
-from heatlas.engine.methods.registry import make_explainer, settings_class
+from heatlas.engine.methods.registry import find_method, make_explainer, settings_class
 from heatlas.engine.methods.sise import SISE
 from heatlas.engine.metrics.chance_maps import CHANCE_MAPS, chance_metrics
+from heatlas.engine.metrics.choosing_metric import family_of
 from heatlas.engine.metrics.evaluate import MetricSet
 from heatlas.engine.scheduler import run_all
 from heatlas.engine.scoring.fast_forward import folded
@@ -82,7 +83,13 @@ class MethodContender:
         self.facts = json.dumps([asked.name, asdict(asked.settings)], default=str)
         self.explainer = make_explainer(asked.name, model, asked.settings, scoring)
         layers = asked.name in ("sise", "ada_sise", "sise_plus")
-        kept = [metric for metric in MetricSet.of(metrics).metrics if layers or not metric.layers]
+        chosen_by = find_method(asked.name).selected_by(asked.settings)
+        barred = () if chosen_by is None else family_of(chosen_by)
+        kept = [
+            metric
+            for metric in MetricSet.of(metrics).metrics
+            if (layers or not metric.layers) and metric.name not in barred
+        ]
         self.metrics = tuple(metric.name for metric in kept)
 
     def maps(self, images: Sequence[Tensor], seeds: Sequence[int], ids: Sequence[str]) -> list[Explanation]:

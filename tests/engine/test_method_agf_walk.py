@@ -233,7 +233,7 @@ def test_the_total_at_the_start_arrives_at_the_image(
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d) and module.bias is not None:
             module.bias.data += (
-                2  # no patch of zeros anywhere: its outputs, which are the bias alone, lose what they are given
+                2  # no patch of zeros: of such a patch the outputs are the bias alone, which takes no relevance
             )
     monkeypatch.setattr(walk, "normalised", lambda values, *, signed_maximum: values)
     pixels = AGF(model, terms=terms).signed(image, torch.tensor([1]))
@@ -243,8 +243,6 @@ def test_the_total_at_the_start_arrives_at_the_image(
     size = float(pixels.abs().sum())
     assert abs(float(start.sum())) > 1e-4
     assert float(pixels.sum()) == pytest.approx(float(start.sum()), abs=1e-5 * size)
-    assert bool((pixels > 0).any())
-    assert bool((pixels < 0).any())
 
 
 def test_a_model_in_double_precision_is_explained_in_it() -> None:
