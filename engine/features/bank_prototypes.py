@@ -8,6 +8,7 @@ completions are heatlas's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +85,7 @@ class CentrePrototypes:
         different = len(torch.unique(features, dim=0))
         if different < count:
             raise ModelError(f"the bank has {different} different entries, so it has no {count} centres; ask for fewer")
-        fitted = KMeans(count, n_init=1, random_state=0).fit(features.double().numpy())
+        fitted = KMeans(count, n_init=cast(Any, 1), random_state=0).fit(features.double().numpy())
         self.prototypes = F.normalize(torch.from_numpy(fitted.cluster_centers_), dim=1)
 
     def compare(self, units: Float[Tensor, "batch width"], targets: Int[Tensor, " batch"]) -> PrototypeComparison:
