@@ -58,7 +58,8 @@ def explain_dataset(
         out: Directory or URI of the store.
         config: YAML file with settings, or the name of a packaged one.
         preprocess: Settings of the group `preprocess` (`{"size": 224, "mean": ..., "std": ...}`); with a model object also torchvision's
-            preset (`weights.transforms()`). ImageNet's usual values otherwise.
+            preset (`weights.transforms()`), an image processor of transformers, or a function from an image to the input. Otherwise what the
+            model's attribute `preprocess` or timm's data config says, else ImageNet's usual values.
         class_names: Of a model object, one per class.
         **settings: Any other setting of `heatlas explain --help`, nested ones as mappings: `sise={"mu": 0.3}`.
 

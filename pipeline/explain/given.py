@@ -10,9 +10,11 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ...errors import SettingsError
-from ...workers.images.preprocess import Preprocess, preprocess_from_preset
+from ...errors import ModelError, SettingsError
+from ...workers.images.own_processor import kept_processor
+from ...workers.images.preprocess import Preprocess
 from ...workers.models.given_model import GivenModel
+from ...workers.models.model_attributes import given_preprocess, model_attributes
 from ...workers.object_names import PREFIX, given_objects, name_of
 
 
@@ -25,7 +27,7 @@ def named_objects(
     Args:
         model: Of the settings, or a module.
         data: Of the settings, or a map-style data set, or a `DataLoader`, of which only the data set counts.
-        preprocess: Settings of the group `preprocess`, or with a module also torchvision's preset.
+        preprocess: Settings of the group `preprocess`; with a module also whatever its attribute `preprocess` may be, which it replaces.
         class_names: With a module only: one per class.
 
     Raises:
@@ -34,12 +36,9 @@ def named_objects(
     objects: dict[str, Any] = {}
     settings: dict[str, Any] = {} if preprocess is None else {"preprocess": preprocess}
     if isinstance(model, nn.Module):
-        objects[name_of(model)] = GivenModel(model, Preprocess(), None if class_names is None else tuple(class_names))
-        if preprocess is not None and not isinstance(preprocess, Mapping):
-            objects[name_of(model)] = GivenModel(
-                model, preprocess_from_preset(preprocess), None if class_names is None else tuple(class_names)
-            )
-            del settings["preprocess"]
+        objects[name_of(model)] = _given_model(model, preprocess, class_names)
+        if not isinstance(preprocess, Mapping):
+            settings.pop("preprocess", None)
         settings["model"] = f"{PREFIX}:{name_of(model)}"
     else:
         if class_names is not None:
@@ -55,3 +54,20 @@ def named_objects(
         settings["data"] = f"{PREFIX}:{name_of(data)}"
     with given_objects(objects):
         yield settings
+
+
+def _given_model(model: nn.Module, preprocess: Any, class_names: Sequence[str] | None) -> GivenModel:
+    """The module with what the arguments say of it, else with what it brings along."""
+    names = None if class_names is None else tuple(class_names)
+    if preprocess is not None and not isinstance(preprocess, Mapping):
+        own, notes = given_preprocess(preprocess, "preprocess=")
+        return GivenModel(model, own, names, notes=notes, transform=kept_processor(own.processor))
+    try:
+        brought = model_attributes(model, name_of(model))
+    except ModelError as error:
+        if preprocess is None:
+            raise
+        return GivenModel(model, Preprocess(), names, notes=(f"the model's own preprocessing is not taken: {error}",))
+    own = brought.preprocess
+    names = brought.class_names if names is None else names
+    return GivenModel(model, own, names, brought.origin, brought.notes, kept_processor(own.processor))

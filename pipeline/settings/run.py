@@ -42,6 +42,7 @@ class PreprocessSettings(SettingsGroup):
     mean: Mean | None = Field(None, description="Mean per channel, of values in [0, 1].")
     std: Std | None = Field(None, description="Standard deviation per channel.")
     channels: PositiveInt | None = Field(None, description="Channels: 3 RGB, 1 grey, else bands.")
+    channel_order: Literal["rgb", "bgr"] | None = Field(None, description="rgb, or bgr as OpenCV and Caffe have it.")
 
 
 class ColumnSettings(SettingsGroup):

@@ -1,6 +1,7 @@
 """The image processor of a model's own family, run as it is where heatlas's steps give other pixels.
 
-It is named by a text, JSON with its `family` and its settings, so that workers, fingerprints and stores can hold it.
+It is named by a text, JSON with its `family` and its settings, so that workers, fingerprints and stores can hold it. A function that a
+user's model brings along is kept by its text in each process that has the model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Transform = Callable[[Image.Image], "torch.Tensor"]
 
 
 def processor_text(family: str, **settings: Any) -> str:
-    """The text that names a processor: `hf` with `name` of the class and `settings`, or `timm` with `config`."""
+    """The text that names a processor: `hf` with `name` of the class and `settings`, `timm` with `config`, `given` with `name` and `says`."""
     return json.dumps({"family": family, **settings}, sort_keys=True)
 
 
@@ -30,16 +31,35 @@ def processor_name(text: str) -> str:
     return said.get("name", f"transforms of {said['family']}")
 
 
-@lru_cache(maxsize=16)
+def keep_processor(text: str, transform: Transform) -> None:
+    """Let a text name a function of the user's in this process."""
+    _KEPT[text] = transform
+
+
+def kept_processor(text: str) -> Transform | None:
+    """The function of a user's that a text names in this process; None where it names none."""
+    return _KEPT.get(text)
+
+
 def processor_of(text: str) -> Transform:
     """The processor that a text names.
 
     Raises:
         ImportError: If its package is not installed.
         KeyError: If the text names no processor.
+        ValueError: If it is a function of a user's model, which this process has not loaded.
     """
+    return _KEPT[text] if text in _KEPT else _made(text)
+
+
+@lru_cache(maxsize=16)
+def _made(text: str) -> Transform:
     said = json.loads(text)
     return _MAKERS[said["family"]](said)
+
+
+def _given(said: Mapping[str, Any]) -> Transform:
+    raise ValueError(f"{said['name']} is there only where the model is loaded")
 
 
 def _timm(said: Mapping[str, Any]) -> Transform:
@@ -70,4 +90,6 @@ def pixel_values(processor: Any, image: Image.Image) -> torch.Tensor:
     return values[0].float()
 
 
-_MAKERS: dict[str, Callable[[Mapping[str, Any]], Transform]] = {"timm": _timm, "hf": _transformers}
+_MAKERS: dict[str, Callable[[Mapping[str, Any]], Transform]] = {"timm": _timm, "hf": _transformers, "given": _given}
+_KEPT: dict[str, Transform] = {}
+"""Functions that users' models brought along, by their texts."""

@@ -22,6 +22,8 @@ ChannelOrder = Literal["rgb", "bgr"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 MOST_CHANNELS = 1024
+LARGEST_SHARE = 20.0
+"""Of a mean or std of values in [0, 1], beyond which it was meant for values in [0, 255]."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -147,20 +149,34 @@ class Preprocess:
 def preprocess_from_preset(preset: Any) -> Preprocess:
     """The `Preprocess` that equals a torchvision `ImageClassification` preset (`Weights.transforms()`).
 
-    Of a `SemanticSegmentation` preset the centre square, because every input of a run has one size.
+    Of a `SemanticSegmentation` preset the centre square, because every input of a run has one size (see `segmentation_note`).
     """
-    cropped = getattr(
-        preset, "crop_size", preset.resize_size
-    )  # segmentation presets keep the whole image, whatever its shape
-    crop = cropped[0] if isinstance(cropped, (list, tuple)) else cropped
-    shorter = preset.resize_size[0] if isinstance(preset.resize_size, (list, tuple)) else preset.resize_size
+    # segmentation presets keep the whole image, whatever its shape
+    crop = _sides(getattr(preset, "crop_size", preset.resize_size))
+    resized = _sides(preset.resize_size)
     return Preprocess(
-        size=(crop, crop),
-        resize_to=shorter,
+        size=(crop[0], crop[-1]),
+        resize="squash" if len(resized) == 2 else "shorter_side_crop",
+        resize_to=(resized[0], resized[1]) if len(resized) == 2 else resized[0],
         interpolation=preset.interpolation.value,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
         channels=len(preset.mean),
+    )
+
+
+def _sides(size: Any) -> list[int]:
+    return [int(side) for side in size] if isinstance(size, (list, tuple)) else [int(size)]
+
+
+def segmentation_note(preset: Any) -> tuple[str, ...]:
+    """What to say of a preset that keeps the whole image, as those of segmentation models do."""
+    if hasattr(preset, "crop_size"):
+        return ()
+    side = preset.resize_size[0] if isinstance(preset.resize_size, (list, tuple)) else preset.resize_size
+    return (
+        f"torchvision's transform brings the shorter side to {side} pixels and keeps the whole image; every input of a run has one size, so of "
+        f"images that are not square the middle {side}x{side} is taken (--preprocess.resize squash or pad shows all of them)",
     )
 
 
@@ -189,7 +205,23 @@ def with_overrides(own: Preprocess, overrides: Mapping[str, Any]) -> Preprocess:
         given["channels"] = len(given["mean"])
     if given.get("channels", own.channels) != 3 and "channel_order" not in given:
         given["channel_order"] = "rgb"
+    _refuse_unclear_order(own, given)
     return replace(own, **given)
+
+
+def _refuse_unclear_order(own: Preprocess, given: Mapping[str, Any]) -> None:
+    """Another order of channels leaves open whether the mean that was said before is meant in the old or the new one."""
+    order = given.get("channel_order", own.channel_order)
+    if order == own.channel_order or order not in get_args(ChannelOrder) or given.get("channels", own.channels) != 3:
+        return
+    for name in ("mean", "std"):
+        values = getattr(own, name)
+        if name not in given and values != values[::-1]:
+            said, turned = (" ".join(f"{value:g}" for value in numbers) for numbers in (values, values[::-1]))
+            raise SettingsError(
+                f"preprocess.channel_order {order} needs preprocess.{name} in that order, as it was in training: "
+                f"{turned} if each colour keeps its own, {said} if the numbers keep their places"
+            )
 
 
 def _scaled_resize_to(own: Preprocess, given: Mapping[str, Any]) -> int | tuple[int, int] | None:
@@ -253,6 +285,12 @@ def _check(preprocess: Preprocess) -> None:
     for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         if not isinstance(values, tuple) or len(values) != channels or not all(map(_is_finite, values)):
             raise SettingsError(f"preprocess.{name} must be {channels} finite numbers, one per channel, got {values!r}")
+        if max(map(abs, values)) > LARGEST_SHARE:
+            said = " ".join(f"{value / 255:.4g}" for value in values)
+            raise SettingsError(
+                f"preprocess.{name} is of values in [0, 1], got {values!r}, which look like those of values in [0, 255]: divide mean and std by "
+                f"255 ({name} {said}); a network without std has std {1 / 255:.6f}"
+            )
     if min(preprocess.std) <= 0:
         raise SettingsError(f"preprocess.std must be above 0 in every channel, got {preprocess.std!r}")
 

@@ -4,8 +4,8 @@ The factory is called without arguments and returns an `nn.Module` that maps `(b
 `(batch, class)`. Two attributes of the module are honoured where they exist:
 
 - `class_names`: a sequence of strings;
-- `preprocess`: a mapping with any of the preprocess settings (`size`, `mean`, ...), a torchvision `ImageClassification`
-  preset (`weights.transforms()`), or a `Preprocess`. Without it: 224 x 224 from the centre, ImageNet's mean and std.
+- `preprocess`: settings, a preset, an image processor or a function, see `model_attributes`. Without it a model of timm has timm's data
+  config, any other 224 x 224 from the centre and ImageNet's mean and std.
 
 WEIGHTS, a `.safetensors`, `.pth` or `.pt` file, replaces whatever weights the factory gave the module.
 Importing and calling it is running code: give only names that you trust.
@@ -16,16 +16,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from ...errors import ModelError, SettingsError, did_you_mean
-from ..images.preprocess import Preprocess, preprocess_from_preset, with_overrides
+from ...errors import ModelError, did_you_mean
 from ..protocols import SampleReader
-from .built_model import UNSTATED, FamilyModel
+from .built_model import FamilyModel
+from .model_attributes import model_attributes
 from .model_source import source_digest
 from .weights import fit, read_weights
 
@@ -62,13 +61,13 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> FamilyModel:
             file = read_weights(weights, reader, outer=True)
         fit(model, file.tensors, weights)
         notes = file.notes
-    origin = UNSTATED if getattr(model, "preprocess", None) is None else f"attribute `preprocess` of {spec}()"
+    brought = model_attributes(model, f"{spec}()")
     return FamilyModel(
         model,
-        _preprocess(model, spec),
-        _class_names(model, spec),
-        origin,
-        notes=notes,
+        brought.preprocess,
+        brought.class_names,
+        brought.origin,
+        notes=(*notes, *brought.notes),
         source=source_digest(module, model),
     )
 
@@ -93,40 +92,6 @@ def module_attribute(module: ModuleType, name: str, module_name: str) -> Any:
         return getattr(module, name)
     hint = did_you_mean(name, (known for known in dir(module) if not known.startswith("_")))
     raise ModelError(f"module {module_name} has no {name!r}{hint}")
-
-
-def _preprocess(model: nn.Module, spec: str) -> Preprocess:
-    given = getattr(model, "preprocess", None)
-    if given is None:
-        return Preprocess()
-    if isinstance(given, Preprocess):
-        return given
-    from torchvision.transforms._presets import (
-        ImageClassification,
-    )  # here, because torchvision takes a second to import
-
-    if isinstance(given, ImageClassification):
-        return preprocess_from_preset(given)
-    if not isinstance(given, Mapping):
-        raise ModelError(
-            f"the attribute `preprocess` of what {spec}() returned must be a mapping of preprocess settings, a torchvision "
-            f"ImageClassification preset or a Preprocess, it is {_kind(given)}"
-        )
-    try:
-        return with_overrides(Preprocess(), given)
-    except SettingsError as error:
-        raise ModelError(f"the attribute `preprocess` of what {spec}() returned: {error}") from error
-
-
-def _class_names(model: nn.Module, spec: str) -> tuple[str, ...] | None:
-    names = getattr(model, "class_names", None)
-    if names is None:
-        return None
-    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ModelError(
-            f"the attribute `class_names` of what {spec}() returned must be a list of strings, got {names!r}"
-        )
-    return tuple(names)
 
 
 def _kind(value: object) -> str:

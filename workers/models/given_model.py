@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...errors import ModelError, UsageError
+from ..images.own_processor import Transform, keep_processor
 from ..images.preprocess import Preprocess
 from ..object_names import PREFIX, given_object
 from ..protocols import SampleReader
@@ -21,6 +22,11 @@ class GivenModel:
     module: nn.Module
     preprocess: Preprocess
     class_names: tuple[str, ...] | None = None
+    origin: str = ""
+    """Where the preprocessing comes from, in words; empty: from the caller's argument."""
+    notes: tuple[str, ...] = ()
+    transform: Transform | None = None
+    """The caller's function that `preprocess` names."""
 
 
 def load_given(name: str, reader: SampleReader | None = None) -> FamilyModel:
@@ -34,6 +40,7 @@ def load_given(name: str, reader: SampleReader | None = None) -> FamilyModel:
     except UsageError as error:
         raise ModelError(str(error)) from None
     module = copy.deepcopy(given.module).cpu()
-    return FamilyModel(
-        module, given.preprocess, given.class_names, f"preprocess= of {PREFIX}:{name}", code=repr(given.module)
-    )
+    if given.transform is not None:
+        keep_processor(given.preprocess.processor, given.transform)
+    origin = given.origin or f"preprocess= of {PREFIX}:{name}"
+    return FamilyModel(module, given.preprocess, given.class_names, origin, repr(given.module), notes=given.notes)

@@ -71,6 +71,7 @@ class ModelSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channels: int | None = None
+    channel_order: str | None = None
     levels: tuple[float, float] | None = None
     clip_levels: bool | None = None
     bands: tuple[int, ...] | None = None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from ...errors import ModelError, did_you_mean
-from ..images.preprocess import preprocess_from_preset
+from ..images.preprocess import preprocess_from_preset, segmentation_note
 from ..protocols import SampleReader
 from .built_model import FamilyModel
 from .weights import WEIGHT_SUFFIXES, StateDict, fit, read_weights
@@ -66,9 +66,8 @@ def _published(architecture: str, entry: WeightsEnum) -> FamilyModel:
             f"torchvision:{architecture}@/path/to/weights.safetensors (or .pth)"
         ) from error
     preprocess = preprocess_from_preset(entry.transforms())
-    return FamilyModel(
-        module, preprocess, _categories(entry), f"transforms of {entry}", notes=_own_normalisation(module, architecture)
-    )
+    notes = (*_own_normalisation(module, architecture), *segmentation_note(entry.transforms()))
+    return FamilyModel(module, preprocess, _categories(entry), f"transforms of {entry}", notes=notes)
 
 
 def _own_normalisation(module: nn.Module, architecture: str) -> tuple[str, ...]:
@@ -94,7 +93,7 @@ def _from_file(architecture: str, uri: str, reader: SampleReader | None) -> Fami
     categories = _categories(default)
     fits = categories is not None and not headless and len(categories) == _class_count(module, weights)
     origin = f"transforms of {default}, because a file does not say"
-    notes = (*file.notes, *_own_normalisation(module, architecture))
+    notes = (*file.notes, *_own_normalisation(module, architecture), *segmentation_note(default.transforms()))
     return FamilyModel(module, preprocess, categories if fits else None, origin, headless=headless, notes=notes)
 
 
