@@ -123,7 +123,7 @@ class Settings(MethodChoice):
     allow_unlabelled: bool = Field(False, description="Accept many labels that name no class.")
     target: Annotated[NaturalInt | str, BeforeValidator(classes_as_text)] = Field(
         "predicted",
-        description="predicted, label, both, top:K, ... (docs/targets.md).",
+        description="label, both, top:K ... (docs/targets.md).",
     )
     confidence: Literal["auto", "softmax", "sigmoid", "segmentation", "dice"] = Field(
         "auto",
