@@ -14,7 +14,7 @@ from ...errors import ModelError, SettingsError
 from ...workers.images.own_processor import kept_processor
 from ...workers.images.preprocess import Preprocess
 from ...workers.models.given_model import GivenModel
-from ...workers.models.model_attributes import given_preprocess, model_attributes
+from ...workers.models.model_attributes import attributes_of, given_preprocess
 from ...workers.object_names import PREFIX, given_objects, name_of
 
 
@@ -63,7 +63,7 @@ def _given_model(model: nn.Module, preprocess: Any, class_names: Sequence[str] |
         own, notes = given_preprocess(preprocess, "preprocess=")
         return GivenModel(model, own, names, notes=notes, transform=kept_processor(own.processor))
     try:
-        brought = model_attributes(model, name_of(model))
+        brought = attributes_of(model, name_of(model))
     except ModelError as error:
         if preprocess is None:
             raise

@@ -15,7 +15,7 @@ from heatlas.workers.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Prepr
 from heatlas.workers.images.preprocess import preprocess_from_preset as from_preset
 from heatlas.workers.models.built_model import UNSTATED
 from heatlas.workers.models.given_model import load_given
-from heatlas.workers.models.model_attributes import model_attributes
+from heatlas.workers.models.model_attributes import attributes_of
 from PIL import Image
 from torch import nn
 from torchvision import transforms
@@ -75,7 +75,7 @@ class AlbumentationsLike:
     ids=["resize and crop", "squash", "v2", "Caffe", "albumentations"],
 )  # fmt: skip
 def test_functions_are_measured(given: Callable, expected: Preprocess) -> None:
-    preprocess = model_attributes(net(given), "nets:build()").preprocess
+    preprocess = attributes_of(net(given), "nets:build()").preprocess
     assert (preprocess.size, preprocess.resize, preprocess.resize_to) == (expected.size, expected.resize, expected.resize_to)  # fmt: skip
     assert (preprocess.interpolation, preprocess.channel_order) == (expected.interpolation, expected.channel_order)
     assert preprocess.mean == pytest.approx(expected.mean, abs=1e-4)
@@ -93,7 +93,7 @@ def darker(image: Image.Image) -> torch.Tensor:
 
 
 def test_a_function_that_no_settings_equal_runs_itself() -> None:
-    brought = model_attributes(net(darker), "nets:build()")
+    brought = attributes_of(net(darker), "nets:build()")
     assert brought.preprocess.processor
     assert " at 0x" not in brought.preprocess.processor, "the same text in every process"
     assert torch.equal(brought.preprocess.tensor(odd_picture()), darker(odd_picture()))
@@ -103,13 +103,13 @@ def test_a_function_that_no_settings_equal_runs_itself() -> None:
 def test_processors_and_presets_are_taken() -> None:
     transformers = pytest.importorskip("transformers")
     processor = transformers.ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=MEAN, image_std=STD)
-    preprocess = model_attributes(net(processor), "nets:build()").preprocess
+    preprocess = attributes_of(net(processor), "nets:build()").preprocess
     assert (preprocess.size, preprocess.mean) == ((24, 24), pytest.approx(MEAN, abs=1e-4))
-    brought = model_attributes(net(SemanticSegmentation(resize_size=40)), "nets:build()")
+    brought = attributes_of(net(SemanticSegmentation(resize_size=40)), "nets:build()")
     assert (brought.preprocess.size, brought.preprocess.resize_to) == ((40, 40), 40)
     assert "middle 40x40 is taken" in brought.notes[0]
     oblong = ImageClassification(crop_size=[24, 40], resize_size=[30, 44])
-    preprocess = model_attributes(net(oblong), "nets:build()").preprocess
+    preprocess = attributes_of(net(oblong), "nets:build()").preprocess
     assert (preprocess.size, preprocess.resize, preprocess.resize_to) == ((24, 40), "squash", (30, 44))
     levels = (oblong(odd_picture()) - preprocess.tensor(odd_picture())).abs() * torch.tensor(preprocess.std).view(
         3, 1, 1
@@ -143,7 +143,7 @@ class OwnMethod(nn.Module):
 )  # fmt: skip
 def test_what_cannot_be_taken_is_refused_with_the_reason(model: nn.Module, text: str) -> None:
     with pytest.raises(ModelError, match=r"nets:build\(\)") as caught:
-        model_attributes(model, "nets:build()")
+        attributes_of(model, "nets:build()")
     assert text in str(caught.value)
 
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_taken_is_refused_with_the_reason(model: nn.Module, text:
 def test_a_timm_model_of_a_factory_has_timm_s_data_config() -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=1)
-    brought = model_attributes(model, "nets:build()")
+    brought = attributes_of(model, "nets:build()")
     assert brought.preprocess.mean == (0.5, 0.5, 0.5)
     assert brought.preprocess.interpolation == "bicubic"
     assert "timm's data config" in brought.origin
@@ -161,7 +161,7 @@ def test_a_timm_model_of_a_factory_has_timm_s_data_config() -> None:
 def test_attributes_of_other_names_are_said() -> None:
     model = net()
     model.transform = transforms.ToTensor()
-    brought = model_attributes(model, "nets:build()")
+    brought = attributes_of(model, "nets:build()")
     assert (brought.preprocess, brought.origin) == (Preprocess(), UNSTATED)
     assert "has an attribute `transform`, which is not read; call it `preprocess`" in brought.notes[0]
 

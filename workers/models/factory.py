@@ -24,7 +24,7 @@ from torch import nn
 from ...errors import ModelError, did_you_mean
 from ..protocols import SampleReader
 from .built_model import FamilyModel
-from .model_attributes import model_attributes
+from .model_attributes import attributes_of
 from .model_source import source_digest
 from .weights import fit, read_weights
 
@@ -61,7 +61,7 @@ def load_factory(spec: str, reader: SampleReader | None = None) -> FamilyModel:
             file = read_weights(weights, reader, outer=True)
         fit(model, file.tensors, weights)
         notes = file.notes
-    brought = model_attributes(model, f"{spec}()")
+    brought = attributes_of(model, f"{spec}()")
     return FamilyModel(
         model,
         brought.preprocess,

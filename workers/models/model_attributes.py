@@ -54,7 +54,7 @@ class ModelAttributes:
     """What the user should know."""
 
 
-def model_attributes(model: nn.Module, what: str) -> ModelAttributes:
+def attributes_of(model: nn.Module, what: str) -> ModelAttributes:
     """The preprocessing and class names that a module brings along.
 
     Args:
