@@ -42,7 +42,7 @@ def stored_preprocess(run: Mapping[str, Any]) -> Preprocess:
 def decoding_of(run: Mapping[str, Any]) -> dict[str, Any]:
     """How the run read its files, as a `ModelSpec` takes it."""
     stored = run["fingerprint"].get("preprocess", {})
-    said = {name: stored.get(name) for name in ("levels", "clip_levels", "bands")}
+    said = {name: stored.get(name) for name in ("levels", "clip_levels", "level_kind", "bands")}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from heatlas.errors import DataError
+from heatlas.errors import DataError, SampleError
 from heatlas.pipeline.explain.image_files import FileEvidence, file_evidence
 from heatlas.pipeline.settings.load import load_settings
 from heatlas.pipeline.shards import DRAWN_ON, SCALED_FROM
@@ -16,6 +16,9 @@ from heatlas.pipeline.sources import list_source
 from heatlas.pipeline.sources.listing.boxes import settle_boxes
 from heatlas.pipeline.sources.listing.options import SourceOptions
 from heatlas.pipeline.sources.reading.reader import FsspecReader
+from heatlas.workers.images.decode import decode_input
+from heatlas.workers.images.preprocess import Preprocess, with_overrides
+from heatlas.workers.models.load import ModelSpec
 from PIL import Image
 
 
@@ -87,7 +90,7 @@ def test_a_range_without_effect_is_said(tmp_path: Path) -> None:
     assert evidence(tmp_path / "a", decode={"range": "0,4095"}).notes == (
         "--decode.range has no effect on images of 8 bits",
     )
-    assert evidence(tmp_path / "a") == FileEvidence()
+    assert evidence(tmp_path / "a") == FileEvidence(clip=False), "a deep image would be an error: nobody said its white"
     with pytest.raises(DataError, match="LOW below HIGH"):
         evidence(grey(tmp_path / "b", 0, 9), decode={"range": "9,3"})
 
@@ -183,4 +186,141 @@ def test_a_few_odd_files_do_not_refuse_the_others(tmp_path: Path) -> None:
     folder = grey(tmp_path / "a", -4, 12, np.float32, count=1)
     for number in range(3):
         Image.new("RGB", (9, 9)).save(folder / f"{number}.png")
-    assert evidence(folder) == FileEvidence()
+    seen = evidence(folder)
+    assert (seen.levels, seen.clip) == (None, False)
+    assert (
+        "1 of 4 images looked at become error rows: of one of them, its numbers (float32) run from -4 to 12"
+        in seen.notes[0]
+    )
+
+
+def saved(folder: Path, name: str, values: np.ndarray, **options) -> None:
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(values).save(folder / name, **options)
+
+
+def decoded(folder: Path, name: str, **settings) -> np.ndarray | str:
+    """What the run makes of one file: its first grey values in [0, 1], or the reason for its error row."""
+    chosen = load_settings({"model": "m", "data": str(folder), "out": "o", **settings})
+    seen = evidence(folder, **settings)
+    spec = seen.applied_to(ModelSpec(spec="m"), chosen)
+    plain = Preprocess(size=(8, 10), resize="squash", mean=(0.0,) * 3, std=(1.0,) * 3)
+    try:
+        image, _ = decode_input((folder / name).read_bytes(), with_overrides(plain, spec.overrides()))
+        return with_overrides(plain, spec.overrides()).tensor(image)[0].numpy()
+    except SampleError as error:
+        return f"{error.status}: {error.text}"
+
+
+def few_among(folder: Path, odd: np.ndarray, count: int = 2, of: int = 64) -> Path:
+    """3 % of odd images among those of 8 bits."""
+    for number in range(of):
+        saved(folder, f"{number:03}.png", np.full((8, 10, 3), number, np.uint8))
+    for number in range(count):
+        saved(folder, f"odd{number}.tif", odd)
+    return folder
+
+
+RAMP = np.linspace(0, 1, 80).reshape(8, 10)
+
+
+@pytest.mark.check("file", "3 % of 16-bit, 32-bit or float images among those of 8 bits: error rows with the reason, said by `plan`", "refused")  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (4000 * RAMP).astype(np.uint16),
+        (200 * RAMP).astype(np.uint16),
+        (60000 * RAMP).astype(np.int32),
+        (RAMP * 0.7).astype(np.float32),
+        (RAMP * 90).astype(np.float32),
+    ],
+    ids=["12 bit", "8 in 16", "32 bit", "fractions", "floats"],
+)
+def test_a_few_deep_images_are_never_scaled_in_silence(tmp_path: Path, odd: np.ndarray) -> None:
+    folder = few_among(tmp_path / "a", odd)
+    [note] = evidence(folder).notes
+    assert note.startswith("2 of 66 images looked at become error rows: of one of them, its numbers")
+    assert "nobody says which are black and white: say --decode.range" in str(decoded(folder, "odd1.tif"))
+    assert np.allclose(decoded(folder, "003.png"), 3 / 255)
+    top = float(odd.max())
+    told = decoded(folder, "odd0.tif", decode={"range": f"0,{top:g}"})
+    assert np.allclose(told, RAMP, atol=0.02)
+    assert np.allclose(decoded(folder, "003.png", decode={"range": f"0,{top:g}"}), 3 / 255), "8 bits stay as they are"
+
+
+@pytest.mark.check("file", "a few images that fill 16 bits among those of 8 bits", "said")
+def test_a_few_images_of_full_16_bits_are_what_they_are(tmp_path: Path) -> None:
+    folder = few_among(tmp_path / "a", (65000 * RAMP).astype(np.uint16))
+    assert evidence(folder).notes == ("2 of 66 images looked at have more than 8 bits beside those of 8 bits",)
+    assert np.allclose(decoded(folder, "odd0.tif"), RAMP * 65000 / 65535, atol=0.01)
+
+
+@pytest.mark.check("file", "a few floats among 12-bit images, and the other way round", "refused")
+@pytest.mark.parametrize(
+    ("usual", "odd", "text"),
+    [
+        ((4000 * RAMP).astype(np.uint16), RAMP.astype(np.float32), "from images whose numbers are whole numbers"),
+        (RAMP.astype(np.float32), (4000 * RAMP).astype(np.uint16), "from images whose numbers are floats"),
+        ((65000 * RAMP).astype(np.uint16), RAMP.astype(np.float32), "from images whose numbers are whole numbers"),
+    ],
+    ids=["floats among 12 bit", "12 bit among floats", "floats among 16 bit"],
+)
+def test_deep_images_of_the_other_kind_are_not_scaled_by_the_levels_of_the_majority(
+    tmp_path: Path, usual: np.ndarray, odd: np.ndarray, text: str
+) -> None:
+    for number in range(30):
+        saved(tmp_path, f"{number}.tif", usual)
+    saved(tmp_path, "odd.tif", odd)
+    assert any(text in note for note in evidence(tmp_path).notes)
+    assert text in str(decoded(tmp_path, "odd.tif"))
+    assert not isinstance(decoded(tmp_path, "3.tif"), str)
+
+
+def test_12_bits_among_full_16_bits_are_scaled_like_the_majority(tmp_path: Path) -> None:
+    for number in range(30):
+        saved(tmp_path, f"{number}.tif", (65000 * RAMP).astype(np.uint16))
+    saved(tmp_path, "odd.tif", (4000 * RAMP).astype(np.uint16))
+    assert np.allclose(decoded(tmp_path, "odd.tif"), RAMP * 4000 / 65535, atol=0.01)
+
+
+@pytest.mark.check("file", "a few images with alpha, of CMYK, or of 4 bands without alpha", "said")
+def test_what_is_dropped_beside_red_green_and_blue_is_said(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    folder = few_among(tmp_path / "a", np.full((8, 10, 3), 9, np.uint8))
+    saved(folder, "alpha.png", np.full((8, 10, 4), 9, np.uint8))
+    Image.new("CMYK", (10, 8)).save(folder / "inks.jpg")
+    tifffile.imwrite(
+        folder / "infrared.tif", np.full((8, 10, 4), 9, np.uint8), photometric="rgb", extrasamples=["unspecified"]
+    )
+    tifffile.imwrite(
+        folder / "two.tif", np.full((8, 10, 2), 9, np.uint8), photometric="minisblack", planarconfig="contig"
+    )
+    said = " / ".join(evidence(folder).notes)
+    for text in (
+        "2 of 70 images looked at have bands of which nobody says which are red, green and blue, and become error rows",
+        "1 of 70 images looked at have an alpha channel or a transparent colour, which is dropped",
+        "1 of 70 images looked at are CMYK and are converted",
+    ):
+        assert text in said
+    for name in ("infrared.tif", "two.tif"):
+        assert "choose bands with --decode.bands" in str(decoded(folder, name))
+
+
+def test_16_bit_colour_among_8_bits_is_an_error_row(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    folder = few_among(tmp_path / "a", np.full((8, 10, 3), 9, np.uint8))
+    tifffile.imwrite(folder / "dark.tif", np.full((8, 10, 3), 900, np.uint16), photometric="rgb")
+    tifffile.imwrite(folder / "float.tif", np.full((8, 10, 3), 0.5, np.float32), photometric="rgb")
+    for name in ("dark.tif", "float.tif"):
+        assert "nobody says which are black and white" in str(decoded(folder, name))
+    told = decoded(folder, "float.tif", decode={"range": "0,1"})
+    assert np.allclose(told, 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint16])
+def test_the_whole_range_of_a_type(tmp_path: Path, kind: type) -> None:
+    top = 1.0 if kind is np.float32 else 65535
+    folder = grey(tmp_path / "a", 0, top / 2, kind)
+    assert np.allclose(decoded(folder, "0.tif", decode={"range": "dtype"}), RAMP / 2, atol=0.01)
+    bright = grey(tmp_path / "b", 0, 9, np.float32)
+    assert "expected are 0 to 1" in str(decoded(bright, "0.tif", decode={"range": "dtype"}))

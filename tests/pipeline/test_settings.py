@@ -43,7 +43,7 @@ def test_nested_mappings_mean_the_same_as_dotted_names():
 
 
 def test_everything_that_preprocess_knows_can_be_set():
-    of_models, of_files = {"processor"}, {"levels", "clip_levels", "bands"}
+    of_models, of_files = {"processor"}, {"levels", "clip_levels", "level_kind", "bands"}
     assert set(PreprocessSettings.model_fields) == {field.name for field in fields(Preprocess)} - of_models - of_files
     settings = load_settings({**REQUIRED, "preprocess.interpolation": "lanczos", "preprocess.channels": "1"})
     spec = ModelSpec(spec="m", **settings.preprocess.model_dump())

@@ -15,7 +15,11 @@ from PIL import Image, TiffImagePlugin
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DICOM_AT = 128
-_BITS, _SAMPLES, _EXTRA_SAMPLES, _WIDTH, _HEIGHT = 258, 277, 338, 256, 257
+_BITS, _SAMPLES, _EXTRA_SAMPLES, _WIDTH, _HEIGHT, _PHOTOMETRIC, _ORIENTATION = 258, 277, 338, 256, 257, 262, 274
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
+"""Bands that are colours, by a TIFF's photometric interpretation."""
+FULL_SIXTEEN = 16383
+"""Largest value up to which 16-bit numbers may as well have 8, 10, 12 or 14 bits."""
 
 
 def is_dicom(data: bytes) -> bool:
@@ -38,13 +42,23 @@ def tiff_bands(data: bytes) -> int | None:
 
 
 def has_unmarked_band(data: bytes) -> bool:
-    """Whether a TIFF of 4 bands does not say that the fourth is alpha, so that it may as well be near infrared."""
+    """Whether a TIFF has a band beyond its colours that it does not call alpha, so that it may as well be near infrared."""
     directory = _directory(data)
-    if directory is None or directory.get(_SAMPLES, 1) != 4:
+    if directory is None:
+        return False
+    bands, colours = int(directory.get(_SAMPLES, 1)), _COLOURS.get(directory.get(_PHOTOMETRIC))
+    if colours is None or bands <= colours:
         return False
     extra = directory.get(_EXTRA_SAMPLES)
     kinds = extra if isinstance(extra, tuple) else () if extra is None else (extra,)
-    return directory.get(262) == 2 and not any(kind in (1, 2) for kind in kinds)
+    return bands > colours + 1 or not any(kind in (1, 2) for kind in kinds)
+
+
+def tiff_orientation(data: bytes) -> int:
+    """The orientation tag of a TIFF, 1 to 8; 1 where there is none."""
+    directory = _directory(data)
+    orientation = 1 if directory is None else directory.get(_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _directory(data: bytes) -> Any:
@@ -95,8 +109,11 @@ def _tiff(data: bytes) -> np.ndarray:
     return values[..., None] if axes == "YX" else np.moveaxis(values, 0, -1) if axes == "SYX" else values
 
 
-def read_dicom(data: bytes) -> np.ndarray:
-    """The first frame of a grey DICOM image in its own units (after the modality's rescale), bright where it is shown bright.
+def read_dicom(data: bytes) -> tuple[np.ndarray, bool]:
+    """The first frame of a grey DICOM image in its own units (after the modality's rescale), whole numbers where they stay whole.
+
+    Returns:
+        The numbers, and whether low ones are shown bright (MONOCHROME1).
 
     Raises:
         ValueError: If pydicom is missing, the image is not grey, or has more pixels than Pillow allows.
@@ -109,8 +126,16 @@ def read_dicom(data: bytes) -> np.ndarray:
     if not kind.startswith("MONOCHROME"):
         raise ValueError(f"a DICOM image of the kind {kind} is not read, only grey ones")
     frame = importlib.import_module("pydicom.pixels").pixel_array(file, index=0)
-    values = frame * float(file.get("RescaleSlope", 1)) + float(file.get("RescaleIntercept", 0))
-    return values.max() + values.min() - values if kind == "MONOCHROME1" else values
+    slope, intercept = float(file.get("RescaleSlope", 1)), float(file.get("RescaleIntercept", 0))
+    if slope.is_integer() and intercept.is_integer():
+        return frame.astype(np.int64) * int(slope) + int(intercept), kind == "MONOCHROME1"
+    return frame * slope + intercept, kind == "MONOCHROME1"
+
+
+def dicom_frames(data: bytes) -> int:
+    """Frames of a DICOM file, of which the first is read."""
+    file = _package("pydicom", "dicom").dcmread(io.BytesIO(data), stop_before_pixels=True)
+    return int(file.get("NumberOfFrames", 1) or 1)
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -131,6 +156,48 @@ def _package(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f"reading it needs {name}: pip install 'heatlas[{extra}]'") from error
+
+
+def settled_levels(
+    lowest: float,
+    highest: float,
+    kind: np.dtype,
+    levels: tuple[float, float] | None,
+    *,
+    clip: bool,
+    level_kind: str = "",
+) -> tuple[float, float] | None:
+    """What becomes black and white in one deep image; None: as its type has it.
+
+    Args:
+        lowest: Of its numbers.
+        highest: Of its numbers.
+        kind: Of its numbers.
+        levels: As `Preprocess` has them.
+        clip: Likewise.
+        level_kind: Likewise.
+
+    Raises:
+        ValueError: If nobody said it for such an image.
+    """
+    own = "float" if kind.kind == "f" else "integer"
+    said = f"its numbers ({kind}) run from {lowest:g} to {highest:g}"
+    if level_kind and own != level_kind:
+        raise ValueError(
+            f"{said}, and black and white were taken from images whose numbers are {_PLURAL[level_kind]}: convert it, or say black and white "
+            "of all deep images with --decode.range LOW,HIGH"
+        )
+    if levels is not None or clip:
+        return levels
+    if kind == np.uint16 and highest > FULL_SIXTEEN:
+        return None
+    raise ValueError(
+        f"{said}, while most images have 8 bits, so nobody says which are black and white: say --decode.range LOW,HIGH, or dtype for the whole "
+        "range of its type, or convert it"
+    )
+
+
+_PLURAL = {"integer": "whole numbers", "float": "floats"}
 
 
 def as_shares(values: np.ndarray, levels: tuple[float, float] | None, *, clip: bool = True) -> np.ndarray:

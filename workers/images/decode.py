@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ...engine.explanation import Explanation
 from ...engine.lazy_torch import torch
@@ -22,8 +22,19 @@ from ...errors import SampleError
 from ...statuses import DECODE_ERROR, READ_ERROR, TRUTH_ERROR
 from ..protocols import SampleReader
 from ..samples import Sample
-from .bands import as_shares, has_unmarked_band, is_deep_colour, is_dicom, read_bands, read_dicom, tiff_bands
-from .colour import to_rgb
+from .bands import (
+    TIFF,
+    as_shares,
+    has_unmarked_band,
+    is_deep_colour,
+    is_dicom,
+    read_bands,
+    read_dicom,
+    settled_levels,
+    tiff_bands,
+    tiff_orientation,
+)
+from .colour import grey_to_rgb, to_rgb
 from .exif import read_orientation, stored_size, upright_image, upright_mask
 from .geometry import Geometry
 from .ground_truth import drawn_boxes, scaled_mask, truth_from_boxes, truth_from_mask
@@ -110,13 +121,11 @@ def decode_input(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np.
     try:
         if preprocess.bands is not None or preprocess.channels not in (1, 3):
             return _chosen_bands(data, preprocess)
+        rule = {"clip": preprocess.clip_levels, "level_kind": preprocess.level_kind}
         if is_dicom(data):
-            return to_rgb(
-                Image.fromarray(read_dicom(data).astype(np.float32)), preprocess.levels, clip=preprocess.clip_levels
-            ), 1
-        if preprocess.levels is not None and is_deep_colour(data):
-            shares = as_shares(read_bands(data)[..., :3], preprocess.levels, clip=preprocess.clip_levels)
-            return Image.fromarray(np.rint(shares * 255).astype(np.uint8)), 1
+            values, is_negative = read_dicom(data)
+            grey = grey_to_rgb(values, None, preprocess.levels, **rule)
+            return ImageOps.invert(grey) if is_negative else grey, 1
         bands = tiff_bands(data)
         if (bands or 0) > 4 or has_unmarked_band(data):
             raise SampleError(
@@ -124,10 +133,14 @@ def decode_input(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np.
                 f"the TIFF has {bands} bands and the network takes {preprocess.channels} channels; choose bands with --decode.bands 1,2,3, or "
                 f"say that it takes all of them (--preprocess.channels {bands}, --preprocess.mean, --preprocess.std)",
             )
+        if is_deep_colour(data) and (
+            preprocess.levels is not None or preprocess.level_kind or not preprocess.clip_levels
+        ):
+            return _deep_colour(data, preprocess)
         image = _open(data)
         orientation = read_orientation(image)  # before loading: Pillow turns a TIFF while it loads
         image.load()
-        rgb = to_rgb(image, preprocess.levels, clip=preprocess.clip_levels)
+        rgb = to_rgb(image, preprocess.levels, **rule)
         return upright_image(rgb, read_orientation(image)), orientation
     except SampleError:
         raise
@@ -135,6 +148,17 @@ def decode_input(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np.
         raise SampleError(
             DECODE_ERROR, f"the image is damaged, cut short or not supported: {_reason(error)}"
         ) from error
+
+
+def _deep_colour(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, int]:
+    values = read_bands(data)[..., :3]
+    lowest, highest = float(values.min()), float(values.max())
+    levels = settled_levels(
+        lowest, highest, values.dtype, preprocess.levels, clip=preprocess.clip_levels, level_kind=preprocess.level_kind
+    )
+    shares = as_shares(values, levels, clip=preprocess.clip_levels)
+    orientation = _stored_orientation(data)
+    return upright_image(Image.fromarray(np.rint(shares * 255).astype(np.uint8)), orientation), orientation
 
 
 def _chosen_bands(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np.ndarray, int]:
@@ -147,7 +171,15 @@ def _chosen_bands(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np
             f"the image has {values.shape[2]} bands, {wanted}, and the network takes {preprocess.channels} channels; choose as many with "
             "--decode.bands",
         )
-    shares = as_shares(values[..., [band - 1 for band in chosen]], preprocess.levels, clip=preprocess.clip_levels)
+    values, levels = values[..., [band - 1 for band in chosen]], preprocess.levels
+    if values.dtype.itemsize > 1:
+        lowest, highest = float(values.min()), float(values.max())
+        levels = settled_levels(
+            lowest, highest, values.dtype, levels, clip=preprocess.clip_levels, level_kind=preprocess.level_kind
+        )
+    else:
+        levels = None  # 8 bits have their own black and white
+    shares = as_shares(values, levels, clip=preprocess.clip_levels)
     orientation = _stored_orientation(data)
     upright = np.stack([upright_mask(shares[..., band], orientation) for band in range(shares.shape[2])], axis=-1)
     if preprocess.channels not in (1, 3):
@@ -157,6 +189,8 @@ def _chosen_bands(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np
 
 
 def _stored_orientation(data: bytes) -> int:
+    if data[:4] in TIFF:
+        return tiff_orientation(data)
     try:
         with Image.open(io.BytesIO(data)) as image:
             return read_orientation(image)
@@ -190,6 +224,8 @@ def _truth(sample: Sample, reader: SampleReader, orientation: int, geometry: Geo
             mask = scaled_mask(mask, stored)
         return truth_from_mask(mask, orientation, geometry)
     boxes = drawn_boxes(sample, stored, geometry.source)
+    if boxes and sample.drawn_on == geometry.source[::-1] != stored[::-1] and not sample.scale_truth:
+        orientation = 1  # they were drawn on the picture as it is shown, not as it is stored
     return truth_from_boxes(boxes, orientation, geometry) if boxes else None
 
 

@@ -19,6 +19,7 @@ from .own_processor import processor_of
 
 Resize = Literal["shorter_side_crop", "squash", "pad"]
 ChannelOrder = Literal["rgb", "bgr"]
+LevelKind = Literal["", "integer", "float"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 MOST_CHANNELS = 1024
@@ -58,7 +59,10 @@ class Preprocess:
     levels: tuple[float, float] | None = None
     """Numbers of the file that become black and white, where it has more than 8 bits. None: as the file's type has it."""
     clip_levels: bool = True
-    """Whether numbers beyond the levels are cut off; else such an image is an error."""
+    """Whether numbers beyond the levels are cut off; else such an image is an error. False without levels: nobody said what is black and
+    white, so deep images are errors, but those that fill 16 bits."""
+    level_kind: LevelKind = ""
+    """Kind of numbers from which black and white were taken: deep images of the other kind are errors. Empty: of any kind."""
     bands: tuple[int, ...] | None = None
     """Bands of the file that become the channels, counted from 1. None: red, green and blue, or all."""
     processor: str = ""
@@ -197,7 +201,7 @@ def with_overrides(own: Preprocess, overrides: Mapping[str, Any]) -> Preprocess:
             raise SettingsError(
                 f"unknown preprocess setting {name!r}, there are {', '.join(known)}{did_you_mean(name, known)}"
             )
-    if set(given) - {"levels", "clip_levels", "bands"}:
+    if set(given) - {"levels", "clip_levels", "level_kind", "bands"}:
         given.setdefault("processor", "")
     if "resize_to" not in given:
         given["resize_to"] = _scaled_resize_to(own, given)

@@ -74,6 +74,7 @@ class ModelSpec:
     channel_order: str | None = None
     levels: tuple[float, float] | None = None
     clip_levels: bool | None = None
+    level_kind: str | None = None
     bands: tuple[int, ...] | None = None
     bank: str | None = None
     """Path or URI of a feature bank that stands in for a classifier."""

@@ -139,7 +139,7 @@ def fit(module: nn.Module, weights: StateDict, origin: str) -> None:
     module.load_state_dict(own, strict=True)
 
 
-_OF_FILES = ("levels", "clip_levels", "bands")
+_OF_FILES = ("levels", "clip_levels", "level_kind", "bands")
 """Settings that say how files are read, and nothing of the model."""
 _NEWER = {"channel_order": "rgb", "processor": ""}
 """Settings that came later, with the values for which a digest is what it was before."""
