@@ -1,4 +1,4 @@
-"""Edge strength of images by source: `sobel`, or HED with the user's weights."""
+"""Edge strength of images by source: `sobel`, `canny`, or HED with the user's weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from .canny import canny_edges
 from .hed import load_hed
+from .luma import luma_of
 
-LUMA = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601)."""
 SCHARR = ((-3.0, 0.0, 3.0), (-10.0, 0.0, 10.0), (-3.0, 0.0, 3.0))
 STRONG = 0.99
 """Quantile of the strength that becomes 1."""
@@ -28,7 +28,7 @@ def scharr_edges(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor,
     Args:
         images: RGB in [0, 1].
     """
-    luma = (images * torch.tensor(LUMA, device=images.device, dtype=images.dtype)[:, None, None]).sum(1, keepdim=True)
+    luma = luma_of(images)[:, None]
     kernel = torch.tensor(SCHARR, device=images.device, dtype=images.dtype) / 32
     padded = F.pad(luma, (1, 1, 1, 1), mode="replicate")
     slopes = F.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])
@@ -55,3 +55,7 @@ def hed_edges(path: str) -> EdgeSource:
             return network(images.float())
 
     return strength
+
+
+NAMED: dict[str, EdgeSource] = {"sobel": scharr_edges, "canny": canny_edges}
+"""Sources that need no file."""

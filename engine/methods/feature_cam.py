@@ -48,7 +48,7 @@ def cost(settings: Any) -> Cost:
     summary="a CAM times the image's edges: outlines for the eye, no number to rely on",
     source="Clement et al. 2024, arXiv 2403.05658",
     status="partial",
-    completed="how map, edges and the three inputs are combined; edges by Scharr in the place of HED",
+    completed="how map, edges and the three inputs are combined; edges by Scharr or Canny in the place of HED",
     architecture="cnn",
     cost=cost,
     gradients=True,
@@ -67,8 +67,9 @@ class FeatureCAM(BatchMethod):
         default="edges",
         text="edges, fused (three inputs), soft (edges weigh 70 %) or edges_only (no model: the baseline)",
     )
-    edges: Literal["hed", "sobel"] = setting(
-        default="hed", text="where edges come from: hed, which needs `hed_weights`, or sobel (Scharr's 3 x 3)"
+    edges: Literal["hed", "sobel", "canny"] = setting(
+        default="hed",
+        text="where edges come from: hed, which needs `hed_weights`, sobel (Scharr's 3 x 3) or canny (thin lines)",
     )
     hed_weights: str | None = setting(
         default=None, text="file with HED's weights: safetensors, or a state dict of torch.save"
@@ -87,11 +88,12 @@ class FeatureCAM(BatchMethod):
 
     def check(self) -> None:
         require_one_of("variant", self.variant, VARIANTS)
-        require_one_of("edges", self.edges, ("hed", "sobel"))
+        require_one_of("edges", self.edges, ("hed", "sobel", "canny"))
         require_one_of("base", self.base, tuple(CAMS))
         require_one_of("third", self.third, ("edges", "masked"))
         require(
-            self.hed_weights is None or self.edges == "hed", "hed_weights has no effect with edges=sobel; leave one out"
+            self.hed_weights is None or self.edges == "hed",
+            f"hed_weights has no effect with edges={self.edges}; leave one out",
         )
 
     def bind(self) -> None:
@@ -105,9 +107,9 @@ class FeatureCAM(BatchMethod):
     @cached_property
     def edge_source(self) -> Any:
         """Of RGB images in [0, 1] the edges in [0, 1]."""
-        from ..edges.edge_map import hed_edges, scharr_edges
+        from ..edges.edge_map import NAMED, hed_edges
 
-        return scharr_edges if self.hed_weights is None else hed_edges(self.hed_weights)
+        return NAMED[self.edges] if self.hed_weights is None else hed_edges(self.hed_weights)
 
     @cached_property
     def source(self) -> Cam:

@@ -33,7 +33,9 @@ from .rules import (
 
 PASS = (nn.Dropout, nn.Dropout2d, nn.Identity)
 SHARE = (nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-SHARE_CALLS = {F.relu, F.relu6, torch.relu, F.max_pool2d, torch.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
+SHARE_CALLS = {
+    F.relu, F.relu6, torch.relu, F.max_pool2d, torch.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, "relu", "mean",
+}  # fmt: skip
 SUMS = {operator.add, operator.iadd, torch.add}
 PASS_CALLS = {F.dropout}
 UNIT_CALLS = {F.normalize}
@@ -41,7 +43,7 @@ UNIT_CALLS = {F.normalize}
 RESHAPES = {torch.flatten, "flatten", "view", "reshape"}
 Start = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Of features `(batch, width)` their relevance and gradient."""
-KNOWN = "convolutions, batch norms, ReLUs, pools, sums, flattening and linear layers"
+KNOWN = "convolutions, batch norms, ReLUs, pools, means, sums, flattening and linear layers"
 
 
 @dataclass(eq=False)
@@ -251,7 +253,7 @@ def _has_rule(model: nn.Module, node: fx.Node) -> bool:
     if node.target in SUMS:
         return len(_inputs(node)) == 2
     if node.op in ("call_function", "call_method") and len(_inputs(node)) == 1:
-        return node.target in SHARE_CALLS | PASS_CALLS | UNIT_CALLS | RESHAPES or node.target == "relu"
+        return node.target in SHARE_CALLS | PASS_CALLS | UNIT_CALLS | RESHAPES
     return False
 
 

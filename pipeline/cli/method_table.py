@@ -129,6 +129,19 @@ def passes(cost: dict[str, int] | None) -> str:
     return " ".join(f"{cost[kind]:,}{kind[0].upper()}" for kind in ("forwards", "backwards") if cost[kind])
 
 
+def source_table(records: Sequence[dict[str, Any]]) -> Table:
+    """Where every method comes from, how much of it public text gives, and what heatlas added."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("method", "source", "status", "completed by heatlas"):
+        table.add_column(heading, no_wrap=heading == "method")
+    for record in records:
+        if "problem" not in record:
+            table.add_row(
+                record["name"], record["source"], STATUSES[record["status"]], record["completed"] or "nothing"
+            )
+    return table
+
+
 def print_method_table(records: Sequence[dict[str, Any]], console: Console | None = None) -> None:
     """The records for people: one method a row."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -142,4 +155,5 @@ def print_method_table(records: Sequence[dict[str, Any]], console: Console | Non
             table.add_row(record["name"], ARCHITECTURES[record["architecture"]], *facts)
     console = console or Console()
     console.print(table)
+    console.print(source_table(records))
     console.print(LEGEND, markup=False, highlight=False)

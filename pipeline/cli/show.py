@@ -22,7 +22,9 @@ def show_command(
     ] = False,
     edges: Annotated[
         str | None,
-        Parameter(help="Draw the map times the image's edges: sobel, or a file with HED's weights. For the eye only."),
+        Parameter(
+            help="Draw the map times the image's edges: sobel, canny, or a file with HED's weights. For the eye only."
+        ),
     ] = None,
 ) -> int:
     """Draw maps over their images, as PNG files. Exit code 1 if there is nothing to draw.

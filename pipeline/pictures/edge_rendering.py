@@ -10,22 +10,21 @@ from PIL import Image
 
 from .overlay import GAP, fit
 
-SOBEL = "sobel"
 Edges = Callable[[Image.Image], np.ndarray]
 """Of an image the edge strength `(height, width)` in [0, 1]."""
 
 
 def edges_from(named: str) -> Edges:
-    """Edges by `sobel`, or by HED with the weights of the file that is named.
+    """Edges by `sobel` or `canny`, or by HED with the weights of the file that is named.
 
     Raises:
         ModelError: If there are no such weights.
     """
     import torch  # here, because most pictures need none
 
-    from ...engine.edges.edge_map import hed_edges, scharr_edges
+    from ...engine.edges.edge_map import NAMED, hed_edges
 
-    source: Any = scharr_edges if named == SOBEL else hed_edges(named)
+    source: Any = NAMED[named] if named in NAMED else hed_edges(named)
 
     def strength(image: Image.Image) -> np.ndarray:
         values = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)

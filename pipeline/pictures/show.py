@@ -47,7 +47,7 @@ def show_overlays(
         limit: At least 1.
         to: Directory or URI for the pictures, by default `_show` in `out`.
         trust_code: Whether the Python code that the run's data set came from may be run again, to get its images.
-        edges: `sobel`, or a file with HED's weights: the map times the image's edges is drawn, and the image seen through it.
+        edges: `sobel`, `canny`, or a file with HED's weights: the map times the image's edges is drawn, and the image seen through it.
 
     Yields:
         Per row of a sample, whether there is a picture now, and a line for the user: its path and what the network said, or why not.

@@ -253,6 +253,21 @@ def test_a_model_in_double_precision_is_explained_in_it() -> None:
     torch.testing.assert_close(result.maps.float(), single.maps, rtol=1e-2, atol=1e-3)
 
 
+class Averaged(nn.Sequential):
+    """The maps' mean by a method call in the place of a pool and a flattening, as MNASNet has it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        for layer in list(self)[:-3]:
+            input = layer(input)
+        return self[-1](input.mean([2, 3]))
+
+
+def test_a_mean_is_a_pool_over_everything() -> None:
+    model, images = drawn("basic"), images_like(2, 3, (16, 20), seed=4).double()
+    pooled = AGF(model).signed(images, torch.tensor([1, 2]))
+    torch.testing.assert_close(AGF(Averaged(*model)).signed(images, torch.tensor([1, 2])), pooled, rtol=1e-4, atol=1e-5)
+
+
 def test_one_logit_has_no_other_class_to_be_told_from() -> None:
     with pytest.raises(ModelError, match=r"the model has one logit, whose share is always 1"):
         AGF(nn.Sequential(conv(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import skimage.feature
 import torch
 import torch.nn.functional as F
+from heatlas.engine.edges.canny import canny_edges
 from heatlas.engine.edges.edge_map import scharr_edges
 from heatlas.engine.edges.hed import HED, MEAN_BGR, STAGES, canonical_name, load_hed
+from heatlas.engine.edges.luma import LUMA
 from heatlas.engine.methods.cams import GradCAM
 from heatlas.engine.methods.feature_cam import FeatureCAM
 from heatlas.errors import ModelError, SettingsError
@@ -139,11 +142,35 @@ def test_files_that_are_not_hed_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert "code of the file ran" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_canny_is_scikit_image_s(seed: int) -> None:
+    images = (images_like(2, 3, (40, 52), seed=seed) / 4 + 0.5).clamp(0, 1)
+    ours = canny_edges(images)
+    for image, edges in zip(images, ours, strict=True):
+        luma = (image.permute(1, 2, 0).double() @ torch.tensor(LUMA).double()).numpy()
+        expected = torch.from_numpy(
+            skimage.feature.canny(luma, sigma=1, low_threshold=0.1, high_threshold=0.2, mode="nearest")
+        )
+        assert 0.01 < float(edges.mean()) < 0.5
+        assert float((edges.bool() != expected).float().mean()) < 1e-3
+    assert not canny_edges(torch.full((1, 3, 9, 9), 0.4)).any()
+    assert bool((canny_edges(step_image())[0, 2:-2].nonzero()[:, 1] - 16).abs().max() <= 1)
+
+
+def test_a_run_s_canny_is_the_cam_times_thin_lines(images: Tensor) -> None:
+    method = FeatureCAM(net(), edges="canny")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (method.mean, method.std))
+    edges = canny_edges((images * std + mean).clamp(0, 1))
+    cam = spread(GradCAM(net()).explain(images, 1).maps)
+    torch.testing.assert_close(method.explain(images, 1).maps, spread(cam * edges), rtol=1e-4, atol=1e-5)
+
+
 def test_without_weights_the_error_names_them_and_the_other_way() -> None:
     with pytest.raises(ModelError, match=r"--feature-cam.hed-weights FILE\), or take --feature-cam.edges sobel"):
         FeatureCAM(net())
-    with pytest.raises(SettingsError, match="hed_weights has no effect with edges=sobel"):
-        FeatureCAM(net(), edges="sobel", hed_weights="hed.pth")
+    for edges in ("sobel", "canny"):
+        with pytest.raises(SettingsError, match=f"hed_weights has no effect with edges={edges}"):
+            FeatureCAM(net(), edges=edges, hed_weights="hed.pth")
 
 
 def edges_of(method: FeatureCAM, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import heatlas
 import pytest
+from heatlas.engine.edges.hed import HED
 from heatlas.engine.methods.registry import entries, find_method
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.store.committed_shards import done_shards
@@ -15,6 +16,7 @@ from heatlas.pipeline.store.content_digest import logical_digest
 from heatlas.pipeline.store.parquet_sink import ParquetSink
 from heatlas.pipeline.store.schema import METHOD_KEY, metric_columns
 from PIL import Image
+from safetensors.torch import save_file
 
 from ..support.tiny_run import FACTORY, command, draw_all, importable_factory
 
@@ -193,7 +195,27 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture) -> None:
     assert told["daam"]["architecture"] == "vit"
     assert main(["methods"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in told)
+    assert all(text.count(name) >= 2 for name in told), "once with what it shows, once with its source"
+    assert all(word in text for word in ("completed by heatlas", "defined by the", "Clement et al.", "2407.06059"))
+
+
+def test_hed_runs_from_a_file_whose_weights_are_the_run_s(
+    place: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = HED().state_dict()
+    save_file({name: values.contiguous() for name, values in weights.items()}, str(tmp_path / "hed.safetensors"))
+    hed = ("--feature-cam.hed-weights", str(tmp_path / "hed.safetensors"))
+    assert explain(place, tmp_path / "out", "feature_cam", *hed) == 0
+    assert explain(place, tmp_path / "out", "feature_cam", *hed) == 0, "the same weights resume"
+    weights["fuse.bias"] += 1
+    save_file({name: values.contiguous() for name, values in weights.items()}, str(tmp_path / "hed.safetensors"))
+    capsys.readouterr()
+    assert explain(place, tmp_path / "out", "feature_cam", *hed) == 2
+    assert "belongs to another run, which differs in" in capsys.readouterr().err
+    assert explain(place, tmp_path / "none", "feature_cam") == 2
+    said = capsys.readouterr().err
+    assert "--feature-cam.hed-weights FILE" in said
+    assert "--feature-cam.edges sobel" in said
 
 
 def test_maps_for_the_eye_are_not_curated_and_any_map_is_drawn_with_edges(
