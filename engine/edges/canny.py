@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -35,7 +37,8 @@ def canny(luma: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height w
     inside = np.zeros(size.shape, dtype=bool)
     inside[1:-1, 1:-1] = True
     thin = inside & (size >= WEAK) & is_ridge(down, across, size)
-    lines, count = ndimage.label(thin, np.ones((3, 3), dtype=bool))
+    labelled: Any = ndimage.label(thin, np.ones((3, 3), dtype=bool))  # SciPy's signature knows no structure
+    lines, count = labelled
     strong = np.zeros(count + 1, dtype=bool)
     strong[lines[thin & (size >= STRONG)]] = True
     return strong[lines] & thin
