@@ -25,11 +25,11 @@ def canny_edges(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, 
         images: RGB in [0, 1]; looked at one by one on the CPU.
     """
     lumas = luma_of(images.detach().float()).cpu().double().numpy()
-    edges = np.stack([canny(luma) for luma in lumas]).astype(np.float32)
+    edges = np.stack([thin_lines(luma) for luma in lumas]).astype(np.float32)
     return torch.from_numpy(edges).to(images.device)
 
 
-def canny(luma: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+def thin_lines(luma: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
     """Edges of one image; none on its border, where an edge has no other side."""
     smooth = ndimage.gaussian_filter(luma, SIGMA_PX, mode="nearest")
     down, across = (ndimage.sobel(smooth, axis=axis) for axis in (0, 1))
