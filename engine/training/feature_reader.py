@@ -83,7 +83,7 @@ def default_layers(model: nn.Module, image: Float[Tensor, "channel height width"
         names = [name for name in block_layers(model, image[None]).names if name in modules]
     except NoBlocksError as error:
         raise ModelError(
-            "the model has neither maps that shrink from block to block nor self-attention blocks; name modules with `layers`"
+            "the model has neither maps that shrink from block to block nor self-attention blocks; name modules with `layers`, or train ptame, which reads another network"
         ) from error
     if not names:
         raise ModelError("no block of the model ends in a module that can be read; name modules with `layers`")

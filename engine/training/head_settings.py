@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...errors import SettingsError
 
 FILLS = ("black", "blur", "mean")
+CONFIDENCES = ("softmax", "sigmoid")
 OPTIMISERS = ("sgd", "adamw")
 
 
@@ -34,6 +36,10 @@ class OptimisationSettings:
     patience: int = option(0, "stop after so many epochs without a better held-out loss; 0: never")
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, float):
+                require(math.isfinite(value), f"{setting.name} must be a finite number, got {value}")
         require(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
         require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
         require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
@@ -57,6 +63,9 @@ class HeadSettings(OptimisationSettings):
         None,
         "add one row of weights that all classes share; unless set, where classes have fewer than 32 images on average",
     )
+    confidence: str = option(
+        "softmax", "what a masked image must keep: softmax, or sigmoid where classes do not exclude each other"
+    )
     fill: str = option("black", "what replaces hidden pixels: black, blur or mean")
     cross_entropy: float = option(1.5, "weight of the cross-entropy of masked images, at least 0")
     area: float = option(2.0, "weight of the masks' area, at least 0")
@@ -69,6 +78,10 @@ class HeadSettings(OptimisationSettings):
         for name in ("cross_entropy", "area", "variation", "border"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
         require(self.power > 0, f"power must be above 0, got {self.power}")
+        require(
+            self.confidence in CONFIDENCES,
+            f"confidence must be one of {', '.join(CONFIDENCES)}, got {self.confidence!r}",
+        )
         require(self.fill in FILLS, f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
 
 

@@ -64,7 +64,8 @@ class HeadStep(nn.Module):
         masked = masked_images(images, own, fill_of(images, self._settings.fill, black))  # pyright: ignore[reportArgumentType]
         with in_eval_mode(reader.model):
             masked_logits = logits_of(reader.model(masked))
-        loss = mask_loss(own, crossed, masked_logits, targets, self._weights)
+        seen = logits.gather(1, targets[:, None]).squeeze(1) > 0 if self._settings.confidence == "sigmoid" else None
+        loss = mask_loss(own, crossed, masked_logits, targets, self._weights, seen)
         terms = {"cross_entropy": loss.cross_entropy, "area": loss.area, "variation": loss.variation}
         return loss.total, terms
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...errors import SettingsError
@@ -80,6 +80,7 @@ def mask_loss(
     masked_logits: Float[Tensor, "batch class"],
     targets: Int[Tensor, " batch"],
     weights: MaskLossWeights,
+    seen: Bool[Tensor, " batch"] | None = None,
 ) -> MaskLoss:
     """The loss of one batch.
 
@@ -89,10 +90,16 @@ def mask_loss(
         masked_logits: The classifier's output for the masked images.
         targets: The class that the classifier gives each whole image.
         weights: Of the terms.
+        seen: Where classes do not exclude each other [ours]: whether the classifier sees the target in the whole image, which is kept by binary
+            cross-entropy of the target's own logit. None: cross-entropy over all classes.
     """
     if own.shape[1:] != crossed.shape[2:]:
         raise SettingsError(f"own and crossed masks must have one size, got {own.shape[1:]} and {crossed.shape[2:]}")
-    entropy = F.cross_entropy(masked_logits.float(), targets)
+    wide = masked_logits.float()
+    if seen is None:
+        entropy = F.cross_entropy(wide, targets)
+    else:
+        entropy = F.binary_cross_entropy_with_logits(wide.gather(1, targets[:, None]).squeeze(1), seen.float())
     area, variation = area_loss(crossed, weights.power), variation_loss(crossed, weights.border)
     total = weights.cross_entropy * entropy + weights.area * area + weights.variation * variation
     return MaskLoss(total, entropy.detach(), area.detach(), variation.detach())

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
-from ...errors import ModelError, did_you_mean
+from ...errors import ModelError, NoBlocksError, did_you_mean
 from ..layers.blocks import block_layers
 from ..layers.eval_mode import in_eval_mode
 from ..layers.fx_trace import Trace, trace_of
@@ -123,7 +123,13 @@ def noise_maps(front: fx.GraphModule, image: Tensor) -> Any:
 
 def default_layer(model: nn.Module, image: Tensor, linears: list[fx.Node]) -> str:
     """See `split_model`."""
-    plan = block_layers(model, image[None])
+    try:
+        plan = block_layers(model, image[None])
+    except NoBlocksError as error:
+        raise ModelError(
+            "an explainer network takes the maps of a CNN apart, and the model has none that shrink from block to block: name a layer that gives "
+            "maps with `layers`, or train ttame (transformers, too) or ptame (any classifier)"
+        ) from error
     if plan[-1].channel_axis != 1:
         raise ModelError("the model keeps its channels last; an explainer network reads maps (batch, channel, h, w)")
     first = model.get_submodule(str(linears[-1].target)) if linears else None

@@ -20,6 +20,7 @@ class PartSettings(OptimisationSettings):
     preset: str = option("robust", "robust (ours: losses free of scale) or paper (what is known of it)")
     eta: float | None = option(None, "weight of -log p, p being the parts' share; 0.1 (robust) or 20 (paper)")
     filter_weight: float = option(0.1, "weight of the filter loss, mean over filters, at least 0")
+    filter_queue: int = option(0, "images of earlier steps that count in the filter loss, too, at least 0")
     kept_parts: int = option(32, "filters whose parts become columns, those that contribute most, at least 1")
     augment: bool = option(True, "crop (half to all of the area) and flip images at random: parts must move")
     epochs: int = option(20, "passes over the training images, at least 1")
@@ -33,6 +34,7 @@ class PartSettings(OptimisationSettings):
         require(self.preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         require(self.eta is None or self.eta >= 0, f"eta must be at least 0, got {self.eta}")
         require(self.filter_weight >= 0, f"filter_weight must be at least 0, got {self.filter_weight}")
+        require(self.filter_queue >= 0, f"filter_queue must be at least 0, got {self.filter_queue}")
         require(self.kept_parts >= 1, f"kept_parts must be at least 1, got {self.kept_parts}")
         require(
             self.layers is None or len(self.layers) == 1,

@@ -19,7 +19,7 @@ from .model_split import ModelSplit
 from .part_encoder import FLOOR, Encoded
 from .part_network import PartNetwork
 from .part_settings import PartSettings
-from .part_templates import filter_losses, information_bound, templates
+from .part_templates import filter_scores, information_bound, score_losses, templates
 
 SHARPNESS = 8.0
 """Times the number of cells: by what robust maps are multiplied, their peaks being 1 on average."""
@@ -43,12 +43,18 @@ class PartStep(nn.Module):
     """
 
     shapes: Tensor
+    queue: Tensor
+    """Scores of the last images for every template, newest first."""
+    queued: Tensor
+    """How many of its places are taken."""
 
     def __init__(self, network: PartNetwork, split: ModelSplit, settings: PartSettings, steps: int, seed: int):
         super().__init__()
         self.network = network
         self._outside = (split, settings, steps, seed)
         self.register_buffer("shapes", templates(*split.size), persistent=False)
+        self.register_buffer("queue", torch.zeros(network.filters, settings.filter_queue, len(self.shapes)))
+        self.register_buffer("queued", torch.zeros((), dtype=torch.long))
 
     def forward(
         self, images: Float[Tensor, "batch channel height width"], targets: object = None, teacher: object = None
@@ -71,15 +77,27 @@ class PartStep(nn.Module):
         robust = settings.preset == "robust"
         wanted, made = targets_of(split, features, logits), targets_of(split, own_features, own_logits)
         errors = [reconstruction(own, goal, robust) for own, goal in zip(made, wanted, strict=True)]
-        losses = filter_losses(self._scaled(encoded, robust), self.shapes).mean()
+        scores = filter_scores(self._scaled(encoded, robust), self.shapes)
+        earlier = self.queue[:, : int(self.queued)].clone() if self.training else None
+        losses = score_losses(scores, earlier).mean()
+        seen = len(images) + (0 if earlier is None else earlier.shape[1])
         log_share = F.logsigmoid(network.encoder.weight)
         loss = torch.stack(errors).sum() - settings.share_weight * log_share + ramp * settings.filter_weight * losses
-        bound = information_bound(len(images), len(self.shapes) - 1)
+        bound = information_bound(seen, len(self.shapes) - 1)
+        if self.training:
+            self._enqueue(scores.detach())
         terms = {
             "reconstruction": torch.stack(relative_errors(made, wanted)).mean(), "share_of_parts": encoded.share,
             "information": -losses / bound if bound else losses * 0, "agreement": (own_logits.argmax(1) == logits.argmax(1)).float().mean(),
         }  # fmt: skip
         return loss, {name: value.detach() for name, value in terms.items()}
+
+    @torch.no_grad()
+    def _enqueue(self, scores: Tensor) -> None:
+        """Put a step's scores before those of earlier steps; the oldest leave."""
+        length = self.queue.shape[1]
+        self.queue.copy_(torch.cat([scores.to(self.queue), self.queue], dim=1)[:, :length])
+        self.queued.copy_((self.queued + scores.shape[1]).clamp(max=length))
 
     def _scaled(self, encoded: Encoded, robust: bool) -> Tensor:
         """Maps as the filter loss sees them."""

@@ -34,8 +34,17 @@ def cell_distances(height: int, width: int) -> Float[Tensor, "cell height width"
     return (down[:, None, :, None] + across[None, :, None, :]).reshape(height * width, height, width).float()
 
 
-def filter_losses(
+def filter_scores(
     maps: Float[Tensor, "batch filter height width"], shapes: Float[Tensor, "template height width"]
+) -> Float[Tensor, "filter batch template"]:
+    """s[b, t] = sum(x_b T_t) for each filter."""
+    return torch.einsum("bfhw,thw->fbt", maps, shapes.to(maps))
+
+
+def filter_losses(
+    maps: Float[Tensor, "batch filter height width"],
+    shapes: Float[Tensor, "template height width"],
+    earlier: Float[Tensor, "filter image template"] | None = None,
 ) -> Float[Tensor, " filter"]:
     """Minus the mutual information of a batch's maps and the templates, for each filter: in [-min(log batch, log templates), 0].
 
@@ -45,10 +54,19 @@ def filter_losses(
     Args:
         maps: After their ReLU, before any mask.
         shapes: Of `templates`, of the maps' size.
+        earlier: `filter_scores` of images of earlier batches, which count as images of this one; not differentiated [ours].
     """
-    scores = torch.einsum("bfhw,thw->fbt", maps, shapes.to(maps))
+    return score_losses(filter_scores(maps, shapes), earlier)
+
+
+def score_losses(
+    scores: Float[Tensor, "filter batch template"], earlier: Float[Tensor, "filter image template"] | None = None
+) -> Float[Tensor, " filter"]:
+    """`filter_losses` from `filter_scores`."""
+    if earlier is not None:
+        scores = torch.cat([scores, earlier.detach().to(scores)], dim=1)
     log_given = scores.log_softmax(dim=1)
-    log_prior = -math.log(len(shapes))
+    log_prior = -math.log(scores.shape[2])
     log_image = (log_given + log_prior).logsumexp(dim=2, keepdim=True)
     information = (log_given.exp() * (log_given - log_image)).sum(dim=(1, 2)) * math.exp(log_prior)
     return -information

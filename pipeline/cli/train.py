@@ -70,6 +70,7 @@ def train_command(
         Literal["auto", "yes", "no"],
         Parameter(help="One row of weights that all classes share; auto: below 32 images per class.", group=TRAINING),
     ] = "auto",
+    confidence: Annotated[Literal["softmax", "sigmoid"] | None, option("confidence")] = None,
     fill: Annotated[Literal["black", "blur", "mean"] | None, option("fill")] = None,
     cross_entropy: Annotated[float | None, option("cross_entropy")] = None,
     area: Annotated[float | None, option("area")] = None,
@@ -91,6 +92,7 @@ def train_command(
     patience: Annotated[int | None, option("patience")] = None,
     eta: Annotated[float | None, option("eta", settings=PartSettings)] = None,
     filter_weight: Annotated[float | None, option("filter_weight", settings=PartSettings)] = None,
+    filter_queue: Annotated[int | None, option("filter_queue", settings=PartSettings)] = None,
     kept_parts: Annotated[int | None, option("kept_parts", settings=PartSettings)] = None,
     augment: Annotated[
         bool | None, Parameter(help="Crop and flip images at random: parts must move (default yes).", group=PARTS)
@@ -107,7 +109,7 @@ def train_command(
         "layers": tuple(name for text in layers for name in text.split(",")) if layers else None, "fill": fill, "cross_entropy": cross_entropy,
         "area": area, "variation": variation, "power": power, "border": border, "epochs": epochs, "batch_size": batch_size,
         "optimiser": optimiser, "learning_rate": learning_rate, "weight_decay": weight_decay, "holdout": holdout, "patience": patience,
-        "shared_row": {"auto": None, "yes": True, "no": False}[shared_row], "eta": eta, "filter_weight": filter_weight,
+        "shared_row": {"auto": None, "yes": True, "no": False}[shared_row], "eta": eta, "filter_weight": filter_weight, "filter_queue": filter_queue, "confidence": confidence,
         "kept_parts": kept_parts, "augment": augment,
     }  # fmt: skip
     chosen = {name: value for name, value in given.items() if value is not None}

@@ -16,6 +16,8 @@ PTAME = {
     "epochs": 1,
 }  # fmt: skip
 """P-TAME's defaults that differ from T-TAME's: those that its authors tuned for ResNet-50 with ResNet-18 as auxiliary network."""
+NOT_IMITATED = ("confidence", "fill", "cross_entropy", "area", "variation", "power", "border")
+"""Settings of learning from the classifier, which a student does not do."""
 ALIASES = {
     "explainer": ("explainer_network", "robust"), "explainer:robust": ("explainer_network", "robust"),
     "explainer:paper": ("explainer_network", "paper"),
@@ -43,6 +45,10 @@ def training_settings(
     for name in chosen:
         if name not in known:
             raise UsageError(f"--{name.replace('_', '-')} has no effect with {method}; leave it out")
+        if teacher and name in NOT_IMITATED:
+            raise UsageError(
+                f"--{name.replace('_', '-')} has no effect with --teacher, whose maps a student imitates; leave it out"
+            )
     defaults: dict[str, Any] = {"preset": preset or "robust"} if kind is PartSettings else {}
     if kind is HeadSettings:
         defaults = {**(PTAME if method == "ptame" else {}), **(STUDENT if teacher else {})}

@@ -18,7 +18,7 @@ from ...engine.training.head_settings import HeadSettings
 from ...engine.training.model_split import split_model
 from ...engine.training.part_network import PartNetwork
 from ...engine.training.part_settings import PartSettings
-from ...errors import DataError, UsageError
+from ...errors import DataError, ModelError, UsageError
 from ...workers.models.load import LoadedModel, ModelSpec, load_auxiliary, load_model
 from ...workers.samples import Sample
 from ...workers.training.training_spec import TeacherMap, TrainingSpec
@@ -123,7 +123,12 @@ def checked_layers(
             raise UsageError(f"--auxiliary {auxiliary} has no effect with {method}; only ptame reads another network")
         return "", ""
     name = auxiliary or AUXILIARY
-    other = load_auxiliary(name, loaded, FsspecReader())
+    try:
+        other = load_auxiliary(name, loaded, FsspecReader())
+    except ModelError as error:
+        if auxiliary is not None:
+            raise
+        raise ModelError(f"ptame's auxiliary network {name}: {error}; --auxiliary names another one") from error
     AuxiliaryReader(loaded.module, other, example, training.layers)
     return name, other.digest
 

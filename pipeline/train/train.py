@@ -32,6 +32,7 @@ from ..storage.location import bytes_of, locate
 from ..store.run_file import versions
 from ..terminal_log import say
 from ..text import counted
+from .defaults import ALIASES
 from .prepare import FEW_IMAGES, prepared
 from .result import TrainingResult
 from .teacher_maps import teacher_run
@@ -64,7 +65,9 @@ def train_settings(
         RunError: When the training failed; the same command goes on from the last checkpoint.
     """
     if method not in METHODS:
-        raise UsageError(f"method {method!r} is not trained; train {', '.join(METHODS)}")
+        raise UsageError(
+            f"method {method!r} is not trained; train {', '.join(METHODS)} (also called {', '.join(ALIASES)})"
+        )
     if teacher is not None and method == PARTS:
         raise UsageError(
             f"--teacher {teacher} has no effect with {PARTS}, which rebuilds the classifier's features; leave it out"

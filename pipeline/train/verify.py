@@ -135,6 +135,7 @@ def refuse_check(settings: Settings, count: int) -> None:
         raise UsageError(f"--verify must be at least {LEAST} images, got {count}")
     if not settings.store.map:
         raise UsageError("--verify compares stored maps; leave --store.map on")
+    exact_method(read_explainer(str(settings.explainer), FsspecReader(check_data_root(settings.data_root))).facts)
 
 
 def exact_settings(settings: Settings, count: int) -> tuple[Settings, int]:
@@ -144,20 +145,30 @@ def exact_settings(settings: Settings, count: int) -> tuple[Settings, int]:
     ids = child(settings.out, f"{FOLDER}/ids.csv")
     put(ids, "".join(f"{quoted_field(id)}\n" for id in ("id", *listing["id"].to_pylist())).encode())
     facts = read_explainer(str(settings.explainer), FsspecReader(data_root)).facts
-    made_by: Mapping[str, Any] = facts.get("made_by") or {}
-    method = str(made_by.get("method", "sise"))
-    if find_method(method).trained:
-        raise UsageError(
-            f"the explainer imitates {method}, which is trained itself; there is no exact method to verify it by"
-        )
+    method, own = exact_method(facts)
     changes: dict[str, Any] = {
         "method": method, "explainer": None, "out": child(settings.out, f"{FOLDER}/exact"), "ids": ids, "sample": None, "limit": None, "where": None,
         "budget": "exact", "chance_maps": 0, "sanity": 0, "retry_errors": False,
     }  # fmt: skip
     group = getattr(settings, method)
-    own = {name: value for name, value in made_by.get("settings", {}).items() if name in type(group).model_fields}
-    changes[method] = type(group).model_validate({**group.model_dump(), **own})
+    known = {name: value for name, value in own.items() if name in type(group).model_fields}
+    changes[method] = type(group).model_validate({**group.model_dump(), **known})
     return settings.model_copy(update=changes), len(listing)
+
+
+def exact_method(facts: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The method whose maps a student imitated with its settings, else SISE; from the facts of an explainer.
+
+    Raises:
+        UsageError: When that method is trained itself.
+    """
+    made_by: Mapping[str, Any] = facts.get("made_by") or {}
+    method = str(made_by.get("method", "sise"))
+    if find_method(method).trained:
+        raise UsageError(
+            f"--verify: the explainer imitates {method}, which is trained itself; there is no exact method to verify it by"
+        )
+    return method, made_by.get("settings") or {}
 
 
 def quoted_field(text: str) -> str:

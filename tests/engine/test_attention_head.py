@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from heatlas.engine.training.attention_head import AttentionHead, head_size
@@ -111,6 +113,18 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_and_its_area_counts_all_class
     assert torch.allclose(loss.total, expected)
     assert torch.allclose(loss.area, area_loss(crossed, 0.3))
     assert torch.allclose(loss.cross_entropy, nn.functional.cross_entropy(logits, targets))
+
+
+def test_where_classes_do_not_exclude_each_other_the_target_s_own_logit_is_kept() -> None:
+    """Beside the binary cross-entropy written out; other classes' logits do not matter."""
+    own, crossed, targets = torch.rand(2, 4, 4), torch.rand(2, 2, 4, 4), torch.tensor([1, 0])
+    logits, seen = torch.tensor([[9.0, 2.0, -1.0], [-0.5, 3.0, 8.0]]), torch.tensor([True, False])
+    loss = mask_loss(own, crossed, logits, targets, MaskLossWeights(), seen)
+    probability = [1 / (1 + math.exp(-2.0)), 1 / (1 + math.exp(0.5))]
+    wanted = -(math.log(probability[0]) + math.log(1 - probability[1])) / 2
+    assert loss.cross_entropy.item() == pytest.approx(wanted, abs=1e-6)
+    other = torch.where(torch.nn.functional.one_hot(targets, 3).bool(), logits, torch.zeros(()))
+    assert mask_loss(own, crossed, other, targets, MaskLossWeights(), seen).cross_entropy == loss.cross_entropy
 
 
 @pytest.mark.parametrize("field", ["cross_entropy", "area", "variation", "border"])

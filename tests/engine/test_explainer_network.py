@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from heatlas.engine.training.model_split import split_model
@@ -11,9 +9,8 @@ from heatlas.engine.training.part_encoder import ActivationNorm, PartEncoder
 from heatlas.engine.training.part_network import PartNetwork
 from heatlas.engine.training.part_readout import feature_norms, part_places, read_parts
 from heatlas.engine.training.part_settings import PartSettings
-from heatlas.engine.training.part_step import PartStep, part_optimiser, random_crops
+from heatlas.engine.training.part_step import random_crops
 from heatlas.engine.training.part_templates import filter_losses, information_bound, part_masks, templates
-from heatlas.engine.training.trained_parts import TrainedParts
 from heatlas.errors import ModelError, SettingsError
 from torch import nn
 
@@ -256,66 +253,3 @@ def test_crops_follow_from_seed_and_step_alone() -> None:
 def test_settings_out_of_range_are_refused(change: dict, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         PartSettings(**change)
-
-
-def marked_images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dim noise with one bright mark of 4 x 4 at a random place; the mark's centre in [0, 1], x and y."""
-    generator = torch.Generator().manual_seed(seed)
-    images = 0.1 * torch.rand(count, 1, 32, 32, generator=generator)
-    corners = torch.randint(0, 29, (count, 2), generator=generator)
-    for image, (row, column) in zip(images, corners.tolist(), strict=True):
-        image[0, row : row + 4, column : column + 4] = 1
-    return images, (corners.flip(1) + 2) / 32
-
-
-def mark_model() -> nn.Module:
-    """Twelve maps of a random network; a mark shows in several."""
-    torch.manual_seed(3)
-    model = nn.Sequential(
-        nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 1, 1), nn.ReLU(), nn.Conv2d(12, 12, 3, 2, 1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3),
-    )  # fmt: skip
-    return model.eval().requires_grad_(False)
-
-
-@pytest.mark.parametrize("preset", ["robust", "paper"])
-def test_a_filter_follows_a_moving_mark(preset: str) -> None:
-    """The synthetic check: on images that were not trained on, some filter's place correlates with the mark's; the classifier stays as it is."""
-    torch.set_num_threads(1)
-    model = mark_model()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    images, _ = marked_images(192, seed=0)
-    split = split_model(model, images[0], "3")
-    network = PartNetwork(split)
-    settings = PartSettings(preset=preset, learning_rate=3e-3, augment=False)
-    steps = 60
-    step = PartStep(network, split, settings, steps, seed=0)
-    network.calibrate(split.read(images)[0])
-    optimiser, schedule = part_optimiser(network, settings, steps)
-    terms = {}
-    for number in range(steps):
-        batch = images[number % 3 * 64 : (number % 3 + 1) * 64]
-        loss, terms = step(batch)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    fresh, places = marked_images(100, seed=1)
-    network.eval()
-    read = read_parts(network, split, fresh, torch.full((100,), -1), feature_norms(split, images))
-    both = []
-    for number in range(network.filters):
-        x, y = read.x[:, number], read.y[:, number]
-        if not bool(x.isnan().any()):
-            both.append(min(correlation(x, places[:, 0]), correlation(y, places[:, 1])))
-    assert max(both) > 0.95, sorted(both)
-    assert float(terms["reconstruction"]) < 0.2
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    kept = TrainedParts(network.state_dict(), split.layer, (0, 3), tuple(feature_norms(split, images).tolist()))
-    again, _ = kept.over(model, images[0])
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
-
-
-def correlation(first: torch.Tensor, second: torch.Tensor) -> float:
-    value = torch.corrcoef(torch.stack([first, second]))[0, 1].item()
-    return -1.0 if math.isnan(value) else value

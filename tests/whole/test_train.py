@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import heatlas
@@ -12,13 +9,10 @@ import pytest
 from heatlas.engine.training.head_settings import HeadSettings
 from heatlas.errors import ModelError, UsageError
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.sources.reading.reader import FsspecReader
 from heatlas.pipeline.train.prepare import prepared, split
 from heatlas.pipeline.train.train import CHECKPOINT, read_checkpoint, train_settings
 from heatlas.workers.models.explainer_file import read_explainer
-from heatlas.workers.ray.training_actors import train_on_actors
 from heatlas.workers.samples import Sample
-from heatlas.workers.training.training_spec import CheckpointMade, TrainingDone
 
 from ..support.demo_training import MODEL, draw_training_images, run_settings
 
@@ -160,40 +154,3 @@ def test_more_images_keep_the_held_out_ones_apart() -> None:
     assert len(holdout) == 10
     assert {sample.id for sample in training}.isdisjoint(sample.id for sample in holdout)
     assert {sample.id for sample in split(samples[:90], 0.1)[1]} <= {sample.id for sample in split(samples, 0.2)[1]}
-
-
-@dataclass(frozen=True)
-class DyingReader:
-    """Kills its process once, when a file is there."""
-
-    flag: str
-
-    def read(self, uri: str) -> bytes:
-        if "train-" in uri:
-            try:
-                os.unlink(self.flag)
-            except FileNotFoundError:
-                pass
-            else:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return FsspecReader().read(uri)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-def test_two_ranks_train_one_head_and_a_killed_one_costs_no_more_than_a_checkpoint(
-    images: Path, tmp_path: Path
-) -> None:
-    flag = tmp_path / "die"
-    spec, _ = prepared("ttame", run_settings(images, tmp_path / "e.safetensors"), HEAD, None)
-    notes, events = [], []
-    spec = replace(spec, checkpoint_steps=1, settings=HeadSettings(epochs=4, batch_size=6))
-    for event in train_on_actors(spec, DyingReader(str(flag)), workers=2, gpus=0, cpus=1, note=notes.append):
-        if isinstance(event, CheckpointMade) and not any(isinstance(before, CheckpointMade) for before in events):
-            flag.touch()
-        events.append(event)
-    assert isinstance(events[-1], TrainingDone)
-    assert len(notes) == 1, "one death, one new start"
-    assert "starting again from the last checkpoint" in notes[0]
-    assert [epoch["epoch"] for epoch in events[-1].curve] == [1, 2, 3, 4]
-    assert sum(isinstance(event, CheckpointMade) for event in events) >= 2

@@ -11,15 +11,12 @@ import pytest
 import torch
 from heatlas.errors import ModelError, UsageError
 from heatlas.pipeline.cli.app import main
-from heatlas.pipeline.sources.reading.reader import FsspecReader
 from heatlas.pipeline.train import prepare
 from heatlas.pipeline.train.defaults import training_settings
 from heatlas.pipeline.train.prepare import prepared
 from heatlas.pipeline.train.train import train_settings
 from heatlas.workers.models.explainer_file import StoredExplainer, read_explainer
 from heatlas.workers.models.load import ModelSpec, load_auxiliary, load_model
-from heatlas.workers.training.train_rank import RankTraining
-from heatlas.workers.training.training_spec import CheckpointMade, TrainingDone
 
 from ..support.demo_training import MODEL, draw_training_images, run_settings
 
@@ -113,6 +110,12 @@ def test_what_must_not_be_combined_is_refused(
         (["explainer", *facts, "--layers", "blok3"], "no layer 'blok3'; did you mean 'block3'"),
         (["explainer", *facts, "--kept-parts", "0"], "--kept-parts must be at least 1, got 0"),
         (["explainr", *facts], "method 'explainr' is not trained; train ttame, ptame, explainer_network"),
+        (["explainer:papper", *facts], "(also called explainer, explainer:robust, explainer:paper)"),
+        (["explainer", *facts, "--eta", "inf"], "--eta must be a finite number, got inf"),
+        (["explainer", *facts, "--filter-queue", "-1"], "--filter-queue must be at least 0, got -1"),
+        (["ttame", *facts, "--learning-rate", "inf"], "--learning-rate must be a finite number, got inf"),
+        (["ttame", *facts, "--teacher", "s", "--fill", "blur"], "--fill has no effect with --teacher"),
+        (["explainer", *facts, "--confidence", "sigmoid"], "--confidence has no effect with explainer_network"),
     ):
         assert main(["train", *arguments]) == 2, arguments
         assert said in capsys.readouterr().err
@@ -140,8 +143,13 @@ def test_an_auxiliary_network_sees_the_picture_in_its_own_normalisation_and_orde
         torch.testing.assert_close(
             auxiliary.input_of(taken), normalised(pixels, own.mean, own.std), atol=1e-5, rtol=1e-5
         )
-    with pytest.raises(ModelError, match="name one of 1 with --auxiliary, or train ttame"):
-        load_auxiliary(MODEL, replace(loaded, preprocess=replace(own, mean=(0.5,), std=(0.5,), channels=1)))
+    grey = load_auxiliary(MODEL, replace(loaded, preprocess=replace(own, mean=(0.5,), std=(0.2,), channels=1)))
+    seen = grey.input_of((pixels[:, :1] - 0.5) / 0.2)
+    torch.testing.assert_close(
+        seen, normalised(pixels[:, :1].expand(-1, 3, -1, -1), own.mean, own.std), atol=1e-5, rtol=1e-5
+    )
+    with pytest.raises(ModelError, match="name one of 4 with --auxiliary, or train ttame"):
+        load_auxiliary(MODEL, replace(loaded, preprocess=replace(own, mean=(0.5,) * 4, std=(0.5,) * 4, channels=4)))
 
 
 def test_a_head_cannot_learn_from_a_model_without_gradients(
@@ -182,25 +190,11 @@ def test_another_auxiliary_network_and_damaged_parts_are_refused(explainers: dic
     beyond: StoredExplainer = replace(stored, facts={**stored.facts, "parts": [9999]})
     with pytest.raises(ModelError, match="the network has 64"):
         beyond.trained().over(loaded.module, image)  # pyright: ignore[reportAttributeAccessIssue]
+    nothing = {
+        name: value * float("nan") if value.is_floating_point() else value for name, value in stored.tensors.items()
+    }
+    with pytest.raises(ModelError, match="holds numbers that are not finite"):
+        replace(stored, tensors=nothing).trained()
     other = replace(stored, facts={**stored.facts, "layers": ["block2"]})
     with pytest.raises(ModelError, match="do not fit the model cut at block2"):
         other.trained().over(loaded.module, image)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def test_an_explainer_network_continues_from_a_checkpoint_to_the_bit(images: Path, tmp_path: Path) -> None:
-    """And leaves the classifier as it was."""
-    training = training_settings(PARTS, {"epochs": 2, "batch_size": 6})
-    spec, _ = prepared(PARTS, run_settings(images, tmp_path / "e.safetensors"), training, None)
-    spec = replace(spec, checkpoint_steps=1)
-    rank = RankTraining(spec, FsspecReader())
-    events = list(rank.run())
-    own, fresh = rank.trainee.model.state_dict(), load_model(spec.model).module.state_dict()
-    assert all((own[name] == fresh[name]).all() for name in fresh)
-    made = [event for event in events if isinstance(event, CheckpointMade)]
-    assert [(event.epoch, event.step) for event in made] == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
-    again = list(RankTraining(spec, FsspecReader()).run(made[1].data))
-    end, resumed = events[-1], again[-1]
-    assert isinstance(end, TrainingDone)
-    assert isinstance(resumed, TrainingDone)
-    assert resumed.state == end.state
-    assert resumed.facts == end.facts

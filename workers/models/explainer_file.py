@@ -73,6 +73,9 @@ class StoredExplainer:
             ModelError: When the file's tensors are not those that it says.
         """
         try:
+            for name, value in self.tensors.items():
+                if value.is_floating_point() and not bool(value.isfinite().all()):
+                    raise ValueError(f"{name} holds numbers that are not finite")
             if self.method == PARTS:
                 return self._parts()
             head = AttentionHead(

@@ -50,7 +50,7 @@ _FAMILIES: dict[str, Callable[[str, SampleReader | None], FamilyModel]] = {
 }
 """Loaders by prefix; each takes what follows the colon. Anything else with a colon is a Python factory, or the path of a program."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(@.+)?")
-_SAFE = ("torchvision:", "timm:", "heatlas.")
+_SAFE = ("torchvision:", "timm:", "heatlas.pipeline.demo.network:")
 """What the name of an auxiliary network may begin with."""
 _FORMS = (
     "torchvision:NAME[@WEIGHTS], timm:NAME[@WEIGHTS], hf:FOLDER_OR_NAME, package.module:factory[@WEIGHTS], or the path of a "
@@ -178,7 +178,7 @@ def load_auxiliary(name: str, model: LoadedModel, reader: SampleReader | None = 
             f"the auxiliary network {name} is another than in training (digest {loaded.digest[:12]}, it was {digest[:12]}); give its weights"
         )
     own, other = model.preprocess, loaded.preprocess
-    if own.channels != other.channels:
+    if own.channels != other.channels and (own.channels, other.channels) != (1, 3):  # grey is seen in all three
         raise ModelError(
             f"the auxiliary network {name} takes {other.channels} channels, the model {own.channels}; name one of {own.channels} with --auxiliary, or "
             "train ttame, which needs none"

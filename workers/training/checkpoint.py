@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...errors import RunError
 
 KIND = "heatlas training checkpoint"
-HEAD, BEST, OPTIMISER = "head.", "best.", "optimiser."
+HEAD, BEST, OPTIMISER, STEP = "head.", "best.", "optimiser.", "step."
 
 
 @dataclass
@@ -36,19 +36,32 @@ class TrainingState:
 
 
 def checkpoint_bytes(
-    state: TrainingState, head: nn.Module, best: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, identity: str
+    state: TrainingState,
+    head: nn.Module,
+    best: Mapping[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    identity: str,
+    step: Mapping[str, Tensor],
 ) -> bytes:
-    """The file."""
+    """The file; `step` is the loss's own state, which the explainer's file does not hold."""
     tensors = {f"{HEAD}{name}": value for name, value in head.state_dict().items()}
     tensors |= {f"{BEST}{name}": value for name, value in best.items()}
+    tensors |= {f"{STEP}{name}": value for name, value in step.items()}
     for number, values in optimiser.state_dict()["state"].items():
         tensors |= {f"{OPTIMISER}{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
     facts = {"kind": KIND, "identity": identity, "state": json.dumps(vars(state))}
     return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, facts)
 
 
-def restore(data: bytes, head: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[TrainingState, dict[str, Tensor]]:
-    """Put head and optimiser where they were; the state, and the best epoch's weights.
+def own_state(step: nn.Module) -> dict[str, Tensor]:
+    """Persistent buffers of the loss itself, not of the network in it."""
+    return {name: value for name, value in step.state_dict().items() if "." not in name}
+
+
+def restore(
+    data: bytes, head: nn.Module, optimiser: torch.optim.Optimizer, step: nn.Module
+) -> tuple[TrainingState, dict[str, Tensor]]:
+    """Put head, optimiser and the loss's own state where they were; the state, and the best epoch's weights.
 
     Raises:
         RunError: When the file is damaged or of another training.
@@ -58,6 +71,9 @@ def restore(data: bytes, head: nn.Module, optimiser: torch.optim.Optimizer) -> t
         facts = checkpoint_facts(data)
         state = TrainingState(**json.loads(facts["state"]))
         head.load_state_dict(part_of(tensors, HEAD))
+        if missing := own_state(step).keys() - part_of(tensors, STEP).keys():
+            raise KeyError(f"no {min(missing)}")
+        step.load_state_dict(part_of(tensors, STEP), strict=False)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise RunError(f"the checkpoint cannot be used: {error}; delete it to begin anew") from error
     values: dict[int, dict[str, Any]] = {}

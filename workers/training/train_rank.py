@@ -19,7 +19,7 @@ from ..models.load import load_model
 from ..protocols import SampleReader
 from ..samples import Sample
 from .agreement import Agreement, MeanMaps, resized
-from .checkpoint import TrainingState, checkpoint_bytes, restore
+from .checkpoint import TrainingState, checkpoint_bytes, own_state, restore
 from .image_batches import TrainingBatch, decoded_batches, epoch_batches, share_of
 from .student_metrics import MEASURED, map_metrics
 from .trainees import build_trainee
@@ -82,7 +82,7 @@ class RankTraining:
         )  # fmt: skip
 
     def _restore(self, checkpoint: bytes) -> None:
-        self.state, self.best = restore(checkpoint, self.network, self.optimiser)
+        self.state, self.best = restore(checkpoint, self.network, self.optimiser, self.trainee.step)
         self.best = {name: value.to(self.device) for name, value in self.best.items()}
         done = self.state.epoch * self.steps + self.state.step
         with warnings.catch_warnings():
@@ -136,6 +136,7 @@ class RankTraining:
         names = sorted(state.sums)
         sums = self._mean_over_ranks([state.sums[name] for name in names])
         means = {name: value / self.steps for name, value in zip(names, sums, strict=True)}
+        self._share_buffers()
         holdout = self._holdout_loss()
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         best = holdout < state.best_loss or not self.best
@@ -145,6 +146,12 @@ class RankTraining:
         training = means.pop("loss")
         state.curve.append({"epoch": state.epoch, "training_loss": training, "holdout_loss": holdout, **means})
         return EpochDone(state.epoch, training, holdout, means, rate, best)
+
+    def _share_buffers(self) -> None:
+        """Give every rank the first one's running statistics, so that all measure, and keep, the same network."""
+        if self.world > 1:
+            for buffer in self.trainee.step.buffers():
+                dist.broadcast(buffer, src=0)
 
     def _holdout_loss(self) -> float:
         """Mean loss over the images that are not trained on, whole batches of this rank's share."""
@@ -176,7 +183,9 @@ class RankTraining:
         return (tensor / self.world).tolist()
 
     def _checkpoint(self) -> CheckpointMade:
-        data = checkpoint_bytes(self.state, self.network, self.best, self.optimiser, self.spec.identity)
+        data = checkpoint_bytes(
+            self.state, self.network, self.best, self.optimiser, self.spec.identity, own_state(self.trainee.step)
+        )
         return CheckpointMade(data, self.state.epoch, self.state.step)
 
     def _agreement(self) -> dict[str, float]:
