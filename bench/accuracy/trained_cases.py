@@ -1,4 +1,4 @@
-"""The two settings in which trained explainers are measured: the demo, and photographs through MobileNetV2."""
+"""The three settings in which trained explainers are measured: the demo, and photographs through MobileNetV2."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from heatlas.pipeline.demo.dataset import write_dataset
+from heatlas.workers.worker.shard_attempt import seed_of
+from safetensors.torch import save_file
+from torch import nn
 
 from ..data_sets import DATA, DATA_SETS, weights_of
+from .planted_sets import MEAN, SIZE_PIXELS, STD, build, photographs, trained
+
+SMALL = "strided"
 
 DEMO_MODEL = "heatlas.pipeline.demo.network:demo_model"
 
@@ -37,6 +44,9 @@ class TrainedCase:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of every run and training."""
     sise: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ("drop_pct", "insertion_auc", "ebpg")
+    rates: bool = False
+    """Whether maps alone are timed, in the place of an estimate for a GPU."""
 
     @property
     def to_try(self) -> tuple[str, ...]:
@@ -54,6 +64,37 @@ def demo_case(out: Path, images: int, sizes: tuple[int, ...], epochs: int) -> Tr
         "demo", f"The demo's network and images, {images // 2} to try on; P-TAME's auxiliary network is the same one", DEMO_MODEL,
         data if data.is_file() else out / "data" / "manifest.csv", tuple(f"train-{number:05d}" for number in range(images)), images // 2,
         sizes, {"ttame": epochs, "student": epochs, "ptame": epochs, "explainer_network": epochs}, DEMO_MODEL, 500,
+    )  # fmt: skip
+
+
+def small_network() -> nn.Module:
+    """The network of `small_case`, untrained."""
+    return build(SMALL)
+
+
+def small_case(out: Path, images: int, verify: int, sizes: tuple[int, ...], epochs: int) -> TrainedCase:
+    """Photographs of 32 x 32 pixels through a small network, which was trained on one part of them; those to verify are of the other part."""
+    photos, labels = photographs("train")
+    network, weights = trained(SMALL, photos, labels, 0, out / "small.pt"), out / "small.safetensors"
+    save_file(network.state_dict(), weights)
+    folder = DATA / "cifar10_part"
+    order = sorted((str(path.relative_to(folder)) for path in folder.glob("*/*/*.jpg")), key=seed_of)
+    held = [name for name in order if name.startswith("test/")][:verify]
+    to_try = [name for name in order if name not in set(held)][: images - verify]
+    manifest = out / "images.csv"
+    manifest.write_text(
+        "".join(f"{row}\n" for row in ("id,uri", *(f"{name},{folder / name}" for name in (*to_try, *held))))
+    )
+    settings = {
+        "preprocess": {"size": SIZE_PIXELS, "resize": "squash", "mean": (MEAN,) * 3, "std": (STD,) * 3},
+    }  # fmt: skip
+    return TrainedCase(
+        f"small-{images}",
+        f"Photographs of 32 x 32 pixels (five classes of CIFAR-10) through a network of {sum(map(torch.numel, network.parameters())):,} weights, "
+        f"{len(to_try):,} to try on (students: as many as they have maps)",
+        f"{__name__}:small_network@{weights}", manifest, (*to_try, *held), len(held), sizes,
+        {"ttame": epochs, "student": epochs, "ptame": 2, "explainer_network": epochs},
+        f"torchvision:mobilenet_v2@{weights_of('mobilenet_v2')}", 300, settings, {"sise": {"mu": 0.3}}, ("drop_pct", "insertion_auc"), True,
     )  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
     python -m bench trained_explainers demo [--images 96] [--sizes 12 24 48] [--epochs 16]
     python -m bench trained_explainers photographs [--images 140] [--verify 20] [--sizes 24] [--side 160]
+    python -m bench trained_explainers small [--images 1600] [--verify 100] [--sizes 100 400 1500] [--epochs 8]
 
+`small` asks how agreement grows with the images that a student is trained on: 1,600 photographs of 32 x 32 pixels and a small network.
 One part of the images is to try on: students of so many of SISE's maps are trained, and T-TAME, P-TAME and the explainer network without
 labels on all of it. The other part is to verify: everything explains it, and nothing was chosen by it but, on photographs, the explainer
 network's epochs (raised from 3 to 12 after its figures had been seen; docs/training.md says so). An interrupted call goes on where it
@@ -37,9 +39,8 @@ from heatlas.workers.training.agreement import MeanMaps, resized, weighted_jacca
 from heatlas.workers.training.training_spec import TeacherMap
 
 from ..page_part import DOCS, machine, table, write_part
-from .trained_cases import TrainedCase, demo_case, photograph_case
+from .trained_cases import TrainedCase, demo_case, photograph_case, small_case
 
-METRICS = ("drop_pct", "insertion_auc", "ebpg")
 RESAMPLES = 4000
 GPU_RATE = 1000
 """Forwards a second of a GPU that the estimate assumes, as `heatlas plan` does."""
@@ -87,7 +88,8 @@ class Work:
             self._spend()
             print(f"{self.case.name}: {name}", flush=True)
             heatlas.explain_dataset(
-                out=self.out / name, metrics=METRICS, store={"map_png": False}, **{"chance_maps": 0, **self.shared(ids), **settings}
+                out=self.out / name, store={"map_png": False},
+                **{"metrics": self.case.metrics, "chance_maps": 0, **self.shared(ids), **settings},
             )  # fmt: skip
         return heatlas.open(self.out / name)
 
@@ -167,7 +169,7 @@ def measured(work: Work, ids: list[str], targets: pd.Series, maps: torch.Tensor)
             whole = resized(own[None], (image.image.shape[1], image.image.shape[2])).clamp(0, 1)
             truth = None if image.truth is None else image.truth[None]
             values = evaluate_maps(
-                model.module, image.image[None], whole, [int(targets[id])], metrics=list(METRICS), truth=truth
+                model.module, image.image[None], whole, [int(targets[id])], metrics=list(work.case.metrics), truth=truth
             )
             rows[id] = {name: float(column[0]) for name, column in values.values.items()}
         path.write_text(json.dumps(rows))
@@ -188,19 +190,20 @@ def cell(values: np.ndarray) -> str:
 def report(work: Work) -> None:
     """Write the table."""
     stores = work.stores()
-    columns = ["id", "target", "status", "n_forwards", *METRICS]
+    metrics = work.case.metrics
+    columns = ["id", "target", "status", "n_forwards", *metrics]
     frames = {name: atlas.to_pandas(columns).set_index("id") for name, (atlas, _) in stores.items()}
     usable = [frame[frame["status"] == "ok"].index for frame in frames.values()]
     ids = sorted(set(usable[0]).intersection(*usable[1:]))
     teacher, targets = maps_of(stores["SISE"][0], ids), frames["SISE"]["target"]
     own = {name: maps_of(atlas, ids) for name, (atlas, _) in stores.items()}
-    values = {name: frame.loc[ids, list(METRICS)].astype(float) for name, frame in frames.items()}
+    values = {name: frame.loc[ids, list(metrics)].astype(float) for name, frame in frames.items()}
     own[MEAN] = mean_maps(work, ids, targets)
     values[MEAN] = measured(work, ids, targets, own[MEAN])
     floors = stores["SISE"][0].to_pandas(["id", "floors"]).set_index("id").loc[ids, "floors"]
     for kind, name in CHANCE.items():
         values[name] = pd.DataFrame(
-            [{metric: row[kind].get(metric) for metric in METRICS} for row in floors], index=ids
+            [{metric: row[kind].get(metric) for metric in metrics} for row in floors], index=ids
         ).astype(float)
     alike = {
         name: {
@@ -216,7 +219,7 @@ def report(work: Work) -> None:
         *CHANCE.values(),
     ]:
         cells = [cell(alike[name][kind]) for kind in ("Spearman", "Jaccard")] if name in alike else ["-", "-"]
-        cells += [cell(values[name][metric].to_numpy()) for metric in METRICS]
+        cells += [cell(values[name][metric].to_numpy()) for metric in metrics]
         training = stores[name][1] if name in stores else None
         cells += [
             f"{frames[name].loc[ids, 'n_forwards'].mean():,.0f}" if name in frames else "-", "-" if training is None else f"{training:.0f}",
@@ -226,7 +229,7 @@ def report(work: Work) -> None:
         "map",
         "Spearman with SISE",
         "weighted Jaccard",
-        *(f"`{metric}`" for metric in METRICS),
+        *(f"`{metric}`" for metric in metrics),
         "forwards/image",
         "seconds of training",
     )
@@ -240,7 +243,7 @@ def report(work: Work) -> None:
         "",
         *verdicts(stores, values, alike),
         "",
-        estimate(work, frames, ids),
+        *(rates(work) if case.rates else [estimate(work, frames, ids)]),
     ]  # fmt: skip
     write_part(DOCS / "training.md", f"trained {case.name.partition('-')[0]}", "\n".join(text))
 
@@ -272,6 +275,20 @@ def estimate(work: Work, frames: dict[str, pd.DataFrame], ids: list[str]) -> str
     )
 
 
+def rates(work: Work) -> Iterator[str]:
+    """Images a second of maps alone, by SISE and by the last student."""
+    size = work.case.sizes[-1]
+    student = {"method": "ttame", "explainer": work.explainer("ttame", f"student-{size}", (), teacher=True)}
+    said = []
+    for name, settings in (("SISE", work.case.sise), (f"the student of {size} maps", student)):
+        store = work.store(
+            f"rate-{'sise' if name == 'SISE' else 'student'}", work.case.to_verify, metrics="none", **settings
+        )
+        seconds = store.to_pandas(["status", "seconds"], where="status = 'ok'")["seconds"]
+        said.append(f"{name} {len(seconds) / seconds.sum():,.1f}")
+    yield f"Maps alone, one worker on one core, images a second by the rows' own seconds: {', '.join(said)}."
+
+
 def verdicts(stores: dict, values: dict[str, pd.DataFrame], alike: dict[str, dict[str, np.ndarray]]) -> Iterator[str]:
     """Each trained explainer beside the mean map, by the interval of the paired difference."""
     yield "Beside the mean map of the class, paired by image (difference with its 95 % interval; better is: more Spearman with SISE, insertion, EBPG):"
@@ -281,7 +298,9 @@ def verdicts(stores: dict, values: dict[str, pd.DataFrame], alike: dict[str, dic
             continue
         differences = {"Spearman with SISE": alike[name]["Spearman"] - alike[MEAN]["Spearman"]}
         differences |= {
-            metric: (values[name][metric] - values[MEAN][metric]).to_numpy() for metric in ("insertion_auc", "ebpg")
+            metric: (values[name][metric] - values[MEAN][metric]).to_numpy()
+            for metric in ("insertion_auc", "ebpg")
+            if metric in values[name]
         }
         words = []
         for what, difference in differences.items():
@@ -293,11 +312,11 @@ def verdicts(stores: dict, values: dict[str, pd.DataFrame], alike: dict[str, dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=["demo", "photographs"])
+    parser.add_argument("case", choices=["demo", "photographs", "small"])
     parser.add_argument("--images", type=int)
-    parser.add_argument("--verify", type=int, default=20)
+    parser.add_argument("--verify", type=int)
     parser.add_argument("--sizes", type=int, nargs="+")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, help="16 on the demo, 8 on small photographs")
     parser.add_argument("--side", type=int, default=160)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-out/trained"))
@@ -308,11 +327,19 @@ def main() -> None:
             arguments.out / "demo-data",
             arguments.images or 96,
             tuple(arguments.sizes or (12, 24, 48)),
-            arguments.epochs,
+            arguments.epochs or 16,
+        )
+    elif arguments.case == "small":
+        case = small_case(
+            arguments.out / "small-data",
+            arguments.images or 1600,
+            arguments.verify or 100,
+            tuple(arguments.sizes or (100, 400, 1500)),
+            arguments.epochs or 8,
         )
     else:
         case = photograph_case(
-            arguments.images or 140, arguments.verify, tuple(arguments.sizes or (24,)), arguments.side
+            arguments.images or 140, arguments.verify or 20, tuple(arguments.sizes or (24,)), arguments.side
         )
     report(Work(case, arguments.out, arguments.steps))
 
