@@ -150,7 +150,9 @@ def contenders(
     Args:
         known: Folder of the scores of masks.
     """
-    fast = folded(model, image[None])
+    fast = (
+        folded(model, image[None]) if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) else model
+    )
     sise_scoring = replace(scoring, forward="fold_bn")
     scores = KnownScores(known, full_sise(model, scoring.precision))
     wanted = asked or [Asked.of(text) for text in default_methods(model, image)]
@@ -168,7 +170,7 @@ def of_known_scores(asked: Asked) -> bool:
     settings = asked.settings
     if asked.name not in ("sise", "ada_sise", "sise_plus"):
         return False
-    return settings.fill == "zero" and not settings.baseline and settings.layers is None
+    return settings.fill == "zero" and not getattr(settings, "baseline", False) and settings.layers is None
 
 
 def default_methods(model: nn.Module, image: Tensor) -> list[str]:

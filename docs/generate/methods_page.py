@@ -1,10 +1,11 @@
-"""Writes docs/methods.md from the registry: `python -m docs.generate methods`."""
+"""Writes docs/methods.md and a page for each method from the registry and docs/method-notes.md: `python -m docs.generate methods`."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import inspect
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,9 @@ from heatlas.pipeline.cli.method_table import STATUSES
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "methods.md"
+PAGES = ROOT / "docs" / "methods"
+NOTES = ROOT / "docs" / "method-notes.md"
+MADE = "<!-- Made by `python -m docs.generate methods`; do not edit, run it again. -->"
 EXAMPLE = ROOT / "docs" / "example_method"
 ARCHITECTURES = {"cnn": "CNN", "vit": "ViT with a class token", "any": "any"}
 RESOLUTIONS = {"input": "pixels", "layer": "cells of a layer", "patch": "patches", "grid": "a grid of its own"}
@@ -30,8 +34,8 @@ HEADER = """<!-- Made by `python -m docs.generate methods`; do not edit, run it 
 Store, metrics, chance baselines, `--sanity`, resuming and all guarantees are the same for every method. A run has one method; its settings, and no other
 method's, belong to the run's fingerprint, so that a run resumed with others is refused. Two methods on the same images are two
 runs, which `heatlas compare` compares. A model that a method cannot explain is refused before anything is written, with the methods that fit.
-`layer_agreement` compares SISE's block maps and is null with other methods. How each departs from its paper or its released code stands in [method-notes.md](method-notes.md), what their metrics are in
-[evaluation.md](evaluation.md).
+`layer_agreement` compares SISE's block maps and is null with other methods. Each method has a page with its settings, its columns, and how it departs from its paper or its released code
+(all of the latter in [method-notes.md](method-notes.md)). What their metrics are stands in [evaluation.md](evaluation.md), how much of a map hangs on what the model learnt in [randomised-models.md](randomised-models.md).
 
     import heatlas
     found = heatlas.explainer("score_cam", model).explain(images, targets=[207, 281])
@@ -82,25 +86,52 @@ several conversations `Together`) and is sent the replies, while a scheduler fil
 
 def main() -> None:
     PAGE.write_text(page())
-    print(f"wrote {PAGE}")
+    PAGES.mkdir(exist_ok=True)
+    for name in built_in():
+        (PAGES / f"{name}.md").write_text(method_page(find_method(name)))
+    print(f"wrote {PAGE} and {len(built_in())} pages of {PAGES}")
 
 
 def page() -> str:
     methods = [find_method(name) for name in built_in()]
     head = "| method | models | passes | needs | map is made of | source |\n|---|---|---|---|---|---|\n"
-    parts = [
-        HEADER + "\n" + head + "\n".join(map(line, methods)),
-        *map(section, methods),
-        OWN + example(),
-        CONTRACT.rstrip(),
-    ]
+    parts = [HEADER + "\n" + head + "\n".join(map(line, methods)), OWN + example(), CONTRACT.rstrip()]
     return "\n\n".join(parts) + "\n"
+
+
+def method_page(method: Method) -> str:
+    """What the registry declares, then what docs/method-notes.md says of it."""
+    flags = f"    heatlas explain --model MODEL --data DATA --out OUT --method {method.name}"
+    facts = [
+        f"Models: {ARCHITECTURES[method.architecture]}. Passes for an image and a class: {passes(method)}. The map is made of {RESOLUTIONS[method.resolution]}."
+    ]
+    if method.trained:
+        facts.append("It needs an explainer that `heatlas train` made ([training.md](../training.md)).")
+    own = {"sise": "[sise.md](../sise.md)", "ada_sise": "[sise.md](../sise.md)", "sise_plus": "[sise.md](../sise.md)"}
+    if method.name in own:
+        facts.append(f"How it is implemented stands in {own[method.name]}.")
+    body = from_folder(section(method).partition("\n\n")[2])
+    parts = [MADE, f"# {method.name}", flags, body, " ".join(facts), *notes_of(method.name)]
+    return "\n\n".join(parts) + "\n"
+
+
+def notes_of(name: str) -> list[str]:
+    """The sections of docs/method-notes.md whose heading names the method."""
+    sections = re.split(r"^## ", NOTES.read_text(), flags=re.MULTILINE)[1:]
+    texts = [text.partition("\n")[2] for text in sections if f"`{name}`" in text.partition("\n")[0]]
+    plain = [re.sub("<!--.*?-->\\n*", "", text).strip() for text in texts]
+    return [f"## Notes\n\n{from_folder(text)}" for text in plain]
+
+
+def from_folder(text: str) -> str:
+    """Links as they are from a page of docs/methods."""
+    return re.sub(r"\]\((?=#)", "](../method-notes.md", re.sub(r"\]\((?!https?:|#|\.\./)", "](../", text))
 
 
 def line(method: Method) -> str:
     needs = [*(["gradients"] if method.gradients else []), *(["[training](training.md)"] if method.trained else [])]
     cells = (
-        f"[`{method.name}`](#{method.name})", ARCHITECTURES[method.architecture], passes(method), ", ".join(needs) or "-",
+        f"[`{method.name}`](methods/{method.name}.md)", ARCHITECTURES[method.architecture], passes(method), ", ".join(needs) or "-",
         RESOLUTIONS[method.resolution], method.source,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"

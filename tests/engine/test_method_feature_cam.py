@@ -14,6 +14,7 @@ from heatlas.engine.edges.hed import HED, MEAN_BGR, STAGES, canonical_name, load
 from heatlas.engine.edges.luma import LUMA
 from heatlas.engine.methods.cams import GradCAM
 from heatlas.engine.methods.feature_cam import FeatureCAM
+from heatlas.engine.methods.registry import bind_method
 from heatlas.errors import ModelError, SettingsError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -225,3 +226,14 @@ def test_another_class_changes_the_map_and_not_the_edges(images: Tensor) -> None
 def test_a_flat_image_gives_no_map() -> None:
     result = FeatureCAM(net(), edges="sobel").explain(torch.full((1, 3, 24, 24), 0.2))
     assert result.statuses == ["constant_map"]
+
+
+def test_a_grey_image_is_seen_with_its_own_mean() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *net()[1:]).eval()
+    images = images_like(2, 1, (24, 24), seed=3)
+    method = bind_method("feature_cam", model, edges="sobel", mean=(0.4,), std=(0.2,), variant="edges_only")
+    expected = scharr_edges((0.2 * images + 0.4).clamp(0, 1).expand(-1, 3, -1, -1))
+    torch.testing.assert_close(method.explain(images, 0).maps, spread(expected), rtol=1e-4, atol=1e-5)
+    with pytest.raises(SettingsError, match="has no setting 'mean'"):
+        bind_method("grad_cam", model, mean=(0.4,))

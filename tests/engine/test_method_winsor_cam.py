@@ -7,9 +7,9 @@ import pytest
 import torch
 from heatlas.engine.methods.cams import GradCAM
 from heatlas.engine.methods.winsor_cam import WinsorCAM, wide_convolutions, winsorised
-from heatlas.errors import SettingsError
+from heatlas.errors import NoBlocksError, SettingsError
 from torch import nn
-from torchvision.models import mobilenet_v3_small
+from torchvision.models import VisionTransformer, mobilenet_v3_small
 
 from ..support.oracle_nets import images_like
 
@@ -79,3 +79,9 @@ def test_convolutions_of_one_cell_are_left_out() -> None:
 def test_a_percentile_out_of_range_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"percentile must be in \[0, 100\], got 101"):
         WinsorCAM(net(), percentile=101)
+
+
+def test_a_transformer_s_patches_are_no_layers_of_a_cam() -> None:
+    transformer = VisionTransformer(24, 8, 2, 2, 16, 32, num_classes=3).eval()
+    with pytest.raises(NoBlocksError, match="no spatial hierarchy"):
+        WinsorCAM(transformer).explain(images_like(1, 3, (24, 24), seed=1), 0)
