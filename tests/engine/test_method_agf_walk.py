@@ -229,7 +229,6 @@ def test_the_map_is_the_specification_s(kind: str, terms: tuple[str, ...]) -> No
 def test_as_released_values_are_divided_by_their_maximum(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = drawn(kind), images_like(2, 3, (16, 20), seed=4).double()
     ours = AGF(model, norm="max").signed(images, torch.tensor([2, 0]))
-    assert not torch.allclose(ours, AGF(model).signed(images, torch.tensor([2, 0])), atol=1e-3)
     monkeypatch.setattr(sys.modules[__name__], "strongest", lambda values: over(values, values.max()))
     for row, target in enumerate((2, 0)):
         torch.testing.assert_close(ours[row], oracle(model, images[row], target, TERMS), rtol=1e-3, atol=1e-3)
