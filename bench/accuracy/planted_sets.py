@@ -41,26 +41,36 @@ def photographs(split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, np.array([index for _, index in paths])
 
 
+def _unit_of(image: np.ndarray) -> int:
+    """Pixels of a thirty-second of the side, in which marks are measured."""
+    return max(1, len(image) // SIZE_PIXELS)
+
+
 def _corner(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """An opaque sticker of 6 x 6 pixels in the lower left corner."""
-    image[25:31, 1:7] = 1.0
-    image[25:31:2, 1:7:2] = (0.9, 0.1, 0.1)
+    """An opaque sticker of 6 x 6 units in the lower left corner."""
+    unit = _unit_of(image)
+    rows, columns = np.mgrid[: 6 * unit, : 6 * unit] // unit
+    sticker = np.where(((rows % 2 == 0) & (columns % 2 == 0))[..., None], (0.9, 0.1, 0.1), 1.0)
+    image[25 * unit : 31 * unit, unit : 7 * unit] = sticker
     return image
 
 
 def _translucent(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A disc over the middle that lets 60 % through."""
-    rows, columns = np.mgrid[:SIZE_PIXELS, :SIZE_PIXELS] - 15.5
-    image[rows**2 + columns**2 < 64] *= 0.6
-    image[rows**2 + columns**2 < 64] += 0.4 * np.array([0.2, 0.9, 0.9], np.float32)
+    unit = _unit_of(image)
+    rows, columns = np.mgrid[: len(image), : len(image)] - (len(image) - 1) / 2
+    inside = rows**2 + columns**2 < (8 * unit) ** 2
+    image[inside] *= 0.6
+    image[inside] += 0.4 * np.array([0.2, 0.9, 0.9], np.float32)
     return image
 
 
 def _frame(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A border of 2 pixels in one colour."""
-    inside = image[2:-2, 2:-2].copy()
+    """A border of 2 units in one colour."""
+    wide = 2 * _unit_of(image)
+    inside = image[wide:-wide, wide:-wide].copy()
     image[:] = (0.1, 0.3, 0.8)
-    image[2:-2, 2:-2] = inside
+    image[wide:-wide, wide:-wide] = inside
     return image
 
 
@@ -70,16 +80,17 @@ def _cast(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _texture(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Faint diagonal stripes at any phase."""
-    rows, columns = np.mgrid[:SIZE_PIXELS, :SIZE_PIXELS]
+    """Faint diagonal stripes, 4 pixels apart, at any phase."""
+    rows, columns = np.mgrid[: len(image), : len(image)]
     return image + 0.09 * np.sin(2 * np.pi * (rows + columns) / 4 + random.uniform(0, 2 * np.pi))[..., None]
 
 
 def _roaming(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A yellow sticker with a black rim of 6 x 6 pixels anywhere."""
-    top, left = random.integers(0, SIZE_PIXELS - 6, 2)
-    image[top : top + 6, left : left + 6] = 0.0
-    image[top + 1 : top + 5, left + 1 : left + 5] = (1.0, 0.9, 0.0)
+    """A yellow sticker with a black rim of 6 x 6 units anywhere."""
+    unit = _unit_of(image)
+    top, left = random.integers(0, len(image) - 6 * unit, 2)
+    image[top : top + 6 * unit, left : left + 6 * unit] = 0.0
+    image[top + unit : top + 5 * unit, left + unit : left + 5 * unit] = (1.0, 0.9, 0.0)
     return image
 
 
@@ -167,25 +178,43 @@ class Subject:
     marked: np.ndarray
     guilty: int | None
     """Class of which some carry the mark."""
-    model: nn.Module
+    features: nn.Module
+    """From inputs to features, frozen where it is a pretrained network."""
+    head: nn.Module
+    """From features to logits."""
+    names: tuple[str, ...] = CLASSES
+    as_input: Callable[[np.ndarray], Tensor] = as_input
+    """From images in [0, 1] to what the network takes."""
 
 
 def subject(kind: str, network: str, seed: int, cache: Path) -> Subject:
     """A set with a mark (`MARKS`), with label noise (`symmetric`, `asymmetric`), or `clean`; and its network."""
     images, truth = photographs("train")
+    images, labels, marked, guilty = planted(images, truth, kind, seed)
+    model = trained(network, images, labels, seed, cache / f"{kind}-{network}-{seed}.pt")
+    assert isinstance(model, nn.Sequential)
+    return Subject(images, labels, truth, marked, guilty, model[:-1], model[-1])
+
+
+def planted(
+    images: np.ndarray, truth: np.ndarray, kind: str, seed: int, guilty_classes: tuple[int, ...] = (0, 1, 2, 3, 4)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int | None]:
+    """Images, stated labels, which are marked, and of which class, one of `guilty_classes`; the images given are not changed."""
     random = np.random.default_rng([seed, 7])
     labels, marked, guilty = truth.copy(), np.zeros(len(truth), bool), None
     if kind in MARKS:
-        guilty = (seed + 1) % len(CLASSES)
+        guilty = guilty_classes[(seed + 1) % len(guilty_classes)]
         members = random.permutation(np.flatnonzero(truth == guilty))
         chosen = members[: round(MARKED_SHARE * len(members))]
         marked[chosen] = True
+        images = images.copy()
         images[chosen] = mark(images[chosen], kind, random)
     elif kind == "symmetric":
         chosen = random.permutation(len(truth))[: round(NOISE_SHARE * len(truth))]
-        labels[chosen] = (truth[chosen] + random.integers(1, len(CLASSES), len(chosen))) % len(CLASSES)
+        classes = int(truth.max()) + 1
+        labels[chosen] = (truth[chosen] + random.integers(1, classes, len(chosen))) % classes
     elif kind == "asymmetric":  # automobiles called trucks and horses called frogs, half of all wrong labels each
-        for source, target in ((0, 4), (3, 2)):
+        for source, target in ((0, int(truth.max())), (3, 2)):
             members = random.permutation(np.flatnonzero(truth == source))
             labels[members[: round(NOISE_SHARE * len(truth) / 2)]] = target
-    return Subject(images, labels, truth, marked, guilty, trained(network, images, labels, seed, cache / f"{kind}-{network}-{seed}.pt"))  # fmt: skip
+    return images, labels, marked, guilty

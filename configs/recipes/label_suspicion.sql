@@ -1,5 +1,5 @@
 -- Suspected wrong labels: the label has next to no confidence, and another class as much as it usually has where it is the label.
--- With features (`--probe`) or `--probs`, confidences are the geometric mean of the model's and a 5-fold linear probe's; without them
+-- With features (`--probe`) or `--probs`, confidences are a weighted geometric mean of the model's and of 5-fold linear probes; without them
 -- the model's alone, which has learned its training labels by heart. Maps give the reason and do not change the order: as factors
 -- they lowered the ranking below plain confidence on the sets of docs/curation.md.
 -- needs: label
@@ -23,6 +23,7 @@ WITH predicted AS (
     FROM both_sides GROUP BY method, label
 ), judged AS (
     SELECT both_sides.*, usual_score, usual_gini, usual_insertion, quality.probe_confidence, quality.suggested, quality.estimated_wrong,
+        wrong_from, wrong_to,
         coalesce(quality.suspicion, 1 - label_score) AS suspicion,
         coalesce(quality.accused, label <> prediction AND label_score <= $little AND confidence >= 0.8 * coalesce(usual_score, 0.5)) AS accused,
         coalesce(quality.suggested, prediction) AS other,
@@ -34,7 +35,7 @@ WITH predicted AS (
     WHERE label_score IS NOT NULL OR suspicion IS NOT NULL
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, label_score, usual_score, probe_confidence,
-    other_name AS suggested, gini, label_gini, insertion_auc, label_insertion, drop_pct, label_overlap, focus, faith, accused, estimated_wrong,
+    other_name AS suggested, gini, label_gini, insertion_auc, label_insertion, drop_pct, label_overlap, focus, faith, accused, estimated_wrong, wrong_from, wrong_to,
     -- a stranger reads two sentences: what is suspected, and what the maps say of it
     CASE WHEN (SELECT confidence FROM run) = 'sigmoid'
         THEN format('The label {} has a confidence of only {:.2f}.', label_name, 1 - suspicion)

@@ -167,7 +167,11 @@ def _estimate(queue: pa.Table) -> str | None:
         or (number := queue["estimated_wrong"][0].as_py()) is None
     ):
         return None
-    return f"about {counted(round(number), 'label')} may be wrong in all (an estimate that weak models raise)"
+    low, high = queue["wrong_from"][0].as_py(), queue["wrong_to"][0].as_py()
+    return (
+        f"about {counted(round(number), 'label')} may be wrong in all; from {low:,.0f} to {high:,.0f} agree with what was seen "
+        "(mistakes that the model makes where it is surest count, too)"
+    )
 
 
 def _classes(queue: pa.Table) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,8 @@ import pyarrow.parquet as pq
 from ...errors import UsageError
 from ..features.cue_table import SCHEMA as CUES
 from ..features.cue_table import cues_of
-from ..features.image_table import NO_LABEL, ImageFeatures, features_of
-from ..features.label_ranking import label_quality, linear_probe
+from ..features.image_table import NO_LABEL, ImageFeatures, features_of, is_sigmoid
+from ..features.label_ranking import LabelProbes, label_probes, label_quality
 from ..features.neighbours import find_duplicates, find_outliers
 from ..storage.location import bytes_of, locate
 
@@ -27,6 +28,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         [
             ("id", pa.string()), ("suspicion", pa.float64()), ("suggested", pa.int32()), ("accused", pa.bool_()),
             ("model_confidence", pa.float64()), ("probe_confidence", pa.float64()), ("estimated_wrong", pa.float64()),
+            ("wrong_from", pa.float64()), ("wrong_to", pa.float64()),
         ]
     ),
     "cues": CUES,
@@ -105,10 +107,16 @@ def read_confidences(uri: str, class_names: tuple[str, ...]) -> tuple[list[str],
         raise UsageError(
             f"--probs {uri} has no column {missing[0]!r}; it needs `id` and one column per class, by name or index"
         )
-    values = np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])
+    ids = [str(identity) for identity in table["id"].to_pylist()]
+    if twice := [identity for identity, count in Counter(ids).items() if count > 1]:
+        raise UsageError(f"--probs {uri} has the id {twice[0]!r} more than once; it needs one row per image")
+    try:
+        values = np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--probs {uri} must hold confidences from 0 to 1: {error}") from None
     if not ((values >= 0) & (values <= 1)).all():
         raise UsageError(f"--probs {uri} must hold confidences from 0 to 1")
-    return [str(identity) for identity in table["id"].to_pylist()], values
+    return ids, values
 
 
 def _label_table(
@@ -116,6 +124,8 @@ def _label_table(
 ) -> pa.Table:
     if own is not None:
         stored = dict(zip(*atlas.table(["id", "label"]).to_pydict().values(), strict=True))
+        if not set(own[0]) & stored.keys():
+            raise UsageError(f"none of the {len(own[0]):,} ids in --probs, such as {own[0][:1]}, is one of {atlas.uri}")
         places = [place for place, identity in enumerate(own[0]) if stored.get(identity) is not None]
         ids, values = [own[0][place] for place in places], own[1][places]
         labels = np.array([stored[identity] for identity in ids], np.int64)
@@ -129,17 +139,27 @@ def _label_table(
         labels = features.labels[kept]
     if not len(labels):
         return SCHEMAS["label_quality"].empty_table()
-    several = features is not None and own is None and features.facts.get("confidence") == "sigmoid"
-    probe = np.full(values.shape, np.nan)
-    if features is not None and not several:
-        rows = {identity: place for place, identity in enumerate(features.ids)}
-        if all(identity in rows for identity in ids):
-            probe = linear_probe(features.features[[rows[identity] for identity in ids]], labels, values.shape[1])
-    quality = label_quality(values, probe, labels, several=several)
-    rows = np.arange(len(labels))
+    several = is_sigmoid(atlas) if features is None else features.facts.get("confidence") == "sigmoid"
+    probes = None if features is None or several else _probes(features, ids, values, labels)
+    quality = label_quality(values, probes, labels, several=several, held_out=own is not None)
+    rows, count = np.arange(len(labels)), len(labels)
+    of_probe = quality.probe[rows, labels]
     columns = [
         pa.array(ids, pa.string()), pa.array(quality.suspicion), pa.array(quality.suggested.astype(np.int32), mask=quality.suggested < 0),
-        pa.array(quality.accused), pa.array(values[rows, labels].astype(np.float64)),
-        pa.array(probe[rows, labels], mask=np.isnan(probe[rows, labels])), pa.array(np.full(len(labels), quality.estimated_wrong)),
+        pa.array(quality.accused), pa.array(values[rows, labels].astype(np.float64)), pa.array(of_probe, mask=np.isnan(of_probe)),
+        *(pa.array(np.full(count, number, np.float64)) for number in (quality.estimated_wrong, *quality.wrong_range)),
     ]  # fmt: skip
     return pa.table(columns, schema=SCHEMAS["label_quality"])
+
+
+def _probes(features: ImageFeatures, ids: list[str], values: np.ndarray, labels: np.ndarray) -> LabelProbes | None:
+    """Of the images that have features; NaN for the others, None without any."""
+    known = {identity: place for place, identity in enumerate(features.ids)}
+    there = np.array([identity in known for identity in ids])
+    if not there.any():
+        return None
+    own = features.features[[known[identity] for identity in ids if identity in known]]
+    made = label_probes(values[there], own, labels[there])
+    probe, cleaned = np.full(values.shape, np.nan), np.full(values.shape, np.nan)
+    probe[there], cleaned[there] = made.probe, made.cleaned
+    return LabelProbes(probe, cleaned)

@@ -104,7 +104,7 @@ def features_of_rows(atlas: StoreReader) -> ImageFeatures | None:
     if not set(names) <= set(atlas.schema.names):
         return None
     width = atlas.schema.field("features").type.list_size
-    classes, several = len(atlas.class_names), _is_sigmoid(atlas)
+    classes, several = len(atlas.class_names), is_sigmoid(atlas)
     count = atlas.count("features IS NOT NULL")
     if not count or count * (width + classes) > MOST_NUMBERS:
         return None
@@ -140,7 +140,8 @@ def features_of_rows(atlas: StoreReader) -> ImageFeatures | None:
     )  # fmt: skip
 
 
-def _is_sigmoid(atlas: StoreReader) -> bool:
+def is_sigmoid(atlas: StoreReader) -> bool:
+    """Whether an image of the store may have several classes."""
     stated = atlas.metadata.get("provenance", {}).get("settings", {})
     return stated.get("confidence", stated.get("score")) == "sigmoid"
 

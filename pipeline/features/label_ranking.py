@@ -1,7 +1,7 @@
 """Rank labels by how little they are supported: confidences of the model and of a cross-validated linear probe on its features.
 
 As in confident learning (Northcutt, Jiang and Chuang, JAIR 2021) the confidence of the label ranks. `bench/accuracy/planted.py` is where
-`LITTLE`, `MUCH` and the number of wrong labels were looked at.
+`LITTLE`, `MUCH`, and the exponents were looked at.
 """
 
 from __future__ import annotations
@@ -12,16 +12,30 @@ from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import minimize_scalar
-from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from .wrong_label_count import estimate_wrong, wrong_range
+
 FOLDS = 5
+REPEATS = 3
+"""Cross-validations whose confidences are averaged, with other folds each."""
+MOST_PRODUCTS = 30_000_000
+"""Images times features times classes up to which cross-validation is repeated."""
+LEFT_OUT_SHARE = 0.1
+"""Least supported labels, of all, that the cleaned probe is not trained on where another class has more."""
+OWN_SHARE = 0.25
+"""Exponent of the model's confidence where every class has many images; the cleaned probe's is twice the probe's."""
+MANY_IMAGES = 20
+"""Images of a class with which a probe on them is trusted half as far."""
+BY_HEART = 0.99
+"""Share of the labels with which a model agrees that has learned them by heart, or has nothing to say of wrong ones."""
+ERRORS = 2.0
+"""Standard errors by which one classifier must agree with the labels more often than another to be judged better."""
 MOST_WEIGHTS = 5_000_000
 """Images times classes up to which a linear probe is trained; beyond, neighbours vote."""
 VOTERS = 20
@@ -31,12 +45,15 @@ LITTLE = 0.05
 """Most confidence of a label that is accused."""
 MUCH = 0.5
 """Least confidence of the class that is suggested instead."""
-ANCHOR_SHARE = 0.1
-"""Share of a predicted class's images of which the model counts as sure."""
-FEWEST_ANCHORS = 20
-MOST_MIXED = 200
-"""Classes up to which the transition matrix is fitted."""
-MIXTURE_STEPS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class LabelProbes:
+    """Cross-validated confidences of linear classifiers; NaN rows for classes of fewer than `FOLDS` images."""
+
+    probe: Float[np.ndarray, "image class"]
+    cleaned: Float[np.ndarray, "image class"]
+    """Of one that was not trained on the least supported labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +61,26 @@ class LabelQuality:
     """How well each label is supported."""
 
     suspicion: Float[np.ndarray, " image"]
-    """In [0, 1]: 1 - geometric mean of the label's confidences."""
+    """In [0, 1]: 1 - weighted geometric mean of the label's confidences."""
     suggested: Int[np.ndarray, " image"]
     """Class that has the most confidence instead; -1 for none."""
     accused: Bool[np.ndarray, " image"]
     """Whether the label has next to no confidence and another class has much."""
     estimated_wrong: float
     """Estimated number of wrong labels."""
+    wrong_range: tuple[float, float]
+    """From how many to how many wrong labels agree with what was seen (95 %)."""
     probe: Float[np.ndarray, "image class"]
     """Confidences of the probe, each for images it was not trained on; NaN for classes of fewer than `FOLDS` images."""
 
 
 def linear_probe(
-    features: Float[np.ndarray, "image feature"], labels: Int[np.ndarray, " image"], classes: int, *, seed: int = 0
+    features: Float[np.ndarray, "image feature"],
+    labels: Int[np.ndarray, " image"],
+    classes: int,
+    *,
+    seed: int = 0,
+    trusted: Bool[np.ndarray, " image"] | None = None,
 ) -> Float[np.ndarray, "image class"]:
     """Confidences of a linear classifier on the features, 5-fold cross-validated, so that no label speaks for itself.
 
@@ -65,6 +89,7 @@ def linear_probe(
         labels: Class indices, one for each image.
         classes: Number of classes.
         seed: Seed of the folds.
+        trusted: Images to train on; None for all. The others are judged, too.
 
     Returns:
         Rows sum to 1; NaN for images of classes with fewer than `FOLDS` images.
@@ -75,121 +100,123 @@ def linear_probe(
     known = np.unique(labels[usable])
     if len(known) < 2:
         return probe
+    own = np.ones(len(labels), bool) if trusted is None else np.asarray(trusted)
     if usable.sum() * len(known) > MOST_WEIGHTS:
-        probe[usable] = _neighbours_vote(features[usable], labels[usable], classes)
+        probe[usable] = _neighbours_vote(features[usable], labels[usable], classes, own[usable])
         return probe
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=200))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        values = np.asarray(
-            cross_val_predict(model, features[usable], labels[usable], cv=folds, method="predict_proba")
-        )
     whole = np.zeros((int(usable.sum()), classes))
-    whole[:, known] = values
+    values, names, kept = features[usable], labels[usable], own[usable]
+    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(values, names):
+        train = train[kept[train]] if len(np.unique(names[train[kept[train]]])) > 1 else train
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=200))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted = cast(Any, model.fit(values[train], names[train]))
+        whole[np.ix_(test, fitted.classes_)] = fitted.predict_proba(values[test])
     probe[usable] = whole
     return probe
 
 
+def label_probes(
+    confidences: Float[np.ndarray, "image class"],
+    features: Float[np.ndarray, "image feature"],
+    labels: Int[np.ndarray, " image"],
+) -> LabelProbes:
+    """The probe on all images, and one that was not trained on the least supported labels, so that wrong ones do not teach it.
+
+    Args:
+        confidences: Of the model, or the user's own.
+        features: Of the classifying layer.
+        labels: Class indices.
+    """
+    classes, rows = confidences.shape[1], np.arange(len(labels))
+    repeats = REPEATS if features.size * classes <= MOST_PRODUCTS else 1
+    probe = np.mean([linear_probe(features, labels, classes, seed=seed) for seed in range(repeats)], axis=0)
+    known = np.isfinite(probe).all(axis=1)
+    joint = np.sqrt(np.clip(confidences, 1e-6, 1) * np.where(known[:, None], np.nan_to_num(probe), confidences))
+    own, others = joint[rows, labels], joint.copy()
+    others[rows, labels] = -1
+    trusted = ~((others.max(axis=1) > own) & (own <= np.quantile(own, LEFT_OUT_SHARE)))
+    cleaned = np.mean(
+        [linear_probe(features, labels, classes, seed=seed, trusted=trusted) for seed in range(repeats)], axis=0
+    )
+    return LabelProbes(probe, cleaned)
+
+
 def label_quality(
     confidences: Float[np.ndarray, "image class"],
-    probe: Float[np.ndarray, "image class"],
+    probes: LabelProbes | None,
     labels: Int[np.ndarray, " image"],
     *,
     several: bool = False,
+    held_out: bool = False,
 ) -> LabelQuality:
-    """Rank labels.
+    """Rank labels by a weighted geometric mean of the confidences.
+
+    The model's weight is small where each class has many images (`MANY_IMAGES`), because it may have learned wrong labels by heart, and grows where
+    a probe has little to learn from. A model that agrees with the labels significantly less often than the probe does not count; the user's own
+    confidences count alone where they do so more often, because nobody learned their labels.
 
     Args:
         confidences: Of the model (or the user's own), in [0, 1].
-        probe: As `linear_probe` gives them; NaN rows count as the model's.
+        probes: As `label_probes` gives them; NaN rows count as the model's. None without features.
         labels: Class indices.
         several: Whether an image may have several classes (sigmoid): then no other class speaks against the label.
+        held_out: Whether the confidences come from a model that was not trained on these labels (the user's own).
     """
     rows = np.arange(len(labels))
-    known = np.asarray(np.isfinite(probe).all(axis=1))
-    second = np.where(known[:, None], np.nan_to_num(probe), confidences)
-    joint = np.sqrt(np.clip(confidences, 1e-6, 1) * np.clip(second, 1e-6, 1))
+    clipped = np.clip(confidences, 1e-6, 1)
+    probe = np.full(confidences.shape, np.nan) if probes is None else probes.probe
+    joint, second = clipped, clipped
+    if probes is not None and not several:
+        known = np.asarray(np.isfinite(probe).all(axis=1))
+        second = np.where(known[:, None], np.nan_to_num(probe), clipped)
+        cleaned = np.where(known[:, None], np.nan_to_num(probes.cleaned), clipped)
+        weight = _weight(confidences, second, labels, held_out)
+        joint = clipped**weight * np.clip(second, 1e-6, 1) ** ((1 - weight) / 3)
+        joint = joint * np.clip(cleaned, 1e-6, 1) ** (2 * (1 - weight) / 3)
     suspicion = 1 - joint[rows, labels]
     if several:
         accused = np.asarray(joint[rows, labels] <= LITTLE)
-        none = np.full(len(labels), -1)
-        return LabelQuality(suspicion, none, accused, float(accused.sum()), probe)
+        none, count = np.full(len(labels), -1), float(accused.sum())
+        return LabelQuality(suspicion, none, accused, count, (0.0, count), probe)
     others = joint.copy()
     others[rows, labels] = -1
     suggested = others.argmax(axis=1)
-    accused = np.asarray((joint[rows, suggested] >= MUCH) & (joint[rows, labels] <= LITTLE))
-    return LabelQuality(suspicion, suggested, accused, estimate_wrong(joint, labels, second), probe)
+    plain = np.sqrt(
+        clipped * np.clip(second, 1e-6, 1)
+    )  # the cleaned probe, never shown the doubtful ones, is too sure of itself
+    accused = np.asarray((plain[rows, suggested] >= MUCH) & (plain[rows, labels] <= LITTLE))
+    wrong = estimate_wrong(joint, labels, None if probes is None else second)
+    low, high = wrong_range(joint, labels)
+    return LabelQuality(suspicion, suggested, accused, wrong, (min(low, wrong), max(high, wrong)), probe)
 
 
-def estimate_wrong(
-    values: Float[np.ndarray, "image class"],
-    labels: Int[np.ndarray, " image"],
-    probe: Float[np.ndarray, "image class"] | None = None,
-) -> float:
-    """Number of wrong labels: the geometric mean of `wrong_by_anchors` and, where there is a probe, `wrong_by_mixture`.
-
-    The first is too high for weak models, the second too low for mistakes that prefer one other class.
-
-    Args:
-        values: Confidences by which the surest images are chosen.
-        labels: Class indices.
-        probe: Cross-validated confidences.
-    """
-    anchors = wrong_by_anchors(values, labels)
-    if probe is None or values.shape[1] > MOST_MIXED:
-        return anchors
-    return float(np.sqrt(anchors * wrong_by_mixture(probe, labels)))
+def _weight(first: np.ndarray, second: np.ndarray, labels: np.ndarray, held_out: bool) -> float:
+    """Exponent of the first confidences, in [0, 1]."""
+    hits = [(values.argmax(axis=1) == labels).astype(float) for values in (first, second)]
+    lead = hits[0] - hits[1]
+    errors = lead.mean() / max(float(lead.std()) / np.sqrt(len(lead)), 1e-12)
+    if errors < -ERRORS:
+        return 0.0
+    if held_out and errors > ERRORS:
+        return 1.0
+    if not held_out and hits[0].mean() >= BY_HEART:
+        return OWN_SHARE
+    each = float(np.median(np.bincount(labels)[np.unique(labels)]))
+    return 1 - (1 - OWN_SHARE) * each / (each + MANY_IMAGES)
 
 
-def wrong_by_anchors(values: Float[np.ndarray, "image class"], labels: Int[np.ndarray, " image"]) -> float:
-    """Number of wrong labels, from the images of which the model is surest (anchor points, Patrini et al. 2017).
-
-    There honest mistakes are rare, so that the share of labels that disagree is the share of wrong ones; of every predicted class the
-    surest tenth is looked at, and its share counts for all of the class.
-    """
-    predicted, total = values.argmax(axis=1), 0.0
-    for index in np.unique(predicted):
-        rows = np.flatnonzero(predicted == index)
-        count = min(len(rows), max(FEWEST_ANCHORS, round(ANCHOR_SHARE * len(rows))))
-        surest = rows[np.argsort(-values[rows, index], kind="stable")[:count]]
-        total += len(rows) * float(np.mean(labels[surest] != index))
-    return total
-
-
-def wrong_by_mixture(probe: Float[np.ndarray, "image class"], labels: Int[np.ndarray, " image"]) -> float:
-    """Number of wrong labels, by maximum likelihood: a label is drawn from its true class, which the probe's confidences, at a temperature
-    that is fitted too, are the odds of (expectation maximisation of the transition matrix)."""
-    count, logs = probe.shape[1], np.log(np.clip(probe, 1e-12, 1))
-    transition = np.full((count, count), 0.1 / count) + 0.9 * np.eye(count)
-    stated = np.eye(count)[labels]
-    beta, counts = 1.0, np.eye(count)
-
-    def odds(sharpness: float) -> np.ndarray:
-        return np.asarray(softmax(sharpness * logs, axis=1))
-
-    for step in range(MIXTURE_STEPS):
-        if step % 5 == 0:
-            chosen = transition[:, labels].T
-            fit = minimize_scalar(
-                lambda log_beta, chosen=chosen: -np.log((odds(np.exp(log_beta)) * chosen).sum(axis=1) + 1e-300).sum(),
-                bounds=(-1, 2), method="bounded",
-            )  # fmt: skip
-            beta = float(np.exp(cast(Any, fit).x))
-        joint = odds(beta) * transition[:, labels].T
-        joint /= np.maximum(joint.sum(axis=1, keepdims=True), 1e-300)
-        counts = joint.T @ stated
-        transition = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
-    return float(max(0.0, len(labels) - np.trace(counts)))
-
-
-def _neighbours_vote(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Shares of the labels of each image's nearest other images."""
+def _neighbours_vote(features: np.ndarray, labels: np.ndarray, classes: int, trusted: np.ndarray) -> np.ndarray:
+    """Shares of the labels of each image's nearest other images that are trusted; even shares where there is none."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    count = min(VOTERS, len(unit) - 1)
-    near = NearestNeighbors(n_neighbors=count + 1).fit(unit).kneighbors(unit, return_distance=False)
+    known = np.flatnonzero(trusted)
+    count = min(VOTERS, len(known) - 1)
+    if count < 1:
+        return np.full((len(unit), classes), 1 / classes)
+    near = NearestNeighbors(n_neighbors=count + 1).fit(unit[known]).kneighbors(unit, return_distance=False)
     votes = np.zeros((len(unit), classes))
-    for row, places in enumerate(near):
+    for row, places in enumerate(known[near]):
         others = places[places != row][:count]
         votes[row] = np.bincount(labels[others], minlength=classes) / count
     return votes

@@ -15,7 +15,10 @@ NEIGHBOURS = 10
 NEAR_BITS = 8
 """Most of the 64 bits that differ between the hashes of near-duplicates."""
 NEAR_COSINE = 0.9
-"""Least cosine of the features of near-duplicates."""
+"""Cosine of the features of near-duplicates that is enough in any network."""
+CLOSE_SHARE = 0.99
+"""Less is enough where it is more than so large a share of random pairs has: features of some networks are less alike than those of others."""
+RANDOM_PAIRS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +95,7 @@ def find_duplicates(
     hashes: UInt8[np.ndarray, "image 8"],
     mirrored: UInt8[np.ndarray, "image 8"],
 ) -> Duplicates:
-    """Pairs whose hashes differ by at most `NEAR_BITS` bits and whose features point the same way.
+    """Pairs whose hashes differ by at most `NEAR_BITS` bits and whose features point the same way, as far as this network's features do.
 
     Args:
         features: Of the classifying layer.
@@ -100,7 +103,8 @@ def find_duplicates(
         mirrored: Those of the mirrored images.
     """
     unit = unit_rows(features)
-    pairs = [_near(hashes, hashes, unit, False), _near(mirrored, hashes, unit, True)]
+    least = least_cosine(unit)
+    pairs = [_near(hashes, hashes, unit, least, False), _near(mirrored, hashes, unit, least, True)]
     row, other, bits, cosine, flipped = (np.concatenate(column) for column in zip(*pairs, strict=True))
     order = np.lexsort((other, -cosine, bits, row))
     _, first = np.unique(row[order], return_index=True)
@@ -108,12 +112,28 @@ def find_duplicates(
     return Duplicates(row[kept], other[kept], bits[kept], cosine[kept], flipped[kept])
 
 
+def least_cosine(unit: Float[np.ndarray, "image feature"]) -> float:
+    """Least cosine of near-duplicates: that of `CLOSE_SHARE` of random pairs, at most `NEAR_COSINE`."""
+    if len(unit) < 2:
+        return NEAR_COSINE
+    random = np.random.default_rng(0)
+    first = random.integers(0, len(unit), RANDOM_PAIRS)
+    second = (first + random.integers(1, len(unit), RANDOM_PAIRS)) % len(unit)
+    cosines = np.concatenate(
+        [(unit[first[place : place + 1024]] * unit[second[place : place + 1024]]).sum(axis=1)
+         for place in range(0, RANDOM_PAIRS, 1024)]
+    )  # fmt: skip
+    return float(min(NEAR_COSINE, np.quantile(cosines, CLOSE_SHARE)))
+
+
 def unit_rows(features: Float[np.ndarray, "image feature"]) -> Float[np.ndarray, "image feature"]:
     """Features of length 1; those of length 0 stay."""
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def _near(asked: np.ndarray, known: np.ndarray, unit: np.ndarray, flipped: bool) -> tuple[np.ndarray, ...]:
+def _near(
+    asked: np.ndarray, known: np.ndarray, unit: np.ndarray, least: float, flipped: bool
+) -> tuple[np.ndarray, ...]:
     left, right = (np.unpackbits(hashes, axis=1).astype(np.float32) for hashes in (asked, known))
     count = min(4, len(right))
     squares, places = NearestNeighbors(n_neighbors=count).fit(right).kneighbors(left)
@@ -121,5 +141,5 @@ def _near(asked: np.ndarray, known: np.ndarray, unit: np.ndarray, flipped: bool)
     row = np.repeat(np.arange(len(left)), count)
     other, bits = places.ravel(), bits.ravel()
     cosine = (unit[row] * unit[other]).sum(axis=1)
-    near = (row != other) & (bits <= NEAR_BITS) & (cosine >= NEAR_COSINE)
+    near = (row != other) & (bits <= NEAR_BITS) & (cosine >= least)
     return row[near], other[near], bits[near], cosine[near], np.full(int(near.sum()), flipped)

@@ -18,7 +18,7 @@ from heatlas.pipeline.annotate.fiftyone_tasks import read_fiftyone_answers, writ
 from heatlas.pipeline.annotate.label_studio import label_config, label_studio_bytes, read_label_studio_answers
 from heatlas.pipeline.annotate.suggestion import Suggestion
 from heatlas.pipeline.decisions.rle import decode_mask, encode_mask
-from heatlas.pipeline.features.label_ranking import label_quality, linear_probe
+from heatlas.pipeline.features.label_ranking import label_probes, label_quality, linear_probe
 from heatlas.pipeline.sources.reading.reader import FsspecReader
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -119,7 +119,7 @@ def test_labels_are_ranked_no_worse_than_by_cleanlab(tmp_path):
         np.savez(tmp_path / "labels.npz", labels=labels, values=probe / probe.sum(axis=1, keepdims=True))
         with_tools("cleanlab", tmp_path)
         scores = np.load(tmp_path / "scores.npz")
-        ours = roc_auc_score(wrong, label_quality(probe, probe, labels).suspicion)
+        ours = roc_auc_score(wrong, label_quality(probe, label_probes(probe, features, labels), labels).suspicion)
         best = max(roc_auc_score(wrong, -scores[name]) for name in ("self_confidence", "normalized_margin"))
         assert ours >= best - 0.005, (kind, ours, best)
 

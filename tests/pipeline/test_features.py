@@ -8,13 +8,9 @@ from heatlas.errors import UsageError
 from heatlas.pipeline.curate.feature_tables import SCHEMAS, read_confidences
 from heatlas.pipeline.features import label_ranking as quality_module
 from heatlas.pipeline.features.image_hash import perceptual_hash
-from heatlas.pipeline.features.label_ranking import (
-    estimate_wrong,
-    label_quality,
-    linear_probe,
-    wrong_by_mixture,
-)
-from heatlas.pipeline.features.neighbours import find_duplicates, find_outliers
+from heatlas.pipeline.features.label_ranking import label_probes, label_quality, linear_probe
+from heatlas.pipeline.features.neighbours import find_duplicates, find_outliers, least_cosine, unit_rows
+from heatlas.pipeline.features.wrong_label_count import estimate_wrong, wrong_by_mixture, wrong_range
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -35,12 +31,14 @@ def blobs():
 def test_wrong_labels_are_accused_and_counted(blobs):
     features, labels, wrong = blobs
     probe = linear_probe(features, labels, 3)
-    result = label_quality(probe, probe, labels)
+    result = label_quality(probe, label_probes(probe, features, labels), labels)
     assert roc_auc_score(wrong, result.suspicion) > 0.999
     assert result.accused[wrong].mean() > 0.6
     assert result.accused[~wrong].mean() < 0.01
     assert (result.suggested[wrong] == (labels[wrong] - 1) % 3).all()
-    assert result.estimated_wrong == pytest.approx(15, abs=20)
+    assert result.estimated_wrong == pytest.approx(15, abs=10)
+    low, high = result.wrong_range  # among the 60 that count more are wrong than among all
+    assert 0 < low < 20 < high < 70
 
 
 def test_a_probe_is_never_trained_on_what_it_judges(blobs):
@@ -48,7 +46,52 @@ def test_a_probe_is_never_trained_on_what_it_judges(blobs):
     memorising = np.eye(3)[labels]  # a model that knows its labels by heart accuses nobody alone
     probe = linear_probe(features, labels, 3)
     assert probe.sum(axis=1) == pytest.approx(np.ones(300))
-    assert roc_auc_score(blobs[2], label_quality(memorising, probe, labels).suspicion) > 0.99
+    probes = label_probes(memorising, features, labels)
+    assert roc_auc_score(blobs[2], label_quality(memorising, probes, labels).suspicion) > 0.99
+
+
+def test_a_wrong_label_does_not_teach_the_cleaned_probe(blobs):
+    """All wrong labels of one kind: the probe learns some of them, the cleaned one fewer."""
+    random = np.random.default_rng(1)
+    truth = np.repeat(np.arange(3), 100)
+    features = random.normal(0, 1, (300, 12)) + 3 * np.eye(3, 12)[truth]
+    labels, wrong = truth.copy(), np.zeros(300, bool)
+    wrong[:20] = True
+    labels[:20] = 1
+    probe = linear_probe(features, labels, 3)
+    probes = label_probes(probe, features, labels)
+    rows = np.arange(300)
+    assert probes.cleaned[rows, labels][wrong].mean() < 0.9 * probes.probe[rows, labels][wrong].mean()
+    plain = roc_auc_score(wrong, 1 - probe[rows, labels])
+    assert roc_auc_score(wrong, label_quality(probe, probes, labels).suspicion) >= plain - 0.005
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+@pytest.mark.parametrize("each", [3, 6, 240])
+def test_no_worse_than_the_better_of_model_and_probe(each, held_out):
+    """A model that knows what the features do not tell, with few and with many images per class; only held-out ones count alone there."""
+    random, classes = np.random.default_rng(each), 4 if each == 240 else 120
+    truth = np.repeat(np.arange(classes), each)
+    features = random.normal(0, 1, (len(truth), 24)) + 0.5 * random.normal(0, 1, (classes, 24))[truth]
+    labels, wrong = truth.copy(), random.random(len(truth)) < 0.08
+    labels[wrong] = (truth[wrong] + random.integers(1, classes, wrong.sum())) % classes
+    logits = random.normal(0, 1, (len(truth), classes)) + 5 * np.eye(classes)[truth]
+    model = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rows, probes = np.arange(len(truth)), label_probes(model, features, labels)
+    second = np.where(np.isfinite(probes.probe), probes.probe, model)
+    best = max(roc_auc_score(wrong, 1 - values[rows, labels]) for values in (model, second))
+    ours = roc_auc_score(wrong, label_quality(model, probes, labels, held_out=held_out).suspicion)
+    if held_out or each < 240:
+        assert ours >= best - 0.005
+    assert ours > 0.9
+
+
+def test_a_model_that_knows_less_than_the_probe_does_not_count(blobs):
+    features, labels, wrong = blobs
+    random = np.random.default_rng(2)
+    guessing = random.dirichlet(np.ones(3), len(labels))
+    result = label_quality(guessing, label_probes(guessing, features, labels), labels)
+    assert roc_auc_score(wrong, result.suspicion) > 0.99
 
 
 def test_classes_of_fewer_images_than_folds_are_not_probed():
@@ -58,7 +101,8 @@ def test_classes_of_fewer_images_than_folds_are_not_probed():
     assert np.isnan(probe[60:]).all()
     assert np.isfinite(probe[:60]).all()
     assert (probe[:60, 2:] == 0).all()
-    result = label_quality(np.full((64, 4), 0.25), probe, labels)
+    even = np.full((64, 4), 0.25)
+    result = label_quality(even, label_probes(even, features, labels), labels)
     assert np.isfinite(result.suspicion).all()
 
 
@@ -67,12 +111,12 @@ def test_many_images_and_classes_are_judged_by_their_neighbours(blobs, monkeypat
     features, labels, wrong = blobs
     probe = linear_probe(features, labels, 3)
     assert probe.sum(axis=1) == pytest.approx(np.ones(300))
-    assert roc_auc_score(wrong, label_quality(probe, probe, labels).suspicion) > 0.95
+    assert roc_auc_score(wrong, label_quality(probe, label_probes(probe, features, labels), labels).suspicion) > 0.95
 
 
 def test_an_image_with_several_classes_accuses_no_label_that_it_has():
     confidences = np.array([[0.9, 0.95, 0.1], [0.02, 0.9, 0.9], [0.6, 0.99, 0.99]])
-    result = label_quality(confidences, np.full((3, 3), np.nan), np.zeros(3, int), several=True)
+    result = label_quality(confidences, None, np.zeros(3, int), several=True)
     assert result.accused.tolist() == [False, True, False]
     assert result.suggested.tolist() == [-1, -1, -1]
 
@@ -83,6 +127,9 @@ def test_the_number_of_wrong_labels_by_hand():
     labels = np.array([0] * 18 + [1] * 2 + [1] * 20)
     assert estimate_wrong(values, labels) == pytest.approx(40 * 2 / 20)
     assert estimate_wrong(values, np.zeros(40, int)) == 0
+    assert wrong_range(values, np.zeros(40, int))[0] == 0
+    low, high = wrong_range(np.tile([[0.99, 0.01]], (1000, 1)), (np.arange(1000) % 10 == 0).astype(int))
+    assert 30 < low < 100 < high < 200  # 10 of the 100 that count, by Wilson
 
 
 def test_the_mixture_counts_wrong_labels_and_leaves_clean_ones_alone():
@@ -175,6 +222,33 @@ def test_confidences_of_ones_own_are_read_and_checked(tmp_path):
             read_confidences(str(file), ("ant", "bee"))
     with pytest.raises(UsageError, match=r"must end in .parquet or .csv"):
         read_confidences("probs.npz", ())
+
+
+def test_own_confidences_are_one_row_per_image_and_numbers(tmp_path):
+    file = tmp_path / "probs.csv"
+    for text, message in (
+        ("id,ant,bee\na,0.2,0.8\na,0.2,0.8\n", "has the id 'a' more than once"),
+        ("id,ant,bee\na,much,little\n", "must hold confidences from 0 to 1"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            read_confidences(str(file), ("ant", "bee"))
+
+
+def test_how_alike_near_duplicates_are_follows_from_the_network():
+    """Features of which random pairs have a cosine of 0 to 0.4: a pair with 0.7 is near, of others it is not."""
+    random = np.random.default_rng(0)
+    apart = random.normal(0.3, 1, (200, 64))
+    apart[1] = apart[0] + random.normal(0, 0.9, 64)
+    alike = random.normal(3, 1, (200, 64))
+    hashes = random.integers(0, 256, (200, 8), dtype=np.uint8)
+    hashes[1] = hashes[0]
+    mirrored = random.integers(0, 256, (200, 8), dtype=np.uint8)
+    pairs = find_duplicates(apart, hashes, mirrored)
+    assert set(zip(pairs.row.tolist(), pairs.other.tolist(), strict=True)) == {(0, 1), (1, 0)}
+    assert least_cosine(unit_rows(alike)) == pytest.approx(0.9)
+    assert len(find_duplicates(random.normal(0.3, 1, (200, 64)), hashes, mirrored).row) == 0
+    assert len(find_duplicates(alike[:1], hashes[:1], mirrored[:1]).row) == 0
 
 
 def test_every_table_of_features_has_the_id_first():
