@@ -155,11 +155,12 @@ class Atlas(StoreReader):
         min_size: int | None = None,
         side: int = 14,
         seed: int = 0,
+        features: bool = False,
     ) -> Clusters:
         """Groups of alike maps in every class; options and errors as `cluster_maps`, which this is."""
         from .cluster.cluster import cluster_maps  # here, because scikit-learn takes a second to import
 
-        return cluster_maps(self, target=target, min_size=min_size, side=side, seed=seed)
+        return cluster_maps(self, target=target, min_size=min_size, side=side, seed=seed, features=features)
 
     def intervene(
         self,

@@ -22,6 +22,9 @@ def cluster_command(
     ] = None,
     side: Annotated[int, Parameter(help="Longer side in pixels to which maps are reduced first, 2 to 64.")] = 14,
     seed: Annotated[int, Parameter(help="Seed of the samples that large classes need.")] = 0,
+    features: Annotated[
+        bool, Parameter(help="Compare the images' features, too: what the model sees where it looks.", negative="")
+    ] = False,
 ) -> int:  # fmt: skip
     """Group similar maps in every class, such as those that hang on one watermark; writes STORE/clusters.
 
@@ -30,6 +33,8 @@ def cluster_command(
     from ..atlas import open_atlas
     from ..cluster.cluster import cluster_maps, clusters_text
 
-    clusters = cluster_maps(open_atlas(store), target=target, min_size=min_size, side=side, seed=seed)
+    clusters = cluster_maps(
+        open_atlas(store), target=target, min_size=min_size, side=side, seed=seed, features=features
+    )
     print(harmless(clusters_text(clusters, clusters.write(store))))
     return 0

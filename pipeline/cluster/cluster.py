@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from ...errors import UsageError
 from ..curate.low_resolution_maps import KEYS, LowMaps, low_maps
+from ..features.image_table import features_of
 from ..storage.atomic_write import put
 from ..storage.location import child
 from ..text import class_name, counted
 from .cluster_tables import CLUSTERS, MEMBERS, METADATA_KEY, reason
 from .density import density_groups
-from .embedding import embed
+from .embedding import embed, joined
 from .separation import SEEN, mean_distance, separations, tightness
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ def cluster_maps(
     min_size: int | None = None,
     side: int = SIDE,
     seed: int = 0,
+    features: bool = False,
 ) -> Clusters:
-    """Cluster the maps of every class.
+    """Cluster the maps of every class, alone or together with the features of their images.
 
     Args:
         atlas: The store.
@@ -76,12 +78,14 @@ def cluster_maps(
         min_size: Fewest maps of a cluster, at least 2; None for 2 % of the class's maps, at least 5.
         side: Longer side to which maps are reduced before they are compared, 2 to 64.
         seed: Seed of the samples that large classes need, at least 0.
+        features: Compare features of the images, too: groups then share what the model looks at and what it sees there.
 
     Returns:
         Equal for equal stores and arguments.
 
     Raises:
-        UsageError: If an argument is out of range, the run stored no maps, or no row explains such a target.
+        UsageError: If an argument is out of range, the run stored no maps, no row explains such a target, or features are wanted
+            that the store does not have.
         StorageError: If a part cannot be read.
     """
     _check(target, min_size, side, seed)
@@ -91,9 +95,14 @@ def cluster_maps(
         other = "label" if target == "predicted" else "predicted"
         raise UsageError(f"no row of {atlas.uri} with a map explains its {'prediction' if target == 'predicted' else 'label'}; "
                          f"try --target {other}")  # fmt: skip
+    seen = _features(atlas, low) if features else None
     rows, members, usual = [], [], _usual_distances(low, seed)
     for method, index, places in _classes(low):
-        own_rows, own = _one_class(low, places, (method, index), atlas.class_names, usual[method], min_size, seed)
+        points = embed(_taken(low, places).mass())
+        points = points if seen is None else joined(points, seen[places])
+        own_rows, own = _one_class(
+            low, places, points, (method, index), atlas.class_names, usual[method], min_size, seed
+        )
         rows += own_rows
         members.append(own)
     rows.sort(key=lambda row: (row["method"], -row["tightness"] * row["share"], row["class"], row["cluster"]))
@@ -104,6 +113,7 @@ def cluster_maps(
         "seed": seed,
         "min_size": min_size,
         "side": side,
+        "features": features,
     }
     schema = CLUSTERS.with_metadata({METADATA_KEY: json.dumps(told).encode()})
     table = pa.concat_tables(members).sort_by([("id", "ascending"), ("method", "ascending")])
@@ -116,7 +126,9 @@ def clusters_text(clusters: Clusters, places: tuple[str, str], shown: int = 10) 
     per_class = Counter((row["method"], row["class"]) for row in rows)
     several = sum(count > 1 for count in per_class.values())
     alone = sum(cluster == -1 for cluster in clusters.members["cluster"].to_pylist())
-    lines = [f"{counted(len(clusters.members), 'map')} of {len(per_class)} {'class' if len(per_class) == 1 else 'classes'} in {counted(len(rows), 'cluster')}, {alone:,} in no cluster; "
+    told = json.loads((clusters.clusters.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    what = "features and maps: " if told.get("features") else ""
+    lines = [f"{what}{counted(len(clusters.members), 'map')} of {len(per_class)} {'class' if len(per_class) == 1 else 'classes'} in {counted(len(rows), 'cluster')}, {alone:,} in no cluster; "
              f"{several} of the classes with more than one"]  # fmt: skip
     lines += [f"  {row['reason']}; such as {', '.join(row['members'][:2])}" for row in rows[:shown]]
     if len(rows) > shown:
@@ -133,6 +145,19 @@ def _check(target: str, min_size: int | None, side: int, seed: int) -> None:
         raise UsageError(f"side must be from 2 to 64 pixels, got {side}; leave it out for {SIDE}")
     if seed < 0:
         raise UsageError(f"seed must be at least 0, got {seed}")
+
+
+def _features(atlas: StoreReader, low: LowMaps) -> np.ndarray:
+    """Features of each map's image; NaN where there are none."""
+    known = features_of(atlas)
+    if known is None:
+        raise UsageError(
+            f"cannot compare features: {atlas.uri} has none; `heatlas curate {atlas.uri} --probe` computes them, or leave --features out"
+        )
+    places = {identity: place for place, identity in enumerate(known.ids)}
+    rows = [places.get(identity, -1) for identity in low.rows["id"].to_pylist()]
+    padded = np.concatenate([known.features, np.full((1, known.features.shape[1]), np.nan, np.float32)])
+    return padded[rows]
 
 
 def _usual_distances(low: LowMaps, seed: int) -> dict[str, float]:
@@ -162,16 +187,16 @@ def _classes(low: LowMaps) -> Iterator[tuple[str, int, np.ndarray]]:
 def _one_class(
     low: LowMaps,
     places: np.ndarray,
+    points: np.ndarray,
     key: tuple[str, int],
     names: tuple[str, ...],
     usual: float,
     min_size: int | None,
     seed: int,
 ) -> tuple[list[dict[str, Any]], pa.Table]:
-    """The clusters of one class (method and class) and its members; `usual` is the mean distance of two maps of the run."""
+    """The clusters of one class (method and class) and its members, by the distances of `points`; `usual` is the mean distance of two maps of the run."""
     method, index = key
     own = _taken(low, places)
-    points = embed(own.mass())
     groups = density_groups(points, min_size or max(LEAST, round(LEAST_SHARE * len(own))), seed=seed)
     apart = separations(points, groups.group, seed=seed)
     tight = tightness(np.sqrt(own.mass()), groups.group, usual, seed=seed)

@@ -26,3 +26,29 @@ def embed(mass: Float[np.ndarray, "rows pixels"], dimensions: int = DIMENSIONS) 
     strength = pca.explained_variance_
     kept = strength > 1e-9 * max(strength.max(initial=0.0), 1e-12)
     return np.ascontiguousarray(components[:, kept], np.float32)
+
+
+def joined(
+    maps: Float[np.ndarray, "rows dimensions"], features: Float[np.ndarray, "rows feature"]
+) -> Float[np.ndarray, "rows dimensions2"]:
+    """Maps and what the classifying layer is given, side by side, each with a total variance of 1, so that neither decides by its scale.
+
+    Args:
+        maps: As `embed` gives them.
+        features: Of the same images; rows that are not finite count as the mean.
+    """
+    known = np.where(np.isfinite(features).all(axis=1, keepdims=True), features, np.nan)
+    if not np.isfinite(known).any():
+        return maps
+    filled = np.where(np.isfinite(known), known, np.nanmean(known, axis=0)).astype(np.float64)
+    blocks = [maps.astype(np.float64)]
+    count = min(DIMENSIONS, len(filled) - 1, filled.shape[1])
+    if count >= 1 and np.ptp(filled, axis=0).any():
+        spread = filled.std(axis=0)
+        blocks.append(
+            PCA(count, svd_solver="full").fit_transform(
+                (filled - filled.mean(axis=0)) / np.where(spread > 0, spread, 1)
+            )
+        )
+    scaled = [block / np.sqrt(max(float(block.var(axis=0).sum()), 1e-12)) for block in blocks if block.shape[1]]
+    return np.ascontiguousarray(np.concatenate(scaled, axis=1), np.float32) if scaled else maps

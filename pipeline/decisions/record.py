@@ -62,6 +62,7 @@ def record_decisions(
     ]
     _refuse_unknown_ids(atlas, wanted)
     _refuse_unknown_classes(atlas, wanted)
+    _refuse_other_sizes(atlas, wanted)
     log = read_decisions(atlas.uri) if any(decision.kind == UNDO or decision.supersedes for decision in wanted) else []
     return append_decisions(atlas.uri, [_with_supersedes(decision, log) for decision in wanted])
 
@@ -138,6 +139,27 @@ def _refuse_unknown_classes(atlas: StoreReader, decisions: Sequence[Decision]) -
                              f"{' ...' if len(names) > 20 else ''}")  # fmt: skip
         if decision.target is not None and names and decision.target >= len(names):
             raise UsageError(f"the decision about {decision.id!r} has target {decision.target}; the classes are 0 to {len(names) - 1}")  # fmt: skip
+
+
+def _refuse_other_sizes(atlas: StoreReader, decisions: Sequence[Decision]) -> None:
+    """Refuse masks that are not of their image's size, where the store knows it."""
+    masks = {(decision.id, *decision.mask["size"]) for decision in decisions if decision.mask is not None}
+    if not masks or not {"height", "width"} <= set(atlas.schema.names):
+        return
+    known: dict[str, tuple[int, int]] = {}
+    for batch in atlas.batches(["id", "height", "width"], ids=sorted({mask[0] for mask in masks})):
+        for row in batch.to_pylist():
+            if row["height"] and row["width"]:
+                known[row["id"]] = row["height"], row["width"]
+    for identity, *size in sorted(masks):
+        own = known.get(identity)
+        if own is None or tuple(size) == own:
+            continue
+        turned = " (width and height are exchanged: masks are of the upright image, its EXIF orientation applied)"
+        raise UsageError(
+            f"the mask of {identity!r} has {size[1]} x {size[0]} pixels, the upright image {own[1]} x {own[0]}"
+            f"{turned if tuple(size[::-1]) == own else ''}; give it in the image's own pixels"
+        )
 
 
 def _with_supersedes(decision: Decision, log: Sequence[Decision]) -> Decision:

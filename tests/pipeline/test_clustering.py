@@ -15,10 +15,11 @@ from heatlas.pipeline.cluster import density
 from heatlas.pipeline.cluster.cluster import cluster_maps
 from heatlas.pipeline.cluster.cluster_tables import CLUSTERS, MEMBERS, METADATA_KEY, place
 from heatlas.pipeline.cluster.density import ALONE, density_groups
-from heatlas.pipeline.cluster.embedding import embed
+from heatlas.pipeline.cluster.embedding import embed, joined
 from heatlas.pipeline.cluster.separation import mean_distance, separations, tightness
 from heatlas.pipeline.curate.low_resolution_maps import low_maps
 from heatlas.pipeline.curate.near_duplicate_maps import NEAR, find_twins
+from heatlas.pipeline.features.image_table import ImageFeatures, write_features
 
 from ..support.planted_store import kinds, write_planted
 from ..support.scored_store import write_scores
@@ -88,6 +89,47 @@ def test_grouping_by_label(planted):
     result = cluster_maps(heatlas.open(planted), target="label")
     labels = {row["id"]: row["label"] for row in heatlas.open(planted).table(["id", "label"]).to_pylist()}
     assert all(labels[row["id"]] == row["class"] for row in result.members.to_pylist())
+
+
+def test_features_tell_apart_what_lies_at_one_place(planted, tmp_path, capsys):
+    """Half of a class shows another thing, anywhere: its maps are like the others', its features are not."""
+    out = tmp_path / "out"
+    shutil.copytree(planted, out)
+    assert main(["cluster", str(out), "--features"]) == 2
+    assert "cannot compare features" in capsys.readouterr().err
+    atlas, random = heatlas.open(out), np.random.default_rng(0)
+    ids = sorted(set(atlas.table(["id"])["id"].to_pylist()))
+    odd = np.arange(len(ids)) % 2 == 0
+    values = random.normal(0, 1, (len(ids), 24)) + 8 * odd[:, None]
+    none = np.zeros((len(ids), 8), np.uint8)
+    write_features(str(out), ImageFeatures(tuple(ids[1:]), np.zeros(len(ids) - 1, int), values[1:].astype(np.float32),
+                                           np.full((len(ids) - 1, 2), 0.5), none[1:], none[1:]))  # fmt: skip
+    result = heatlas.open(out).cluster(features=True)
+    group = dict(zip(ids, odd, strict=True))
+    pure = [
+        [group[row["id"]] for row in result.members.to_pylist() if (row["class"], row["cluster"]) == (0, cluster)]
+        for cluster in (0, 1)
+    ]
+    assert [len(set(members)) for members in pure] == [1, 1]
+    assert min(map(len, pure)) > 20
+    alone = heatlas.open(out).cluster()
+    mixed = [group[row["id"]] for row in alone.members.to_pylist() if (row["class"], row["cluster"]) == (0, 0)]
+    assert 0.3 < np.mean(mixed) < 0.7
+    assert main(["cluster", str(out), "--features"]) == 0
+    assert capsys.readouterr().out.startswith("features and maps: ")
+
+
+def test_neither_maps_nor_features_decide_by_their_scale():
+    random = np.random.default_rng(0)
+    maps, features = random.normal(size=(40, 3)), 1e4 * random.normal(size=(40, 5))
+    features[3] = np.nan
+    points = joined(maps, features)
+    assert points.shape == (40, 8)
+    assert points[:, :3].var(axis=0).sum() == pytest.approx(1, rel=1e-4)
+    assert points[:, 3:].var(axis=0).sum() == pytest.approx(1, rel=1e-4)
+    assert np.isfinite(points).all()
+    assert joined(maps, np.full((40, 5), np.nan)) is maps
+    assert joined(np.zeros((1, 0)), np.ones((1, 5))).shape == (1, 0)
 
 
 def test_the_command_writes_and_says_so(planted, tmp_path, capsys):

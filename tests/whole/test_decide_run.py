@@ -7,8 +7,14 @@ import json
 
 import heatlas
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from heatlas.errors import UsageError
+from heatlas.pipeline.annotate import exchange
+from heatlas.pipeline.annotate.suggestion import Suggestion
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.decisions.rle import decode_mask, encode_mask
 from PIL import Image
 
 from ..support.tiny_run import command, draw_all, importable_factory
@@ -69,3 +75,71 @@ def test_a_manifest_is_plain_for_trainers(explained, tmp_path):
         rows = list(csv.DictReader(file))
     assert all(row["uri"].startswith("/") and json.loads(row["boxes"]) == [[1, 2, 20, 18]] for row in rows)
     assert list(rows[0])[:5] == ["id", "uri", "label", "boxes", "camera"]
+
+
+def test_masks_are_of_the_upright_image_and_come_back_through_every_tool(tmp_path, capsys):
+    """Photographs turned by EXIF, not square, and one that is very wide: pushed, answered and pulled bit for bit; raw sizes are refused."""
+    draw_all(tmp_path / "images", 6)
+    paths = sorted((tmp_path / "images").rglob("*.png"))
+    for number, path in enumerate(paths):
+        image = Image.open(path).resize((8192, 16) if number == 0 else (44, 28))
+        exif = Image.Exif()
+        exif[0x0112] = 1 if number == 0 else 6
+        image.save(path.with_suffix(".jpg"), quality=95, exif=exif)
+        path.unlink()
+    with importable_factory(tmp_path):
+        assert main(command(tmp_path / "images", tmp_path / "out", "--metrics", "none")) == 0
+    atlas = heatlas.open(tmp_path / "out")
+    rows = {row["id"]: row for row in atlas.table(["id", "uri", "height", "width", "target", "label_name"]).to_pylist()}
+    assert {(row["height"], row["width"]) for row in rows.values()} == {(16, 8192), (44, 28)}
+    random, masks = np.random.default_rng(0), {}
+    for identity, row in rows.items():
+        masks[identity] = random.random((row["height"], row["width"])) < 0.4
+        masks[identity][3:9, 4:20] = True
+        masks[identity][5:7, 8:12] = False
+    turned = next(identity for identity, row in rows.items() if row["height"] == 44)
+    with pytest.raises(UsageError, match=r"44 x 28 pixels, the upright image 28 x 44 \(width and height are exchanged"):
+        atlas.decide(turned, "shortcut", mask=masks[turned].T)
+    with pytest.raises(UsageError, match=r"5 x 5 pixels, the upright image 28 x 44; give it"):
+        atlas.decide(turned, "core", mask=np.ones((5, 5), bool))
+    sent = [
+        Suggestion(f"{number:020d}", identity, row["uri"], "shortcut", row["height"], row["width"], row["target"], 0.5, "Look here.",
+                   row["label_name"], encode_mask(masks[identity]))
+        for number, (identity, row) in enumerate(sorted(rows.items()))
+    ]  # fmt: skip
+    for tool, place in TOOL_PLACES.items():
+        to = tmp_path / place
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exchange, "make_suggestions", lambda *_, **__: (sent, {}))
+            assert main(["annotate", "push", str(tmp_path / "out"), "--tool", tool, "--out", str(to)]) == 0
+        confirm(tool, to)
+        pulled = ["annotate", "pull", str(tmp_path / "out"), "--tool", tool, "--from", str(to)]
+        assert main([*pulled, "--accept-unchanged", "--who", tool]) == 0, capsys.readouterr().err
+        by_tool = {it.id: it for it in atlas.decisions().current if it.who in (tool, "ada@x") and it.kind == "shortcut"}
+        assert set(by_tool) == set(rows), tool
+        for identity, decision in by_tool.items():
+            assert np.array_equal(decode_mask(decision.mask), masks[identity]), (tool, identity)
+
+
+TOOL_PLACES = {"coco": "tasks.json", "label-studio": "studio.json", "cvat": "tasks.zip", "fiftyone": "fiftyone", "csv": "tasks.csv",
+               "parquet": "tasks.parquet"}  # fmt: skip
+
+
+def confirm(tool, place):
+    """What a person does in a tool that says whether one did."""
+    if tool == "label-studio":
+        tasks = json.loads(place.read_text())
+        for task in tasks:
+            task["annotations"] = [{"completed_by": {"email": "ada@x"}, "result": task.pop("predictions")[0]["result"]}]
+        place.write_text(json.dumps(tasks))
+    elif tool == "parquet":
+        table = pq.read_table(place)
+        filled = pa.array(table["suggestion"].to_pylist(), pa.string())
+        pq.write_table(table.set_column(table.column_names.index("decision"), "decision", filled), place)
+    elif tool == "csv":
+        with open(place, newline="") as file:
+            rows = list(csv.DictReader(file))
+        with open(place, "w", newline="") as file:
+            table = csv.DictWriter(file, rows[0].keys())
+            table.writeheader()
+            table.writerows({**row, "decision": row["suggestion"]} for row in rows)
