@@ -33,7 +33,12 @@ def components_command(
     if as_json:
         print(
             json.dumps(
-                {"components": tables.components.to_pylist(), "galleries": tables.galleries, "uri": tables.uri},
+                {
+                    "components": tables.components.to_pylist(),
+                    "spuriosity": [ranking.as_json() for ranking in tables.rankings],
+                    "galleries": tables.galleries,
+                    "uri": tables.uri,
+                },
                 indent=2,
             )
         )

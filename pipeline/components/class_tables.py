@@ -26,6 +26,7 @@ from ..store.reader import StoreReader, open_store
 from ..text import class_name, counted
 from .component_names import ComponentName, latest_names, name_of_component, name_of_record, parse_name
 from .gallery_sheet import GalleryLine, draw_galleries
+from .spuriosity import SpuriosityRanking, rank_class, ranks_of
 
 FOLDER, NAME, ROWS = "components", "components.parquet", "rows.parquet"
 NAMES_KEY = b"heatlas_component_names"
@@ -34,7 +35,7 @@ FEWEST_IMAGES = 10
 SHOWN = 5
 """Images at either end of a gallery."""
 DRAWN = 6
-"""Components in a gallery."""
+"""Components in a gallery, beside those with a name."""
 SCHEMA = pa.schema(
     [
         ("class", pa.int32()), ("class_name", pa.string()), ("component", pa.int32()), ("images", pa.int64()), ("share", pa.float64()),
@@ -52,10 +53,11 @@ ROW_SCHEMA = pa.schema(
         ("contributions", pa.list_(pa.float32())),
         ("rest", pa.float32()),
         ("spuriosity", pa.float32()),
+        ("spuriosity_rank", pa.int32()),
     ]
 )
 """`contributions` of the components in order; with `rest` and `constant` they sum to the logit; `spuriosity`: the sum of those that people call a shortcut, null
-where they call none so."""
+where they call none so; `spuriosity_rank`: 1 for the image of the class with most."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,16 @@ class ComponentTables:
     uri: str
     galleries: dict[str, str]
     """Place of each class's picture, by the name of the class."""
+    rankings: tuple[SpuriosityRanking, ...] = ()
+    """Of the classes with components that people call a shortcut."""
 
     def text(self, shown: int = 3) -> str:
-        """The first components of each class; named ones always."""
+        """The first components of each class, named ones always, and the rankings."""
         lines = [row["text"] for row in self.components.to_pylist() if row["component"] < shown or row["name"]]
         return "\n".join(
             [
                 *lines,
+                *(ranking.text for ranking in self.rankings),
                 f"components: {self.uri}; {counted(len(self.galleries), 'gallery').replace('gallerys', 'galleries')} beside it",
             ]
         )
@@ -144,7 +149,10 @@ def find_components(
         buffer = io.BytesIO()
         pq.write_table(written, buffer, compression="zstd")
         put(place, buffer.getvalue())
-    return ComponentTables(table, rows, uri, _galleries(atlas, model, records) if galleries else {})
+    rankings = tuple(
+        ranking for index, parts in found.items() if (ranking := _ranking(able[index], features, parts, index, records))
+    )
+    return ComponentTables(table, rows, uri, _galleries(atlas, model, records, rankings) if galleries else {}, rankings)
 
 
 def _members(features: ImageFeatures, index: int) -> np.ndarray:
@@ -219,15 +227,41 @@ def _rows(
     index: int,
     records: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    shortcuts = [record["component"] for record in records if record["class"] == index and record["kind"] == "shortcut"]
+    named = _shortcuts(index, records)
+    spuriosity = parts.contributions[:, [record["component"] for record in named]].sum(axis=1)
+    ranks = ranks_of(spuriosity)
     return [
         {"id": features.ids[row], "class": index, "contributions": parts.contributions[place].astype(np.float32), "rest": parts.rest[place],
-         "spuriosity": float(parts.contributions[place, shortcuts].sum()) if shortcuts else None}
+         "spuriosity": float(spuriosity[place]) if named else None, "spuriosity_rank": int(ranks[place]) if named else None}
         for place, row in enumerate(members)
     ]  # fmt: skip
 
 
-def _galleries(atlas: StoreReader, model: StoredModel, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _shortcuts(index: int, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The components of the class that people call a shortcut."""
+    return [record for record in records if record["class"] == index and record["kind"] == "shortcut"]
+
+
+def _ranking(
+    members: np.ndarray,
+    features: ImageFeatures,
+    parts: ClassComponents,
+    index: int,
+    records: Sequence[Mapping[str, Any]],
+) -> SpuriosityRanking | None:
+    if not (named := _shortcuts(index, records)):
+        return None
+    spuriosity = parts.contributions[:, [record["component"] for record in named]].sum(axis=1)
+    ids, right = [features.ids[row] for row in members], features.predictions[members] == index
+    return rank_class(index, named[0]["class_name"], [record["name"] for record in named], ids, spuriosity, right)
+
+
+def _galleries(
+    atlas: StoreReader,
+    model: StoredModel,
+    records: Sequence[Mapping[str, Any]],
+    rankings: Sequence[SpuriosityRanking],
+) -> dict[str, str]:
     """Draw a picture per class; returns their places by the name of the class."""
     from ...workers.images.decode import decode_image
 
@@ -244,9 +278,15 @@ def _galleries(atlas: StoreReader, model: StoredModel, records: Sequence[Mapping
 
     places = {}
     for index in dict.fromkeys(record["class"] for record in records):
-        own = [record for record in records if record["class"] == index][:DRAWN]
+        every = [record for record in records if record["class"] == index]
+        own = [record for record in every if record["component"] < DRAWN or record["name"]]
         name = own[0]["class_name"]
         lines = [
+            GalleryLine(ranking.text.partition("; least have")[0], pictures(ranking.most), pictures(ranking.least))
+            for ranking in rankings
+            if ranking.index == index
+        ]
+        lines += [
             GalleryLine(
                 record["text"].partition("; such as")[0], pictures(record["highest"]), pictures(record["lowest"])
             )

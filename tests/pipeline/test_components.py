@@ -16,6 +16,7 @@ from heatlas.errors import ModelError, UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.components.class_tables import find_components
 from heatlas.pipeline.components.component_names import parse_name
+from heatlas.pipeline.components.spuriosity import rank_class, ranks_of
 from heatlas.pipeline.features.compute import StoredModel
 from PIL import Image
 from sklearn.decomposition import PCA
@@ -106,6 +107,12 @@ def test_a_planted_mark_is_the_first_component_of_its_class(store: str, capsys: 
     assert min(spuriosity[identity] for identity in marked) > max(
         spuriosity[identity] for identity in spuriosity.keys() - marked
     )
+    assert sorted((row["spuriosity"] for row in rows), reverse=True) == [
+        row["spuriosity"] for row in sorted(rows, key=lambda row: row["spuriosity_rank"])
+    ]
+    assert re.search(
+        r"\nbee, spuriosity \(white mark\): \d+ % correct in the third with most, \d+ % in the third", printed
+    )
     table = pq.read_table(f"{store}/components/components.parquet").to_pylist()
     first = next(row for row in table if (row["class"], row["component"]) == (1, 0))
     assert set(first["highest"]) <= marked
@@ -125,6 +132,18 @@ def test_a_planted_mark_is_the_first_component_of_its_class(store: str, capsys: 
         for row in pq.read_table(f"{store}/components/rows.parquet").to_pylist()
         if row["class"] != 1
     )
+
+
+def test_a_ranking_says_what_a_class_owes_to_its_shortcuts() -> None:
+    """Images of which the upper half is right: the thirds and both ends, by hand."""
+    spuriosity = np.array([0.0, 5, 3, -2, 8, 1])
+    right = spuriosity > 0.5
+    ranking = rank_class(3, "bee", ["mark"], list("abcdef"), spuriosity, right)
+    assert (ranking.correct_most, ranking.correct_least, ranking.gap) == (1, 0, 1)
+    assert ranking.most == ("e", "b", "c", "f", "a")
+    assert ranking.least == ("d", "a", "f", "c", "b")
+    assert ranks_of(spuriosity).tolist() == [5, 2, 3, 6, 1, 4]
+    assert ranks_of(np.zeros(3)).tolist() == [1, 2, 3]
 
 
 def test_names_are_kept_by_direction(store: str) -> None:
