@@ -14,6 +14,8 @@ from .rle import Rle, decode_mask
 if TYPE_CHECKING:
     from ..store.reader import StoreReader
 
+WHOLE_SHARE = 0.8
+"""Share of the image that a mask covers from which on it stands for the whole image, as a colour cast does."""
 Size = tuple[int, int]
 
 

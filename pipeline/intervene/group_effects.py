@@ -24,6 +24,7 @@ from ...engine.interventions.effects import (
 )
 from ...engine.interventions.region_fill import RegionFill
 from ...engine.scoring.masked_scorer import Scorer
+from ..decisions.upright_masks import WHOLE_SHARE
 from ..features.cue_transfer import given_cue, most_needed_patch
 from .enlarged_maps import maps_of_rows
 from .groups_of_rows import FEWEST_IMAGES, ExplainedRow, RowGroup
@@ -108,7 +109,11 @@ class ImageBench:
             if group.region_of is None
             else _stacked([group.region_of(row.id) for row in rows])
         )
-        kept = [place for place in range(len(rows)) if bool(regions[place].any())]
+        kept = [
+            place
+            for place, share in enumerate(regions.flatten(1).float().mean(dim=1).tolist())
+            if 0 < share <= WHOLE_SHARE
+        ]
         if len(kept) < FEWEST_IMAGES:
             return None
         rows, images, regions = tuple(rows[place] for place in kept), images[kept], regions[kept]
@@ -174,9 +179,8 @@ class ImageBench:
     ) -> GroupEffects | None:
         """A cue that is no region: what the carriers have on average is taken from them and given to others; random halves are controls."""
         carriers = {row.id for row in group.rows}
-        _, rest = self._read(
-            self._sample([row for row in self._predicted(group.target) if row.id not in carriers], self.plan.images)
-        )
+        others = group.rest or [row for row in self._predicted(group.target) if row.id not in carriers]
+        _, rest = self._read(self._sample(others, self.plan.images))
         if len(rest) < FEWEST_IMAGES or group.cue is None:
             return None
         random, kind = np.random.default_rng(self.plan.seed), group.cue

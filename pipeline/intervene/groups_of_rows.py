@@ -16,7 +16,7 @@ from ...errors import StorageError, UsageError, did_you_mean
 from ...statuses import OK
 from ..cluster.cluster_tables import place
 from ..decisions.current import Decisions
-from ..decisions.upright_masks import image_sizes, upright_mask
+from ..decisions.upright_masks import WHOLE_SHARE, image_sizes, upright_mask
 from ..features.cue_table import KIND_TEXTS, class_cues, cues_of
 from ..storage.location import child, locate, names_in
 from ..store.sql import literal
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 CLUSTER = re.compile(r"cluster:(?P<name>.+):(?P<number>\d+)")
 CLUSTERS, MASKS, CUES = "clusters", "masks", "cues"
+CLEAN = ("core", "ok")
+"""Decisions about images that carry no mark."""
+WHOLE_LOOKED_AT = 32
+"""Masks of a class by which it is told whether they stand for the whole image."""
 FEWEST_IMAGES = 5
 """Rows without which a group is not measured."""
 REGION_CHOICES = (
@@ -60,6 +64,8 @@ class RowGroup:
     """None for a cue that is no region."""
     cue: str | None = None
     """Kind of the cue, where it is one."""
+    rest: tuple[ExplainedRow, ...] = ()
+    """Of a cue that is no region: rows of the class that are known not to carry it; empty where all others of the class count as such."""
 
 
 def explained_rows(atlas: StoreReader, method: str) -> list[ExplainedRow]:
@@ -162,11 +168,21 @@ def _mask_groups(
         mask = upright_mask(identity, masks[identity], sizes.get(identity))
         return model.preprocess.geometry(*mask.shape).mask(mask)
 
-    return [
-        RowGroup(class_name(atlas.class_names, target), target, "what was painted as a shortcut", own, region_of)
-        for target, several in _predicted(rows).items()
-        if (own := tuple(row for row in several if row.id in masks))
-    ]
+    clean = {decision.id for decision in decisions.current if decision.kind in CLEAN and decision.object_id is None}
+    groups = []
+    for target, several in _predicted(rows).items():
+        own = tuple(row for row in several if row.id in masks)
+        name = class_name(atlas.class_names, target)
+        whole = [float(region_of(row.id).mean()) > WHOLE_SHARE for row in own[:WHOLE_LOOKED_AT]]
+        if own and sum(whole) > len(whole) / 2:  # pasted, the whole image would be another image: exchange its colours
+            rest = tuple(row for row in several if row.id in clean)
+            groups.append(
+                RowGroup(name, target, "the colours of what was painted as a shortcut as a whole", own, None, "colour",
+                         rest if len(rest) >= FEWEST_IMAGES else ())
+            )  # fmt: skip
+        elif own:
+            groups.append(RowGroup(name, target, "what was painted as a shortcut", own, region_of))
+    return groups
 
 
 def _cluster_groups(

@@ -16,6 +16,7 @@ from ...engine.scoring.confidence import CONFIDENCES
 from ...errors import UsageError, did_you_mean
 from ...workers.models.factory import import_user_module, module_attribute
 from ..decisions.record import current_decisions
+from ..decisions.upright_masks import WHOLE_SHARE
 from ..features.compute import load_stored_model
 from ..statistics.bootstrap import RESAMPLES, check_bootstrap
 from ..store.added_values import Key, write_values
@@ -129,7 +130,10 @@ def intervene_store(
     for group in groups:
         effects = bench.measure(group)
         if effects is None:
-            skipped[group.name] = f"fewer than {FEWEST_IMAGES} images with a region, or of other classes, can be read"
+            skipped[group.name] = (
+                f"fewer than {FEWEST_IMAGES} images with a region of at most {100 * WHOLE_SHARE:.0f} % of the image, or of the class without "
+                "the cue, or of other classes, can be read"
+            )
         else:
             measured.append(effects)
             say(f"{group.name}: {counted(len(effects.rows), 'image')} measured")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 
 from ...errors import UsageError, did_you_mean
+from ..decisions.upright_masks import WHOLE_SHARE
 
 Region = Bool[np.ndarray, "height width"]
 THIRD = 1 / 3
@@ -68,6 +69,11 @@ def place_region(text: str, size: tuple[int, int]) -> Region:
         )
     x0, y0, x1, y1 = box
     region = ((down >= y0) & (down < y1))[:, None] & ((right >= x0) & (right < x1))[None, :]
+    if region.mean() > WHOLE_SHARE:
+        raise UsageError(
+            f"the box {text!r} is {100 * region.mean():.0f} % of the image: pasted into another one it makes that the image it is from, whatever the "
+            f"model looks at; take at most {100 * WHOLE_SHARE:.0f} %"
+        )
     if not region.any():
         raise UsageError(f"the box {text!r} holds no pixel of {width} x {height}; make it larger")
     return region

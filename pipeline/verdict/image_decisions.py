@@ -22,7 +22,7 @@ from ...workers.samples import Sample
 from ..decisions.decision import Decision
 from ..decisions.record import current_decisions
 from ..decisions.rle import Rle
-from ..decisions.upright_masks import upright_mask
+from ..decisions.upright_masks import WHOLE_SHARE, upright_mask
 from ..pictures.stored_images import decoding_of
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
@@ -35,9 +35,6 @@ from ..text import shown
 
 if TYPE_CHECKING:
     from ..store.reader import StoreReader
-
-WHOLE_SHARE = 0.8
-"""Share of the image that a mask covers from which on the mark is the whole image, as a colour cast is."""
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,28 @@ def test_a_mask_of_another_size_than_its_image_is_refused(store: str) -> None:
         intervene_store(store, "masks")
 
 
+def test_a_region_that_is_the_whole_image_confirms_nothing_by_itself(store: str) -> None:
+    """Pasted, it makes any image one of its class; so a box is refused, and of masks the colours are exchanged."""
+    with pytest.raises(UsageError, match="is 100 % of the image: pasted into another one"):
+        intervene_store(store, "0,0,1,1")
+    atlas = heatlas.open(store)
+    ants = [f"ant/{number:03d}.png" for number in range(0, 90, 3)]
+    atlas.decide(ants[:14], "shortcut", mask=np.ones((SIDE, SIDE), bool))
+    atlas.decide(ants[14:20], "core")
+    [row] = intervene_store(store, "masks", images=16).groups.to_pylist()
+    assert row["class_name"] == "ant"
+    assert not row["confirmed"], row["text"]
+    assert "the colours of what was painted" in row["text"]
+
+
+def test_an_empty_mask_is_no_region(store: str) -> None:
+    heatlas.open(store).decide(
+        [f"bee/{number:03d}.png" for number in (1, 4, 7, 10, 13, 16)], "shortcut", mask=np.zeros((24, 24), bool)
+    )
+    with pytest.raises(UsageError, match="fewer than 5 images with a region"):
+        intervene_store(store, "masks")
+
+
 def test_cues_that_were_probed_are_regions_or_changes(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=re.escape("--probe` first")):
         intervene_store(store, "cues")
