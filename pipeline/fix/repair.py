@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ...errors import UsageError
+from ...workers.models.behaviour import own_module
 from ...workers.models.load import LoadedModel
 from ...workers.object_names import PREFIX
 from ..components.shortcut_components import NamedShortcut, named_shortcuts
@@ -105,6 +106,12 @@ def repair_store(
     images, reader = decided_images(atlas)
     loaded = [run.load() for run in runs]
     refuse_other_classes(runs, loaded, atlas.class_names)
+    several = [run.name for run, model in zip(runs, loaded, strict=True) if model.multi_label]
+    if several and trainer is None and settings.recipe not in PROJECTIONS:
+        raise UsageError(
+            f"{several[0]} says that several classes may be true at once, and recipe {settings.recipe} fits one label per image (cross-entropy); "
+            f"give your own training as --trainer, or take {' or '.join(PROJECTIONS)}"
+        )
     if len({model.preprocess for model in loaded}) > 1:
         raise UsageError("the models of --model prepare images differently; repair them one after the other")
     data = training_set(
@@ -172,11 +179,15 @@ def _classes_without_images(data: TrainingSet, classes: int, class_names: tuple[
 def repaired_state(
     model: LoadedModel, data: TrainingSet, settings: FixSettings, seed: int, shortcuts: Sequence[NamedShortcut] = ()
 ) -> dict[str, Tensor]:
-    """The weights after one recipe with one seed, by heatlas's own means."""
+    """The weights after one recipe with one seed, by heatlas's own means, under the names of the user's module."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = model.module.to(device)
     if settings.recipe == "spufix":
-        return without_shortcuts(module, data, shortcuts, seed)
-    if settings.recipe in HEADS:
-        return repaired_head(module, data, settings, seed)
-    return train_reference(module, data, settings, seed)
+        state = without_shortcuts(module, data, shortcuts, seed)
+    elif settings.recipe in HEADS:
+        state = repaired_head(module, data, settings, seed)
+    else:
+        state = train_reference(module, data, settings, seed)
+    own = own_module(module)
+    prefix = next((f"{name}." for name, part in module.named_modules() if part is own and name), "")
+    return {name.removeprefix(prefix): value for name, value in state.items()}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...errors import HeatlasError, RunError, UsageError
 from ...workers.images.preprocess import Preprocess
+from ...workers.models.behaviour import own_module
 from ...workers.models.factory import import_user_module, module_attribute
 from ...workers.models.load import LoadedModel
 from ...workers.models.weights import fit, read_weights
@@ -90,11 +91,12 @@ def train_by_user(
         RunError: If it raises, gives no weights, or weights that are not finite.
         ModelError: If its weights do not fit the model.
     """
-    initial = None
+    initial, module = None, own_module(model.module)
     if not settings.from_scratch:
         initial = str(folder / "init.safetensors")
-        state = {key: value.detach().cpu().clone().contiguous() for key, value in model.module.state_dict().items()}
-        save_file(state, initial)
+        save_file(
+            {key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()}, initial
+        )
     out = folder / f"trained-{seed}.safetensors"
     out.unlink(missing_ok=True)  # of a call that was cut off: it must not pass for this one's
     try:
@@ -110,8 +112,8 @@ def train_by_user(
             f"--trainer {name} gave a {type(returned).__name__}; let it give the path of its weights, or write them to `out` and give None"
         )
     place = str(out) if returned is None else str(os.fspath(returned))
-    fit(model.module, read_weights(place).tensors, place)
-    state = {key: value.detach().cpu().clone().contiguous() for key, value in model.module.state_dict().items()}
+    fit(module, read_weights(place).tensors, place)
+    state = {key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()}
     if broken := [
         key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())
     ]:

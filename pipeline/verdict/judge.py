@@ -133,6 +133,10 @@ def judge_repair(
     refuse_other_classes([*groups[0], *groups[1]], [*models[0], *models[1]], names)
     _refuse_same_models(groups, models)
     notes += _started_alike(groups)
+    if any(model.multi_label for group in models for model in group):
+        notes.append(
+            "several classes may be true at once for these models; right is here whose largest logit is the image's one label"
+        )
     predictions: dict[int, SetPredictions] = {}
     flat = [model for group in models for model in group]
     marks: dict[int, Mark] = {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...errors import RunMismatchError, UsageError
+from ...workers.models.behaviour import own_module
 from ...workers.models.load import LoadedModel, ModelSpec, load_model
 from ...workers.models.weights import fit, read_weights
 from ..sources.reading.reader import FsspecReader
@@ -52,7 +53,7 @@ class ModelRun:
                 f"{self.spec.spec} has other weights or preprocessing now than when {self.name} was written; name the model of that run"
             )
         if self.weights is not None:
-            fit(loaded.module, read_weights(self.weights, reader).tensors, self.weights)
+            fit(own_module(loaded.module), read_weights(self.weights, reader).tensors, self.weights)
             loaded = replace(loaded, digest="")
         return loaded
 

@@ -68,6 +68,19 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
+def test_holm_is_bonferroni_by_closed_testing():
+    """A hypothesis is rejected where every set that holds it is: the largest Bonferroni p over all such sets."""
+    random = np.random.default_rng(3)
+    for count in (1, 2, 5, 7):
+        p_values = random.random(count) ** 3
+        sets = [[place for place in range(count) if number >> place & 1] for number in range(1, 2**count)]
+        bonferroni = [min(1.0, len(chosen) * min(p_values[place] for place in chosen)) for chosen in sets]
+        expected = [
+            max(p for chosen, p in zip(sets, bonferroni, strict=True) if place in chosen) for place in range(count)
+        ]
+        assert holm(p_values.tolist()) == pytest.approx(expected)
+
+
 @given(st.lists(st.floats(0, 1), max_size=10))
 def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(p_values: list[float]):
     corrected = holm(p_values)

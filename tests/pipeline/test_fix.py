@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import heatlas
 import numpy as np
@@ -19,11 +20,13 @@ from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.components.class_tables import find_components
 from heatlas.pipeline.fix import repair as repair_module
 from heatlas.pipeline.fix.recipes import FixSettings
-from heatlas.pipeline.fix.repair import repair_store
+from heatlas.pipeline.fix.repair import repair_store, repaired_state
+from heatlas.pipeline.fix.trainer_function import train_by_user, user_trainer, write_training_manifest
 from heatlas.pipeline.fix.training_images import training_set
 from heatlas.pipeline.verdict.image_decisions import decided_images
 from heatlas.pipeline.verdict.judge import judge_repair
 from heatlas.pipeline.verdict.locked_split import LockedSplit, read_split
+from heatlas.pipeline.verdict.named_models import ModelRun, model_runs
 from heatlas.pipeline.verdict.text import verdict_text
 from heatlas.pipeline.verdict.training_record import read_record
 from heatlas.workers.models.load import ModelSpec, load_model
@@ -245,6 +248,59 @@ def test_classes_that_the_model_would_forget_and_models_of_other_classes(planted
         planted.store, FixSettings("none", seeds=1, epochs=1), models=planted.weights, out=str(tmp_path / "none")
     )
     assert "no training image of 1 class (upright)" in done.summary()
+
+
+@pytest.mark.parametrize("trainer", [None, f"{MODULE}:fit_single"])
+def test_models_of_one_logit_keep_the_names_of_their_weights(planted, tmp_path, monkeypatch, trainer):
+    """heatlas makes two classes of them; what it writes must fit the user's own module, and what the user has must fit here."""
+    net = import_module(MODULE)
+    real = net.model
+
+    def single():
+        made = real()
+        made[-1] = torch.nn.Linear(24, 1)
+        made.class_names = ("rising", "falling")
+        return made
+
+    def fit_single(manifest, init_weights, out, seed):
+        own = single()
+        own.load_state_dict(load_file(init_weights))
+        save_file(own.state_dict(), out)
+
+    monkeypatch.setattr(net, "single", single, raising=False)
+    monkeypatch.setattr(net, "fit_single", fit_single, raising=False)
+    spec = ModelSpec(spec=f"{MODULE}:single")
+    model = load_model(spec)
+    assert model.num_classes == 2
+    images, reader = decided_images(heatlas.open(planted.store))
+    two = {identity: image for identity, image in images.items() if image.label != 2}
+    data = training_set(two, read_split(planted.store), "none", reader, model.preprocess, ())
+    settings = FixSettings("none", epochs=1)
+    if trainer is None:
+        state = repaired_state(model, data, settings, 0)
+    else:
+        (tmp_path / "out").mkdir()
+        manifest = write_training_manifest(tmp_path / "out", data, settings, model.preprocess, ())
+        state = train_by_user(user_trainer(trainer), trainer, manifest, model, tmp_path / "out", settings, 0)
+    assert state.keys() == single().state_dict().keys()
+    save_file(state, tmp_path / "one.safetensors")
+    loaded = ModelRun("one", spec, str(tmp_path / "one.safetensors")).load()
+    own = single()
+    own.load_state_dict(state)
+    inputs = data.loaded.inputs[:8]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.module(inputs)[:, 1:], own.eval()(inputs))
+
+
+def test_models_of_several_labels_need_their_own_training(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(repair_module, "model_runs", lambda *given: [replace_load(run) for run in model_runs(*given)])
+
+    def replace_load(run):
+        return SimpleNamespace(name=run.name, spec=run.spec, load=lambda: replace(run.load(), multi_label=True))
+
+    with pytest.raises(UsageError, match=r"several classes may be true at once.*--trainer, or take pclarc or spufix"):
+        repair(planted, tmp_path / "x", "dfr")
+    assert repair(planted, tmp_path / "pclarc", "pclarc", seeds=1)
 
 
 def broken(kind):

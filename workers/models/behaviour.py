@@ -37,6 +37,11 @@ class AdaptedModel(nn.Module):
         return outputs
 
 
+def own_module(module: nn.Module) -> nn.Module:
+    """The user's module inside of an `AdaptedModel`, whose weights have the user's names; any other module itself."""
+    return module.model if isinstance(module, AdaptedModel) else module
+
+
 def _flatten(outputs: Tensor) -> Tensor:
     return outputs.flatten(1)
 
