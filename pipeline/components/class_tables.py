@@ -173,8 +173,12 @@ def _placed(
     for name in given:
         parts = by_name.get(name.class_name)
         if parts is None or name.number >= len(parts.directions):
-            there = "no such class with components" if parts is None else f"components 0 to {len(parts.directions) - 1}"
-            raise UsageError(f"cannot name component {name.number} of {name.class_name!r}: there are {there}")
+            there = (
+                f"there is no such class with components; those asked for are {', '.join(list(by_name)[:20])}"
+                if parts is None
+                else f"there are components 0 to {len(parts.directions) - 1}"
+            )
+            raise UsageError(f"cannot name component {name.number} of {name.class_name!r}: {there}")
         placed.append(replace(name, direction=parts.directions[name.number]))
     return placed
 

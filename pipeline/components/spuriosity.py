@@ -83,8 +83,8 @@ def rank_class(
         spuriosity: Of the same images.
         right: Whether each is predicted correctly.
     """
-    order = np.argsort(-spuriosity, kind="stable")
-    upper, _, lower = np.array_split(order, 3)
+    order: list[int] = np.argsort(-spuriosity, kind="stable").tolist()
+    upper, _, lower = np.array_split(np.array(order), 3)
     return SpuriosityRanking(
         index, name, tuple(names), len(ids), float(right[upper].mean()), float(right[lower].mean()),
         tuple(ids[place] for place in order[:SHOWN]), tuple(ids[place] for place in order[::-1][:SHOWN]),

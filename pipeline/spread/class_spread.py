@@ -21,6 +21,7 @@ from .mark_detector import (
     detector_by_painting,
     hot_part,
     place_shape,
+    settle_shape,
 )
 
 MOST_COLUMNS = 120
@@ -86,7 +87,8 @@ def spread_class(
     if detector is None:
         return ClassSpread(decided, spread, read, probability, nearest)
     carrying = {int(number) for number in read[probability > 0.5]}
-    regions = _regions(reader, decided, detector, sorted(carrying))
+    examples = reader.images([decided.rows[number] for number in painted][: len(detector.shapes)])
+    regions = _regions(reader, decided, detector, sorted(carrying), examples)
     regions.update(
         {number: region for number, region in painted_regions(reader, decided).items() if number in carrying}
     )
@@ -167,12 +169,17 @@ def _fits(
 
 
 def _regions(
-    reader: BlockFeatureReader, decided: DecidedClass, detector: MarkDetector, numbers: Sequence[int]
+    reader: BlockFeatureReader,
+    decided: DecidedClass,
+    detector: MarkDetector,
+    numbers: Sequence[int],
+    examples: Sequence[np.ndarray],
 ) -> dict[int, Region]:
+    """Where the mark is in rows that carry it; `examples` are the images in which the detector's shapes were painted."""
     size, regions = reader.model.preprocess.size, {}
-    for place, columns in reader.columns([decided.rows[number] for number in numbers]):
+    for place, columns, image in reader.columns_and_images([decided.rows[number] for number in numbers]):
         logits = detector.logits(columns.astype(np.float32))
-        region = place_shape(logits, detector.shapes)[0] if detector.shapes else hot_part(logits, size)
+        region = settle_shape(logits, detector.shapes, image, examples) if detector.shapes else hot_part(logits, size)
         if region.any():
             regions[numbers[place]] = region
     return regions

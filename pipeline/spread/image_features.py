@@ -49,8 +49,21 @@ class BlockFeatureReader:
 
     def columns(self, rows: Sequence[ExplainedRow]) -> Iterator[tuple[int, Float[np.ndarray, "feature h w"]]]:
         """Number and hypercolumn of each row whose image can be read, float16."""
+        for place, values, _ in self.columns_and_images(rows):
+            yield place, values
+
+    def columns_and_images(
+        self, rows: Sequence[ExplainedRow]
+    ) -> Iterator[tuple[int, Float[np.ndarray, "feature h w"], Float[np.ndarray, "channel height width"]]]:
+        """The same, and the images at input size."""
         for places, images, layers in self._batches(rows):
-            yield from zip(places, hypercolumns(images, layers).cpu().numpy().astype(np.float16), strict=True)
+            columns = hypercolumns(images, layers).cpu().numpy().astype(np.float16)
+            yield from zip(places, columns, images.cpu().numpy(), strict=True)
+
+    def images(self, rows: Sequence[ExplainedRow]) -> list[Float[np.ndarray, "channel height width"]]:
+        """Images at input size, of rows that could be read before."""
+        samples = [self.model.samples_by_id[row.id] for row in rows]
+        return list(self.model.images(samples).numpy()) if samples else []
 
     def _batches(self, rows: Sequence[ExplainedRow]) -> Iterator[tuple[list[int], torch.Tensor, list[torch.Tensor]]]:
         by_id, places = self.model.samples_by_id, {row.id: place for place, row in enumerate(rows)}

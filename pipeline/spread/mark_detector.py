@@ -27,7 +27,10 @@ KEPT_SHARE = 0.3
 """Of a direction's largest relevance, from which on a pixel belongs to the mark (Reveal to Revise)."""
 BLUR_SHARE = 8 / 224
 """Sigma of the blur before that, over the image's shorter side (Reveal to Revise)."""
+CLEARER = 0.5
+"""Share of the squared difference to the painted pixels that must be left where a region is moved to."""
 Columns = Float[np.ndarray, "feature h w"]
+Image = Float[np.ndarray, "channel height width"]
 Region = Bool[np.ndarray, "height width"]
 
 
@@ -118,12 +121,59 @@ def place_shape(logits: Float[np.ndarray, "h w"], shapes: Sequence[Region]) -> t
     Returns:
         The region at input size, and the soft intersection over union of the detector's probabilities with it, in [0, 1].
     """
+    number, place, fit = _best_place(logits, shapes)
+    return np.roll(shapes[number], place, (0, 1)), fit
+
+
+def settle_shape(
+    logits: Float[np.ndarray, "h w"],
+    shapes: Sequence[Region],
+    image: Image,
+    examples: Sequence[Image],
+) -> Region:
+    """As `place_shape`, then moved by pixels to where the image has most of the painted example's: the detector's grid is coarser than pixels.
+
+    It stays where the squared difference nowhere falls to `CLEARER` of what it is there: a mark that looks different in every image.
+
+    Args:
+        logits: Of a detector.
+        shapes: Painted regions.
+        image: At input size.
+        examples: The images in which the shapes were painted, in their order.
+    """
+    number, place, _ = _best_place(logits, shapes)
+    shape, example = shapes[number], examples[number]
+    (top, bottom), (left, right) = (
+        (hit[0], hit[-1] + 1) for hit in (np.flatnonzero(shape.any(axis)) for axis in (1, 0))
+    )
+    inside, wanted = shape[top:bottom, left:right], example[:, top:bottom, left:right]
+    moved = np.roll(shape, place, (0, 1))
+    down, across = (int(np.flatnonzero(moved.any(axis))[0]) for axis in (1, 0))
+    reach = [-(-whole // cells) for whole, cells in zip(shape.shape, logits.shape, strict=True)]
+
+    def difference(row: int, column: int) -> float:
+        part = image[:, row : row + bottom - top, column : column + right - left]
+        return float(np.square((part - wanted)[:, inside]).mean()) if part.shape == wanted.shape else np.inf
+
+    places = [
+        (row, column)
+        for row in range(max(0, down - reach[0]), down + reach[0] + 1)
+        for column in range(max(0, across - reach[1]), across + reach[1] + 1)
+    ]
+    best = min(places, key=lambda at: difference(*at))
+    if difference(*best) > CLEARER * difference(down, across):
+        return moved
+    return np.roll(shape, (best[0] - top, best[1] - left), (0, 1))
+
+
+def _best_place(logits: Float[np.ndarray, "h w"], shapes: Sequence[Region]) -> tuple[int, tuple[int, int], float]:
+    """Which shape fits best, by how much it is moved down and right (around the edge), and how well it fits."""
     size = shapes[0].shape
     enlarged = F.interpolate(torch.from_numpy(logits).float()[None, None], size, mode="bilinear", align_corners=False)
     chances = enlarged[0, 0].sigmoid()
-    best, fit, total = shapes[0], -1.0, float(chances.sum())
+    chosen, at, fit, total = 0, (0, 0), -1.0, float(chances.sum())
     spectrum = torch.fft.rfft2(chances)
-    for shape in shapes:
+    for number, shape in enumerate(shapes):
         region = torch.from_numpy(shape)
         overlap = torch.fft.irfft2(torch.fft.rfft2(region.float()).conj() * spectrum, s=size)
         union = total + float(region.sum()) - overlap
@@ -131,8 +181,8 @@ def place_shape(logits: Float[np.ndarray, "h w"], shapes: Sequence[Region]) -> t
         place = int(score.argmax())
         if float(score.flatten()[place]) > fit:
             fit = float(score.flatten()[place])
-            best = torch.roll(region, (place // size[1], place % size[1]), (0, 1)).numpy()
-    return best, max(0.0, min(1.0, fit))
+            chosen, at = number, (place // size[1], place % size[1])
+    return chosen, at, max(0.0, min(1.0, fit))
 
 
 def hot_part(logits: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Region:

@@ -14,7 +14,13 @@ from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.decisions.rle import decode_mask, encode_mask
 from heatlas.pipeline.spread.label_spread import UNKNOWN, principal_points, spread_calibrated, spread_labels
-from heatlas.pipeline.spread.mark_detector import detector_by_direction, detector_by_painting, hot_part, place_shape
+from heatlas.pipeline.spread.mark_detector import (
+    detector_by_direction,
+    detector_by_painting,
+    hot_part,
+    place_shape,
+    settle_shape,
+)
 from heatlas.pipeline.spread.spread import spread_decisions
 from torch.utils.data import DataLoader
 
@@ -61,7 +67,7 @@ def overlap(mask: np.ndarray, other: np.ndarray) -> float:
     return float((mask & other).sum() / (mask | other).sum())
 
 
-@pytest.mark.parametrize(("painted", "least"), [(6, 0.8), (1, 0.6), (0, 0.15)])
+@pytest.mark.parametrize(("painted", "least"), [(6, 0.8), (1, 0.8), (0, 0.15)])
 def test_a_dozen_decisions_reach_every_image_and_its_mark(
     store: str, painted: int, least: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +242,30 @@ def test_a_painted_mark_is_found_again_at_another_place() -> None:
     assert fit > 0.5
     assert place_shape(detector.logits(scene(False, 6)), detector.shapes)[1] < 0.25
     assert detector_by_painting([scene(True, 0)], [np.zeros((40, 40), bool)], []) is None
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (1, 2), (-3, 1), (2, -3)])
+def test_a_painted_mark_is_settled_to_the_pixel(shift: tuple[int, int]) -> None:
+    """The detector's cells are 4 pixels wide; the mark's bars are 1."""
+    random = np.random.default_rng(0)
+    mark = np.tile(np.array([1.0, -1, -1, 1, 1, -1, 1, -1]), (3, 6, 1))
+    shape = np.zeros((40, 40), bool)
+    shape[16:22, 12:20] = True
+    example, image = random.normal(0, 0.2, (2, 3, 40, 40))
+    example[:, 16:22, 12:20] = mark
+    top, left = 16 + shift[0], 12 + shift[1]
+    image[:, top : top + 6, left : left + 8] = 0.9 * mark
+    truth = np.roll(shape, shift, (0, 1))
+    logits = (
+        12
+        * np.asarray(
+            torch.nn.functional.interpolate(torch.from_numpy(truth)[None, None].float(), (10, 10), mode="area")[0, 0]
+        )
+        - 6
+    )
+    assert overlap(settle_shape(logits, [shape], image, [example]), truth) == 1
+    unlike = random.normal(0, 1, (3, 40, 40))
+    assert np.array_equal(settle_shape(logits, [shape], unlike, [example]), place_shape(logits, [shape])[0])
 
 
 def test_a_direction_finds_what_nobody_painted() -> None:
