@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from jaxtyping import Float, Int
 
-from ..errors import ModelError, SettingsError
+from ..errors import ModelError, SettingsError, TargetError
 from .explanation import Explanation, Explanations, Logits, check_target, logit_facts
 from .layers.eval_mode import in_eval_mode
 from .layers.outputs import logits_of, wide
@@ -21,6 +21,7 @@ from .map_shift import corrected
 from .requests import Rows, Steps
 from .scoring.budget import EXACT
 from .scoring.confidence import LOGIT, TRUTH_OVERLAP
+from .scoring.object_scenes import ObjectTarget
 from .scoring.precision import gradient_precision, pass_precision
 from .scoring.scoring_options import Scoring
 from .scoring.whole_image import WholeImage
@@ -108,10 +109,16 @@ class Explainer(Scoring):
         """`explain_image`, once it is sure that there is such a class.
 
         Raises:
-            TargetError: When `target` is no class of the model.
+            TargetError: When `target` is no class of the model, or an object that the method cannot tell from others.
         """
         if target is not None:
             check_target(target, self.class_count(image))
+        if isinstance(target, ObjectTarget) and (self.declared.classless or self.confidence.scene is None):
+            raise TargetError(
+                f"{self.declared.name} gives every object of a class the same map"
+                if self.declared.classless
+                else "objects of a class are explained of dense models only"
+            )
         with torch.inference_mode(False):
             steps = self.explain_image(image.clone() if image.is_inference() else image, target, seed)
         return corrected(steps, *self.correct_shift) if any(self.correct_shift) else steps
@@ -258,7 +265,8 @@ class Explainer(Scoring):
         """What the model says of each image of a batch: for `Rows`."""
         with self.listening():
             output = self.logits(images)
-        facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence))
+        scenes = self.confidence.object_scenes(output, targets)
+        facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence, scenes))
         return [Logits.read(*row) for row in zip(facts, targets, self.whole_images(output), strict=True)]
 
     def own_precision(self, device: torch.device) -> AbstractContextManager[None]:

@@ -11,6 +11,7 @@ from .. import statuses
 from ..errors import TargetError
 from .lazy_torch import torch
 from .scoring.confidence import Confidence
+from .scoring.object_scenes import ObjectTarget
 from .scoring.whole_image import WholeImage
 from .transfer import to_host
 
@@ -42,6 +43,8 @@ class Explanation:
     """Expected RMS error of the map, by the surrogate itself; None where every mask was scored."""
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """What else the method gives, as it declares."""
+    object_id: str | None = None
+    """Which object of the target's class is explained, where it was explained before; None: all of the class."""
     whole: WholeImage | None = field(default=None, repr=False)
     """What the forward of the unmasked image left, where it was asked to be kept (`Explainer.noting`)."""
 
@@ -120,7 +123,8 @@ class Logits:
         """
         check_target(target, len(logits))
         chosen = torch.tensor([-1 if target is None else target], device=logits.device)
-        return cls.read(to_host(logit_facts(logits[None], chosen, confidence))[0], target)
+        scenes = confidence.object_scenes(logits[None], [target])
+        return cls.read(to_host(logit_facts(logits[None], chosen, confidence, scenes))[0], target)
 
     @classmethod
     def read(cls, facts: Sequence[float], target: int | None, whole: WholeImage | None = None) -> Logits:
@@ -134,7 +138,8 @@ class Logits:
         finite, prediction, chosen, confidence, logit, absent = facts[:LOGIT_FACTS]
         if not finite:
             return cls(False, None, target, None, None, whole=whole)
-        return cls(True, int(prediction), int(chosen), confidence, logit, bool(absent), whole)
+        class_ = target if isinstance(target, ObjectTarget) else int(chosen)
+        return cls(True, int(prediction), class_, confidence, logit, bool(absent), whole)
 
     @property
     def failure(self) -> tuple[str, str] | None:
@@ -182,7 +187,10 @@ class Logits:
 
 
 def logit_facts(
-    output: Float[torch.Tensor, "batch class *pixels"], targets: Int[torch.Tensor, " batch"], confidence: Confidence
+    output: Float[torch.Tensor, "batch class *pixels"],
+    targets: Int[torch.Tensor, " batch"],
+    confidence: Confidence,
+    scenes: Int[torch.Tensor, "batch height width"] | None = None,
 ) -> Float[torch.Tensor, "batch 6"]:
     """What is to be known of a model's output for every image, on the device, float64; see `Logits.read`.
 
@@ -190,15 +198,17 @@ def logit_facts(
         output: Of the unmasked images.
         targets: Classes to explain; -1 for the predicted one.
         confidence: What it means.
+        scenes: As `Confidence.object_scenes` gives them.
     """
     finite = output.isfinite().flatten(1).all(dim=1)
     predictions = predicted(output, confidence)
     chosen = torch.where(targets < 0, predictions, targets)
     absent = torch.zeros_like(finite)
     if confidence.scene is not None:
-        scenes = torch.stack([confidence.scene(row[None]) for row in output])
-        absent = ~(scenes == chosen[:, None, None]).flatten(1).any(dim=1)
-    facts = (finite, predictions, chosen, confidence.value(output, chosen), confidence.logit(output, chosen), absent)
+        seen = torch.stack([confidence.scene(row[None]) for row in output]) if scenes is None else scenes
+        absent = ~(seen == chosen[:, None, None]).flatten(1).any(dim=1)
+    value, logit = confidence.value(output, chosen, scenes), confidence.logit(output, chosen, scenes)
+    facts = (finite, predictions, chosen, value, logit, absent)
     return torch.stack([fact.double() for fact in facts], dim=1)
 
 

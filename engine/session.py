@@ -38,6 +38,7 @@ from .metrics.sanity import SANITY
 from .metrics.sanity_check import RandomModel, SanityCheck
 from .requests import Batched, Steps, Together
 from .scheduler import Conversation, Scheduler
+from .scoring.object_scenes import object_truth
 from .scoring.whole_image import ClassOverview, overview_of
 from .time_spent import WorkMeter
 
@@ -150,8 +151,8 @@ class ExplainSession:
         Args:
             key: Comes back with the image.
             image: In network-input space.
-            target: The class to explain; None for the predicted one.
-            truth: Ground truth; None where there is none.
+            target: The class to explain, or one object of it (`ObjectTarget`); None for the predicted one.
+            truth: Ground truth; None where there is none. For an object only what of it touches the object counts.
             label: The image's class in the data set, which some metrics compare with the prediction.
             sample_seed: Stands for the image in random draws, at least 0: a digest of its id. The key by default.
             given: What an earlier session said of the image, map and all: then only the metrics are computed, for its target
@@ -165,7 +166,7 @@ class ExplainSession:
         device = next((parameter.device for parameter in self.explainer.model.parameters()), image.device)
         image = image.to(device, non_blocking=True)
         own = key if sample_seed is None else sample_seed
-        truth = None if truth is None else truth.to(device, non_blocking=True)
+        truth = None if truth is None else object_truth(truth.to(device, non_blocking=True), target)
         pushed = Pushed(key, image, truth, label, own, given is not None)
         with self._held():
             explaining = self._keeping.start(image, target, own) if given is None else self._stored(given, image, own)

@@ -19,13 +19,16 @@ from ..errors import SampleError, TargetError, did_you_mean
 from ..statuses import LABEL_ERROR, NO_TARGET
 from .samples import Sample
 
-Kind = Literal["predicted", "label", "both", "top", "above", "classes", "column"]
+Kind = Literal["predicted", "label", "both", "top", "above", "classes", "column", "components"]
 FORMS = (
     "predicted, label, both, top:K (the K classes that score highest), above:P (every class with a sigmoid above P), "
-    "column:NAME (of the manifest), or classes as indices or names, separated by commas"
+    "column:NAME (of the manifest), components:CLASS (of dense models, every connected region of the class's mask), or classes as indices or names, separated by commas"
 )
 WORDS = ("predicted", "label", "both")
-_WITH_ARGUMENT = re.compile(r"(top|above|column):(.*)", re.DOTALL)
+_WITH_ARGUMENT = re.compile(r"(top|above|column|components):(.*)", re.DOTALL)
+_AT_MOST = re.compile(r"(.+):(\d{1,4})", re.DOTALL)
+MOST_COMPONENTS, COMPONENTS_LIMIT = 16, 999
+"""Components of an image that are explained unless the target says how many, and the most that it may say."""
 _INDEX = re.compile(r"[+-]?\d{1,9}")
 
 
@@ -35,11 +38,11 @@ class TargetRule:
 
     kind: Kind
     count: int = 1
-    """Of `top`."""
+    """Of `top` and `components`."""
     threshold: float = 0.5
     """Of `above`, in (0, 1)."""
     classes: tuple[int, ...] = ()
-    """Of `classes`, each once."""
+    """Of `classes`, each once; the one of `components`."""
     column: str = ""
     """Of `column`."""
     class_names: tuple[str, ...] = ()
@@ -48,7 +51,7 @@ class TargetRule:
     @property
     def asks_model(self) -> bool:
         """Whether the classes depend on what the model makes of the image, which costs one forward pass."""
-        return self.kind in ("both", "top", "above")
+        return self.kind in ("both", "top", "above", "components")
 
     @property
     def uses_labels(self) -> bool:
@@ -101,6 +104,8 @@ def targets_of(
         case "predicted":
             return (None,)
         case "classes":
+            return rule.classes
+        case "components":  # which objects of it there are its pixels say: `object_targets`
             return rule.classes
         case "label":
             return (_label(sample, num_classes),)
@@ -174,6 +179,8 @@ def _with_argument(kind: str, argument: str, names: tuple[str, ...], num_classes
         if not argument:
             raise TargetError("target 'column:' names no column; write column:NAME with a column of the manifest")
         return TargetRule("column", column=argument, class_names=names)
+    if kind == "components":
+        return _components(argument, names, num_classes)
     if kind == "top":
         most = "" if num_classes is None else f" to {num_classes}, the classes of the model"
         if not argument.isdecimal() or int(argument) < 1 or (num_classes is not None and int(argument) > num_classes):
@@ -188,6 +195,20 @@ def _with_argument(kind: str, argument: str, names: tuple[str, ...], num_classes
             f"target 'above:{argument}' must be above:P with a probability P in (0, 1), such as above:0.5"
         )
     return TargetRule("above", threshold=threshold)
+
+
+def _components(argument: str, names: tuple[str, ...], num_classes: int | None) -> TargetRule:
+    """`CLASS`, or `CLASS:K` for at most K of them."""
+    count, limited = MOST_COMPONENTS, _AT_MOST.fullmatch(argument)
+    if limited and argument not in names:
+        argument, count = limited[1].strip(), int(limited[2])
+        if not 1 <= count <= COMPONENTS_LIMIT:
+            raise TargetError(
+                f"target 'components:{argument}:{count}' must be components:CLASS:K with K, the most of an image, from 1 to {COMPONENTS_LIMIT}"
+            )
+    if not argument:
+        raise TargetError("target 'components:' names no class; write components:CLASS with an index or a name")
+    return TargetRule("components", count=count, classes=(_class(argument, names, num_classes),))
 
 
 def _classes(written: Sequence[str], names: tuple[str, ...], num_classes: int | None) -> TargetRule:

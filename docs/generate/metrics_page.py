@@ -56,6 +56,8 @@ SAYS = {
     "ins_iou": "How early the segmentation of the object appears on a blurred image. Hard pixels: a class that wins nowhere counts 0.",
     "del_iou": "How early the segmentation of the object breaks. Low also for scattered pixels that break the input.",
     "outside_context": "How much of a class rests on pixels of other classes, as the model itself sees them. Not whether it should; the background is left out.",
+    "context_share": "How much of it rests on the one class that `context_class` names.",
+    "context_class": 'Which other class a class is explained with: counted by target it is a table of "explains c with c\'". A name, not a quantity: no mean is printed.',
     "pointing_hit": "Whether the maximum lies on or near the object. Says nothing of the rest of the map.",
     "relevance_rank_accuracy": "As `bbox`, under the name of another literature.",
     "border_share": "Mass at the edges: watermarks, padding, background.",

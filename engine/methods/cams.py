@@ -54,7 +54,7 @@ class Cam(BatchMethod):
         self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
     ) -> RawMaps:
         """The signed CAM at the layer's resolution, and the logits."""
-        logits, [layer] = self.gradients(images, targets)
+        logits, [layer] = self.gradients(images, targets, self.objects)
         return RawMaps(self.weigh(layer), logits)
 
     def maps(

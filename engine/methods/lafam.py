@@ -27,6 +27,7 @@ COST = Cost(forwards=1)
     architecture="cnn",
     cost=lambda settings: COST,
     dense=True,
+    classless=True,
 )
 class LaFAM(BatchMethod):
     """Up(N(mean over channels of A)), N to [0, 1] over the map's own range."""

@@ -72,16 +72,25 @@ class LayerGradients:
         return wide(logits.detach()), [wide(maps.detach()) for maps in activations]
 
     def __call__(
-        self, images: Float[torch.Tensor, "batch channel height width"], targets: Int[torch.Tensor, " batch"]
+        self,
+        images: Float[torch.Tensor, "batch channel height width"],
+        targets: Int[torch.Tensor, " batch"],
+        objects: Sequence[int | None] = (),
     ) -> tuple[Float[torch.Tensor, "batch class *pixels"], list[LayerMaps]]:
-        """The logits, and every layer's maps and gradients, low to high; -1 stands for the predicted class."""
+        """The logits, and every layer's maps and gradients, low to high; -1 stands for the predicted class.
+
+        Args:
+            images: In network-input space.
+            targets: One class per image.
+            objects: The targets again, where some are objects of a class (see `BatchMethod.objects`).
+        """
         from ..layers.capture import capture_layers
 
         with torch.inference_mode(False), torch.enable_grad():
             logits, activations = capture_layers(self.model, self.plan(images), images)
             if logits.ndim in (2, 4):
                 targets = predicted_where_negative(targets, logits.detach())
-            score = target_logits(logits, targets)
+            score = target_logits(logits, targets, SEGMENTATION.object_scenes(logits, objects))
             gradients = torch.autograd.grad(
                 score.sum(), activations, allow_unused=True, materialize_grads=True
             )  # a row's gradient is its own: no image of a batch reaches another's logits

@@ -87,7 +87,8 @@ class MaskMethod(Explainer):
         self.confidence.check(output, self.declared.name)
         output = output.detach()
         wholes = self.whole_images(output)
-        facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence))
+        scenes = self.confidence.object_scenes(output, targets)
+        facts = to_host(logit_facts(output, class_tensor(targets, output.device), self.confidence, scenes))
         return [
             (
                 Logits.read(facts[place], target, wholes[place]),

@@ -95,11 +95,10 @@ class Occlusion(BatchMethod):
 
     def _score_of(self, logits: torch.Tensor, targets: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """From logits of the occluded images to what falls; of a dense model in what the unmasked ones (`logits`) have of the target."""
-        scene = self.confidence.scene
-        if scene is None:
+        if self.confidence.scene is None:
             value = softmax_probability if self.output == "probability" else target_logits
             return lambda output: value(output, targets)
-        scenes = torch.stack([scene(row[None]) for row in logits])
+        scenes = self.scenes_in(logits)
         value = self.confidence.value if self.output == "probability" else target_logits
         return lambda output: value(output, targets, scenes)
 

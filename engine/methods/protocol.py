@@ -69,6 +69,8 @@ class Method:
     """It can leave masks out."""
     dense: bool = False
     """It can explain a model that gives every pixel its class."""
+    classless: bool = False
+    """Its map is the same for every class, and for every object of one."""
     trained: bool = False
     """It needs an explainer that `heatlas train` made."""
     status: SourceStatus = "published"

@@ -68,7 +68,7 @@ class RefineCAM(BatchMethod):
         """The product in [0, 1]; constant where one layer's CAM is; `seeds` are not used."""
         size = (images.shape[2], images.shape[3])
         product = images.new_ones(len(images), *size).double()
-        logits, layers = self.gradients(images, targets)
+        logits, layers = self.gradients(images, targets, self.objects)
         for layer in layers:
             product = product * spread(upsampled(CAMS[self.base].weigh(layer).relu().double(), size))
         return MethodMaps(spread(product).float(), COST, logits=logits)

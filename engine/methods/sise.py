@@ -209,12 +209,13 @@ class SISE(Explainer):
             confidence.check(output, "SISE")
             asked = class_tensor(targets, output.device)
             chosen = torch.where(asked < 0, predicted(output.detach(), confidence), asked)
+            scenes = confidence.object_scenes(output, targets)
             gradients = torch.autograd.grad(
-                confidence.margin(output, chosen).sum(), activations, allow_unused=True, materialize_grads=True
+                confidence.margin(output, chosen, scenes).sum(), activations, allow_unused=True, materialize_grads=True
             )
         output, activations = output.detach(), [maps.detach() for maps in activations]
         alphas = [average_gradients(gradient) for gradient in gradients]
-        parts = [logit_facts(output, asked, confidence)]
+        parts = [logit_facts(output, asked, confidence, scenes)]
         parts += [layer_facts(maps, alpha) for maps, alpha in zip(activations, alphas, strict=True)]
         wholes = self.whole_images(output)
         edges = list(accumulate((part.shape[1] for part in parts), initial=0))

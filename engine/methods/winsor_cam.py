@@ -86,7 +86,7 @@ class WinsorCAM(BatchMethod):
     ) -> MethodMaps:
         """The sum, min-maxed; `seeds` are not used."""
         size = (images.shape[2], images.shape[3])
-        logits, layers = self.gradients(images)(images, targets)
+        logits, layers = self.gradients(images)(images, targets, self.objects)
         cams = torch.stack([upsampled(spread(GradCAM.weigh(layer).relu().double()), size) for layer in layers], dim=1)
         alphas = [layer.gradients.mean(dim=(2, 3)).double() for layer in layers]
         reduced = [each.mean(dim=1) if self.importance == "mean" else each.amax(dim=1) for each in alphas]

@@ -17,6 +17,7 @@ from ...errors import SettingsError, did_you_mean
 from ..explainer import Explainer
 from ..requests import Batched, Job, Score, Steps, Together
 from ..scoring.masked_scorer import Scorer
+from ..scoring.object_scenes import OTHER_OBJECT, ObjectTarget, object_scene, resized_to
 from ..transfer import to_host
 from . import METRIC_PRESETS, METRICS, Evidence, ExtraExplanations, Metric, Probe, Subject
 from .extra_explanations import ExtraMaps, explain_more
@@ -187,7 +188,9 @@ def probe_jobs(wanted: MetricSet, subject: Subject) -> Steps[dict[str, ProbeJob]
             variants = probe.make(subject)
         else:
             variants = yield Batched(probe.together, subject, subject.image.shape, measured_together(subject.map))
-        job = Job(probe.count, subject.target, variants.fill)
+        # what reads the ground truth is told of an object by its scene, see `overlaps`
+        target = int(subject.target) if probe.reads == "truth" else subject.target
+        job = Job(probe.count, target, variants.fill)
         made[probe.name] = ProbeJob(job, variants.notes, probe.of_map, probe.reads)
     return made
 
@@ -227,7 +230,7 @@ def measure(
         sum(probe.job.count for probe in probes.values() if probe.reads != "truth" or is_overlap_scored)
         + sum(maps.n_forwards for maps in extra.values()),
         sum(maps.n_backwards for maps in extra.values()),
-        explainer.scorer.scene_of(subject.image) if wanted.dense and is_dense else None,
+        class_scene(explainer, subject) if wanted.dense and is_dense else None,
     )
 
 
@@ -240,11 +243,31 @@ def scored(scorer: Scorer, subject: Subject, jobs: Sequence[Job]) -> Steps[None]
 def overlaps(explainer: Explainer, subject: Subject, jobs: Sequence[Job]) -> Steps[None]:
     """Score probes by the IoU of the target's pixels with the ground truth; -1 where there is none or the model is not dense."""
     if jobs and subject.truth is not None and explainer.confidence.scene is not None:
-        explainer.truth_scorer.take_scene(subject.image, subject.truth.to(torch.int16))
-        yield Score(explainer.truth_scorer, subject.image, jobs)
+        image = subject.image.view_as(
+            subject.image
+        )  # of its own, because several objects of one image may be in flight
+        explainer.truth_scorer.take_scene(image, truth_scene(explainer, subject, subject.truth))
+        yield Score(explainer.truth_scorer, image, jobs)
         return
     for job in jobs:
         job.scores, job.waiting = torch.full((job.count,), -1.0, device=subject.image.device), 0
+
+
+def class_scene(explainer: Explainer, subject: Subject) -> Int[Tensor, "height width"] | None:
+    """The class of every pixel of an image of a dense model, at the map's size."""
+    scene = explainer.scorer.scene_of(subject.image)
+    return None if scene is None else resized_to(scene, subject.map)
+
+
+def truth_scene(
+    explainer: Explainer, subject: Subject, truth: Bool[Tensor, "height width"]
+) -> Int[Tensor, "height width"]:
+    """Ground truth as `truth_overlap` reads it: 1 where it is, and -1 on other objects of the target's class where one is explained."""
+    marked, scene = truth.to(torch.int16), explainer.scorer.scene_of(subject.image)
+    if scene is None or not isinstance(subject.target, ObjectTarget):
+        return marked
+    others = resized_to(object_scene(scene, subject.target), marked) == OTHER_OBJECT
+    return torch.where(others & ~truth, OTHER_OBJECT, marked).to(torch.int16)
 
 
 def find_metric(name: str) -> Metric:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..metric_units import CLASS_INDEX
 from ..scoring.confidence import BACKGROUND
 from .faithfulness import whole_image
 from .localisation import XEDGEAI
@@ -49,11 +50,44 @@ def del_iou(evidence: Evidence) -> Float[Tensor, " batch"]:
 )  # fmt: skip
 def outside_context(evidence: Evidence) -> Float[Tensor, " batch"]:
     """Share of S on pixels to which the dense model gives another class than the target, the background (class 0) apart."""
+    return context_shares(evidence).sum(dim=1)
+
+
+@metric(
+    version=1, unit="share of mass", range=(0.0, 1.0), better="neither", needs="map", source="ours", dense=True,
+)  # fmt: skip
+def context_share(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """Share of S on the pixels of the one other class (neither target nor background) that has most of it: `context_class`."""
+    return context_shares(evidence).amax(dim=1)
+
+
+@metric(
+    version=1, unit=CLASS_INDEX, range=(0.0, float("inf")), better="neither", needs="map", source="ours", dense=True,
+)  # fmt: skip
+def context_class(evidence: Evidence) -> Float[Tensor, " batch"]:
+    """Index of the class, other than the target and the background (class 0), on whose pixels most of S lies.
+
+    Not defined where no such class has any of it; of equal ones the lowest index.
+    """
+    shares = context_shares(evidence)
+    return only_where(shares.amax(dim=1) > 0, shares.argmax(dim=1).double())
+
+
+def context_shares(evidence: Evidence) -> Float[Tensor, "batch class"]:
+    """Share of S on the pixels of each class, 0 for the target and the background; NaN of a map without mass.
+
+    Raises:
+        ValueError: When the model is not dense.
+    """
     if evidence.scenes is None or evidence.targets is None:
         raise ValueError("a metric of dense models was asked for without scenes")
-    other = (evidence.scenes != evidence.targets[:, None, None]) & (evidence.scenes != BACKGROUND)
-    total = evidence.maps.sum(dim=(1, 2), dtype=torch.float64)
-    return only_where(total > 0, (evidence.maps * other).sum(dim=(1, 2), dtype=torch.float64) / total)
+    classes, targets = evidence.scenes.long().flatten(1), evidence.targets.long()[:, None]
+    mass = evidence.maps.double().flatten(1)
+    count = int(max(classes.max(), targets.max(), BACKGROUND)) + 1
+    shares = mass.new_zeros(len(mass), count).scatter_add(1, classes, mass) / mass.sum(dim=1, keepdim=True)
+    shares = shares.scatter(1, targets, shares.gather(1, targets) * 0)  # NaN stays NaN
+    shares[:, BACKGROUND] *= 0
+    return shares
 
 
 def overlap_area(evidence: Evidence, curve: Float[Tensor, "batch step"]) -> Float[Tensor, " batch"]:

@@ -6,13 +6,14 @@ in the unmasked image is still there: so a score may need the *scene*, the class
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 
 from ...errors import ModelError
 from ..lazy_torch import torch
+from .object_scenes import OTHER_OBJECT, is_any_object, object_scene
 
 BACKGROUND = 0
 """Of dense models: the class of what is none of the others, predicted only where there is nothing else."""
@@ -25,13 +26,13 @@ class Confidence:
     name: str
     value: Callable[..., torch.Tensor]
     """(output, targets `(batch,)`, scenes) -> Psi `(batch,)` in [0, 1], float32 or float64. Without scenes each input is its own."""
-    margin: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """(output, targets) -> `(batch,)`: grows with `value` of inputs that are their own scene, and its gradient does not vanish when
+    margin: Callable[..., torch.Tensor]
+    """(output, targets, scenes) -> `(batch,)`: grows with `value` of inputs that are their own scene, and its gradient does not vanish when
     Psi saturates."""
     ranking: Callable[[torch.Tensor], torch.Tensor]
     """Output for one image -> one number per class `(class,)`, the larger the more the model sees of it; the largest is predicted."""
-    logit: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """(output, targets) -> the model's own number for the target `(batch,)`, before any probability."""
+    logit: Callable[..., torch.Tensor]
+    """(output, targets, scenes) -> the model's own number for the target `(batch,)`, before any probability."""
     scene: Callable[[torch.Tensor], torch.Tensor] | None = None
     """Output for one image -> the class of every pixel `(height, width)`; None where no scene is needed."""
 
@@ -39,6 +40,19 @@ class Confidence:
     def axes(self) -> int:
         """Of the output: `(batch, class)`, or `(batch, class, height, width)` of a dense model."""
         return 2 if self.scene is None else 4
+
+    def object_scenes(self, output: torch.Tensor, targets: Sequence[int | None]) -> torch.Tensor | None:
+        """What `value`, `margin` and `logit` need to tell objects of a class apart: the scenes of unmasked images as their targets see
+        them, `(batch, height, width)`; None where every target is a whole class, for which each output is its own scene.
+
+        Args:
+            output: Of the unmasked images.
+            targets: One per image.
+        """
+        if self.scene is None or not is_any_object(targets):
+            return None
+        rows = (self.scene(row[None]) for row in output.detach())
+        return torch.stack([object_scene(scene, target) for scene, target in zip(rows, targets, strict=True)])
 
     def check(self, output: torch.Tensor, method: str) -> None:
         """Refuse an output that it cannot read.
@@ -62,7 +76,7 @@ def softmax_probability(
 
 
 def softmax_margin(
-    logits: Float[torch.Tensor, "batch class"], targets: Int[torch.Tensor, " batch"]
+    logits: Float[torch.Tensor, "batch class"], targets: Int[torch.Tensor, " batch"], scenes: None = None
 ) -> Float[torch.Tensor, " batch"]:
     """`z_c - logsumexp(z_j, j != c)`: dPsi = Psi (1 - Psi) dmargin, so eq. 7 keeps the same maps, also where Psi rounds to 1."""
     others = logits.scatter(1, targets[:, None], float("-inf"))
@@ -107,11 +121,13 @@ def soft_overlap(
 
 
 def sum_in_mask(
-    logits: Float[torch.Tensor, "batch class height width"], targets: Int[torch.Tensor, " batch"]
+    logits: Float[torch.Tensor, "batch class height width"],
+    targets: Int[torch.Tensor, " batch"],
+    scenes: Int[torch.Tensor, "batch height width"] | None = None,
 ) -> Float[torch.Tensor, " batch"]:
-    """Sum of the target's logits over the pixels whose largest logit is the target's; the mask itself carries no gradient."""
+    """Sum of the target's logits over its mask in the scene, or over the pixels whose largest logit is its; the mask carries no gradient."""
     chosen = logits[torch.arange(len(logits), device=logits.device), targets]
-    return torch.where(_masks(logits, targets, None), chosen, 0).sum(dim=(1, 2))
+    return torch.where(_masks(logits, targets, scenes), chosen, 0).sum(dim=(1, 2))
 
 
 def soft_dice(
@@ -143,9 +159,15 @@ def truth_overlap(
     targets: Int[torch.Tensor, " batch"],
     scenes: Int[torch.Tensor, "batch height width"] | None = None,
 ) -> Float[torch.Tensor, " batch"]:
-    """IoU of the pixels whose largest logit is the target's with those where the scene is 1, in [0, 1]; 0 where both are empty."""
+    """IoU of the pixels whose largest logit is the target's with those where the scene is 1, in [0, 1]; 0 where both are empty.
+
+    Pixels of other objects of the class (-1 in the scene) count for neither. Logits of another size than the scene are enlarged bilinearly.
+    """
+    if scenes is not None and scenes.shape[1:] != logits.shape[2:]:
+        logits = torch.nn.functional.interpolate(logits.float(), scenes.shape[1:], mode="bilinear", align_corners=False)
     own = _masks(logits, targets, None)
     truth = own if scenes is None else scenes == 1
+    own = own if scenes is None else own & (scenes != OTHER_OBJECT)
     shared, joint = (area.sum(dim=(1, 2)).float() for area in (own & truth, own | truth))
     return shared / joint.clamp(min=1)
 

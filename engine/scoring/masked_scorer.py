@@ -17,6 +17,7 @@ from ..requests import Job
 from ..time_spent import WorkMeter
 from .fast_forward import ScoringForward
 from .memory_errors import is_out_of_memory
+from .object_scenes import object_scene
 from .precision import pass_precision
 from .scoring_options import Scoring
 
@@ -75,7 +76,7 @@ class Scorer:
                     job.fill(start, inputs[begin:stop])
                     targets[begin:stop] = job.target
                     if scenes is not None and scene is not None:
-                        scenes[begin:stop] = scene
+                        scenes[begin:stop] = object_scene(scene, job.target)
                 self._segments.append((job, start, begin, stop))
                 self._filled = stop
                 start += stop - begin

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..layers.eval_mode import in_eval_mode
 from ..lazy_torch import nn, torch
@@ -36,6 +36,8 @@ class ClassOverview:
     """Class and confidence in it, in [0, 1], the highest rank first; empty where the output is not finite."""
     label_confidence: float | None = None
     """Confidence in the labelled class, in [0, 1]; None without a label that is a class."""
+    scene: Int[torch.Tensor, "height width"] | None = None
+    """Of dense models the class of every pixel, on the model's device; None of classifiers, and where the output is not finite."""
     features: Float[torch.Tensor, " width"] | None = None
     """float32 input of the layer that gives the logits, averaged over positions, on the CPU; None where that layer cannot be found."""
 
@@ -86,10 +88,11 @@ def overview_of(
     finite, *read = to_host(torch.cat(numbers))
     features = None if whole.features is None else whole.features.cpu()
     if not finite:
-        return ClassOverview(ranking, (), None, features)
+        return ClassOverview(ranking, (), None, features=features)
     values = read[len(listed) :]
     top = tuple((int(number), value) for number, value in zip(read, values[: len(listed)], strict=False))
-    return ClassOverview(ranking, top, None if known is None else values[-1], features)
+    scene = None if confidence.scene is None else confidence.scene(logits)
+    return ClassOverview(ranking, top, None if known is None else values[-1], scene, features)
 
 
 def _confidences(confidence: Confidence, logits: torch.Tensor, classes: torch.Tensor) -> Float[torch.Tensor, " asked"]:

@@ -18,6 +18,7 @@ from ..export.whole_image import geometry_of
 from ..pictures.stored_images import reader_of, stored_map, stored_preprocess
 from ..run_samples import chosen_samples
 from ..settings.load import load_settings
+from ..store.object_rows import one_object
 from ..store.sql import literal, quoted
 from ..stored_settings import settings_of_run
 from ..text import class_name
@@ -107,7 +108,7 @@ def _queued(atlas: StoreReader, recipe: str, limit: int) -> tuple[list[dict[str,
 def _missing(atlas: StoreReader, limit: int) -> tuple[list[dict[str, Any]], str | None]:
     if "ebpg" not in atlas.schema.names or not atlas.count("ebpg IS NOT NULL"):
         return [], "the run measured no ebpg, so what is marked is not known"
-    where = f"status = 'ok' AND target = prediction AND ebpg IS NULL AND confidence >= {SURE}"
+    where = f"status = 'ok' AND target = prediction AND ebpg IS NULL AND confidence >= {SURE} AND {one_object(atlas.schema)}"
     rows = atlas.table(["id", "target", "confidence"], where).to_pylist()
     rows.sort(key=lambda row: (-row["confidence"], row["id"]))
     queue = [
@@ -124,7 +125,9 @@ def _with_rows(atlas: StoreReader, queue: Sequence[Mapping[str, Any]]) -> list[d
     ids = sorted({str(row["id"]) for row in queue})
     columns = [*WANTED, *([map_column] if map_column else [])]
     listed = ", ".join(map(literal, ids)) or "NULL"
-    rows = atlas.query_table(f"SELECT {', '.join(map(quoted, columns))} FROM atlas WHERE id IN ({listed})").to_pylist()
+    rows = atlas.query_table(
+        f"SELECT {', '.join(map(quoted, columns))} FROM atlas WHERE id IN ({listed}) AND {one_object(atlas.schema)}"
+    ).to_pylist()
     shape = atlas.metadata.get("map", {})
     by_key: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:

@@ -199,7 +199,7 @@ def most_moved(comparison: Comparison, most: int) -> list[dict[str, Any]]:
         row = comparison.pairs.table.slice(place, 1).to_pylist()[0]
         listed.setdefault(row["id"], {
             "id": row["id"], "label": row["label"], "prediction": row["first_prediction"],
-            **{f"{which}_{name}": row[f"{which}_{name}"] for which in ("first", "second") for name in ("target", "confidence")},
+            **{f"{which}_{name}": row[f"{which}_{name}"] for which in ("first", "second") for name in ("target", "object_id", "confidence")},
             "distance": float(distance[place]), "shift": _or_none(lambda place=place: comparison.moved.shift[place]),  # pyright: ignore[reportOptionalMemberAccess]
         })  # fmt: skip
     return list(listed.values())

@@ -19,6 +19,7 @@ from ..report import build as report_build
 from ..report import plain_words
 from ..report.cards import Card, stored_reader, view
 from ..storage.atomic_write import put
+from ..store.object_rows import OBJECT
 from ..store.sql import literal
 from ..text import harmless
 from .compare import BINS, Comparison
@@ -106,12 +107,15 @@ def says_of(comparison: Comparison, pair: Mapping[str, Any]) -> str:
 
 def side_maps(side: Side, wanted: list[dict[str, Any]], which: str) -> Mapping[str, dict[str, Any]]:
     """`uri` and map of the listed rows of one run, by id."""
-    targets = {pair["id"]: pair[f"{which}_target"] for pair in wanted}
+    targets = {pair["id"]: (pair[f"{which}_target"], pair.get(f"{which}_object_id")) for pair in wanted}
     kind = "map_png" if "map_png" in side.atlas.schema.names else "map"
+    own = [OBJECT] if OBJECT in side.atlas.schema.names else []
     by_id = {}
-    for table in side.atlas.batches(["id", "uri", "target", kind], f"method = {literal(side.method)}", list(targets)):
+    for table in side.atlas.batches(
+        ["id", "uri", "target", *own, kind], f"method = {literal(side.method)}", list(targets)
+    ):
         for row in table.to_pylist():
-            if row["target"] == targets[row["id"]]:
+            if (row["target"], row.get(OBJECT)) == targets[row["id"]]:
                 by_id[row["id"]] = {"uri": row["uri"], "map": stored_map(row[kind], side.atlas.metadata.get("map", {}))}
     return by_id
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ...errors import UsageError, did_you_mean
 from ...statuses import OK
+from ..store.object_rows import OBJECT
 from ..store.reader import StoreReader
 from ..store.sql import PARTS, literal, quoted, reading_parts
 from ..text import counted, shown
@@ -44,6 +45,7 @@ class Side:
     def rows(self, metrics: Sequence[str]) -> pa.Table:
         """The rows without maps, and where each one's map lies: `file`, `place`."""
         names = ", ".join(quoted(name) for name in (*PLAIN, *metrics))
+        names += f", {OBJECT}" if OBJECT in self.atlas.schema.names else f", NULL::VARCHAR AS {OBJECT}"
         with reading_parts(self.atlas.uri):
             return self.atlas.sql(
                 f"SELECT {names}, parse_filename(filename) AS file, file_row_number AS place FROM {PARTS} "
@@ -82,7 +84,7 @@ def paired(first: Side, second: Side, metrics: Sequence[str]) -> Pairs:
     """Join the rows of two runs.
 
     Where both have one row per image, by `id`: what a run explains (the prediction, the label) may differ from the other's. Else by
-    `id` and `target`.
+    `id`, `target` and `object_id` (objects are numbered by size, so the same number may be another object of another model).
 
     Raises:
         UsageError: If nothing belongs together.
@@ -95,8 +97,12 @@ def paired(first: Side, second: Side, metrics: Sequence[str]) -> Pairs:
     single = all(
         connection.execute(f"SELECT count(*) = count(DISTINCT id) FROM {side}").fetchall() == [(True,)] for side in "ab"
     )
-    on = "a.id = b.id" if single else "a.id = b.id AND a.target IS NOT DISTINCT FROM b.target"
-    names = [*PLAIN[1:2], *PLAIN[3:], "file", "place", *metrics]
+    on = (
+        "a.id = b.id"
+        if single
+        else f"a.id = b.id AND a.target IS NOT DISTINCT FROM b.target AND a.{OBJECT} IS NOT DISTINCT FROM b.{OBJECT}"
+    )
+    names = [*PLAIN[1:2], *PLAIN[3:], OBJECT, "file", "place", *metrics]
     both = ", ".join(f"{side}.{quoted(name)} AS {quoted(f'{number}_{name}')}" for name in names for side, number in (("a", "first"), ("b", "second")))  # fmt: skip
     table = connection.sql(
         f"SELECT a.id, a.label, {both} FROM a JOIN b ON {on} ORDER BY a.file, a.place, b.place"

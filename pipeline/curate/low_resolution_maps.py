@@ -11,6 +11,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from ...errors import UsageError
+from ..store.object_rows import one_object
 from ..store.rows_to_table import area_weights
 from ..store.sql import reading_parts
 
@@ -42,7 +43,7 @@ class LowMaps:
 
 
 def low_maps(atlas: StoreReader, side: int, *, where: str = "true", columns: tuple[str, ...] = KEYS) -> LowMaps:
-    """The maps of all rows that have one, the longer side reduced to `side` pixels (never enlarged), sorted by id, target, method.
+    """The maps of all rows that have one, of several objects of a class in an image that of the largest, the longer side reduced to `side` pixels (never enlarged), sorted by id, target, method.
 
     Args:
         atlas: The store.
@@ -78,7 +79,7 @@ def _batches(atlas: StoreReader, where: str, columns: tuple[str, ...]) -> Iterat
     names = ", ".join(columns)
     schema = pa.schema([atlas.schema.field(name).remove_metadata() for name in columns])
     with reading_parts(atlas.uri):
-        query = f"SELECT {names}, map FROM atlas WHERE status = 'ok' AND map IS NOT NULL AND ({where})"
+        query = f"SELECT {names}, map FROM atlas WHERE status = 'ok' AND map IS NOT NULL AND {one_object(atlas.schema)} AND ({where})"
         for batch in atlas.sql(query).to_arrow_reader(BATCH):
             maps = batch.column(len(columns)).flatten().to_numpy(zero_copy_only=False)
             rows = pa.Table.from_batches([batch]).select(list(columns)).cast(schema)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..statistics.metric_summary import chance_columns
+from ..store.object_rows import OBJECT, one_object
 from ..store.sql import LOCK, quoted
 from .feature_tables import SCHEMAS, make_feature_tables
 from .low_resolution_maps import KEYS, LowMaps, low_maps
@@ -33,7 +34,7 @@ def recipe_tables(
     """A database with the columns and tables that the recipes name, and nothing else.
 
     `atlas`: the rows with those columns that a recipe names (all plain ones where it says `*`), and `label_name`,
-    `prediction_name`, `target_name`, `ebpg_chance` (EBPG of a random map, where it was measured). `classes(index, name)`. `maps(id, target, method, distance)`: how far each map is from the mean
+    `prediction_name`, `target_name`; of several objects of a class in an image only the largest, unless a recipe names `object_id`; `ebpg_chance` (EBPG of a random map, where it was measured). `classes(index, name)`. `maps(id, target, method, distance)`: how far each map is from the mean
     map of its target. `twins(id, target, method, twin, twin_target, distance, alike)`: a map that looks the same.
     `run(confidence)`: softmax, sigmoid or segmentation. The tables of `feature_tables.SCHEMAS`. Those of maps and features only where
     a recipe names them.
@@ -52,7 +53,9 @@ def recipe_tables(
     selected = [quoted(name) for name in _columns(atlas, recipes)]
     chance = ("ebpg_chance",) if "ebpg_chance" in words and "ebpg" in chance_columns(atlas.schema) else ()
     selected += ["floors.random.ebpg AS ebpg_chance" for _ in chance]
-    _copy(connection, "heatlas_rows", atlas.query_table(f"SELECT {', '.join(selected)} FROM atlas"))
+    shown = "true" if OBJECT in words else one_object(atlas.schema)
+    query = f"SELECT {', '.join(selected)} FROM atlas WHERE {shown}"
+    _copy(connection, "heatlas_rows", atlas.query_table(query))
     there = {*atlas.schema.names, *chance, *SCHEMAS}
     absent = [name for recipe in recipes for name in recipe.optional if name not in there]
     extra = [f"NULL::DOUBLE AS {quoted(name)}" for name in dict.fromkeys(absent)]

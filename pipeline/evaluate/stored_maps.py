@@ -18,7 +18,7 @@ from ..store.committed_shards import file_of
 from ..store.part_reader import groups_with, open_file, read_groups, shard_ranges
 from ..store.schema import read_metadata
 
-COLUMNS = ["id", "status", "error", "prediction", "target", "confidence", "logit", "map"]
+COLUMNS = ["id", "status", "error", "prediction", "target", "confidence", "logit", "object_id", "map"]
 
 
 class StoredMaps:
@@ -50,7 +50,7 @@ class StoredMaps:
         return [
             Explanation(
                 row["status"], row["error"], row["prediction"], row["target"], row["confidence"], row["logit"],
-                map=self._enlarged(torch.from_numpy(row["map"].astype(np.float32).reshape(shape))),
+                map=self._enlarged(torch.from_numpy(row["map"].astype(np.float32).reshape(shape))), object_id=row.get("object_id"),
             ) for row in rows
         ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from ...engine.methods.registry import find_method
 from ...engine.scoring.confidence import DENSE_CONFIDENCES
 from ...errors import TargetError, did_you_mean
 from ...workers.targets import TargetRule, parse_target
@@ -24,6 +25,11 @@ def target_rule(settings: Settings, labels: ResolvedLabels, num_classes: int) ->
         why = labels.warning() or "no sample has a label"
         raise TargetError(
             f"the target is {settings.target!r}, but {why}; or explain the predicted class with --target predicted"
+        )
+    if rule.kind == "components" and find_method(settings.method).classless:
+        raise TargetError(
+            f"method {settings.method} gives every class, and every object of one, the same map, so target {settings.target!r} says nothing; "
+            "explain the predicted class, or take another method"
         )
     if rule.kind == "column":
         _check_column(rule, labels.listing)
@@ -47,7 +53,13 @@ def resolved_confidence(settings: Settings, rule: TargetRule, *, dense: bool, mu
             raise TargetError(
                 f"target {settings.target!r} is for multi-label classifiers; of a dense model explain predicted, top:K or classes"
             )
-        return "segmentation" if asked == "auto" else asked
+        if asked == "auto":
+            return "dice" if rule.kind == "components" else "segmentation"
+        return asked
+    if rule.kind == "components":
+        raise TargetError(
+            f"target {settings.target!r} is for dense models; {settings.model} gives one class to the whole image, so there are no components"
+        )
     if asked in DENSE_CONFIDENCES:
         raise TargetError(
             f"confidence {asked!r} is for dense models; {settings.model} gives one class to the whole image"

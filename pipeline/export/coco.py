@@ -14,7 +14,19 @@ from .chosen import Chosen
 from .json_arrays import ArrayFile, plain
 from .whole_image import box_on_image, geometry_of, hot_box
 
-WANTED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "height", "width")
+WANTED = (
+    "id",
+    "uri",
+    "label",
+    "prediction",
+    "target",
+    "method",
+    "confidence",
+    "status",
+    "height",
+    "width",
+    "object_id",
+)
 ABOUT = (
     "Boxes are drawn by heatlas, not by people: around the connected region at the map's maximum in which it is at least half of that, in "
     "pixels of the upright image. Segmentation is the box."
@@ -66,6 +78,7 @@ def annotation_entry(
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return {"id": number, "image_id": image, "category_id": row["target"], "bbox": [x, y, width, height], "area": round(width * height, 2),
             "segmentation": [corners], "iscrowd": 0, "score": row["confidence"], "method": row["method"],
+            **({} if row.get("object_id") is None else {"object_id": row["object_id"]}),
             "attributes": {name: plain(row[name]) for name in metrics}}  # fmt: skip
 
 

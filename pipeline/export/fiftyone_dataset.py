@@ -25,7 +25,19 @@ from .overlays import FileNames
 from .whole_image import geometry_of, on_whole_image, png
 
 MAPS = "fields/explanation"
-WANTED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "height", "width")
+WANTED = (
+    "id",
+    "uri",
+    "label",
+    "prediction",
+    "target",
+    "method",
+    "confidence",
+    "status",
+    "height",
+    "width",
+    "object_id",
+)
 OWN_FIELDS = frozenset({"id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "ground_truth", "prediction", "target",
                         "explanation", "heatlas_id", "status", "method", "sample_id", "media_type", "frames", "group"})  # fmt: skip
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
@@ -49,7 +61,7 @@ def write_fiftyone(chosen: Chosen, path: Path) -> int:
     columns: list[str] = list(dict.fromkeys([*chosen.has(*WANTED), *fields]))
     with ArrayFile(path / "samples.json", '{"samples": [', "]}") as samples:
         for row, values in chosen.rows(columns, map_column):
-            stem = names.new(row["id"], row["target"], row["method"]).removesuffix(".png")
+            stem = names.new(row["id"], row["target"], row["method"], row.get("object_id")).removesuffix(".png")
             if row["id"] != last:  # the rows of an image stand together
                 last, image = row["id"], None
                 try:
@@ -80,6 +92,8 @@ def sample_of(row: Mapping[str, Any], chosen: Chosen, fields: Mapping[str, str],
     """A sample as FiftyOne serialises it, without its map."""
     sample: dict[str, Any] = {"filepath": image, "tags": [row["status"]] if row["status"] != OK else [], "metadata": None,
                               "heatlas_id": row["id"], "status": row["status"], "method": row["method"]}  # fmt: skip
+    if row.get("object_id") is not None:
+        sample["object_id"] = row["object_id"]
     for field, column in (("ground_truth", "label"), ("prediction", "prediction"), ("target", "target")):
         if row[column] is not None:
             sample[field] = {"_cls": "Classification", "tags": [], "label": chosen.name_of(row[column])}

@@ -14,7 +14,7 @@ from ..pictures.show import caption, draw
 from .chosen import Chosen
 
 INDEX = "index.jsonl"
-WANTED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "error")
+WANTED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "error", "object_id")
 FLAT = 5000
 """Files that may lie in one folder; more of them go into 256 subfolders."""
 
@@ -44,7 +44,7 @@ def write_overlays(chosen: Chosen, path: Path) -> int:
             row = {**facts, "map": values}
             entry: dict[str, Any] = {
                 "file": None,
-                **{name: row[name] for name in ("id", "target", "method", "status", "error")},
+                **{name: row.get(name) for name in ("id", "target", "object_id", "method", "status", "error")},
             }
             try:
                 picture = draw(row, preprocess, reader)
@@ -52,7 +52,7 @@ def write_overlays(chosen: Chosen, path: Path) -> int:
                 missing[error.status] = missing.get(error.status, 0) + 1
                 entry |= {"error": str(error)}
             else:
-                name = names.new(row["id"], row["target"], row["method"])
+                name = names.new(row["id"], row["target"], row["method"], row.get("object_id"))
                 place = path / Path(name).parent
                 place.mkdir(exist_ok=True)
                 (path / name).write_bytes(picture)
@@ -80,9 +80,11 @@ class FileNames:
         self._digits = 0 if count <= FLAT else 2
         self._taken: set[bytes] = set()
 
-    def new(self, identity: str, target: int | None, method: str) -> str:
+    def new(self, identity: str, target: int | None, method: str, object_id: str | None = None) -> str:
         """`cat-0001-8a1b2c3d.png`, or `3f/cat-0001-8a1b2c3d.png`: no path of the id in it, nothing that a shell or a file system could take for more than a name."""
-        digest = hashlib.sha256(json.dumps([identity, target, method]).encode()).hexdigest()
+        digest = hashlib.sha256(
+            json.dumps([identity, target, method, *([] if object_id is None else [object_id])]).encode()
+        ).hexdigest()
         stem = f"{digest[: self._digits]}/".lstrip("/") + file_name(identity, "")
         name = f"{stem}.png"
         if not self._take(name):  # another row of the same id, or one of the rare ids that look alike after all

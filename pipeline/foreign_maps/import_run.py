@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.utils.data import DataLoader, Dataset
 
-SEVERAL = ("both", "top", "above")
+SEVERAL = ("both", "top", "above", "components")
 """Rules that may choose several classes of an image."""
 
 

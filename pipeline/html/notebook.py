@@ -17,6 +17,7 @@ from ...workers.images.decode import decode_image
 from ..pictures.overlay import GAP, colour, draw_overlay, fit
 from ..pictures.stored_images import stored_map, stored_preprocess
 from ..sources.reading.reader import FsspecReader
+from ..store.object_rows import OBJECT, object_text
 from ..store.schema import metric_columns
 from ..store.sql import literal
 from ..text import class_name
@@ -103,7 +104,7 @@ class Shown:
             for key in ("prediction", "label")
             if row[key] not in (None, row["target"])
         )
-        return f"{row['method']}: {self._name(row['target'])} ({percent(row['confidence'])}){others}"
+        return f"{row['method']}: {self._name(row['target'])}{object_text(row)} ({percent(row['confidence'])}){others}"
 
     def _facts(self, row: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {figure(row[name])}" for name in self.metrics if row[name] is not None)
@@ -123,13 +124,22 @@ def show_row(atlas: StoreReader, identity: str) -> Shown:
         raise UsageError(f"ids are strings, got {identity!r}")
     kind = next((name for name in ("map_png", "map") if name in atlas.schema.names), None)
     metrics = metric_columns(atlas.schema)[:FACTS]
-    rows = atlas.table([*COLUMNS, *metrics, *([kind] if kind else [])], where=f"id = {literal(identity)}").to_pylist()
+    own = [OBJECT] if OBJECT in atlas.schema.names else []
+    rows = atlas.table(
+        [*COLUMNS, *own, *metrics, *([kind] if kind else [])], where=f"id = {literal(identity)}"
+    ).to_pylist()
     if not rows:
         raise UsageError(f"{identity!r} is not in this store; `.table(columns=['id'])` lists all ids")
     for row in rows:
         row["map"] = stored_map(row.pop(kind), atlas.metadata.get("map", {})) if kind else None
     rows.sort(
-        key=lambda row: (row["target"] != row["prediction"], row["target"] is None, row["target"] or 0, row["method"])
+        key=lambda row: (
+            row["target"] != row["prediction"],
+            row["target"] is None,
+            row["target"] or 0,
+            row.get(OBJECT) or "",
+            row["method"],
+        )
     )
     image, missing = _image(atlas, rows[0]["uri"])
     return Shown(rows, atlas.class_names, metrics, image, missing)

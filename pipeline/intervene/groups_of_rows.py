@@ -19,6 +19,7 @@ from ..decisions.current import Decisions
 from ..decisions.upright_masks import WHOLE_SHARE, image_sizes, upright_mask
 from ..features.cue_table import KIND_TEXTS, class_cues, cues_of
 from ..storage.location import child, locate, names_in
+from ..store.object_rows import one_object
 from ..store.sql import literal
 from ..text import class_name
 from .places import PLACES, Region, RegionOf, box_of, hot_region, place_region, place_text
@@ -69,8 +70,8 @@ class RowGroup:
 
 
 def explained_rows(atlas: StoreReader, method: str) -> list[ExplainedRow]:
-    """The rows of a method that are ok, by id and target."""
-    where = f"status = '{OK}' AND method = {literal(method)} AND target IS NOT NULL AND prediction IS NOT NULL"
+    """The rows of a method that are ok, by id and target; of several objects of a class in an image the largest."""
+    where = f"status = '{OK}' AND method = {literal(method)} AND target IS NOT NULL AND prediction IS NOT NULL AND {one_object(atlas.schema)}"
     rows = atlas.table(["id", "target", "prediction", "label"], where).sort_by(
         [("id", "ascending"), ("target", "ascending")]
     )

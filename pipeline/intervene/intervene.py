@@ -168,7 +168,7 @@ def row_values(verdicts: Sequence[GroupVerdict], method: str) -> dict[Key, dict[
             decides = (verdict.necessity.counts and necessity[place] >= LEAST_EFFECT) or (
                 verdict.sufficiency.counts and (own is None or own >= LEAST_EFFECT)
             )
-            values[row.id, row.target, method] = {
+            values[row.id, None, row.target, method] = {
                 "necessity": _number(float(necessity[place])),
                 "sufficiency": None if own is None else _number(own),
                 "confirmed": float(decides),

@@ -16,10 +16,11 @@ from ...errors import HeatlasError, UsageError
 from ...statuses import OK
 from ..pictures.show import draw
 from ..pictures.stored_images import reader_of, stored_map, stored_preprocess
-from ..report.rows import CHANCE, CONFIDENCE, ReportRows
+from ..report.rows import CHANCE, CONFIDENCE, ReportRows, RowKey, row_key
 from ..report.scores import run_scores
 from ..storage.atomic_write import put
 from ..storage.location import child
+from ..store.object_rows import OBJECT
 from ..store.reader import StoreReader, open_store
 from ..store.sql import literal
 from .facts import Facts
@@ -46,10 +47,14 @@ WANTED = (
     "drop_pct",
     "outside_context",
     "layer_agreement",
+    "context_class",
+    "context_share",
+    OBJECT,
+    "box",
 )
 ROWS = pa.schema(
     [
-        ("id", pa.string()), ("target", pa.int32()), ("method", pa.string()), ("language", pa.string()), ("text", pa.string()),
+        ("id", pa.string()), ("object_id", pa.string()), ("target", pa.int32()), ("method", pa.string()), ("language", pa.string()), ("text", pa.string()),
         ("narration_status", pa.string()), ("ungrounded", pa.list_(pa.string())), ("prompt", pa.string()), ("prompt_sha256", pa.string()),
         ("answer", pa.string()), ("answer_sha256", pa.string()),
     ]
@@ -169,14 +174,14 @@ class _Narrator:
         grids, chances = self._grids(table), self._chances(table["id"].to_pylist())
         plain = [name for name in table.column_names if name != "map"]
         for place, row in enumerate(table.select(plain).to_pylist()):
-            chance = chances.get((row["id"], row["target"]))
+            chance = chances.get(row_key(row))
             facts = row_facts(
                 row, grids.get(place), self._atlas.class_names, self._chance if chance is None else chance,
                 are_exclusive=self._are_exclusive,
             )  # fmt: skip
             narration = self._narration(row, table, place, facts)
             yield {
-                "id": row["id"], "target": row["target"], "method": self._rows.method, "language": self._language.name, "text": narration.text,
+                "id": row["id"], "object_id": row.get(OBJECT), "target": row["target"], "method": self._rows.method, "language": self._language.name, "text": narration.text,
                 "narration_status": narration.status, "ungrounded": list(narration.wrong), "prompt": narration.prompt,
                 "prompt_sha256": sha256_of(narration.prompt), "answer": narration.answer, "answer_sha256": sha256_of(narration.answer),
             }  # fmt: skip
@@ -190,10 +195,10 @@ class _Narrator:
             self._hook, facts, text, self._picture_of(row, map_), self._atlas.class_names, self._language
         )
 
-    def _chances(self, ids: list[str]) -> dict[tuple[str, int | None], float | None]:
+    def _chances(self, ids: list[str]) -> dict[RowKey, float | None]:
         """What a random map has on the object, by row, as the report takes it."""
-        query = f"SELECT id, target, {CHANCE} AS chance FROM rows WHERE id IN (SELECT unnest(?))"
-        return {(row["id"], row["target"]): row["chance"] for row in self._rows.ask(query, [ids])}
+        query = f"SELECT id, target, {OBJECT}, {CHANCE} AS chance FROM rows WHERE id IN (SELECT unnest(?))"
+        return {row_key(row): row["chance"] for row in self._rows.ask(query, [ids])}
 
     def _grids(self, table: pa.Table) -> dict[int, np.ndarray]:
         """By row, the mass of its map in each ninth of the image."""

@@ -13,6 +13,7 @@ from ...workers.images.preprocess import Preprocess
 from ..sources.reading.reader import FsspecReader
 from ..storage.atomic_write import put
 from ..storage.location import child, locate
+from ..store.object_rows import object_text
 from ..store.reader import open_store
 from ..text import class_name, harmless, shown
 from .captioned import draw_captioned
@@ -84,7 +85,11 @@ def show_overlays(
             except SampleError as error:
                 yield False, f"{shown(identity)}: no picture, {error.status}: {error}"
                 continue
-            suffix = f"-{row['target']}.png" if several else ".png"
+            suffix = (
+                "-".join(["", str(row["target"]), *([row["object_id"]] if row.get("object_id") else [])]) + ".png"
+                if several
+                else ".png"
+            )
             uri = child(child(out, FOLDER) if to is None else to, file_name(identity, suffix))
             put(uri, picture)
             yield True, f"{uri}  {caption(row, atlas.class_names)}"
@@ -124,7 +129,7 @@ def caption(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """`tabby (0.93), label lynx`: the explained class with its confidence, and prediction and label where they differ."""
 
     target = row["target"]
-    parts = [f"{class_name(names, target)} ({row['confidence']:.2f})"]
+    parts = [f"{class_name(names, target)}{object_text(row)} ({row['confidence']:.2f})"]
     parts += [
         f"{key} {class_name(names, row[key])}" for key in ("prediction", "label") if row[key] not in (None, target)
     ]

@@ -13,6 +13,7 @@ from ...errors import UsageError
 from ...workers.images.preprocess import Preprocess
 from ..sources.listing.detection import item_source
 from ..sources.reading.reader import FsspecReader
+from ..store.object_rows import OBJECT
 from ..store.reader import StoreReader
 from ..store.sql import literal
 
@@ -58,7 +59,8 @@ def rows_of(atlas: StoreReader, ids: Sequence[str]) -> list[dict[str, Any]]:
             f"{atlas.uri} stored no maps (store.map and store.map_png are off), so there is nothing to draw"
         )
     listed = ", ".join(map(literal, ids)) or "NULL"
-    rows = atlas.table([*COLUMNS, kind], where=f"id IN ({listed})").to_pylist()
+    own = [OBJECT] if OBJECT in atlas.schema.names else []
+    rows = atlas.table([*COLUMNS, *own, kind], where=f"id IN ({listed})").to_pylist()
     shape = atlas.metadata.get("map", {})
     for row in rows:
         row["map"] = stored_map(row.pop(kind), shape)

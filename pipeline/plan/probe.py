@@ -16,6 +16,7 @@ from ...engine.methods.sise import SISE
 from ...engine.scoring.budget import masks_allowed
 from ...errors import SampleError
 from ...workers.images.decode import Prepared
+from ...workers.object_targets import image_objects
 from ...workers.samples import Row, Sample
 from ...workers.targets import targets_of
 from ...workers.worker.build import ModelEngine, build_engine
@@ -132,11 +133,14 @@ def _look(run: PreparedRun, engine: ModelEngine, sample: Sample) -> tuple[Looked
     except SampleError as error:
         return Looked(sample, status=error.status, error=error.text), None
     seconds = time.perf_counter() - begun
-    ranking = engine.overview(prepared.image, sample.label).ranking.cpu()
+    overview = engine.overview(prepared.image, sample.label)
+    ranking = overview.ranking.cpu()
     facts = {"height": prepared.height, "width": prepared.width, "seconds": seconds}
     prediction = int(ranking.argmax()) if bool(ranking.isfinite().any()) else None
     try:
-        targets = targets_of(run.spec.target, sample, ranking, engine.num_classes)
+        targets: Sequence[int | None] = targets_of(run.spec.target, sample, ranking, engine.num_classes)
+        if run.spec.target.kind == "components" and overview.scene is not None:
+            targets = image_objects(overview.scene, run.spec.target.classes[0], run.spec.target.count).explained
     except SampleError as error:
         return Looked(sample, prediction, status=error.status, error=error.text, **facts), prepared
     return Looked(sample, prediction, len(targets), **facts), prepared

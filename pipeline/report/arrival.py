@@ -12,9 +12,10 @@ from PIL import Image
 
 from ...errors import HeatlasError
 from ..html.pictures import Pictures, Stored
+from ..store.object_rows import OBJECT
 from ..store.rows_to_table import area_average
-from .cards import CardMaker, key_of
-from .rows import ReportRows
+from .cards import CardMaker
+from .rows import ReportRows, row_key
 
 SECONDS = 90.0
 """Time limit in seconds: an image that would not be finished by then is not begun."""
@@ -81,6 +82,8 @@ def arrivals(
         return Arrivals(missing="Left out as asked for (--no-blocks).")
     if rows.method != "sise":
         return Arrivals(missing=f"The maps were made by {rows.method}, which has no blocks to show.")
+    if any(row.get(OBJECT) is not None for row in wanted):
+        return Arrivals(missing="The rows explain single objects, whose masks this section does not recompute.")
     seen = [(row, image) for row in wanted if (image := cards.view_of(row["id"])) is not None]
     if not seen:
         return Arrivals(missing="The images cannot be read any more, so nothing can be recomputed.")
@@ -143,7 +146,7 @@ def _recomputed(
         explanation, views = compute_block_views(sise, model.preprocess.tensor(image).to(device), row["target"], MASKS)
         if explanation.map is None:
             continue
-        key = key_of(row)
+        key = row_key(row)
         steps = [
             Step(
                 view.layer, view.channels, view.kept, pictures.map(("block", *key, view.layer), view.map.cpu().numpy(), SIDE),

@@ -17,14 +17,14 @@ from ..html.texts import clipped, figure
 from ..pictures.stored_images import stored_map, stored_preprocess
 from ..sources.listing.detection import item_source
 from ..sources.reading.reader import FsspecReader
+from ..store.object_rows import object_text
 from ..text import harmless
 from .plain_words import name_of
-from .rows import ReportRows
+from .rows import ReportRows, RowKey, row_key
 
 READERS = 8
 GIVEN_UP = 12
 """Images that could not be read, with none that could, after which no more are tried."""
-Key = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class CardMaker:
         self._rows = rows
         self._pictures = pictures
         self._shape = rows.atlas.metadata.get("map", {})
-        self._details: dict[Key, dict[str, Any]] = {}
+        self._details: dict[RowKey, dict[str, Any]] = {}
         self._views: dict[str, Image.Image | str] = {}
         self.preprocess = _preprocess(rows.atlas.run)
         self._reader = stored_reader(rows.atlas.run, code=code)
@@ -73,7 +73,7 @@ class CardMaker:
     def fetch(self, wanted: Iterable[Mapping[str, Any]]) -> None:
         """Read the maps and images of these rows."""
         kind = next((name for name in ("map_png", "map") if name in self._rows.atlas.schema.names), None)
-        keys = [key for key in dict.fromkeys(key_of(row) for row in wanted) if key not in self._details]
+        keys = [key for key in dict.fromkeys(row_key(row) for row in wanted) if key not in self._details]
         columns = ["uri", "error", "n_forwards", *([kind] if kind else [])]
         details = self._rows.details(keys, columns)
         for row in details.values():
@@ -112,7 +112,7 @@ class CardMaker:
         second: Mapping[str, Any] | None = None,
     ) -> Card:
         """The card of a row that was fetched."""
-        detail = self._details.get(key_of(row), {})
+        detail = self._details.get(row_key(row), {})
         seen = self._views.get(row["id"], "not read")
         image = None if isinstance(seen, str) else self._pictures.image(("image", row["id"]), seen)
         says, right = self._says(row)
@@ -131,18 +131,18 @@ class CardMaker:
 
     def detail(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """`uri`, `error`, `n_forwards` and the map `map` of a row that was fetched."""
-        return self._details[key_of(row)]
+        return self._details[row_key(row)]
 
     def _map(self, row: Mapping[str, Any]) -> Stored | None:
-        map_ = self._details.get(key_of(row), {}).get("map")
-        return None if map_ is None else self._pictures.map(("map", *key_of(row)), map_)
+        map_ = self._details.get(row_key(row), {}).get("map")
+        return None if map_ is None else self._pictures.map(("map", *row_key(row)), map_)
 
     def _says(self, row: Mapping[str, Any]) -> tuple[str, bool | None]:
         prediction, label = row["prediction"], row["label"]
         if prediction is None:
             return (f"labelled {self._rows.class_name(label)}" if label is not None else "no prediction"), None
         explained = prediction if row["target"] is None else row["target"]
-        parts = [self._rows.class_name(explained)]
+        parts = [self._rows.class_name(explained) + object_text(row)]
         if prediction != explained:
             parts.append(f"predicted {self._rows.class_name(prediction)}")
         if label is not None and label not in (explained, prediction):
@@ -159,10 +159,6 @@ class CardMaker:
             if row["status"] == "ok"
             else clipped(harmless(f"Image {row['id']}, no map: {row['status']}", lines=False), 240)
         )
-
-
-def key_of(row: Mapping[str, Any]) -> Key:
-    return row["id"], row["target"]
 
 
 def view(uri: str, reader: FsspecReader, preprocess: Preprocess | None) -> Image.Image | str:

@@ -12,10 +12,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ...engine.metric_units import CLASS_INDEX
 from ...errors import UsageError, did_you_mean
 from ...statuses import OK
 from ..statistics.metric_summary import chance_columns
 from ..statistics.one_row_per_image import ORDER
+from ..store.object_rows import OBJECT
 from ..store.reader import StoreReader
 from ..store.schema import metric_columns
 from ..store.sql import PARTS, literal, quoted, reading_parts
@@ -23,7 +25,7 @@ from ..text import class_name
 
 CONFIDENCE = "confidence"
 """The column that holds the model's confidence in the explained class."""
-PLAIN = ("id", "label", "prediction", "target", CONFIDENCE, "status")
+PLAIN = ("id", "label", "prediction", "target", CONFIDENCE, "status", OBJECT)
 CHANCE_OF = "ebpg"
 CHANCE = "chance_ebpg"
 """The column that holds what a random map has on the object."""
@@ -31,6 +33,9 @@ BLOCK = 256
 """Rows of a file that are read together where maps are sampled."""
 BATCH = 50_000
 """Rows that come from the files at once."""
+
+RowKey = tuple[str, Any, Any]
+"""Id, explained class and object of a row of one method."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,12 @@ class ReportRows:
             raise UsageError(f"{atlas.uri} has no row of the method {method!r}{did_you_mean(method, counts)}; it has "
                              f"{', '.join(map(str, counts))}")  # fmt: skip
         chosen = next(iter(counts)) if method is None else method
-        metrics = [name for name in metric_columns(atlas.schema) if atlas.schema.field(name).type == pa.float64()]
+        facts = atlas.metadata.get("metrics", {})
+        metrics = [
+            name
+            for name in metric_columns(atlas.schema)
+            if atlas.schema.field(name).type == pa.float64() and facts.get(name, {}).get("unit") != CLASS_INDEX
+        ]
         chance_metrics = chance_columns(atlas.schema)
         connection = duckdb.connect()
         _load(connection, atlas, chosen, metrics, with_chance=bool(chance_metrics))
@@ -93,28 +103,37 @@ class ReportRows:
         """As people call it; empty for none."""
         return "" if index is None else class_name(self.atlas.class_names, index)
 
-    def details(
-        self, keys: Sequence[tuple[str, int | None]], columns: Sequence[str]
-    ) -> dict[tuple[str, Any], dict[str, Any]]:
-        """Stored columns of some rows, by (id, target)."""
+    def details(self, keys: Sequence[RowKey], columns: Sequence[str]) -> dict[RowKey, dict[str, Any]]:
+        """Stored columns of some rows, by `row_key`."""
         if not keys:
             return {}
-        names = list(dict.fromkeys(["id", "target", "method", *columns]))
+        own = [name for name in ("id", "target", OBJECT, "method") if name in self.atlas.schema.names]
+        names = list(dict.fromkeys([*own, *columns]))
         ids = ", ".join(literal(identity) for identity in sorted({key[0] for key in keys}))
         records = self.atlas.table(names, where=f"id IN ({ids}) AND method = {literal(self.method)}").to_pylist()
         wanted = set(keys)
-        return {key: row for row in records if (key := (row["id"], row["target"])) in wanted}
+        return {key: row for row in records if (key := row_key(row)) in wanted}
+
+
+def row_key(row: Mapping[str, Any]) -> RowKey:
+    """What names a row of one method."""
+    return row["id"], row["target"], row.get(OBJECT)
 
 
 def _load(
     connection: duckdb.DuckDBPyConnection, atlas: StoreReader, method: str, metrics: Sequence[str], *, with_chance: bool
 ) -> None:
     """Make the table `stored`, batch by batch: rows are in memory once, however many there are."""
-    columns = [*PLAIN, *metrics, *(["floors"] if with_chance else [])]
+    columns = [
+        name
+        for name in (*PLAIN, *metrics, *(["floors"] if with_chance else []))
+        if name in (*atlas.schema.names, "floors")
+    ]
+    none = "" if OBJECT in columns else f"NULL::VARCHAR AS {OBJECT}, "
     measured = f"floors.random.{quoted(CHANCE_OF)}" if CHANCE_OF in chance_columns(atlas.schema) else "NULL::DOUBLE"
     with reading_parts(atlas.uri):
         batches = atlas.sql(
-            f"SELECT {', '.join(map(quoted, columns))}, {measured} AS {CHANCE}, md5_number_lower(id) AS draw, "
+            f"SELECT {', '.join(map(quoted, columns))}, {none}{measured} AS {CHANCE}, md5_number_lower(id) AS draw, "
             f"md5_number_lower(parse_filename(filename)) AS file, file_row_number // {BLOCK} AS block, file_row_number AS place "
             f"FROM {PARTS} WHERE method = {literal(method)}"
         ).to_arrow_reader(BATCH)
@@ -141,7 +160,7 @@ def _mark_main_rows(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("CREATE VIEW rows AS SELECT *, true AS main FROM stored")
         return
     connection.execute(
-        f"CREATE TABLE rows AS SELECT *, row_number() OVER (PARTITION BY id ORDER BY {ORDER}) = 1 AS main FROM stored"
+        f"CREATE TABLE rows AS SELECT *, row_number() OVER (PARTITION BY id ORDER BY {ORDER}, {OBJECT} NULLS FIRST) = 1 AS main FROM stored"
     )
     connection.execute("DROP TABLE stored")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..pictures.stored_images import stored_map
-from .rows import ReportRows
+from .rows import ReportRows, row_key
 
 CANDIDATES = 64
 """Wrong images whose maps are compared, the most confident first."""
@@ -22,13 +22,13 @@ def by_overlap(
     kind = next((name for name in ("map", "map_png") if name in rows.atlas.schema.names), None)
     if kind is None:
         return []
-    keys = [(row["id"], row["target"]) for row in (*wrong, *others.values())]
+    keys = [row_key(row) for row in (*wrong, *others.values())]
     shape = rows.atlas.metadata.get("map", {})
     maps = {key: stored_map(row[kind], shape) for key, row in rows.details(keys, [kind]).items()}
     scored = []
     for row in wrong:
         other = others.get(row["id"])
-        pair = [maps.get((side["id"], side["target"])) for side in (row, other) if side is not None]
+        pair = [maps.get(row_key(side)) for side in (row, other) if side is not None]
         if len(pair) == 2 and pair[0] is not None and pair[1] is not None:
             scored.append((overlap(pair[0], pair[1]), row))
     return sorted(scored, key=lambda pair: -pair[0])

@@ -151,7 +151,7 @@ def _written(
             if key not in records or records[key]["shortcut_probability"] < record["shortcut_probability"]:
                 records[key] = record
     values: dict[Key, dict[str, float | None]] = {
-        (row["id"], row["target"], method): {"shortcut_probability": row["shortcut_probability"]}
+        (row["id"], None, row["target"], method): {"shortcut_probability": row["shortcut_probability"]}
         for row in records.values()
     }
     write_values(atlas, values, COLUMN_FACTS, facts)

@@ -16,13 +16,14 @@ from .evaluations import CLAIM_FILE, KEYS, Evaluation, claim_evaluation, list_ev
 from .parquet_bytes import table_to_parquet
 from .part_names import part_path
 from .part_summary import with_summary
+from .schema import row_keys
 from .success_file import write_success
 
 if TYPE_CHECKING:
     from .reader import StoreReader
 
-Key = tuple[str, int | None, str]
-"""Id, target and method of a row."""
+Key = tuple[str, str | None, int | None, str]
+"""Id, object (None: the whole image), target and method of a row."""
 OTHERS = ("uri", "status", "error", "n_forwards", "seconds", "device")
 
 
@@ -63,8 +64,7 @@ def write_values(
 def part_values(rows: pa.Table, values: Mapping[Key, Mapping[str, float | None]], names: list[str]) -> pa.Table:
     """The rows of a shard that are ok, with the columns; their costs are those of the command, so none here."""
     table = rows.filter(pa.array([status == OK for status in rows["status"].to_pylist()], pa.bool_()))
-    keys = list(zip(*(table[name].to_pylist() for name in KEYS), strict=True))
-    own = [values.get(key, {}) for key in keys]
+    own = [values.get(key, {}) for key in row_keys(table)]
     for name, kind, value in (("n_forwards", pa.int64(), 0), ("seconds", pa.float64(), 0.0)):
         table = table.set_column(table.column_names.index(name), name, pa.array([value] * len(table), kind))
     for name in names:

@@ -1,4 +1,4 @@
-"""The columns that evaluations add to the rows of a run, joined by id, target and method, as tables and as SQL."""
+"""The columns that evaluations add to the rows of a run, joined by id, object, target and method, as tables and as SQL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .committed_shards import done_shards
 from .evaluations import KEYS, Evaluation, column_owners, list_evaluations
 from .part_files import PartFile
 from .part_reader import open_file, read_file, row_groups
-from .schema import METADATA_KEY, metric_columns, read_metadata
+from .schema import METADATA_KEY, metric_columns, read_metadata, row_keys
 from .sql import Joined
 
 
@@ -96,7 +96,7 @@ class AddedColumns:
     @staticmethod
     def _extended(table: pa.Table, measured: Sequence[Measured]) -> pa.Table:
         if measured:
-            keys = _keys(table)
+            keys = row_keys(table)
             for added in measured:
                 for name, values in added.of_rows(keys).items():
                     table = table.append_column(name, values)
@@ -114,14 +114,10 @@ class Measured:
     def of(cls, tables: Sequence[pa.Table], columns: Sequence[str]) -> Measured:
         values = pa.concat_tables([pa.schema([(name, pa.float64()) for name in columns]).empty_table(),
                                    *(table.select(columns).replace_schema_metadata() for table in tables)])  # fmt: skip
-        keys = (key for table in tables for key in _keys(table))
+        keys = (key for table in tables for key in row_keys(table))
         return cls(values.combine_chunks(), {key: place for place, key in enumerate(keys)})
 
     def of_rows(self, keys: Sequence[tuple]) -> dict[str, pa.ChunkedArray]:
         """The columns beside these rows, null where nothing was measured."""
         order = pa.array([self.places.get(key) for key in keys], pa.int64())
         return {name: self.values[name].take(order) for name in self.values.column_names}
-
-
-def _keys(table: pa.Table) -> list[tuple]:
-    return list(zip(*(table[key].to_pylist() for key in KEYS), strict=True))

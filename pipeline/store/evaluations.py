@@ -1,7 +1,7 @@
 """The metrics that were added to a store after its run: which there are, where their parts lie, and who they belong to.
 
 out/metrics/<name>/_evaluation.json        which metrics, of which run, computed by what; created once, never changed
-out/metrics/<name>/part-000042.parquet     one file per shard of the run: id, target, method, the metrics
+out/metrics/<name>/part-000042.parquet     one file per shard of the run: id, object_id, target, method, the metrics
 out/metrics/<name>/_SUCCESS                last, with totals
 
 The name is a function of the metrics alone, so that the same request finds the same folder.
@@ -28,8 +28,8 @@ from .run_file import versions
 METRICS_FOLDER = "metrics"
 CLAIM_FILE = "_evaluation.json"
 _NAME = re.compile(r"[0-9a-f]{12}")
-KEYS = ("id", "target", "method")
-"""Columns by which a row of an evaluation finds its row in the store."""
+KEYS = ("id", "object_id", "target", "method")
+"""Columns by which a row of an evaluation finds its row in the store; evaluations of heatlas 0.2 lack `object_id`, as its stores do."""
 
 
 @dataclass(frozen=True, eq=False)

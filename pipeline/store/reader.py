@@ -19,6 +19,7 @@ from .earlier_columns import RENAMED_COLUMNS
 from .evaluation_columns import AddedColumns
 from .evaluations import KEYS
 from .footer_reader import part_summaries
+from .object_rows import OBJECT
 from .part_files import DoneShards, PartFile
 from .part_reader import open_file, read_rows
 from .run_file import read_run
@@ -220,19 +221,22 @@ class StoreReader:
 
         return self._steadily(answer)
 
-    def maps(self, ids: Iterable[str] | None = None, *, target: int | None = None) -> np.ndarray:
+    def maps(
+        self, ids: Iterable[str] | None = None, *, target: int | None = None, object_id: str | None = None
+    ) -> np.ndarray:
         """Maps as one array.
 
         Args:
             ids: Which, in this order, repeats allowed; None for every row that has a map, in stored order.
             target: Where ids have several rows, the explained class whose row is meant.
+            object_id: Where objects of the class have rows of their own, which one, such as `001`, the largest.
 
         Returns:
             float32 `(n, height, width)` in [0, 1], rows from the top; height and width as in `metadata["map"]`.
 
         Raises:
             UsageError: For ids that the store does not have, that have no map (with their status and error), or that have
-                several rows and `target` does not choose one; or if the run stored no maps.
+                several rows and `target` and `object_id` do not choose one; or if the run stored no maps.
         """
         if "map" not in self.metadata:
             raise UsageError(
@@ -243,11 +247,11 @@ class StoreReader:
             values = [_map_values(table["map"]) for table in self._tables(["map"])]
         else:
             wanted = [ids] if isinstance(ids, str) else list(ids)
-            values = self._steadily(lambda: [self._maps_of(wanted, target)])
+            values = self._steadily(lambda: [self._maps_of(wanted, target, object_id)])
         return np.concatenate([np.empty((0, height * width), np.float32), *values]).reshape(-1, height, width)
 
-    def _maps_of(self, ids: Sequence[str], target: int | None) -> np.ndarray:
-        places = self._places_of(ids, target)
+    def _maps_of(self, ids: Sequence[str], target: int | None, object_id: str | None) -> np.ndarray:
+        places = self._places_of(ids, target, object_id)
         by_file: dict[PartFile, list[int]] = defaultdict(list)
         for position, sample_id in enumerate(ids):
             by_file[places[sample_id][0]].append(position)
@@ -338,22 +342,25 @@ class StoreReader:
             rows[file].append(row)
         return rows
 
-    def _places_of(self, ids: Sequence[str], target: int | None) -> dict[str, Place]:
+    def _places_of(self, ids: Sequence[str], target: int | None, object_id: str | None) -> dict[str, Place]:
         """Where each id's only row lies; complains about ids that cannot give exactly one map."""
         if strange := [sample_id for sample_id in ids if not isinstance(sample_id, str)]:
             raise UsageError(f"ids are strings, got {strange[0]!r}")
+        which = "true" if object_id is None else f"{OBJECT} = $object_id" if OBJECT in self.schema.names else "false"
         wanted = pa.table({"id": pa.array(sorted(set(ids)), pa.string())})
         self._database.register("heatlas_wanted", wanted)
         with reading_parts(self.uri):
             matches = self._database.execute(
                 f"SELECT id, filename, file_row_number, status, error FROM {STORED} SEMI JOIN heatlas_wanted USING (id) "
-                "WHERE $target IS NULL OR target = $target",
-                {"target": target},
+                f"WHERE ($target IS NULL OR target = $target) AND {which}",
+                {"target": target, **({} if object_id is None else {"object_id": object_id})},
             ).fetchall()
         self._database.unregister("heatlas_wanted")
         places = {sample_id: (self._file(name), row) for sample_id, name, row, _, _ in matches}
         self._refuse(
-            "are not in this store" if target is None else f"have no row for the target {target} in this store",
+            "are not in this store"
+            if target is None and object_id is None
+            else f"have no row for the target {target}{'' if object_id is None else f' and object {object_id}'} in this store",
             [repr(sample_id) for sample_id in ids if sample_id not in places],
         )
         self._refuse(
@@ -362,7 +369,7 @@ class StoreReader:
         )
         if len(matches) > len(places):
             self._refuse(
-                "have several rows, one per target; choose one with target=CLASS, or use table(where=...)",
+                "have several rows, one per target or object; choose one with target=CLASS and object_id=ID, or use table(where=...)",
                 _repeated([row[0] for row in matches]),
             )
         return places

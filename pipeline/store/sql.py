@@ -141,7 +141,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, store: StoredRows, suff
     for number, join in enumerate(store.joined):
         if join.uris:
             connection.read_parquet(_paths(join.uris)).create_view(f"heatlas_joined{suffix}_{number}")
-    connection.execute(f"CREATE VIEW {PARTS}{suffix} AS {_join(store, suffix)}")
+    keys = [name for name in store.keys if name in stored.columns]
+    connection.execute(f"CREATE VIEW {PARTS}{suffix} AS {_join(connection, store, suffix, keys)}")
 
 
 def _unite_views(connection: duckdb.DuckDBPyConnection, count: int, columns: Sequence[str]) -> None:
@@ -171,19 +172,22 @@ def _paths(uris: Sequence[str]) -> list[str]:
     return paths if is_local(fs) else [fs.unstrip_protocol(path) for path in paths]
 
 
-def _join(store: StoredRows, suffix: str) -> str:
+def _join(connection: duckdb.DuckDBPyConnection, store: StoredRows, suffix: str, keys: Sequence[str]) -> str:
     columns, joined = store.columns, store.joined
     if not joined:
         return f"SELECT * FROM {STORED}{suffix}"
     sources = {name: f"j{number}.{quoted(name)}" if join.uris else f"NULL::DOUBLE AS {quoted(name)}"
                for number, join in enumerate(joined) for name in join.columns}  # fmt: skip
     chosen = [sources.get(name, f"s.{quoted(name)}") for name in (*columns, "filename", "file_row_number")]
-    using = ", ".join(map(quoted, store.keys))
-    joins = [
-        f"LEFT JOIN heatlas_joined{suffix}_{number} j{number} USING ({using})"
-        for number, join in enumerate(joined)
-        if join.uris
-    ]
+    joins = []
+    for number, join in enumerate(joined):
+        if join.uris:
+            view = f"heatlas_joined{suffix}_{number}"
+            there = connection.table(view).columns  # those of earlier versions lack a key that is null everywhere
+            pairs = (
+                f"s.{quoted(name)} IS NOT DISTINCT FROM j{number}.{quoted(name)}" for name in keys if name in there
+            )
+            joins.append(f"LEFT JOIN {view} j{number} ON {' AND '.join(pairs)}")
     return f"SELECT {', '.join(chosen)} FROM {STORED}{suffix} s {' '.join(joins)}"
 
 

@@ -62,7 +62,7 @@ def join_beside(connection: duckdb.DuckDBPyConnection, other: pa.Table, metrics:
 
     Args:
         connection: With the table `items`; its rows keep their order.
-        other: `id, target, prediction, correct, main` and the metrics.
+        other: `id, target, object_id, prediction, correct, main` and the metrics.
         metrics: Of `shared_metrics`.
     """
     connection.register("heatlas_other", other)
@@ -70,7 +70,7 @@ def join_beside(connection: duckdb.DuckDBPyConnection, other: pa.Table, metrics:
     connection.execute(
         "CREATE TABLE items_beside AS SELECT i.*, m.id IS NOT NULL AS other_there, m.prediction AS other_prediction, "
         f"m.correct AS other_correct, {deltas} FROM items i LEFT JOIN (SELECT * FROM heatlas_other WHERE main) m ON i.id = m.id "
-        "LEFT JOIN (SELECT * FROM heatlas_other WHERE status = 'ok') e ON i.id = e.id AND i.target = e.target ORDER BY i.n"
+        "LEFT JOIN (SELECT * FROM heatlas_other WHERE status = 'ok') e ON i.id = e.id AND i.target = e.target AND i.object_id IS NOT DISTINCT FROM e.object_id ORDER BY i.n"
     )
     connection.unregister("heatlas_other")
     connection.execute("DROP TABLE items")

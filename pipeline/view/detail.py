@@ -19,7 +19,8 @@ def image_detail(table: ViewRows, n: int) -> dict[str, Any]:
         UsageError: If there is no such row.
     """
     rows = table.ask(
-        "SELECT * FROM items WHERE id = (SELECT id FROM items WHERE n = ?) ORDER BY main DESC, target NULLS LAST", [n]
+        "SELECT * FROM items WHERE id = (SELECT id FROM items WHERE n = ?) ORDER BY main DESC, target NULLS LAST, object_id NULLS FIRST",
+        [n],
     )
     row = next((row for row in rows if row["n"] == n), None)
     if row is None:
@@ -41,6 +42,7 @@ def image_detail(table: ViewRows, n: int) -> dict[str, Any]:
             {
                 "n": other["n"],
                 "target": other["target"],
+                "object": other["object_id"],
                 "confidence": finite(other[CONFIDENCE]),
                 "status": other["status"],
             }

@@ -27,7 +27,9 @@ class SecondStore:
             identity: Id of the image.
             target_name: Name of the class that the first run explains; indices may differ between two models.
         """
-        rows = self.table.ask("SELECT * FROM items WHERE id = ? ORDER BY main DESC, target NULLS LAST", [identity])
+        rows = self.table.ask(
+            "SELECT * FROM items WHERE id = ? ORDER BY main DESC, target NULLS LAST, object_id NULLS FIRST", [identity]
+        )
         if not rows:
             return None
         name = self.table.rows.class_name

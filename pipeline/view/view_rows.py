@@ -32,7 +32,7 @@ LONGEST_SQL = 20_000
 MEMORY = "1GB"
 """Limit of DuckDB's memory beyond which a query fails."""
 BINS = 26
-PLAIN = ("n", "id", "label", "prediction", "target", CONFIDENCE, "status")
+PLAIN = ("n", "id", "label", "prediction", "target", CONFIDENCE, "status", "object_id")
 
 
 class ViewRows:
@@ -98,7 +98,9 @@ class ViewRows:
 
     def _join(self, beside: ViewRows) -> None:
         self.deltas = shared_metrics(self.rows, beside.rows, self.metrics)
-        names = ", ".join(map(quoted, ("id", "target", "prediction", "correct", "main", "status", *self.deltas)))
+        names = ", ".join(
+            map(quoted, ("id", "target", "object_id", "prediction", "correct", "main", "status", *self.deltas))
+        )
         other = with_own_classes(beside.arrow(f"SELECT {names} FROM items"), self.class_names, beside.class_names)
         join_beside(self._connection, other, self.deltas)
         self.axes |= delta_axes(self._connection, self.deltas)

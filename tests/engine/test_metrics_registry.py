@@ -16,7 +16,7 @@ SPECIFIED = {
     "drop_pct", "increase", "average_gain_pct", "insertion_auc", "deletion_auc", "road", "coherency", "complexity_l1", "adcc",
     "entropy", "gini", "max_sensitivity", "infidelity", "ebpg", "miou", "bbox", "pointing_hit", "relevance_rank_accuracy",
     "border_share", "centroid_x", "centroid_y", "spread", "n_components", "top_area", "layer_agreement", "label_overlap",
-    "single_deletion_rho", "iou_half", "bbox_iou_half", "ins_iou", "del_iou", "outside_context",
+    "single_deletion_rho", "iou_half", "bbox_iou_half", "ins_iou", "del_iou", "outside_context", "context_share", "context_class",
 }  # fmt: skip
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 
 import heatlas
 import numpy as np
 import pytest
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.compare.pairs import Side, paired
 from PIL import Image
 
 from ..support.tiny_run import importable_factory
@@ -120,3 +122,159 @@ def test_what_does_not_go_together_is_refused(
     assert main(command(folder, tmp_path / "out", *more)) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def scene(folder: pathlib.Path) -> pathlib.Path:
+    """One red square, two of different size with a single pixel, none, and six; what is marked is the largest of the first two."""
+    images, masks = folder / "objects", folder / "masks"
+    images.mkdir()
+    masks.mkdir()
+    squares = {
+        "a": [(4, 4, 16)],
+        "b": [(2, 2, 14), (20, 26, 10)],
+        "c": [],
+        "d": [(2 + 18 * (n // 3), 2 + 14 * (n % 3), 6) for n in range(6)],
+    }
+    rows = ["uri,mask,label"]
+    for name, places in squares.items():
+        pixels, mask = np.zeros((32, 40, 3), np.uint8), np.zeros((32, 40), np.uint8)
+        for top, left, side in places:
+            pixels[top : top + side, left : left + side, 0] = 255
+        for top, left, side in places[:1]:
+            mask[top : top + side, left : left + side] = 255
+        Image.fromarray(pixels).save(images / f"{name}.png")
+        Image.fromarray(mask).save(masks / f"{name}.png")
+        rows.append(f"objects/{name}.png,masks/{name}.png,red")
+    (folder / "objects.csv").write_text("\n".join(rows) + "\n")
+    return folder / "objects.csv"
+
+
+@pytest.fixture(scope="module")
+def objects_store(folder: pathlib.Path, scene: pathlib.Path) -> pathlib.Path:
+    out = folder / "objects-out"
+    what = [
+        "explain",
+        "--model",
+        "tiny_net:segmenter",
+        "--data",
+        str(scene),
+        "--out",
+        str(out),
+        "--batch-size",
+        "8",
+        "--workers",
+        "0",
+    ]
+    more = [
+        "--target",
+        "components:red:4",
+        "--method",
+        "rise",
+        "--rise.masks",
+        "300",
+        "--metrics",
+        "ebpg",
+        "iou_half",
+        "context_class",
+        "--store.map-size",
+        "input",
+    ]
+    assert main([*what, *more]) == 0
+    return out
+
+
+def test_every_object_of_a_class_has_a_row(objects_store: pathlib.Path):
+    atlas = heatlas.open(objects_store)
+    rows = atlas.to_pandas(["id", "object_id", "target", "status", "error", "box", "ebpg", "confidence"])
+    keys = [
+        (row["id"][-5], row["object_id"], row["status"])
+        for row in atlas.table(["id", "object_id", "status"]).to_pylist()
+    ]
+    assert keys == [
+        ("a", "001", "ok"), ("b", "001", "ok"), ("b", "002", "ok"), ("c", None, "no_evidence"),
+        *(("d", f"{number:03d}", "ok") for number in range(1, 5)), ("d", "more", "no_target"),
+    ]  # fmt: skip
+    assert set(rows["target"]) == {1}
+    assert rows["error"][3] == "the model finds class 1 nowhere in the image"
+    assert rows["error"].iloc[-1].startswith("2 of 6 components of class 1 are not explained: at most 4 of an image")
+    first, second = rows["box"][1], rows["box"][2]
+    assert all(
+        abs(first[side] - value) <= 4 for side, value in zip(("x0", "y0", "x1", "y1"), (2, 2, 16, 16), strict=True)
+    ), first
+    assert all(
+        abs(second[side] - value) <= 4 for side, value in zip(("x0", "y0", "x1", "y1"), (26, 20, 36, 30), strict=True)
+    ), second
+    assert rows["ebpg"].notna().tolist() == [True, True, False, False, True, False, False, False, False], (
+        "what is marked belongs to the largest"
+    )
+    large, small = (atlas.maps([rows["id"][1]], object_id=each)[0] for each in ("001", "002"))
+    assert large[1:8, 1:8].sum() / large[10:15, 13:18].sum() > 1.2 * small[1:8, 1:8].sum() / small[10:15, 13:18].sum()
+    with pytest.raises(heatlas.UsageError, match="choose one with target=CLASS and object_id=ID"):
+        atlas.maps([rows["id"][1]], target=1)
+    with pytest.raises(heatlas.UsageError, match="and object 007"):
+        atlas.maps([rows["id"][1]], object_id="007")
+    assert json.loads((objects_store / "_run.json").read_text())["fingerprint"]["score"] == "dice"
+
+
+def test_every_command_tells_objects_apart(
+    objects_store: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+):
+    out, before = str(objects_store), heatlas.open(objects_store).table(["id", "object_id", "ebpg"]).to_pylist()
+    assert main(["evaluate", out, "--metrics", "insertion_auc", "del_iou", "--workers", "0"]) == 0
+    rows = heatlas.open(objects_store).to_pandas(["id", "object_id", "status", "insertion_auc", "del_iou", "ebpg"])
+    assert rows["insertion_auc"].notna().tolist() == (rows["status"] == "ok").tolist()
+    assert rows["del_iou"].notna().tolist() == rows["ebpg"].notna().tolist()
+    assert rows["insertion_auc"][1] != rows["insertion_auc"][2]
+    joined = (
+        heatlas.open(objects_store)
+        .sql("SELECT object_id, insertion_auc FROM atlas WHERE status = 'ok' ORDER BY id, object_id")
+        .fetchall()
+    )
+    assert [value for _, value in joined] == pytest.approx(rows.loc[rows["status"] == "ok", "insertion_auc"].tolist())
+    assert main(["verify", out]) == 0
+    assert main(["compact", out]) == 0
+    assert heatlas.open(objects_store).table(["id", "object_id", "ebpg"]).to_pylist() == before
+    assert main(["show", out, "--out", str(tmp_path / "pictures")]) == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == 7
+    assert main(["curate", out]) == 0
+    assert main(["narrate", out]) == 0
+    assert main(["report", out]) == 0
+    for form, count in (("overlays", 7), ("coco", 7), ("csv", 9)):
+        place = tmp_path / {"overlays": "overlays", "coco": "boxes.json", "csv": "rows.csv"}[form]
+        assert main(["export", out, "--format", form, "--out", str(place)]) == 0
+        if form == "overlays":
+            assert len(list(place.rglob("*.png"))) == count
+        elif form == "coco":
+            assert (
+                len({(each["image_id"], each["object_id"]) for each in json.loads(place.read_text())["annotations"]})
+                == count
+            )
+        else:
+            assert len(place.read_text().splitlines()) == count + 1
+    shutil.copytree(out, tmp_path / "again")
+    assert main(["compare", out, str(tmp_path / "again")]) == 0
+    sides = [Side.of(heatlas.open(place), None) for place in (out, tmp_path / "again")]
+    assert len(paired(*sides, ()).table) == 9
+    assert main(["status", out]) == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "text"),
+    [
+        ("components:", (), "names no class"),
+        ("components:reed", (), "did you mean 'red'"),
+        ("components:red:0", (), "with K, the most of an image, from 1 to 999"),
+        ("components:red", ("--method", "lafam"), "gives every class, and every object of one, the same map"),
+    ],
+)
+def test_targets_that_name_no_objects(
+    target: str,
+    more: tuple[str, ...],
+    text: str,
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main(command(folder, tmp_path / "out", "--target", target, *more)) == 2
+    assert text in capsys.readouterr().err

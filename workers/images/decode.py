@@ -65,6 +65,8 @@ class Prepared:
     """Bytes of the image as read."""
     source_hash: str | None = None
     """Their sha256 (hex)."""
+    geometry: Geometry | None = None
+    """Where its pixels went."""
 
 
 def prepare(sample: Sample, reader: SampleReader, preprocess: Preprocess) -> Prepared:
@@ -87,7 +89,7 @@ def prepare(sample: Sample, reader: SampleReader, preprocess: Preprocess) -> Pre
     tensor = None if truth is None else torch.from_numpy(np.ascontiguousarray(truth))
     return Prepared(
         preprocess.tensor(image), tensor, height, width,
-        source_size=size, source_hash=digest,
+        source_size=size, source_hash=digest, geometry=geometry,
     )  # fmt: skip
 
 

@@ -42,6 +42,14 @@ class Geometry:
             y1 * scale_y - self.top,
         )
 
+    def source_box(self, box: Box) -> Box:
+        """A box in pixels of the window, in pixels of the upright image and clipped to it."""
+        (height, width), (resized_height, resized_width) = self.source, self.resized
+        x0, y0, x1, y1 = box
+        across = [min(max((x + self.left) * width / resized_width, 0.0), float(width)) for x in (x0, x1)]
+        down = [min(max((y + self.top) * height / resized_height, 0.0), float(height)) for y in (y0, y1)]
+        return across[0], down[0], across[1], down[1]
+
     def mask(self, mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height_out width_out"]:
         """A mask of the upright image at window size: each pixel takes the value under its centre; padding is False."""
         rows, rows_inside = _nearest(self.size[0], self.top, self.resized[0], self.source[0])

@@ -12,21 +12,24 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ... import statuses
+from ...engine.explanation import Explanation
 from ...engine.scoring.memory_errors import is_out_of_memory
 from ...engine.scoring.whole_image import ClassOverview
 from ...engine.session import Explained
 from ...errors import RunError, SampleError
 from ..events import ImagesAlive
 from ..images.decode import Prepared
+from ..object_targets import NO_MORE, image_objects, recognised_objects
 from ..protocols import SampleReader
 from ..samples import Row, Sample
 from ..targets import PREDICTED, TargetRule, targets_of
 from .engine_protocol import Engine
 from .error_kinds import DEVICE_FAULT_EXIT, describe, may_be_device_fault
 from .report_pace import ReportPace
+from .row_description import describe_image, name_target
 
 Target = int | None
 QUARANTINE_TEXT = "taken out: it was being worked on at three consecutive deaths of its worker process"
@@ -209,35 +212,64 @@ class ShardAttempt:
         if state.targets is not None:
             return True
         if state.prepared.given is not None:
-            state.targets = tuple(given.target for given in state.prepared.given)
-            if any(given.prediction is None for given in state.prepared.given):  # maps that are to be stored, too
-                state.overview = state.overview or self.engine.overview(state.prepared.image, sample.label)
-            return True
+            return self._settle_given(position, state.prepared.given)
         seen = None
         if self.target.asks_model:
             state.overview = state.overview or self.engine.overview(state.prepared.image, sample.label)
             seen, state.asked = state.overview.ranking.cpu(), 1
         try:
             state.targets = targets_of(self.target, sample, seen, self.engine.num_classes)
+            if self.target.kind == "components":
+                self._find_objects(position, state)
         except SampleError as error:
             row = self._failed(position, error.status, error.text)
             row.n_forwards = state.asked
             row.prediction = None if seen is None else int(seen.argmax())
+            row.target = self.target.classes[0] if self.target.kind == "components" else None
             self._settle(position, [row])
+            return False
+        return True
+
+    def _find_objects(self, position: int, state: InWork) -> None:
+        """Put the objects of the class in its place; what is left out gets a row that says so."""
+        if state.overview is None or state.overview.scene is None:
+            state.targets = (None,)  # the output is not finite; explaining it says so
+            return
+        objects = image_objects(state.overview.scene, self.target.classes[0], self.target.count)
+        state.targets = objects.explained
+        if note := objects.note():
+            state.targets = (*objects.explained, self.target.classes[0])
+            row = self._failed(position, statuses.NO_TARGET, note)
+            row.target, row.object_id = self.target.classes[0], NO_MORE
+            row.prediction = int(state.overview.ranking.argmax())
+            state.rows[len(objects.explained)] = row
+
+    def _settle_given(self, position: int, given: Sequence[Explanation]) -> bool:
+        """The targets of explanations that are there already."""
+        state, label = self._in_flight[position], self.samples[position].label
+        has_objects = any(each.object_id is not None for each in given)
+        if has_objects or any(each.prediction is None for each in given):  # maps that are to be stored, too
+            state.overview = state.overview or self.engine.overview(state.prepared.image, label)
+        try:
+            state.targets = recognised_objects(None if state.overview is None else state.overview.scene, given)
+        except SampleError as error:
+            self._settle(position, [self._failed(position, error.status, error.text)])
             return False
         return True
 
     def _push(self, position: int, place: int) -> Sequence[Explained]:
         state, sample = self._in_flight[position], self.samples[position]
         targets, given = state.targets or (), state.prepared.given
+        target = targets[place]
+        stored = None if given is None else replace(given[place], target=target)
         return self.engine.session.push(
             position + place * len(self.samples),
             state.prepared.image,
-            target=targets[place],
+            target=target,
             truth=state.prepared.truth,
             label=sample.label,
             sample_seed=seed_of(sample.id),
-            given=None if given is None else given[place],
+            given=stored,
         )
 
     def _step(self, call: Callable[[], None]) -> Iterator[ImagesAlive]:
@@ -275,7 +307,7 @@ class ShardAttempt:
         row.n_forwards = 0 if place else state.asked
         if place is None:
             return self._settle(position, [row])
-        row.target = (state.targets or ())[place]
+        name_target(row, (state.targets or ())[place], state.prepared)
         return self._add(position, place, row)
 
     def _try(self, call: Callable[[], None]) -> Failure | None:
@@ -325,7 +357,11 @@ class ShardAttempt:
 
     def _failed(self, position: int, status: str, error: str) -> Row:
         row = Row(self.samples[position], status, error, device=self.engine.device, precision=self.engine.precision)
-        return row if (work := self._in_flight.get(position)) is None else _described(row, work)
+        return (
+            row
+            if (work := self._in_flight.get(position)) is None
+            else describe_image(row, work.prepared, work.overview)
+        )
 
     def _explained(self, position: int, explained: Explained, place: int) -> Row:
         work = self._in_flight[position]
@@ -335,7 +371,6 @@ class ShardAttempt:
             status=explained.status,
             error=explained.error,
             prediction=explained.prediction,
-            target=explained.target,
             confidence=explained.confidence,
             logit=explained.logit,
             map=None if explained.map is None else explained.map.numpy(),
@@ -350,18 +385,8 @@ class ShardAttempt:
             precision=self.engine.precision,
             chance=explained.chance,
         )
-        return _described(row, work)
-
-
-def _described(row: Row, work: InWork) -> Row:
-    """The row with what is known of its image, whatever became of the explanation."""
-    prepared, overview = work.prepared, work.overview
-    row.height, row.width = prepared.height, prepared.width
-    row.source_size, row.source_hash = prepared.source_size, prepared.source_hash
-    if overview is not None:
-        row.top, row.label_confidence = overview.top, overview.label_confidence
-        row.features = None if overview.features is None else overview.features.numpy()
-    return row
+        name_target(row, explained.target, work.prepared)
+        return describe_image(row, work.prepared, work.overview)
 
 
 def seed_of(sample_id: str) -> int:

@@ -1,0 +1,28 @@
+"""Rows about single objects of an image: how they are told apart, and which of them stands for its class where one row is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OBJECT = "object_id"
+LARGEST = "001"
+"""Of the objects of a class in an image."""
+
+
+def one_object(schema: pa.Schema) -> str:
+    """SQL condition: rows about whole classes, and of a class's objects the largest."""
+    return f"({OBJECT} IS NULL OR {OBJECT} = '{LARGEST}')" if OBJECT in schema.names else "true"
+
+
+def object_order(schema: pa.Schema) -> str:
+    """What follows in SQL's ORDER BY after `target`: whole classes first, then the larger objects."""
+    return f", {OBJECT} NULLS FIRST" if OBJECT in schema.names else ""
+
+
+def object_text(row: Mapping[str, Any]) -> str:
+    """`, object 002` behind a class name; nothing for a row about the whole class."""
+    return f", object {row[OBJECT]}" if row.get(OBJECT) is not None else ""
