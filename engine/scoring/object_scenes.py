@@ -40,7 +40,8 @@ def connected_regions(mask: Bool[torch.Tensor, "height width"]) -> list[Bool[tor
     import numpy as np
     from scipy import ndimage
 
-    labels, count = ndimage.label(mask.cpu().numpy(), np.ones((3, 3), dtype=bool))
+    labelled: Any = ndimage.label(mask.cpu().numpy(), np.ones((3, 3), dtype=bool))
+    labels, count = labelled
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     order = np.argsort(-sizes, kind="stable")  # labels are given in the order of first pixels
     return [torch.from_numpy(labels == place + 1).to(mask.device) for place in order.tolist()]

@@ -25,6 +25,9 @@ def narrate_command(
         str | None,
         Parameter(help="package.module:callable that writes the texts instead; what is not grounded is replaced.", metavar="MODULE:CALLABLE"),
     ] = None,
+    parts: Annotated[
+        str | None, Parameter(help="JSON of labelled parts: {ID: {NAME: [x, y] or [x0, y0, x1, y1]}} in shares of the image.", metavar="FILE")
+    ] = None,
     trust_code: Annotated[bool, Parameter(help="Run the Python code that the store's data set came from, to show images to --vlm.", negative=())] = False,
     as_json: Json = False,
 ) -> int:  # fmt: skip
@@ -35,7 +38,7 @@ def narrate_command(
     from ..narrate.narrate import narrate_store
 
     written = narrate_store(
-        store, language=language, ids=ids, limit=limit, method=method, vlm=vlm, trust_code=trust_code
+        store, language=language, ids=ids, limit=limit, method=method, vlm=vlm, parts=parts, trust_code=trust_code
     )
     if as_json:
         print(json.dumps({"classes": written.classes.to_pylist(), "rows": written.rows.to_pylist()}, indent=2))

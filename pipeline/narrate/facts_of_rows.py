@@ -42,6 +42,7 @@ def row_facts(
     chance: float | None,
     *,
     are_exclusive: bool = True,
+    parts: Mapping[str, float] | None = None,
 ) -> Facts:
     """The facts of a row.
 
@@ -51,6 +52,7 @@ def row_facts(
         class_names: By index.
         chance: Mean share of a random map on the object, over the run's images with chance maps; None where it was not measured.
         are_exclusive: Whether confidences of classes exclude each other (softmax), so that a second class with much of it means doubt.
+        parts: Share of the map on each labelled part of the image; None where none is labelled.
     """
     conditions = {"ok" if row["status"] == OK else "failed"}
     texts = {"status": str(row["status"]), "error": str(row.get("error") or "")}
@@ -63,18 +65,22 @@ def row_facts(
     if row["label"] is not None and row["prediction"] is not None:
         conditions.add("right" if row["label"] == row["prediction"] else "wrong")
     places: dict[str, str] = {}
+    counts, told = _object_of_class(row)
+    places |= told
+    conditions |= {"is_object"} if counts else set()
+    conditions |= {"has_object_place"} if told else set()
     if "ok" in conditions:
         if are_exclusive:
             conditions |= _second(row, class_names, shares, names)
         conditions |= _object(row, shares, chance, "right" in conditions)
         if grid is not None:
             conditions |= _places(grid, shares, places)
-        conditions |= _surroundings(row, shares)
+        conditions |= _surroundings(row, class_names, shares, names) | _parts(parts or {}, shares, names)
         if _is_number(row.get("drop_pct")):
             shares |= {"drop": row["drop_pct"] / 100, "top": TOP_SHARE}
     kept = {name: float(value) for name, value in shares.items() if _is_number(value)}
     return Facts(
-        kept, {}, {name: text for name, text in names.items() if text}, places, texts,
+        kept, counts, {name: text for name, text in names.items() if text}, places, texts,
         frozenset(conditions | {f"has_{name}" for name in kept}),
     )  # fmt: skip
 
@@ -113,12 +119,43 @@ def _object(row: Mapping[str, Any], shares: dict[str, Any], chance: float | None
     return set()
 
 
-def _surroundings(row: Mapping[str, Any], shares: dict[str, Any]) -> set[str]:
+def _object_of_class(row: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, str]]:
+    """Of a row about one object: its number, and in which ninth of the image its middle lies."""
+    if not str(row.get("object_id") or "").isdecimal():
+        return {}, {}
+    counts, box = {"object": int(row["object_id"])}, row.get("box")
+    if not box or not row.get("height") or not row.get("width"):
+        return counts, {}
+    across, down = (box["x0"] + box["x1"]) / 2 / row["width"], (box["y0"] + box["y1"]) / 2 / row["height"]
+    cells = [min(2, max(0, int(3 * share))) for share in (down, across)]
+    return counts, {"object_place": GRID[3 * cells[0] + cells[1]]}
+
+
+def _parts(parts: Mapping[str, float], shares: dict[str, Any], names: dict[str, str]) -> set[str]:
+    """On which labelled parts the map lies."""
+    order = sorted(parts, key=lambda name: (-parts[name], name))
+    if not order:
+        return set()
+    names["part"], shares["part_share"] = order[0], parts[order[0]]
+    if parts[order[0]] < FOCUSED_SHARE:
+        return {"off_parts"}
+    if len(order) > 1 and parts[order[1]] >= SECOND_SHARE:
+        names["second_part"], shares["second_part_share"] = order[1], parts[order[1]]
+        return {"on_part", "two_parts"}
+    return {"on_part"}
+
+
+def _surroundings(
+    row: Mapping[str, Any], class_names: Sequence[str], shares: dict[str, Any], names: dict[str, str]
+) -> set[str]:
     """What else is used than the class itself, and whether the network's blocks point to the same places."""
     conditions = set[str]()
     if _is_number(row.get("outside_context")):
         shares["outside"] = row["outside_context"]
         conditions |= {"uses_other_classes"} if row["outside_context"] >= OUTSIDE_SHARE else set()
+        if _is_number(row.get("context_class")) and _is_number(row.get("context_share")):
+            shares["context_share"] = row["context_share"]
+            names["context"] = class_name(class_names, int(row["context_class"]))
     if _is_number(row.get("layer_agreement")):
         agreement = row["layer_agreement"]
         conditions |= (

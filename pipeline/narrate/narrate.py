@@ -27,6 +27,7 @@ from .facts import Facts
 from .facts_of_classes import class_summaries
 from .facts_of_rows import ninths, row_facts
 from .grounding import ungrounded_parts
+from .labelled_parts import PartBoxes, part_shares, read_parts
 from .templates import Language, load_language
 from .vision_hook import FAILED, TEMPLATE, Hook, Narration, load_hook, narrate_by_hook, sha256_of
 
@@ -51,6 +52,8 @@ WANTED = (
     "context_share",
     OBJECT,
     "box",
+    "height",
+    "width",
 )
 ROWS = pa.schema(
     [
@@ -103,6 +106,7 @@ def narrate_store(
     limit: int | None = None,
     method: str | None = None,
     vlm: str | Hook | None = None,
+    parts: str | os.PathLike[str] | PartBoxes | None = None,
     trust_code: bool = False,
 ) -> NarratedStore:
     """Write a text about every row and every class of a store.
@@ -114,6 +118,7 @@ def narrate_store(
         limit: At most so many rows, an even sample by a digest of the id; None for all.
         method: Whose rows, where the store has several; None for the method with the most.
         vlm: Writes the texts of rows instead: `package.module:callable`, or the callable. None: templates alone.
+        parts: Labelled parts of the images: a JSON file, or what is in it, see `labelled_parts.read_parts`.
         trust_code: Whether a source written in Python, which the store names, may be run, for the pictures that `vlm` is shown.
 
     Raises:
@@ -124,11 +129,12 @@ def narrate_store(
         raise UsageError(f"--limit must be at least 1 row, got {limit}; leave it out for all")
     words = load_language(language)
     hook = load_hook(vlm) if isinstance(vlm, str) else vlm
+    labelled = read_parts(os.fspath(parts)) if isinstance(parts, str | os.PathLike) else parts or {}
     atlas = out if isinstance(out, StoreReader) else open_store(out)
     rows = ReportRows.of(atlas, method)
     try:
         chosen = _chosen_ids(rows, ids, limit)
-        narrator = _Narrator(atlas, rows, words, hook, trust_code)
+        narrator = _Narrator(atlas, rows, words, hook, labelled, trust_code)
         records = [record for table in _tables(atlas, rows.method, chosen) for record in narrator.records(table)]
         classes = [
             {"class": summary.index, "name": summary.name, "method": rows.method, "language": words.name,
@@ -163,21 +169,32 @@ def checked(text: str, facts: Facts, class_names: Sequence[str], language: Langu
 class _Narrator:
     """Writes the texts of rows."""
 
-    def __init__(self, atlas: StoreReader, rows: ReportRows, language: Language, hook: Hook | None, trust_code: bool):
-        self._atlas, self._rows, self._language, self._hook = atlas, rows, language, hook
+    def __init__(
+        self,
+        atlas: StoreReader,
+        rows: ReportRows,
+        language: Language,
+        hook: Hook | None,
+        parts: PartBoxes,
+        trust_code: bool,
+    ):
+        self._atlas, self._rows, self._language, self._hook, self._parts = atlas, rows, language, hook, parts
+        self._names = (*atlas.class_names, *dict.fromkeys(name for own in parts.values() for name in own))
         self._chance = run_scores(rows, resamples=1).get("ebpg", {}).get("random")
         self._shape = atlas.metadata.get("map")
         self._are_exclusive = atlas.run.get("fingerprint", {}).get("score", "softmax") == "softmax"
         self._picture_of = _pictures(atlas, trust_code) if hook else None
 
     def records(self, table: pa.Table) -> Iterator[dict[str, Any]]:
-        grids, chances = self._grids(table), self._chances(table["id"].to_pylist())
+        maps, chances = self._maps(table), self._chances(table["id"].to_pylist())
+        grids = dict(zip(maps, ninths(np.stack(list(maps.values()))), strict=True)) if maps else {}
         plain = [name for name in table.column_names if name != "map"]
         for place, row in enumerate(table.select(plain).to_pylist()):
             chance = chances.get(row_key(row))
             facts = row_facts(
                 row, grids.get(place), self._atlas.class_names, self._chance if chance is None else chance,
                 are_exclusive=self._are_exclusive,
+                parts=part_shares(maps[place], own) if place in maps and (own := self._parts.get(row["id"])) else None,
             )  # fmt: skip
             narration = self._narration(row, table, place, facts)
             yield {
@@ -187,21 +204,19 @@ class _Narrator:
             }  # fmt: skip
 
     def _narration(self, row: Mapping[str, Any], table: pa.Table, place: int, facts: Facts) -> Narration:
-        text = checked(self._language.row_text(facts), facts, self._atlas.class_names, self._language)
+        text = checked(self._language.row_text(facts), facts, self._names, self._language)
         if self._hook is None or self._picture_of is None or row["status"] != OK:
             return Narration(text, TEMPLATE)
         map_ = stored_map(table["map"][place].as_py(), self._shape or {}) if "map" in table.column_names else None
-        return narrate_by_hook(
-            self._hook, facts, text, self._picture_of(row, map_), self._atlas.class_names, self._language
-        )
+        return narrate_by_hook(self._hook, facts, text, self._picture_of(row, map_), self._names, self._language)
 
     def _chances(self, ids: list[str]) -> dict[RowKey, float | None]:
         """What a random map has on the object, by row, as the report takes it."""
         query = f"SELECT id, target, {OBJECT}, {CHANCE} AS chance FROM rows WHERE id IN (SELECT unnest(?))"
         return {row_key(row): row["chance"] for row in self._rows.ask(query, [ids])}
 
-    def _grids(self, table: pa.Table) -> dict[int, np.ndarray]:
-        """By row, the mass of its map in each ninth of the image."""
+    def _maps(self, table: pa.Table) -> dict[int, np.ndarray]:
+        """By row, its map `(height, width)`, float32."""
         if self._shape is None or "map" not in table.column_names:
             return {}
         present = np.flatnonzero(table["map"].is_valid().to_numpy())
@@ -214,7 +229,7 @@ class _Narrator:
             if size
             else np.empty((0, 1, 1))
         )
-        return dict(zip(present.tolist(), ninths(maps.astype(np.float32)), strict=True))
+        return dict(zip(present.tolist(), maps.astype(np.float32), strict=True))
 
 
 def _chosen_ids(rows: ReportRows, ids: Sequence[str] | None, limit: int | None) -> list[str] | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import UsageError, did_you_mean
 from ..storage.location import bytes_of, locate
-from .facts import Facts
+from .facts import CONDITIONS, OTHERS, SHARES, Facts
 from .facts_of_rows import GRID
 
 LANGUAGES = Path(__file__).parent / "languages"
@@ -128,9 +128,27 @@ def _sentences(entries: Any, part: str, name: str) -> tuple[Sentence, ...]:
         text = entry.get("text") if isinstance(entry, dict) else None
         if not isinstance(text, str):
             raise UsageError(f"--language {name}: every [[{part}]] needs a text, got {entry!r}")
-        _fields(text, name)
-        sentences.append(Sentence(text, frozenset(entry.get("when", ())), frozenset(entry.get("unless", ()))))
+        if unknown := [field for field in _fields(text, name) if field not in (*SHARES[part], *OTHERS[part])]:
+            hint = did_you_mean(unknown[0], (*SHARES[part], *OTHERS[part]))
+            raise UsageError(
+                f"--language {name}: {text!r} has the placeholder {unknown[0]!r}, which no [[{part}]] has{hint}"
+            )
+        sentences.append(
+            Sentence(text, *(_conditions(entry.get(key, []), key, part, name) for key in ("when", "unless")))
+        )
     return tuple(sentences)
+
+
+def _conditions(listed: Any, key: str, part: str, name: str) -> frozenset[str]:
+    """A condition that is misspelt would never hold, or always."""
+    if not isinstance(listed, list) or not all(isinstance(condition, str) for condition in listed):
+        raise UsageError(f"--language {name}: {key} must be a list of conditions, got {listed!r}")
+    known = (*CONDITIONS[part], *(f"has_{share}" for share in SHARES[part]))
+    if unknown := [condition for condition in listed if condition not in known]:
+        raise UsageError(
+            f"--language {name}: there is no condition {unknown[0]!r} of a [[{part}]]{did_you_mean(unknown[0], known)}"
+        )
+    return frozenset(listed)
 
 
 def _fields(text: str, name: str) -> list[str]:

@@ -26,3 +26,17 @@ def object_order(schema: pa.Schema) -> str:
 def object_text(row: Mapping[str, Any]) -> str:
     """`, object 002` behind a class name; nothing for a row about the whole class."""
     return f", object {row[OBJECT]}" if row.get(OBJECT) is not None else ""
+
+
+def row_choice(schema: pa.Schema, target: int | None, object_id: str | None) -> tuple[str, str, dict[str, Any]]:
+    """Which of an image's rows are meant: as a SQL condition, in words (none where all are), and the condition's parameters."""
+    conditions, said, chosen = ["true"], [], dict[str, Any]()
+    if target is not None:
+        conditions.append("target = $target")
+        said.append(f"target {target}")
+        chosen["target"] = target
+    if object_id is not None:
+        conditions.append(f"{OBJECT} = $object_id" if OBJECT in schema.names else "$object_id IS NULL")
+        said.append(f"object {object_id}")
+        chosen["object_id"] = object_id
+    return " AND ".join(conditions), " and ".join(said), chosen

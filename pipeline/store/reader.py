@@ -19,7 +19,7 @@ from .earlier_columns import RENAMED_COLUMNS
 from .evaluation_columns import AddedColumns
 from .evaluations import KEYS
 from .footer_reader import part_summaries
-from .object_rows import OBJECT
+from .object_rows import row_choice
 from .part_files import DoneShards, PartFile
 from .part_reader import open_file, read_rows
 from .run_file import read_run
@@ -346,21 +346,18 @@ class StoreReader:
         """Where each id's only row lies; complains about ids that cannot give exactly one map."""
         if strange := [sample_id for sample_id in ids if not isinstance(sample_id, str)]:
             raise UsageError(f"ids are strings, got {strange[0]!r}")
-        which = "true" if object_id is None else f"{OBJECT} = $object_id" if OBJECT in self.schema.names else "false"
+        which, said, chosen = row_choice(self.schema, target, object_id)
         wanted = pa.table({"id": pa.array(sorted(set(ids)), pa.string())})
         self._database.register("heatlas_wanted", wanted)
         with reading_parts(self.uri):
             matches = self._database.execute(
-                f"SELECT id, filename, file_row_number, status, error FROM {STORED} SEMI JOIN heatlas_wanted USING (id) "
-                f"WHERE ($target IS NULL OR target = $target) AND {which}",
-                {"target": target, **({} if object_id is None else {"object_id": object_id})},
+                f"SELECT id, filename, file_row_number, status, error FROM {STORED} SEMI JOIN heatlas_wanted USING (id) WHERE {which}",
+                chosen,
             ).fetchall()
         self._database.unregister("heatlas_wanted")
         places = {sample_id: (self._file(name), row) for sample_id, name, row, _, _ in matches}
         self._refuse(
-            "are not in this store"
-            if target is None and object_id is None
-            else f"have no row for the target {target}{'' if object_id is None else f' and object {object_id}'} in this store",
+            f"have no row for the {said} in this store" if said else "are not in this store",
             [repr(sample_id) for sample_id in ids if sample_id not in places],
         )
         self._refuse(

@@ -14,6 +14,7 @@ from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.narrate.facts import Facts
 from heatlas.pipeline.narrate.facts_of_rows import ninths, row_facts
 from heatlas.pipeline.narrate.grounding import ungrounded_parts
+from heatlas.pipeline.narrate.labelled_parts import part_shares, read_parts
 from heatlas.pipeline.narrate.narrate import narrate_store
 from heatlas.pipeline.narrate.templates import LANGUAGES, load_language, parse_language
 from hypothesis import given
@@ -217,6 +218,19 @@ def test_texts_are_templates_unless_a_hook_is_named(store: Path, capsys: pytest.
         (lambda text: text.replace("[[class]]", "[[other]]"), "no [[class]]"),
         (lambda text: text.replace('decimal = "."', 'decimal = "x"'), "decimal must be"),
         (lambda text: "[[", "no TOML"),
+        (
+            lambda text: text.replace("{explained}", "{explaned}"),
+            "'explaned', which no [[row]] has; did you mean 'explained'?",
+        ),
+        (lambda text: text.replace("{name}", "{prediction}"), "'prediction', which no [[class]] has"),
+        (
+            lambda text: text.replace('["focused", "two_places"]', '["focussed"]'),
+            "no condition 'focussed' of a [[row]]; did you mean 'focused'?",
+        ),
+        (
+            lambda text: text.replace('["focused", "two_places"]', '"focused"'),
+            "when must be a list of conditions, got 'focused'",
+        ),
     ],
 )
 def test_a_language_file_that_is_wrong_is_refused(change, message: str) -> None:
@@ -248,3 +262,72 @@ def test_a_language_file_cannot_invent_numbers(store: Path, tmp_path: Path) -> N
 def test_what_cannot_be_done_is_refused(store: Path, options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         narrate_store(store, **options)
+
+
+def test_objects_and_the_class_that_explains_are_told() -> None:
+    row = {
+        "prediction": 0, "target": 0, "label": None, "confidence": 0.6, "status": "ok", "object_id": "002", "height": 30, "width": 60,
+        "box": {"x0": 45.0, "y0": 2.0, "x1": 55.0, "y1": 8.0}, "outside_context": 0.3, "context_class": 3.0, "context_share": 0.21,
+    }  # fmt: skip
+    facts = row_facts(row, None, NAMES, None)
+    text = EN.row_text(facts)
+    assert "This is about object 2 of its class, which lies in the upper right." in text
+    assert "Most of that, 21 % of the map, lies on class-3." in text
+    assert ungrounded_parts(text, facts, NAMES, EN) == []
+    assert ungrounded_parts("object 3", facts, NAMES, EN) == ["3"]
+    assert "object 2 of its class." in EN.row_text(row_facts({**row, "box": None}, None, NAMES, None))
+    for more in ({"object_id": "more"}, {"object_id": None}):
+        assert "object" not in EN.row_text(row_facts({**row, **more}, None, NAMES, None))
+
+
+def test_shares_of_labelled_parts_are_those_of_many_points() -> None:
+    random = np.random.default_rng(0)
+    map_ = random.random((5, 7))
+    boxes = {"a": (0.1, 0.2, 0.55, 0.9), "b": (0.0, 0.0, 1.0, 1.0), "c": (0.95, 0.95, 1.0, 1.0)}
+    shares = part_shares(map_, boxes)
+    points = random.random((200_000, 2))
+    values = map_[(points[:, 1] * 5).astype(int), (points[:, 0] * 7).astype(int)]
+    for name, (x0, y0, x1, y1) in boxes.items():
+        inside = (points >= (x0, y0)).all(axis=1) & (points <= (x1, y1)).all(axis=1)
+        assert shares[name] == pytest.approx(values[inside].sum() / values.sum(), abs=0.01)
+    assert part_shares(np.zeros((3, 3)), boxes) == {}
+
+
+def test_labelled_parts_are_told_and_grounded(store: Path, tmp_path: Path) -> None:
+    import json
+
+    ids = sorted(set(heatlas.open(str(store)).table(["id"], "status = 'ok'")["id"].to_pylist()))[:6]
+    path = tmp_path / "parts.json"
+    halves = {"beak": [0, 0, 0.5, 1], "wing": [0.5, 0, 1, 1]}
+    path.write_text(json.dumps({ids[0]: halves, ids[1]: {"eye": [0.5, 0.5]}, "nobody": halves}))
+    for language in ("en", "de"):
+        written = narrate_store(store, ids=ids, parts=path, language=language)
+        texts = {row["id"]: row["text"] for row in written.rows.to_pylist()}
+        assert "beak" in texts[ids[0]] or "wing" in texts[ids[0]]
+        assert "beak" not in texts[ids[2]]
+    answers = iter(["It looks at the wing and at the beak.", "It looks at its beak."])
+    written = narrate_store(store, ids=ids[:1], parts={ids[0]: {"beak": (0, 0, 0.9, 1)}, ids[1]: {"wing": (0, 0, 1, 1)}},
+                            vlm=lambda prompt, picture: next(answers))  # fmt: skip
+    assert written.rows["ungrounded"].to_pylist()[0] == ["wing"], "a part of another image"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "must be an object of images"),
+        ('{"a": [1]}', "must be an object of images"),
+        ("{", "is no JSON"),
+        ('{"a": {"beak": [0.5]}}', "'beak' of 'a' must be"),
+        ('{"a": {"beak": [0.5, 1.5]}}', "got [0.5, 1.5]"),
+        ('{"a": {"beak": [0.5, 0.5, 0.4, 0.9]}}', "x0 < x1"),
+        ('{"a": {"beak": [NaN, 0.5]}}', "all in [0, 1]"),
+        ('{"a": {"beak": [true, 0.5]}}', "all in [0, 1]"),
+        ("[" * 100_000, "is no JSON"),
+    ],
+)
+def test_a_file_of_parts_that_is_wrong_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "parts.json").write_text(content)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read_parts(str(tmp_path / "parts.json"))
+    with pytest.raises(UsageError, match="cannot read --parts"):
+        read_parts(str(tmp_path / "none.json"))

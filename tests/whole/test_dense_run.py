@@ -9,6 +9,7 @@ import shutil
 import heatlas
 import numpy as np
 import pytest
+from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.compare.pairs import Side, paired
 from PIL import Image
@@ -210,9 +211,9 @@ def test_every_object_of_a_class_has_a_row(objects_store: pathlib.Path):
     )
     large, small = (atlas.maps([rows["id"][1]], object_id=each)[0] for each in ("001", "002"))
     assert large[1:8, 1:8].sum() / large[10:15, 13:18].sum() > 1.2 * small[1:8, 1:8].sum() / small[10:15, 13:18].sum()
-    with pytest.raises(heatlas.UsageError, match="choose one with target=CLASS and object_id=ID"):
+    with pytest.raises(UsageError, match="choose one with target=CLASS and object_id=ID"):
         atlas.maps([rows["id"][1]], target=1)
-    with pytest.raises(heatlas.UsageError, match="and object 007"):
+    with pytest.raises(UsageError, match="for the object 007"):
         atlas.maps([rows["id"][1]], object_id="007")
     assert json.loads((objects_store / "_run.json").read_text())["fingerprint"]["score"] == "dice"
 

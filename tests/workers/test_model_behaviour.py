@@ -264,3 +264,42 @@ def test_networks_that_normalise_their_input_themselves_say_so(tmp_path: Path) -
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     loaded = load_model(ModelSpec(spec=f"torchvision:googlenet@{tmp_path}/weights.pth"))
     assert any("transform_input" in note for note in loaded.notes)
+
+
+class Dense(nn.Module):
+    """One number per pixel; `end` makes of it what the model returns."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor] = lambda x: x, classes: int = 1):
+        super().__init__()
+        torch.manual_seed(2)
+        self.conv, self.end = nn.Conv2d(3, classes, 3, padding=1), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(5 * self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("end", "note"),
+    [
+        (lambda x: x, "one number per pixel, which is read as the logit"),
+        (lambda x: x.sigmoid(), "taken for probabilities of a sigmoid"),
+    ],
+    ids=["logit", "sigmoid"],
+)
+def test_one_number_per_pixel_becomes_background_and_class(end: Callable[[Tensor], Tensor], note: str) -> None:
+    module, notes = adapted(Dense(end))
+    assert note in notes
+    assert class_count(module, SIZE, "net") == (2, True)
+    plain = Dense().eval()(images())[:, 0]
+    torch.testing.assert_close(module(images()).softmax(1)[:, 1], plain.sigmoid(), atol=1e-4, rtol=0)
+    assert torch.equal(module(images()).argmax(1) == 1, plain > 0)
+
+
+@pytest.mark.parametrize("key", ["out", "logits"])
+def test_a_dense_model_may_name_its_logits(key: str) -> None:
+    assert class_count(Dense(lambda x: {key: x, "aux": x[:, :2]}, classes=4).eval(), SIZE, "net") == (4, True)
+    for end in (lambda x: {"masks": x}, lambda x: (x, x)):
+        with pytest.raises(ModelError, match="under the key 'out' or 'logits'"):
+            class_count(Dense(end, classes=4).eval(), SIZE, "net")
+    with pytest.raises(ModelError, match="where the model returns the tensor alone"):
+        class_count(Dense(lambda x: {key: x}).eval(), SIZE, "net")

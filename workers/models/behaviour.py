@@ -51,11 +51,21 @@ def _two_classes(outputs: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logit), logit], dim=1)
 
 
+def _two_maps(outputs: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(outputs), outputs], dim=1)
+
+
 def _log(outputs: Tensor) -> Tensor:
     return outputs.clamp_min(_TINY).log()
 
 
-_STEPS: dict[str, Callable[[Tensor], Tensor]] = {"flatten": _flatten, "two_classes": _two_classes, "log": _log}
+def _log_odds(outputs: Tensor) -> Tensor:
+    return torch.logit(outputs, eps=1e-7)
+
+
+_STEPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "flatten": _flatten, "two_classes": _two_classes, "two_maps": _two_maps, "log": _log, "log_odds": _log_odds,
+}  # fmt: skip
 
 
 def plain_module(module: nn.Module) -> tuple[nn.Module, list[str]]:
@@ -139,6 +149,17 @@ def _steps_of(outputs: Tensor) -> tuple[list[str], list[str]]:
                 "that number lies in [0, 1] for the probed images; if it is a probability, return the logit instead"
             )
         return [*steps, "two_classes"], notes
+    if outputs.ndim == 4 and outputs.shape[1] == 1:
+        notes.append(
+            "the model returns one number per pixel, which is read as the logit of class 1 against class 0, the background"
+        )
+        if not bool(((outputs >= 0) & (outputs <= 1)).all()):
+            return [*steps, "two_maps"], notes
+        notes.append(
+            "all of these numbers lie in [0, 1] for the probed images, so they are taken for probabilities of a sigmoid and their log-odds "
+            "for the logit; return the logit to be sure"
+        )
+        return [*steps, "log_odds", "two_maps"], notes
     if outputs.ndim != 2:
         return steps, notes
     ones = torch.ones(len(outputs), dtype=outputs.dtype)

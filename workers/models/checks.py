@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...engine.features.image_features import features_of
+from ...engine.layers.outputs import PREFERRED_KEYS
 from ...errors import ModelError
 from ..images.preprocess import Preprocess
 
@@ -21,15 +22,18 @@ def class_count(module: nn.Module, preprocess: Preprocess, spec: str) -> tuple[i
         ModelError: When the model does not run on its own input size or returns no logits of at least 2 classes.
     """
     output = _on_zeros(module, preprocess, spec)
-    logits = output.get("out") if isinstance(output, Mapping) else output  # torchvision's segmentation models
+    logits = output
+    if isinstance(output, Mapping):  # as segmentation models of torchvision and transformers return them
+        logits = next((output[key] for key in PREFERRED_KEYS if key in output), None)
     if not isinstance(logits, Tensor) or (logits is not output and logits.ndim != 4):
         raise ModelError(
-            f"{spec} returns a {type(output).__name__}, not a tensor of logits (batch, class); wrap it so that it returns only "
-            "the logits"
+            f"{spec} returns a {type(output).__name__}, not a tensor of logits (batch, class), nor a dense model's logits under the key "
+            "'out' or 'logits'; wrap it so that it returns only the logits"
         )
     if logits.ndim not in (2, 4) or logits.shape[0] != 1 or logits.shape[1] < 2:
         raise ModelError(f"{spec} must return logits of shape (batch, class), or (batch, class, height, width) of a dense model, with at "
-                         f"least 2 classes; for a batch of 1 it returned {tuple(logits.shape)}")  # fmt: skip
+                         f"least 2 classes (one number per image or pixel is read as a logit where the model returns the tensor alone); for a batch of 1 it "
+                         f"returned {tuple(logits.shape)}")  # fmt: skip
     _refuse_damaged(logits, spec, "logits")
     return logits.shape[1], logits.ndim == 4
 
