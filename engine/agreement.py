@@ -16,7 +16,7 @@ CELLS = 8
 
 @dataclass(frozen=True)
 class MapAgreement:
-    """NaN where a map is the same everywhere."""
+    """NaN where a map is the same everywhere or not finite."""
 
     spearman: float
     """Rank correlation of the pixels, in [-1, 1]."""
@@ -31,7 +31,7 @@ def agreement_of(
 ) -> MapAgreement:
     """Compare two maps with values in [0, 1]."""
     flat = [image_map.flatten()[None].double() for image_map in (first, second)]
-    if any(float(values.max()) <= float(values.min()) for values in flat):
+    if any(not bool(values.isfinite().all()) or float(values.max()) <= float(values.min()) for values in flat):
         return MapAgreement(float("nan"), float("nan"), float("nan"))
     return MapAgreement(float(spearman(*flat)), strongest_iou(first, second), wasserstein_distance(first, second))
 

@@ -39,7 +39,7 @@ class Choice:
     ids: tuple[str, ...] | None
     """Of the images; None where there are more than are listed."""
     rows: list[dict[str, Any]]
-    """Per method, the best first: `method`, `store`, `chosen`, `passes`, `failed`, `mean_rank`, `low`, `high`, `best_share`,
+    """Per method, the best first: `method`, `store`, `chosen`, `passes`, `own_passes`, `failed`, `mean_rank`, `low`, `high`, `best_share`,
     `behind_low`, `behind_high`, and per column its mean, chance baseline and rank."""
     resamples: int
     seed: int
@@ -62,7 +62,9 @@ def make_choice(
 ) -> Choice:  # fmt: skip
     """The cheapest method that cannot be told from the best one; of equally cheap ones the better ranked."""
     candidates = np.flatnonzero(ranking.is_open)
-    chosen = min(candidates.tolist(), key=lambda place: (methods[place].passes, ranking.mean_rank[place], place))
+    costs = [method.own_passes for method in methods]
+    price = [method.passes for method in methods] if None in costs else costs
+    chosen = min(candidates.tolist(), key=lambda place: (price[place], ranking.mean_rank[place], place))
     order = np.lexsort((-ranking.best_share, ranking.mean_rank)).tolist()
     rows = [_row(methods[place], columns, ranking, place, place == chosen) for place in order]
     return Choice(
@@ -103,7 +105,7 @@ def _row(
     method: MethodValues, columns: Sequence[ChoiceColumn], ranking: Ranking, place: int, is_chosen: bool
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "method": method.method, "store": method.uri, "chosen": is_chosen, "passes": method.passes, "failed": method.failed,
+        "method": method.method, "store": method.uri, "chosen": is_chosen, "passes": method.passes, "own_passes": method.own_passes, "failed": method.failed,
         "mean_rank": float(ranking.mean_rank[place]), "low": float(ranking.low[place]), "high": float(ranking.high[place]),
         "best_share": float(ranking.best_share[place]), "behind_low": float(ranking.behind_low[place]), "behind_high": float(ranking.behind_high[place]),
     }  # fmt: skip
@@ -117,6 +119,13 @@ def _row(
     return row
 
 
+def _passes(method: MethodValues, unit: str = "") -> str:
+    """`3 passes an image, 124 with the metrics`; what a choice measures the chosen method need not pay later."""
+    if method.own_passes is None:
+        return f"{method.passes:.0f} passes{unit}"
+    return f"{method.own_passes:.0f} passes{unit}, {method.passes:.0f} with the metrics"
+
+
 def _reason(
     methods: Sequence[MethodValues],
     columns: Sequence[ChoiceColumn],
@@ -127,10 +136,10 @@ def _reason(
 ) -> str:
     best = ranking.best
     over = f"by {' and '.join(column.name for column in columns)} over {counted(images, 'image')}"
-    cost = f"{methods[chosen].passes:.0f} passes an image"
+    cost = _passes(methods[chosen], " an image")
     standing = f"mean rank {ranking.mean_rank[best]:.2f}, 95 % {ranking.low[best]:.2f} to {ranking.high[best]:.2f}, best in {100 * ranking.best_share[best]:.0f} % of the resamples"
     if candidates == 1:
         return f"{methods[chosen].method} ({cost}) is better than the others beyond chance, {over} ({standing})"
     if chosen == best:
         return f"{methods[chosen].method} ({cost}) is the best and the cheapest of {candidates} methods that cannot be told apart, {over} ({standing})"
-    return f"{methods[chosen].method} ({cost}) is the cheapest of {candidates} methods that cannot be told from the best, {methods[best].method} ({methods[best].passes:.0f} passes; {standing}), {over}"
+    return f"{methods[chosen].method} ({cost}) is the cheapest of {candidates} methods that cannot be told from the best, {methods[best].method} ({_passes(methods[best])}; {standing}), {over}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float
 
-from ...errors import UsageError, did_you_mean
+from ...engine.methods.registry import find_method
+from ...errors import HeatlasError, UsageError, did_you_mean
 from ...statuses import OK
 from ..statistics.metric_summary import chance_columns
 from ..statistics.one_row_per_image import image_rows
@@ -53,7 +54,9 @@ class MethodValues:
     method: str
     uri: str
     passes: float
-    """Forward passes an image, mean; a backward pass counts twice."""
+    """Forward passes an image, those of the metrics included, mean; a backward pass counts twice."""
+    own_passes: float | None
+    """The same of the method alone; None where it cannot be told from what is stored."""
     failed: int
     """Images that it has no map of."""
     values: Float[np.ndarray, "column image"]
@@ -117,7 +120,16 @@ def _rows(atlas: StoreReader, columns: Sequence[ChoiceColumn]) -> list[dict]:
         for metric in column.metrics
     ]
     listed = ", ".join(
-        ["id", "method", "status", "n_forwards", "n_backwards", *(f'"{metric}"' for metric in metrics), *chance]
+        [
+            "id",
+            "method",
+            "status",
+            "n_forwards",
+            "n_backwards",
+            "n_masks",
+            *(f'"{metric}"' for metric in metrics),
+            *chance,
+        ]
     )
     return atlas.query_table(f"SELECT {listed} FROM {image_rows(atlas)} ORDER BY id").to_pylist()
 
@@ -140,7 +152,32 @@ def _values(atlas: StoreReader, table: list[dict], ids: list[str], columns: Sequ
                 values[place] -= chance[place]
     passes = np.mean([(row["n_forwards"] or 0) + BACKWARD_PASSES * (row["n_backwards"] or 0) for row in rows])
     failed = sum(row["status"] != OK for row in table)
-    return MethodValues(methods[0], atlas.uri, float(passes), failed, values, chance)
+    return MethodValues(
+        methods[0], atlas.uri, float(passes), own_passes(atlas, methods[0], rows), failed, values, chance
+    )
+
+
+def own_passes(atlas: StoreReader, method: str, rows: Sequence[Mapping]) -> float | None:
+    """Forward passes an image by the method itself, a backward pass counted twice: as it declares them, or as many as it kept masks."""
+    settings = atlas.run["settings"].get(method)
+    if not isinstance(settings, Mapping) or atlas.run["settings"].get("budget", "exact") != "exact":
+        return None
+    try:
+        stored = find_method(method)
+    except HeatlasError:  # of a package that is not here any more
+        return None
+    names = {field.name for field in fields(stored.settings)}
+    known = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if name in names
+    }
+    try:
+        cost = stored.cost(stored.settings(**known))
+    except (HeatlasError, TypeError):
+        return None
+    if cost is not None:
+        return float(cost.forwards + BACKWARD_PASSES * cost.backwards)
+    masks = [row["n_masks"] for row in rows if row["n_masks"]]
+    return float(np.mean(masks) + 1 + BACKWARD_PASSES * stored.gradients) if masks else None
 
 
 def _numbers(rows: Sequence[Mapping], name: str) -> np.ndarray:

@@ -10,16 +10,18 @@ def choice_text(chosen: ChosenMethod) -> str:
     """The reason, a line per method with its ranks, and what to know about them."""
     choice = chosen.choice
     wide = max(len(row["method"]) for row in choice.rows)
-    head = f"{'':{wide + 2}}  {'mean rank':>9}  {'95 %':>12}  {'best':>5}  {'passes':>7}  " + "  ".join(
-        f"{name:>14}" for name in choice.columns
+    head = (
+        f"{'':{wide + 2}}  {'mean rank':>9}  {'95 %':>12}  {'best':>5}  {'passes':>7}  {'+ metrics':>9}  "
+        + "  ".join(f"{name:>14}" for name in choice.columns)
     )
     lines = [choice.reason, "", head]
     for row in choice.rows:
         mark = "->" if row["chosen"] else "  "
+        own = "" if row["own_passes"] is None else f"{row['own_passes']:.0f}"
         interval = f"{row['low']:.2f} to {row['high']:.2f}"
         values = "  ".join(f"{row[name]:>14.4f}" for name in choice.columns)
         lines.append(
-            f"{mark}{row['method']:{wide}}  {row['mean_rank']:>9.2f}  {interval:>12}  {100 * row['best_share']:>4.0f} %  {row['passes']:>7.0f}  {values}"
+            f"{mark}{row['method']:{wide}}  {row['mean_rank']:>9.2f}  {interval:>12}  {100 * row['best_share']:>4.0f} %  {own:>7}  {row['passes']:>9.0f}  {values}"
         )
     lines.append("")
     for name in choice.columns:

@@ -17,6 +17,7 @@ import torch
 from ...engine.agreement import MapAgreement, agreement_of
 from ...engine.random_mask_maps import Network, confidences_of, rise_maps
 from ...engine.scoring.confidence import Confidence
+from ...engine.scoring.object_scenes import resized_to
 from ...workers.images.decode import Prepared
 from ...workers.samples import Sample
 
@@ -45,14 +46,26 @@ class DriftRow:
     """Of dense models, base and edge: IoU of the pixels that have the label's class with what is marked; None where nothing is."""
     same_pixels: float | None = None
     """Of dense models: share of the pixels to which both give the same class."""
+    edge_finite: bool = True
+    """Whether the edge model's output for the image is finite."""
 
     @property
     def same_prediction(self) -> bool:
-        return self.prediction == self.edge_prediction
+        return self.edge_finite and self.prediction == self.edge_prediction
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the base model's map says something, so that another can be compared with it."""
+        return not math.isnan(self.noise.iou)
+
+    @property
+    def is_lost(self) -> bool:
+        """The edge model gives nothing finite, or a map that says nothing where the base model's says something."""
+        return not self.edge_finite or (self.same_prediction and self.is_judged and math.isnan(self.agreement.iou))
 
     def is_drift(self, floor: float) -> bool:
-        """The prediction stays, but the strongest regions agree less than another seed alone would explain."""
-        return self.same_prediction and not math.isnan(self.agreement.iou) and self.agreement.iou < floor
+        """The prediction stays, but the strongest regions agree less than another seed alone would explain; or the edge model's map is lost."""
+        return self.is_lost or (self.same_prediction and self.agreement.iou < floor)
 
     def record(self, floor: float) -> dict[str, Any]:
         """As a row of `agreement.parquet`."""
@@ -63,9 +76,9 @@ class DriftRow:
         base_iou, edge_iou = self.mask_iou or (None, None)
         return {
             "id": self.id, "label": self.label, "prediction": self.prediction, "edge_prediction": self.edge_prediction,
-            "same_prediction": self.same_prediction, "confidence": self.confidence, "edge_confidence": self.edge_confidence,
+            "same_prediction": self.same_prediction, "confidence": self.confidence, "edge_confidence": self.edge_confidence if math.isfinite(self.edge_confidence) else None,
             **{name: None if math.isnan(value) else value for name, value in numbers.items()}, "d_ebpg": self.d_ebpg,
-            "mask_iou": base_iou, "edge_mask_iou": edge_iou, "same_pixels": self.same_pixels, "drift": self.is_drift(floor),
+            "edge_finite": self.edge_finite, "mask_iou": base_iou, "edge_mask_iou": edge_iou, "same_pixels": self.same_pixels, "drift": self.is_drift(floor),
         }  # fmt: skip
 
 
@@ -98,20 +111,21 @@ def measure_drift(
             sample.id, sample.label, target, predictions[1], own, others, agreement_of(first, second), agreement_of(first, again),
             _moved_share(first, second, prepared.truth),
             _mask_ious(scenes, target if sample.label is None else sample.label, prepared.truth), _same_pixels(scenes),
+            bool(outputs[1].isfinite().all()),
         )  # fmt: skip
 
 
 def noise_floor(rows: Sequence[DriftRow]) -> float:
-    """The 5th percentile of the base model's agreement with itself; below it an edge map counts as drifted. 0 where none is known."""
+    """The 5th percentile of the base model's agreement with itself; below it an edge map counts as drifted. NaN where none is known."""
     values = [row.noise.iou for row in rows if not math.isnan(row.noise.iou)]
-    return float(np.percentile(values, FLOOR_PERCENTILE)) if values else 0.0
+    return float(np.percentile(values, FLOOR_PERCENTILE)) if values else math.nan
 
 
 def _moved_share(first: torch.Tensor, second: torch.Tensor, truth: torch.Tensor | None) -> float | None:
     if truth is None or not truth.any() or float(first.sum()) <= 0 or float(second.sum()) <= 0:
         return None
     before, after = (float(image_map[truth].sum() / image_map.sum()) for image_map in (first, second))
-    return after - before
+    return after - before if math.isfinite(after) else None
 
 
 def _mask_ious(
@@ -119,11 +133,10 @@ def _mask_ious(
 ) -> tuple[float, float] | None:
     if truth is None or not truth.any():
         return None
-    ious = [
-        float(((scene == label) & truth).sum() / ((scene == label) | truth).sum())
-        for scene in scenes
-        if scene is not None
-    ]
+    own = [
+        resized_to(scene, truth) == label for scene in scenes if scene is not None
+    ]  # logits may be coarser than the image
+    ious = [float((mask & truth).sum() / (mask | truth).sum()) for mask in own]
     return (ious[0], ious[1]) if ious else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -43,8 +44,14 @@ class EdgeReport:
 
     @property
     def drift_share(self) -> float:
-        """Share of the images whose explanation drifted although the prediction stayed, in [0, 1]."""
-        return self.facts["drift_share"]
+        """Share of the images whose explanation drifted although the prediction stayed, in [0, 1]; NaN where no explanation of the base model
+        says anything, so that none can drift."""
+        return self.facts["drift_share"] if self.facts["judged"] or self.facts["edge_not_finite"] else math.nan
+
+    @property
+    def changed_share(self) -> float:
+        """Share of the images for which the prediction changed, in [0, 1]."""
+        return 1 - self.facts["same_prediction"] / self.facts["images"]
 
 
 def export_edge(

@@ -26,7 +26,7 @@ def accuracy_facts(rows: Sequence[DriftRow], *, seed: int = 0) -> dict[str, Any]
     if not labelled:
         return {"task": "classification", "labelled": 0}
     base = np.array([row.prediction == row.label for row in labelled])
-    edge = np.array([row.edge_prediction == row.label for row in labelled])
+    edge = np.array([row.edge_finite and row.edge_prediction == row.label for row in labelled])
     only = int((base & ~edge).sum()), int((edge & ~base).sum())
     return {
         "task": "classification", "labelled": len(labelled),
@@ -46,7 +46,9 @@ def agreement_facts(rows: Sequence[DriftRow], floor: float, class_names: Sequenc
         by_class.setdefault(row.prediction, []).append(row)
     return {
         **_agreement(rows, floor),
-        "noise_floor_iou": floor,
+        "noise_floor_iou": None if np.isnan(floor) else floor,
+        "judged": sum(row.is_judged for row in rows),
+        "edge_not_finite": sum(not row.edge_finite for row in rows),
         "classes": [
             {"class": index, "name": class_name(class_names, index), **_agreement(by_class[index], floor)}
             for index in sorted(by_class)

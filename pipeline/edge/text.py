@@ -14,6 +14,10 @@ TITLES = {
     "wasserstein": "distance of the mass (0 is equal)",
 }
 _CLASSES = 20
+MANY_CHANGED = 0.1
+"""Share of the images from which a changed prediction is told."""
+FEW_CALIBRATE = 16
+"""Images below which calibration is told to be thin."""
 
 
 def edge_text(report: EdgeReport) -> str:
@@ -42,7 +46,11 @@ def edge_text(report: EdgeReport) -> str:
     lines.append(
         f"drifted: {facts['drifted']} of {counted(facts['images'], 'image')} ({100 * facts['drift_share']:.1f} %): the same prediction, IoU "
         f"below {facts['noise_floor_iou']:.3f}, where 5 % of the noise lies; they are the queue edge_drift"
+        if facts["judged"]
+        else "drift: not known, because every map of the base model gives all pixels the same value; take more --masks, or a method and images "
+        "that the confidence depends on"
     )
+    lines += _notes(facts)
     for record in facts["classes"][:_CLASSES]:
         lines.append(
             f"  {record['name']}: {record['drifted']} of {record['images']} drifted, IoU {_figure(record['agreement']['iou'])} | "
@@ -51,6 +59,28 @@ def edge_text(report: EdgeReport) -> str:
     if len(facts["classes"]) > _CLASSES:
         lines.append(f"  ... {len(facts['classes']) - _CLASSES} more classes in edge.json")
     return "\n".join(lines)
+
+
+def _notes(facts: dict[str, Any]) -> list[str]:
+    """What makes the numbers less than they seem."""
+    notes, changed = [], facts["images"] - facts["same_prediction"]
+    if facts["edge_not_finite"]:
+        notes.append(
+            f"the edge model's output is not finite for {counted(facts['edge_not_finite'], 'image')}, which count as drifted: do not use it"
+        )
+    if changed > MANY_CHANGED * facts["images"]:
+        notes.append(
+            f"the prediction changed for {counted(changed, 'image')}, which is no drift; --max-changed is the gate for it"
+        )
+    if facts["calibration_images"] < FEW_CALIBRATE:
+        notes.append(
+            f"{counted(facts['calibration_images'], 'image')} showed the ranges of activations, and 100 or more are usual: what others exceed is cut off"
+        )
+    if facts["judged"] < facts["images"]:
+        notes.append(
+            f"{counted(facts['images'] - facts['judged'], 'map')} of the base model give all pixels the same value and cannot drift"
+        )
+    return [f"note: {text}" for text in notes]
 
 
 def accuracy_line(facts: dict[str, Any]) -> str:

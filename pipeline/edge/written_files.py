@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -27,7 +28,7 @@ AGREEMENT = pa.schema(
         ("id", pa.string()), ("label", pa.int32()), ("prediction", pa.int32()), ("edge_prediction", pa.int32()), ("same_prediction", pa.bool_()),
         ("confidence", pa.float64()), ("edge_confidence", pa.float64()), ("spearman", pa.float64()), ("iou", pa.float64()), ("wasserstein", pa.float64()),
         ("noise_spearman", pa.float64()), ("noise_iou", pa.float64()), ("noise_wasserstein", pa.float64()), ("d_ebpg", pa.float64()),
-        ("mask_iou", pa.float64()), ("edge_mask_iou", pa.float64()), ("same_pixels", pa.float64()), ("drift", pa.bool_()),
+        ("edge_finite", pa.bool_()), ("mask_iou", pa.float64()), ("edge_mask_iou", pa.float64()), ("same_pixels", pa.float64()), ("drift", pa.bool_()),
     ]
 )  # fmt: skip
 """Columns of `agreement.parquet`."""
@@ -59,14 +60,15 @@ def write_queue(store: str, rows: Sequence[DriftRow], floor: float, stored: Mapp
         floor: See `noise_floor`.
         stored: Target and method of the store's rows, by id.
     """
-    drifted = sorted((row for row in rows if row.is_drift(floor)), key=lambda row: (row.agreement.iou, row.id))
+    drifted = sorted(
+        (row for row in rows if row.is_drift(floor)),
+        key=lambda row: (not row.is_lost, row.agreement.iou if not row.is_lost else 0, row.id),
+    )
     queue = [
         {
             "id": row.id, "target": stored[row.id][0], "method": stored[row.id][1], "recipe": QUEUE, "rank": rank,
-            "priority": 1 - row.agreement.iou, "reason":
-            f"the edge model predicts the same class, but the strongest regions of the two maps share {row.agreement.iou:.2f} (IoU) under the "
-            f"same masks; other masks alone leave {floor:.2f} or more for 95 of 100 images",
-            "iou": row.agreement.iou, "noise_iou": row.noise.iou, "edge_confidence": row.edge_confidence,
+            "priority": 1.0 if row.is_lost else 1 - row.agreement.iou, "reason": _reason(row, floor),
+            "iou": None if row.is_lost else row.agreement.iou, "noise_iou": _number(row.noise.iou), "edge_confidence": _number(row.edge_confidence),
         }
         for rank, row in enumerate(drifted, 1)
     ]  # fmt: skip
@@ -74,6 +76,21 @@ def write_queue(store: str, rows: Sequence[DriftRow], floor: float, stored: Mapp
     uri = child(store, f"{CURATION}/{QUEUE}.parquet")
     _put_table(uri, pa.Table.from_pylist(queue, pa.schema([*QUEUE_COLUMNS, *evidence])))
     return uri
+
+
+def _reason(row: DriftRow, floor: float) -> str:
+    if not row.edge_finite:
+        return "the edge model's output for the image is not finite"
+    if row.is_lost:
+        return "the edge model predicts the same class, but its map gives every pixel the same value"
+    return (
+        f"the edge model predicts the same class, but the strongest regions of the two maps share {row.agreement.iou:.2f} (IoU) under the "
+        f"same masks; other masks alone leave {floor:.2f} or more for 95 of 100 images"
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _put_table(uri: str, table: pa.Table) -> None:

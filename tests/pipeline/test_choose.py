@@ -232,7 +232,10 @@ def test_methods_are_tried_on_a_stratified_sample_and_one_that_does_not_fit_is_l
         assert main(command) == 0
         answer = json.loads(capsys.readouterr().out)
     assert set(answer["skipped"]) == {"daam"}
-    assert {row["method"] for row in answer["rows"]} == {"grad_cam", "lafam"}
+    assert {row["method"]: row["own_passes"] for row in answer["rows"]} == {"grad_cam": 3, "lafam": 1}
+    assert all(row["passes"] > 40 for row in answer["rows"]), "those of the metrics are told apart"
+    assert " an image, " in answer["reason"]
+    assert " with the metrics)" in answer["reason"]
     assert answer["images"] == 6
     assert answer["columns"] == ["faithfulness"]
     choice = read_choice(str(out / "choice.parquet"))

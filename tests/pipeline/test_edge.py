@@ -28,6 +28,7 @@ from heatlas.pipeline.edge.edge_model import EdgeReport, export_edge
 from heatlas.pipeline.edge.run_images import load_run_images
 from heatlas.pipeline.edge.summary import accuracy_facts, agreement_facts
 from heatlas.pipeline.edge.text import edge_text
+from heatlas.pipeline.edge.written_files import write_queue
 from heatlas.pipeline.store.reader import open_store
 from heatlas.workers.images.decode import Prepared, prepare
 from heatlas.workers.samples import Sample
@@ -168,8 +169,53 @@ def test_drift_is_less_agreement_than_other_masks_leave_and_the_same_prediction(
     assert not drift_row(iou=0.04, edge_prediction=1).is_drift(0.05), (
         "another prediction is no drift of the explanation"
     )
-    assert not drift_row(iou=math.nan).is_drift(0.05)
-    assert noise_floor([drift_row(noise=math.nan)]) == 0
+    assert drift_row(iou=math.nan).is_drift(0.05), "a map that says nothing where the base model's says something"
+    assert not drift_row(iou=math.nan, noise=math.nan).is_drift(0.05)
+    assert not drift_row(iou=math.nan, edge_prediction=1).is_drift(0.05)
+    assert drift_row(edge_finite=False, edge_prediction=1).is_drift(0.05)
+    assert math.isnan(noise_floor([drift_row(noise=math.nan)]))
+    assert not drift_row(iou=0.0, noise=math.nan).is_drift(math.nan)
+
+
+def test_an_edge_model_that_breaks_is_no_model_that_agrees(tmp_path: Path) -> None:
+    def base(images: torch.Tensor) -> torch.Tensor:
+        seen = images[:, :, :5, :5].mean(dim=(1, 2, 3))
+        return torch.stack([torch.zeros_like(seen), 6 * seen - 2], dim=1)
+
+    images = [(Sample(str(place), "x.png", 1), Prepared(torch.ones(3, 16, 16), None, 16, 16)) for place in range(3)]
+    options = {"confidence": SOFTMAX, "masks": 60, "batch_size": 64}
+    for edge, is_finite in (
+        (lambda images: base(images) * math.nan, False),
+        (lambda images: base(images) * 0 + torch.tensor([0.0, 1.0]), True),
+    ):
+        rows = list(measure_drift(images, base, edge, **options))
+        floor = noise_floor(rows)
+        assert [(row.edge_finite, row.is_lost, row.is_drift(floor)) for row in rows] == [(is_finite, True, True)] * 3
+        facts = {**agreement_facts(rows, floor, ()), **accuracy_facts(rows)}
+        assert facts["drift_share"] == 1
+        assert json.loads(json.dumps(facts, allow_nan=False))["edge_not_finite"] == (0 if is_finite else 3)
+        assert facts["accuracy"]["edge"]["mean"] == (1 if is_finite else 0)
+        queue = pq.read_table(
+            write_queue(str(tmp_path), rows, floor, {str(place): (1, "rise") for place in range(3)})
+        ).to_pylist()
+        assert [(row["id"], row["priority"], row["iou"]) for row in queue] == [
+            (str(place), 1.0, None) for place in range(3)
+        ]
+        assert ("not finite" if not is_finite else "the same value") in queue[0]["reason"]
+
+
+def test_coarse_logits_are_compared_with_marks_at_the_image_s_size() -> None:
+    def painted(images: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(len(images), 2, 4, 4)
+        logits[:, 1, :, :2] = 4 * images[:, 0, ::2, :4:2]
+        logits[:, 0] += 1
+        return logits
+
+    truth = torch.zeros(8, 8, dtype=torch.bool)
+    truth[:, :4] = True
+    images = [(Sample("a", "x.png", 1), Prepared(torch.ones(3, 8, 8), truth, 8, 8))]
+    [row] = measure_drift(images, painted, painted, confidence=SEGMENTATION, masks=30, batch_size=8)
+    assert row.mask_iou == (1.0, 1.0)
 
 
 def test_a_model_does_not_drift_from_itself_and_a_model_that_looks_elsewhere_does() -> None:
@@ -267,10 +313,23 @@ def test_more_drift_than_allowed_fails(
     monkeypatch.setattr(edge_model, "export_edge", lambda *_, **__: EdgeReport(facts, exported.rows, exported.floor))
     call = ["edge", str(folder / "store"), "--out", str(folder / "again")]
     assert main([*call, "--max-drift", "2%"]) == 1
-    assert "more than --max-drift 2%" in capsys.readouterr().out
+    assert "is 3 %, and --max-drift allows 2 %" in capsys.readouterr().out
     assert main([*call, "--max-drift", "3%"]) == 0
     assert main([*call, "--max-drift", "0.02", "--json"]) == 1
     assert main([*call, "--max-drift", "7"]) == 2
+    unknown = {**facts, "judged": 0, "noise_floor_iou": None, "same_prediction": 4}
+    monkeypatch.setattr(edge_model, "export_edge", lambda *_, **__: EdgeReport(unknown, exported.rows, math.nan))
+    capsys.readouterr()
+    assert main([*call, "--max-drift", "100%"]) == 1
+    printed = capsys.readouterr().out
+    assert "the share of drifted explanations cannot be judged" in printed
+    assert "note: the prediction changed for 5 images" in printed
+    assert "note: 6 images showed the ranges of activations" in printed
+    assert main(call) == 0
+    assert main([*call, "--max-changed", "60%"]) == 0
+    assert main([*call, "--max-changed", "0.5"]) == 1
+    assert main([*call, "--max-changed", "x"]) == 2
+    assert "--max-changed must be a share" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
