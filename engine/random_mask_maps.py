@@ -48,7 +48,9 @@ def rise_maps(
     maps = []
     for values in scores:
         masks.job.scores = values
-        maps.append(spread(masks.total()[None])[0])
+        total = masks.total()
+        # equal scores would leave how often each pixel is shown, which is no evidence
+        maps.append(spread(total[None])[0] if float(values.max() - values.min()) != 0 else torch.zeros_like(total))
     return maps
 
 

@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from .edge_networks import shape_data, tile_data, train
 TILES = DATA / "magnetic_tile"
 METHODS = ("grad_cam", "layer_cam", "score_cam", "lafam")
 NARRATED = 20
+DENSE = ("outside_context", "context_class", "context_share")
 MOST_BYTES, MOST_POINTS = 0.30, 1.0
 """What must hold: int8 bytes as a share of float32's, and points of accuracy or mean IoU lost."""
 
@@ -42,9 +44,11 @@ class Task:
     """A network over a data set."""
 
     name: str
-    model: str
+    model: Callable[[], str]
+    """Names it, and trains it where it is not there."""
     data: Path
-    settings: dict[str, Any]
+    metrics: tuple[str, ...]
+    """Beside EBPG."""
 
 
 def main() -> None:
@@ -73,10 +77,14 @@ def tasks(out: Path, count: int) -> list[Task]:
     shapes = out / f"shapes-{2 * count}"
     if not (shapes / "manifest.csv").exists():
         write_dataset(shapes, "test", 2 * count, marking="never")
-    segmenter = trained("shape_segmenter", out, 8, lambda: shape_data(1200))
     made = [
-        Task("shapes-classification", "heatlas.pipeline.demo.network:demo_model", shapes / "manifest.csv", {}),
-        Task("shapes-segmentation", segmenter, shapes / "manifest.csv", {}),
+        Task("shapes-classification", lambda: "heatlas.pipeline.demo.network:demo_model", shapes / "manifest.csv", ()),
+        Task(
+            "shapes-segmentation",
+            lambda: trained("shape_segmenter", out, 8, lambda: shape_data(1200)),
+            shapes / "manifest.csv",
+            DENSE,
+        ),
     ]
     if TILES.exists():
         learned, held_out = split_tiles(out)
@@ -89,8 +97,8 @@ def tasks(out: Path, count: int) -> list[Task]:
             return images, pixels.flatten(1).any(dim=1).long()
 
         made += [
-            Task("tiles-classification", trained("tile_classifier", out, 30, of_tiles), held_out, {}),
-            Task("tiles-segmentation", trained("tile_segmenter", out, 120, of_pixels), held_out, {}),
+            Task("tiles-classification", lambda: trained("tile_classifier", out, 30, of_tiles), held_out, ()),
+            Task("tiles-segmentation", lambda: trained("tile_segmenter", out, 120, of_pixels), held_out, DENSE),
         ]
     else:
         print(f"no tiles in {TILES}; BENCH_DATA names another folder")
@@ -124,11 +132,14 @@ def trained(name: str, out: Path, epochs: int, data: Any) -> str:
 
 def record_of(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     """Choose, explain, export, narrate."""
+    model = task.model()
     begun, place = time.perf_counter(), arguments.out / task.name
-    settings: dict[str, Any] = {"model": task.model, "data": str(task.data), "workers": 0}
+    settings: dict[str, Any] = {"model": model, "data": str(task.data), "workers": 0}
     chosen = choose_by_trial(settings, METHODS, place / "trial", count=arguments.trial)
     store = place / chosen.choice.method
-    heatlas.explain_dataset(**settings, out=store, method=chosen.choice.method, metrics=("ebpg",), chance_maps=0)
+    heatlas.explain_dataset(
+        **settings, out=store, method=chosen.choice.method, metrics=("ebpg", *task.metrics), chance_maps=0
+    )
     calibration = 32 if "shapes" in task.name else 16
     report = export_edge(store, place / "edge", calibration=calibration, count=arguments.count, masks=arguments.masks)
     narrated = narrate_store(store, limit=NARRATED)
