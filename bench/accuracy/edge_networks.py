@@ -16,8 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 WIDTH = 48
-BATCH = 32
+BATCH, SMALL_BATCH = 32, 8
+"""Images of a step; the latter where there are fewer than 512, so that few images make many steps."""
 TILE_CLASSES = ("free", "defect")
+FAINT = 40
+"""Mean of a mask (0 to 255) from which a reduced pixel is a defect; more would lose cracks."""
 
 
 class TileClassifier(DemoNet):
@@ -89,20 +92,32 @@ def train(name: str, images: Tensor, targets: Tensor, *, epochs: int, path: Path
     (network.trunk if isinstance(network, Segmenter) else network).load_state_dict(trunk, strict=False)  # pyright: ignore[reportAttributeAccessIssue]
     weights = torch.bincount(targets.flatten(), minlength=int(targets.max()) + 1).double().rsqrt().float()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.02)
-    steps = epochs * -(-len(images) // BATCH)
+    batch_size = BATCH if len(images) >= 512 else SMALL_BATCH
+    steps = epochs * -(-len(images) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     network.train()
     for _ in range(epochs):
-        for chosen in torch.randperm(len(images)).split(BATCH):
+        for chosen in torch.randperm(len(images)).split(batch_size):
             turns, flips = int(torch.randint(4, ())), bool(torch.randint(2, ()))
             batch, wanted = turned(images[chosen], turns, flips), targets[chosen]
             wanted = turned(wanted, turns, flips) if wanted.ndim == 3 else wanted
-            loss = F.cross_entropy(network(batch), wanted, weight=weights)
+            logits = network(batch * (0.8 + 0.4 * torch.rand(len(batch), 1, 1, 1)))
+            loss = F.cross_entropy(logits, wanted, weight=weights)
+            if wanted.ndim == 3:
+                loss = loss + dice_loss(logits, wanted)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     save_file({key: value.contiguous() for key, value in network.eval().state_dict().items()}, path)
+
+
+def dice_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """1 less the soft Dice of every class but the background, over all pixels of the batch; classes that it lacks count for nothing."""
+    shares, wanted = logits.softmax(dim=1), F.one_hot(classes, logits.shape[1]).movedim(3, 1).to(logits)
+    shared, total = ((values).sum(dim=(0, 2, 3))[1:] for values in (shares * wanted, shares + wanted))
+    there = wanted.sum(dim=(0, 2, 3))[1:] > 0
+    return (1 - 2 * shared / total.clamp(min=1))[there].sum() / max(1, int(there.sum()))
 
 
 def turned(values: Tensor, turns: int, flips: bool) -> Tensor:
@@ -125,7 +140,7 @@ def tile_data(rows: list[tuple[Path, Path]]) -> tuple[Tensor, Tensor]:
         for image, _ in rows
     ]
     masks = [np.asarray(Image.open(mask).convert("L").resize((SIZE, SIZE), Image.Resampling.BOX)) for _, mask in rows]
-    return torch.stack([as_input(image) for image in images]), torch.from_numpy(np.stack(masks) > 127).long()
+    return torch.stack([as_input(image) for image in images]), torch.from_numpy(np.stack(masks) > FAINT).long()
 
 
 def as_input(image: np.ndarray) -> Tensor:

@@ -260,6 +260,45 @@ def test_every_command_tells_objects_apart(
     assert main(["status", out]) == 0
 
 
+def test_objects_outlive_a_repair_and_an_append(folder: pathlib.Path, scene: pathlib.Path, tmp_path: pathlib.Path):
+    images = tmp_path / "images"
+    images.mkdir()
+    shutil.copy(folder / "objects" / "a.png", images / "a.png")
+    (images / "b.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    call = [
+        "explain",
+        "--model",
+        "tiny_net:segmenter",
+        "--data",
+        str(images),
+        "--out",
+        str(out),
+        "--workers",
+        "0",
+        "--method",
+        "rise",
+        "--rise.masks",
+        "20",
+    ]
+    call += ["--target", "components:1", "--metrics", "none"]
+
+    def keys() -> list[tuple[str, str | None, str]]:
+        rows = heatlas.open(out).table(["id", "object_id", "status"]).to_pylist()
+        return [(row["id"][0], row["object_id"], row["status"]) for row in rows]
+
+    assert main(call) == 0
+    assert keys() == [("a", "001", "ok"), ("b", None, "decode_error")]
+    shutil.copy(folder / "objects" / "b.png", images / "b.png")
+    assert main([*call, "--retry-errors"]) == 0
+    assert keys() == [("a", "001", "ok"), ("b", "001", "ok"), ("b", "002", "ok")]
+    shutil.copy(folder / "objects" / "d.png", images / "d.png")
+    assert main([*call, "--append"]) == 0
+    assert keys()[3:] == [("d", f"{number:03d}", "ok") for number in range(1, 7)]
+    assert main(call) == 0, "nothing is left to do"
+    assert main(["verify", str(out)]) == 0
+
+
 @pytest.mark.parametrize(
     ("target", "more", "text"),
     [
