@@ -87,7 +87,7 @@ def test_of_dense_models_one_scene_counts_for_all() -> None:
     torch.testing.assert_close(own.float(), expected.float(), atol=1e-4, rtol=0)
 
 
-def test_a_network_to_which_no_mask_makes_a_difference_says_so_by_any_masks_mean() -> None:
+def test_a_network_to_which_no_mask_makes_a_difference_has_no_map() -> None:
     def blind(images: torch.Tensor) -> torch.Tensor:
         return images.new_zeros(len(images), 2)
 
@@ -95,6 +95,6 @@ def test_a_network_to_which_no_mask_makes_a_difference_says_so_by_any_masks_mean
         return torch.stack([images.new_zeros(len(images)), images.new_full((len(images),), -1000.0)], dim=1)
 
     image = torch.rand(3, 8, 8)
-    for network, is_flat in ((blind, False), (half_blind, True)):
+    for network in (blind, half_blind):
         [image_map] = rise_maps(image, 1, 0, [network], confidence=SOFTMAX, scene=None, count=6, batch_size=4)
-        assert (float(image_map.max()) == 0) == is_flat
+        assert float(image_map.max()) == 0, "how often a pixel is shown is no evidence"
