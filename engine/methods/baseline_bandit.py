@@ -6,10 +6,12 @@ context. A win or a loss moves the mean to the maximum of the posterior (Newton'
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from safetensors.numpy import save_file
 
 NEWTON_STEPS = 20
 
@@ -27,6 +29,10 @@ class Bandit:
     def fresh(cls, arms: int, size: int) -> Bandit:
         """Nothing known: N(0, 1)."""
         return cls(np.zeros((arms, size)), np.ones((arms, size)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file for the setting `bandit`: `means` and `precisions`, `(arm, context)`."""
+        save_file({"means": self.means, "precisions": self.precisions}, path)
 
     def copy(self) -> Bandit:
         """To be changed for one image."""

@@ -209,7 +209,7 @@ def test_a_warmed_up_posterior_is_where_another_starts(tmp_path: Path, images: T
     method = BEESelect(model, layer="2", draws=4, metric="drop_pct", steps=2)
     warm = method.warm_up(images)
     assert float(warm.precisions.max()) > 1
-    save_file({"means": torch.tensor(warm.means), "precisions": torch.tensor(warm.precisions)}, file)
+    warm.save(file)
     frozen = BEESelect(model, layer="2", draws=4, metric="drop_pct", steps=2, bandit=file, frozen=True)
     np.testing.assert_allclose(frozen.start_posterior.means, warm.means, atol=1e-6)
     before = frozen.start_posterior.copy()
