@@ -9,7 +9,7 @@ how they are put together. What is here, S_j the min-maxed CAM of input x_j for 
 - `edges_only`: E alone, which knows no model. **It is the chance baseline of this method**: a number of a map above has to beat it.
 
 E does not depend on the model or the class, so a map keeps its outlines when the model's weights are drawn anew: the randomised-model
-check (`--sanity`) fails by construction. The method is made to be looked at; consensus and curation refuse it.
+check (`--sanity`) finds it more like itself than the CAM is. The method is made to be looked at; consensus and curation refuse it.
 """
 
 from __future__ import annotations
