@@ -20,10 +20,12 @@ STAGES = (
     "pictures",
     "encoding",
     "commit",
+    "storing",
     "other",
 )
 """Waiting for decoded images; decoding, which threads do beside the rest; a method's own passes; making masks and other variants;
-scoring them; a method's remaining work; metrics; maps as pictures, which a thread makes beside the rest; encoding rows; storing them; all else. On an accelerator the host's time counts: an
+scoring them; a method's remaining work; metrics; maps as pictures, which a thread makes beside the rest; encoding rows; storing them;
+both in a thread, beside the next shard; all else. On an accelerator the host's time counts: an
 operation is charged to the stage that waits for it."""
 
 

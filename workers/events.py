@@ -87,7 +87,23 @@ class WorkerDied:
     text: str
 
 
-WorkerEvent = WorkerPlaced | StartReport | ImagesAlive | Writing | ShardDone | ShardFailed | WorkerDied
+@dataclass(frozen=True, slots=True)
+class ShardOpen:
+    """The last images of the shard are decoded or in flight: the worker can take the next shard beside them, or be asked to complete
+    this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierShard:
+    """What happened to the shard that the worker was given before its present one, and that it completes beside it."""
+
+    shard: int
+    event: ImagesAlive | Writing | ShardDone | ShardFailed
+
+
+WorkerEvent = (
+    WorkerPlaced | StartReport | ImagesAlive | Writing | ShardOpen | ShardDone | ShardFailed | EarlierShard | WorkerDied
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +166,9 @@ class WorkerLost:
     text: str
     shard: int | None
     alive: tuple[str, ...]
-    """Ids of the images in flight when it died."""
+    """Ids of the images in flight when it died, of both shards where it had two."""
+    earlier: int | None = None
+    """The shard that it was completing beside `shard`."""
 
 
 @dataclass(frozen=True, slots=True)

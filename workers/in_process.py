@@ -6,11 +6,13 @@ A crash takes the run with it and nothing watches for hangs; the same command re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..errors import StorageError, TooManyErrorsError, WorkerStartError
 from .events import (
+    EarlierShard,
     ImagesAlive,
     Listener,
     RunEvent,
@@ -21,6 +23,7 @@ from .events import (
     ShardGivenUp,
     ShardProgress,
     ShardStarted,
+    WorkerEvent,
     WorkerNote,
     WorkersChanged,
 )
@@ -47,6 +50,7 @@ def explain_in_process(
     max_error_rate: float = 1.0,
     shard_retries: int = 3,
     wait_for_space: bool = False,
+    overlap: bool = True,
     on_event: Listener = lambda event: None,
     build: Build | None = None,
 ) -> RunTotals:
@@ -61,6 +65,7 @@ def explain_in_process(
         max_error_rate: Share of failed images, in [0, 1], above which the run stops; 1 switches this off.
         shard_retries: Further attempts at a shard that raised.
         wait_for_space: Whether storage that is full or down is waited for instead of ending the run.
+        overlap: Whether a shard may begin while the one before is completed and committed.
         on_event: Told how the run goes.
         build: Makes the engine; None for the engine of the spec's method.
 
@@ -79,16 +84,18 @@ def explain_in_process(
         on_event(WorkersChanged(ready=1, pending=0))
         totals = RunTotals()
         tell, storage = _Teller(interrupts, totals, on_event), StorageOutage(wait=wait_for_space)
-        for number, shard in enumerate(shards):
-            try:
-                if not interrupts.count:
-                    _explain_shard(worker, shard, samples_of(shard), shard_retries, tell, storage)
-                    continue
-            except KeyboardInterrupt:
-                pass
+        left = _Left(deque(shards), worker, samples_of, shard_retries, tell, storage, overlap)
+        stopped = False
+        try:
+            left.work_off()
+        except KeyboardInterrupt:
+            stopped = True
+        finally:
+            worker.close()
+        if left.undone and (stopped or interrupts.count):
             totals.interrupted = True
-            totals.undone += [(left.index, NOT_BEGUN) for left in shards[number:]]
-            break
+            totals.undone += [(shard.index, NOT_BEGUN) for shard in left.undone]
+        totals.undone.sort()
         return totals
 
 
@@ -105,6 +112,11 @@ class _Teller:
         self._totals.observe(event)
         self._on_event(event)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the user wants the run to stop."""
+        return self._interrupts.count > 0
+
     def rest(self, seconds: float) -> None:
         """Do nothing for a while.
 
@@ -118,35 +130,83 @@ class _Teller:
             time.sleep(min(left, 0.2))
 
 
-def _explain_shard(
-    worker: ShardWorker, shard: Shard, samples: Sequence[Sample], retries: int, tell: _Teller, storage: StorageOutage
-) -> None:
-    reason, left = "", retries + 1
-    while left:
-        left -= 1
-        tell(ShardStarted(shard.index, 0, careful=False))
-        for event in worker.run(shard, samples):
-            match event:
-                case ImagesAlive():
-                    tell(ShardProgress(shard.index, 0, event.finished))
-                case ShardDone():
-                    storage.over()
-                    tell(ShardFinished(shard.index, 0, event))
+@dataclass
+class _Left:
+    """What is left to do, shard by shard."""
+
+    queue: deque[Shard]
+    worker: ShardWorker
+    samples_of: Callable[[Shard], Sequence[Sample]]
+    retries: int
+    tell: _Teller
+    storage: StorageOutage
+    overlap: bool
+    in_work: list[Shard] = field(default_factory=list)
+    """Begun and neither committed nor given up, the latest last."""
+    failures: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def undone(self) -> list[Shard]:
+        """Shards that are neither committed nor given up."""
+        return [*self.in_work, *self.queue]
+
+    def work_off(self) -> None:
+        """Explain shards until none is left or the user wants the run to stop; then what is begun is completed, but not tried again."""
+        while True:
+            while self.queue and not self.tell.stopping:
+                self._explain_next()
+            self._follow(self.worker.complete())
+            if not self.queue or self.tell.stopping:
+                return
+
+    def _explain_next(self) -> None:
+        shard = self.queue.popleft()
+        self.in_work.append(shard)
+        self.tell(ShardStarted(shard.index, 0, careful=False))
+        follows = self.overlap and bool(self.queue)
+        self._follow(self.worker.run(shard, self.samples_of(shard), leave_open=follows))
+
+    def _follow(self, events: Iterator[WorkerEvent]) -> None:
+        for event in events:
+            if isinstance(event, EarlierShard):
+                shard = next((shard for shard in self.in_work if shard.index == event.shard), None)
+                told = event.event
+            else:
+                shard, told = self.in_work[-1], event
+            if shard is not None:
+                self._hear(shard, told)
+
+    def _hear(self, shard: Shard, event: WorkerEvent) -> None:
+        match event:
+            case ImagesAlive():
+                self.tell(ShardProgress(shard.index, 0, event.finished))
+            case ShardDone():
+                self.storage.over()
+                self.in_work.remove(shard)
+                self.tell(ShardFinished(shard.index, 0, event))
+            case ShardFailed(kind="too_many_errors"):
+                raise TooManyErrorsError(event.text)
+            case ShardFailed(kind="storage"):  # computed, and kept by the worker: only the put is tried again
+                self._try_again(shard)
+                if self.storage.failed(shard.index, permanent=event.permanent):
+                    raise StorageError(self.storage.reason(event.text))
+                if note := self.storage.note(event.text):
+                    self.tell(WorkerNote(note))
+                self.tell.rest(self.storage.pause)
+            case ShardFailed():
+                self.failures[shard.index] += 1
+                if self.failures[shard.index] <= self.retries:
+                    self._try_again(shard)
                     return
-                case ShardFailed(kind="too_many_errors"):
-                    raise TooManyErrorsError(event.text)
-                case ShardFailed(kind="storage"):
-                    left += 1  # computed, and kept by the worker: only the put is tried again
-                    if storage.failed(shard.index, permanent=event.permanent):
-                        raise StorageError(storage.reason(event.text))
-                    if note := storage.note(event.text):
-                        tell(WorkerNote(note))
-                    tell.rest(storage.pause)
-                case ShardFailed():
-                    reason = event.text
-                case _:
-                    pass
-    tell(ShardGivenUp(shard.index, f"{retries + 1} attempts failed, the last: {reason}"))
+                self.in_work.remove(shard)
+                text = f"{self.retries + 1} attempts failed, the last: {event.text}"
+                self.tell(ShardGivenUp(shard.index, text))
+            case _:
+                pass
+
+    def _try_again(self, shard: Shard) -> None:
+        self.in_work.remove(shard)
+        self.queue.appendleft(shard)
 
 
 def _leave(code: int) -> None:

@@ -85,8 +85,9 @@ class RunTotals:
             case WorkerLost():
                 self.failed_starts += event.kind == "start"
                 self.deaths += event.kind != "start"
-                if event.shard is not None:
-                    self._open[event.shard] = 0
+                for shard in (event.shard, event.earlier):
+                    if shard is not None:
+                        self._open[shard] = 0
             case ImageQuarantined():
                 self.quarantined.append(event.sample)
 

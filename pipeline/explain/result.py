@@ -13,7 +13,7 @@ from ..store.status import field, totals_lines
 from ..store.status_facts import RunStatus
 from ..text import counted, duration
 
-BESIDE = ("decoding", "pictures")
+BESIDE = ("decoding", "pictures", "storing")
 """Stages that threads do beside the others."""
 SHOWN = 0.005
 """Least share of the workers' time that is told."""
@@ -92,7 +92,7 @@ def time_lines(stages: Mapping[str, float], worked: float, padded: int) -> list[
     """Where the workers' time went, in shares, the largest first; and advice where they wait for images.
 
     Args:
-        stages: Seconds by stage; decoding goes on in threads beside the others.
+        stages: Seconds by stage; decoding, pictures and the storing of earlier shards go on in threads beside the others.
         worked: All of the workers' seconds.
         padded: Rows of forwards that held nothing.
     """
@@ -102,7 +102,8 @@ def time_lines(stages: Mapping[str, float], worked: float, padded: int) -> list[
     own["other"] = max(0.0, 1 - sum(own.values()))
     told = [f"{name} {share:.0%}" for name, share in sorted(own.items(), key=lambda item: -item[1]) if share >= SHOWN]
     shares = [f"{name} {stages[name] / worked:.0%}" for name in BESIDE if stages.get(name, 0) >= SHOWN * worked]
-    beside = f"; {' and '.join(shares)} beside it" if shares else ""
+    listed = " and ".join([", ".join(shares[:-1]), shares[-1]] if shares[1:] else shares)
+    beside = f"; {listed} beside it" if shares else ""
     empty = f"; {padded:,} rows of padding" if padded else ""
     lines = [field("spent on", ", ".join(told) + beside + empty)]
     if own.get("waiting", 0) > TOO_LONG:

@@ -100,7 +100,7 @@ class FakeSession:
             map_ = torch.full((2, 2), 0.5)
             result.append(
                 Explained("ok", None, 1, 1 if target is None else target, 0.5, 0.1, map_, mask_counts=(3,), n_forwards=10, key=key,
-                          metrics={"drop_pct": float(key), "ebpg": None}, seconds=0.01, overview=said(label))
+                          metrics={"drop_pct": float(key % 2**40), "ebpg": None}, seconds=0.01, overview=said(label))
             )  # fmt: skip
         return result
 

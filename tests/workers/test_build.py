@@ -77,6 +77,36 @@ def test_the_micro_batch_that_fitted_is_recorded(loaded, tmp_path):
     assert done.batch_size == worker.engine.batch_size == 2
 
 
+@pytest.mark.parametrize("method", ["sise", "grad_cam"])
+def test_maps_do_not_depend_on_shards_sharing_batches(loaded, tmp_path, monkeypatch, method):
+    """Bit for bit, where a shard leaves images in batches that the next one fills."""
+    loaded(Plain())
+
+    def prepared(sample, reader, preprocess):
+        return Prepared(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(int(sample.id[1:]))), None, 8, 8)
+
+    monkeypatch.setattr(build, "prepare", prepared)
+    shards, samples = make_shards([""] * 11, 3)
+    rows = {}
+    for overlap in (False, True):
+        folder = tmp_path / str(overlap)
+        folder.mkdir()
+        sink = PickleSink(folder)
+        spec = fake_spec(method=method, metrics=("drop_pct",), scoring=Scoring(batch_size=4, images=4))
+        outcome = explain_in_process(
+            shards, lambda shard: samples[shard.index], spec, NoReader(), sink, overlap=overlap
+        )  # fmt: skip
+        assert outcome.statuses["ok"] >= 10
+        rows[overlap] = [row for shard in shards for row in sink.rows(shard.index)]
+    for alone, shared in zip(rows[False], rows[True], strict=True):
+        assert alone.sample.id == shared.sample.id
+        assert alone.status == shared.status
+        if alone.map is not None:
+            assert (alone.map == shared.map).all()
+        assert alone.metrics == shared.metrics
+        assert (alone.confidence, alone.n_forwards) == (shared.confidence, shared.n_forwards)
+
+
 def test_images_for_a_gpu_are_pinned_where_they_are_decoded(loaded, monkeypatch):
     loaded(Plain())
     pinned: list[Tensor] = []

@@ -50,19 +50,31 @@ def test_failing_storage_names_the_shards(tmp_path):
     assert outcome.undone == [(index, "2 attempts failed, the last: OSError: the disk is full") for index in range(2)]
 
 
+@pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c(tmp_path, presses):
-    """Once: the shard in work is finished. Twice: it is left, too."""
+def test_ctrl_c(tmp_path, presses, overlap):
+    """Once: the shards in work are finished. Twice: they are left, too, and what is being completed beside them."""
 
     def press(event):
         if isinstance(event, ShardStarted) and event.shard == 1:
             for _ in range(presses):
                 signal.raise_signal(signal.SIGINT)
 
-    outcome = run(tmp_path, [""] * 6, on_event=press)
+    outcome = run(tmp_path, [""] * 6, on_event=press, overlap=overlap)
     assert outcome.interrupted
-    assert outcome.done == ([0, 1] if presses == 1 else [0])
-    assert [shard for shard, _ in outcome.undone] == ([2] if presses == 1 else [1, 2])
+    done = [0, 1] if presses == 1 else [] if overlap else [0]
+    assert outcome.done == done
+    assert [shard for shard, _ in outcome.undone] == [shard for shard in range(3) if shard not in done]
+    assert {int(part.stem[-6:]) for part in tmp_path.iterdir()} == set(done)
+
+
+def test_an_interrupt_during_the_last_shard_leaves_nothing(tmp_path):
+    def press(event):
+        if isinstance(event, ShardStarted) and event.shard == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    outcome = run(tmp_path, [""] * 6, on_event=press)
+    assert (outcome.interrupted, outcome.done, outcome.undone) == (False, [0, 1, 2], [])
 
 
 def test_ray_is_not_imported(tmp_path):
@@ -83,8 +95,13 @@ assert "ray" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_events_in_order(tmp_path):
+@pytest.mark.parametrize("overlap", [False, True])
+def test_events_in_order(tmp_path, overlap):
     events = []
-    run(tmp_path, [""] * 2, size=1, on_event=events.append)
-    names = [type(event).__name__ for event in events if isinstance(event, (ShardStarted, ShardFinished))]
-    assert names == ["ShardStarted", "ShardFinished"] * 2
+    run(tmp_path, [""] * 3, size=1, on_event=events.append, overlap=overlap)
+    told = [
+        (type(event).__name__[5:], event.shard) for event in events if isinstance(event, (ShardStarted, ShardFinished))
+    ]
+    one_by_one = [(name, shard) for shard in range(3) for name in ("Started", "Finished")]
+    in_turns = [("Started", 0), ("Started", 1), ("Finished", 0), ("Started", 2), ("Finished", 1), ("Finished", 2)]
+    assert told == (in_turns if overlap else one_by_one)

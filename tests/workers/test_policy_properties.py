@@ -11,10 +11,21 @@ The world keeps its own books of what it did to each image and believes nothing 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
-from heatlas.workers.events import ImagesAlive, ShardDone, ShardFailed, StartReport, WorkerDied, WorkerPlaced, Writing
-from heatlas.workers.policy.orders import Abort, Dispatch, Finish, Kill, Quarantine, Spawn
+from heatlas.workers.events import (
+    EarlierShard,
+    ImagesAlive,
+    ShardDone,
+    ShardFailed,
+    ShardOpen,
+    StartReport,
+    WorkerDied,
+    WorkerPlaced,
+    Writing,
+)
+from heatlas.workers.policy.orders import Abort, Complete, Dispatch, Finish, Kill, Quarantine, Spawn
 from heatlas.workers.policy.policy import Limits, Policy
 from heatlas.workers.policy.quarantine import Blame
 from heatlas.workers.samples import Shard
@@ -48,6 +59,7 @@ class World:
         self.starting: list[int] = []
         self.placed: set[int] = set()
         self.working: dict[int, Dispatch] = {}
+        self.earlier: dict[int, tuple[Dispatch, tuple[int, ...]]] = {}
         self.position: dict[int, int] = {}
         self.alive: dict[int, tuple[int, ...]] = {}
         self.silent: set[int] = set()
@@ -75,6 +87,11 @@ class World:
                     self.starting.append(order.worker)
                 case Dispatch():
                     self.take(order)
+                case Complete():
+                    assert order.worker not in self.working, "a worker is to complete a shard and has another one"
+                    entry, self.alive[order.worker] = self.earlier.pop(order.worker)
+                    self.working[order.worker] = replace(entry, leave_open=False)
+                    self.position[order.worker] = IMAGES - 1
                 case Kill():
                     if order.worker in self.working:
                         self.die(order.worker)
@@ -91,17 +108,21 @@ class World:
                     self.finished = True
 
     def take(self, order: Dispatch):
-        assert order.shard not in {entry.shard for entry in self.working.values()}, "a shard is in flight twice"
-        assert order.worker not in self.working, "a worker has two shards"
+        in_flight = [*self.working.values(), *(entry for entry, _ in self.earlier.values())]
+        assert order.shard not in {entry.shard for entry in in_flight}, "a shard is in flight twice"
+        assert order.worker not in self.working, "a worker has two shards at once"
+        assert not (order.careful and order.worker in self.earlier), "a careful shard beside another one"
         assert order.shard not in self.computed, "a committed shard is done again"
         assert order.quarantine == self.quarantined[order.shard], "other images are left out than were named"
         self.working[order.worker], self.position[order.worker], self.alive[order.worker] = order, -1, ()
 
     def die(self, worker: int):
         """The books of a death that may have been an image's doing; one in the write has no image in flight."""
-        order = self.working.pop(worker)
-        before = self.streaks[order.shard]
-        self.streaks[order.shard] = Counter({image: before[image] + 1 for image in self.alive.pop(worker)})
+        dead = [(self.working.pop(worker), self.alive.pop(worker))]
+        dead += [self.earlier.pop(worker)] if worker in self.earlier else []
+        for order, alive in dead:
+            before = self.streaks[order.shard]
+            self.streaks[order.shard] = Counter({image: before[image] + 1 for image in alive})
         self.silent.discard(worker)
         self.gone.append(worker)
 
@@ -113,6 +134,7 @@ class World:
             self.say(worker, WorkerDied("crash", fault))
         elif fault == "infrastructure":
             del self.working[worker]
+            self.earlier.pop(worker, None)
             self.silent.discard(worker)
             self.gone.append(worker)
             self.say(worker, WorkerDied("infrastructure", fault))
@@ -121,10 +143,14 @@ class World:
         elif fault == "hang":
             self.silent.add(worker)
         elif fault == "crash_in_write":
-            while worker in self.working and self.position[worker] < IMAGES:
+            while self.working.get(worker) is order and self.position[worker] < IMAGES:
                 self.advance(worker, order)
+            self.go_on(worker, commit=False)
             if worker in self.working:
                 self.step(worker, "crash")
+        elif fault == "failed" and worker in self.earlier:
+            entry, _ = self.earlier.pop(worker)
+            self.say(worker, EarlierShard(entry.shard, ShardFailed("error", "storage")))
         elif fault == "failed":
             del self.working[worker]
             self.say(worker, ShardFailed("error", "storage"))
@@ -136,7 +162,15 @@ class World:
         if position < IMAGES:
             if position not in order.quarantine:
                 self.touch(worker, order, position)
+            if worker in self.working and position in (1, IMAGES - 1):
+                self.go_on(worker, commit=position > 1)
+        elif position == IMAGES and order.leave_open:
+            self.go_on(worker, commit=True)
+            del self.working[worker]
+            self.earlier[worker] = order, self.alive[worker]
+            self.say(worker, ShardOpen())
         elif position == IMAGES:
+            self.go_on(worker, commit=True)
             self.alive[worker] = ()
             self.say(worker, Writing())
         else:
@@ -149,6 +183,18 @@ class World:
         if (order.shard, position) in self.killers:
             self.die(worker)
             self.say(worker, WorkerDied("crash", "killer"))
+
+    def go_on(self, worker: int, *, commit: bool):
+        """With the shard before: its rows are there; and are committed."""
+        if self.policy.ended or worker not in self.earlier:
+            return
+        order, _ = self.earlier[worker]
+        self.earlier[worker] = order, ()
+        self.say(worker, EarlierShard(order.shard, Writing()))
+        if commit:
+            del self.earlier[worker]
+            self.computed[order.shard] = set(range(IMAGES)) - order.quarantine
+            self.say(worker, EarlierShard(order.shard, done(0, IMAGES)))
 
     def commit(self, worker: int, order: Dispatch):
         del self.working[worker]
@@ -239,9 +285,11 @@ def calm_down(world: World) -> None:
             world.tick(1.0)
 
 
-def run_through(shards: int, killers: set[tuple[int, int]], faults: list[tuple[str, int]], retries: int) -> None:
+def run_through(
+    shards: int, killers: set[tuple[int, int]], faults: list[tuple[str, int]], retries: int, overlap: bool
+) -> None:
     """Some faults, then calm, then the invariants."""
-    world = World(shards, killers, shard_retries=retries)
+    world = World(shards, killers, shard_retries=retries, overlap=overlap)
     world.offer(2)
     for fault, choice in faults:
         if world.policy.ended:
@@ -255,9 +303,15 @@ def run_through(shards: int, killers: set[tuple[int, int]], faults: list[tuple[s
 
 
 @settings(max_examples=500, deadline=None)
-@given(shards=st.integers(1, 4), killers=KILLERS, faults=st.lists(FAULTS, max_size=150), retries=st.integers(0, 12))
-def test_random_faults(shards, killers, faults, retries):
-    run_through(shards, killers, faults, retries)
+@given(
+    shards=st.integers(1, 4),
+    killers=KILLERS,
+    faults=st.lists(FAULTS, max_size=150),
+    retries=st.integers(0, 12),
+    overlap=st.booleans(),
+)
+def test_random_faults(shards, killers, faults, retries, overlap):
+    run_through(shards, killers, faults, retries, overlap)
 
 
 @settings(max_examples=200, deadline=None)
@@ -265,10 +319,11 @@ def test_random_faults(shards, killers, faults, retries):
     killers=KILLERS,
     faults=st.lists(st.tuples(st.sampled_from(("none", *ALL_FAULTS[:9])), st.integers(0, 7)), min_size=1, max_size=6),
     retries=st.integers(0, 3),
+    overlap=st.booleans(),
 )
-def test_the_loop_ends_though_the_faults_never_do(killers, faults, retries):
+def test_the_loop_ends_though_the_faults_never_do(killers, faults, retries, overlap):
     """The same faults over and over, without calm in between."""
-    world = World(3, killers, shard_retries=retries)
+    world = World(3, killers, shard_retries=retries, overlap=overlap)
     world.offer(2)
     for turn in range(2000):
         if world.policy.ended:
@@ -280,11 +335,13 @@ def test_the_loop_ends_though_the_faults_never_do(killers, faults, retries):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    killers=st.sets(st.tuples(st.integers(0, 2), st.integers(0, IMAGES - 1)), max_size=12), retries=st.integers(3, 10)
+    killers=st.sets(st.tuples(st.integers(0, 2), st.integers(0, IMAGES - 1)), max_size=12),
+    retries=st.integers(3, 10),
+    overlap=st.booleans(),
 )
-def test_exactly_the_killers_are_quarantined(killers, retries):
+def test_exactly_the_killers_are_quarantined(killers, retries, overlap):
     """Without other faults, whatever the killers' number and neighbourhood, every shard is committed."""
-    world = World(3, killers, shard_retries=retries)
+    world = World(3, killers, shard_retries=retries, overlap=overlap)
     world.offer(2)
     calm_down(world)
     world.check()
@@ -344,5 +401,6 @@ def search(check) -> None:
             killers=st.just(set()),
             faults=st.lists(deaths, min_size=60, max_size=120),
             retries=st.just(12),
+            overlap=st.just(False),
         )(check)
     )()

@@ -23,6 +23,15 @@ class Dispatch:
     shard: int
     quarantine: frozenset[int]
     careful: bool
+    leave_open: bool = False
+    """Another shard is to follow: its first images are to share batches with the last of this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Have the worker complete the shard that it left open: none follows."""
+
+    worker: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,9 @@ class Lost:
     text: str
     shard: int | None
     alive: tuple[int, ...]
+    earlier: int | None = None
+    """The shard that it was completing beside `shard`, with the images in flight of that."""
+    earlier_alive: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +85,4 @@ class Finish:
     """Every shard is committed or given up, or the run was stopped and nothing is in flight."""
 
 
-Order = Spawn | Dispatch | Kill | Lost | Quarantine | ShardGivenUp | Told | Abort | Finish
+Order = Spawn | Dispatch | Complete | Kill | Lost | Quarantine | ShardGivenUp | Told | Abort | Finish

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...statuses import QUARANTINED
 from ..events import (
+    EarlierShard,
     ImagesAlive,
     ShardDone,
     ShardFailed,
     ShardGivenUp,
+    ShardOpen,
     StartReport,
     WorkerDied,
     WorkerEvent,
@@ -23,8 +25,8 @@ from ..events import (
 )
 from ..samples import Shard
 from .circuit_breaker import Breaker, count_failures
-from .orders import Abort, Dispatch, Finish, Kill, Lost, Order, Quarantine, Spawn, Told
-from .quarantine import Blame
+from .orders import Abort, Complete, Dispatch, Finish, Kill, Order, Quarantine, Spawn, Told
+from .shards_held import HeldShard, ShardTask, WorkerState, lost_order
 from .storage_outage import StorageOutage
 
 
@@ -47,33 +49,10 @@ class Limits:
     max_error_rate: float = 1.0
     wait_for_space: bool = False
     """Whether storage that is full or down is waited for instead of ending the run."""
+    overlap: bool = False
+    """Whether a worker may begin a shard while it completes the one before: a death then costs two."""
     backoff: float = 0.5
     backoff_most: float = 30.0
-
-
-@dataclass(slots=True, eq=False)
-class _Task:
-    """What happened to one shard so far."""
-
-    shard: Shard
-    blame: Blame = field(default_factory=Blame)
-    quarantine: set[int] = field(default_factory=set)
-    careful: bool = False
-    troubles: int = 0
-    infrastructure: int = 0
-    not_before: float = 0.0
-    holder: int | None = None
-    """Worker that keeps the shard's computed rows, because they could not be put."""
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    placed: bool = False
-    ready: bool = False
-    task: _Task | None = None
-    alive: tuple[int, ...] = ()
-    writing: bool = False
-    heard: float = 0.0
 
 
 class Policy:
@@ -90,8 +69,8 @@ class Policy:
         self.undone: dict[int, str] = {}
         """Shards given up, with the reason."""
         self.ended = False
-        self._queue = deque(_Task(shard) for shard in shards)
-        self._workers: dict[int, _Worker] = {}
+        self._queue = deque(ShardTask(shard) for shard in shards)
+        self._workers: dict[int, WorkerState] = {}
         self._spawned = 0
         self._capacity = 0
         self._stopping = False
@@ -114,13 +93,18 @@ class Policy:
 
     @property
     def in_flight(self) -> dict[int, int]:
-        """Shard by worker."""
-        return {name: worker.task.shard.index for name, worker in self._workers.items() if worker.task}
+        """Shard by worker; the latest of each."""
+        return {name: worker.held[-1].task.shard.index for name, worker in self._workers.items() if worker.held}
 
     def shard_of(self, worker: int) -> int | None:
-        """The shard that the worker has."""
+        """The shard that the worker was given last."""
+        return self.in_work(worker, None)
+
+    def in_work(self, worker: int, shard: int | None) -> int | None:
+        """The shard, where the worker has it; the latest by default."""
         state = self._workers.get(worker)
-        return state.task.shard.index if state and state.task else None
+        held = None if state is None else state.latest(shard)
+        return None if held is None else held.task.shard.index
 
     def set_capacity(self, workers: int, now: float) -> list[Order]:
         """The cluster has room for so many workers now."""
@@ -137,7 +121,8 @@ class Policy:
         if self.ended:
             return []
         orders = self._react(worker, event, now)
-        if isinstance(event, ImagesAlive | Writing):
+        told = event.event if isinstance(event, EarlierShard) else event
+        if isinstance(told, ImagesAlive | Writing):
             return orders  # one per image: looking through all workers each time would be the driver's limit
         return self._settle(orders, now)
 
@@ -154,13 +139,14 @@ class Policy:
                 orders += [Kill(name, text), *self._lose(name, WorkerDied("crash", text), now, cause=cause)]
         return self._settle(orders, now)
 
-    def _patience(self, worker: _Worker) -> float:
+    def _patience(self, worker: WorkerState) -> float:
         """Seconds that this worker may be silent."""
         if worker.placed and not worker.ready:
             return self.limits.start_timeout
-        if worker.task is None:
+        if worker.idle:
             return float("inf")
-        return max(self.limits.image_timeout, self.limits.write_timeout if worker.writing else 0.0)
+        writing = any(held.writing for held in worker.held)
+        return max(self.limits.image_timeout, self.limits.write_timeout if writing else 0.0)
 
     def cut_short(self, reason: str) -> list[Order]:
         """End now; what is in flight stays undone."""
@@ -178,26 +164,45 @@ class Policy:
                 worker.ready, self._failed_starts, self._lost_starts = True, 0, 0
             case StartReport() if not worker.ready:
                 return self._lose(name, WorkerDied("crash", str(event.error)), now, cause="start")
-            case ImagesAlive() if worker.task:
-                worker.alive, worker.writing = event.alive, False
-            case Writing() if worker.task:
-                worker.alive, worker.writing = (), True
-            case ShardDone() if worker.task:
-                return self._complete(worker, worker.task, event)
             case WorkerDied():
                 return self._lose(name, event, now, cause=event.kind)
-            case ShardFailed(kind="too_many_errors"):
-                return [Abort("too_many_errors", event.text)]
-            case ShardFailed(kind="storage") if worker.task:
-                return self._put_again(name, self._release(worker), event, now)
-            case ShardFailed() if worker.task:
-                return self._retry(self._release(worker), event.text, now)
+            case ShardOpen():
+                worker.idle = True
+            case EarlierShard():
+                return self._hear(name, worker, worker.latest(event.shard), event.event, now)
+            case ImagesAlive() | Writing() | ShardDone() | ShardFailed():
+                return self._hear(name, worker, worker.latest(), event, now)
             case _:
                 pass
         return []
 
-    def _complete(self, worker: _Worker, task: _Task, done: ShardDone) -> list[Order]:
-        self._release(worker)
+    def _hear(
+        self,
+        name: int,
+        worker: WorkerState,
+        held: HeldShard | None,
+        event: ImagesAlive | Writing | ShardDone | ShardFailed,
+        now: float,
+    ) -> list[Order]:
+        """Take in what happened to a shard that the worker has."""
+        match event:
+            case ShardFailed(kind="too_many_errors"):
+                return [Abort("too_many_errors", event.text)]
+            case _ if held is None:
+                pass
+            case ImagesAlive():
+                held.alive, held.writing = event.alive, False
+            case Writing():
+                held.alive, held.writing = (), True
+            case ShardDone():
+                return self._complete(self._release(worker, held), event)
+            case ShardFailed(kind="storage"):
+                return self._put_again(name, self._release(worker, held), event, now)
+            case ShardFailed():
+                return self._retry(self._release(worker, held), event.text, now)
+        return []
+
+    def _complete(self, task: ShardTask, done: ShardDone) -> list[Order]:
         self.done.append(task.shard.index)
         self._deaths_in_row = 0
         self._storage.over()
@@ -206,27 +211,28 @@ class Policy:
             return [Abort("too_many_errors", self._breaker.reason())]
         return []
 
-    def _release(self, worker: _Worker) -> _Task:
-        task, worker.task, worker.alive, worker.writing = worker.task, None, (), False
-        if task is None:
-            raise RuntimeError("the worker has no shard")
-        return task
+    @staticmethod
+    def _release(worker: WorkerState, held: HeldShard) -> ShardTask:
+        """Take a shard off a worker; it waits for an order when that was the latest."""
+        worker.idle = worker.idle or held is worker.held[-1]
+        worker.held.remove(held)
+        return held.task
 
     def _lose(self, name: int, death: WorkerDied, now: float, *, cause: str) -> list[Order]:
         worker = self._workers.pop(name)
         for task in self._queue:
             task.holder = None if task.holder == name else task.holder
-        shard = worker.task.shard.index if worker.task else None
-        orders: list[Order] = [Lost(name, cause, death.text, shard, worker.alive)]
+        orders: list[Order] = [lost_order(name, cause, death.text, worker.held)]
         self._spawn_not_before = now + self._wait(self._deaths_in_row)
         self._deaths_in_row += 1
         if not worker.ready:
             return orders + self._start_failed(death, now)
-        if worker.task is None:
-            return orders
-        if death.kind == "infrastructure":
-            return orders + self._requeue_unblamed(worker.task, death.text)
-        return orders + self._blame(worker.task, worker.alive, death.text)
+        for held in reversed(worker.held):  # so that the older one comes to stand before the other
+            if death.kind == "infrastructure":
+                orders += self._requeue_unblamed(held.task, death.text)
+            else:
+                orders += self._blame(held.task, held.alive, death.text)
+        return orders
 
     def _start_failed(self, death: WorkerDied, now: float) -> list[Order]:
         infrastructure = death.kind == "infrastructure"
@@ -245,14 +251,14 @@ class Policy:
             )
         ]
 
-    def _requeue_unblamed(self, task: _Task, text: str) -> list[Order]:
+    def _requeue_unblamed(self, task: ShardTask, text: str) -> list[Order]:
         task.infrastructure += 1
         if task.infrastructure > self.limits.infrastructure_retries:
             return self._give_up(task, f"lost {task.infrastructure} times with its node: {text}")
         self._queue.appendleft(task)
         return []
 
-    def _blame(self, task: _Task, alive: tuple[int, ...], text: str) -> list[Order]:
+    def _blame(self, task: ShardTask, alive: tuple[int, ...], text: str) -> list[Order]:
         task.careful = True
         guilty = task.blame.death(alive)
         if not guilty:
@@ -265,11 +271,11 @@ class Policy:
             orders.append(Abort("too_many_errors", self._breaker.reason()))
         return orders
 
-    def _retry(self, task: _Task, text: str, now: float) -> list[Order]:
+    def _retry(self, task: ShardTask, text: str, now: float) -> list[Order]:
         task.not_before = now + self._wait(task.troubles)
         return self._count_trouble(task, text)
 
-    def _put_again(self, name: int, task: _Task, event: ShardFailed, now: float) -> list[Order]:
+    def _put_again(self, name: int, task: ShardTask, event: ShardFailed, now: float) -> list[Order]:
         """Only the put is tried again, by the worker that has the rows; or the storage is gone for everybody."""
         if self._storage.failed(task.shard.index, permanent=event.permanent):
             self._queue.appendleft(task)
@@ -279,14 +285,14 @@ class Policy:
         note = self._storage.note(event.text)
         return [Told(note)] if note else []
 
-    def _count_trouble(self, task: _Task, text: str) -> list[Order]:
+    def _count_trouble(self, task: ShardTask, text: str) -> list[Order]:
         task.troubles += 1
         if task.troubles > self.limits.shard_retries:
             return self._give_up(task, f"{task.troubles} attempts failed, the last: {text}")
         self._queue.appendleft(task)
         return []
 
-    def _give_up(self, task: _Task, reason: str) -> list[Order]:
+    def _give_up(self, task: ShardTask, reason: str) -> list[Order]:
         self.undone[task.shard.index] = reason
         return [ShardGivenUp(task.shard.index, reason)]
 
@@ -298,8 +304,7 @@ class Policy:
         abort = next((order for order in orders if isinstance(order, Abort)), None)
         if abort:
             return orders + self._end(f"not done when the run was stopped: {abort.reason}")
-        if not self._stopping:
-            orders += self._dispatch(now)
+        orders += self._dispatch(now)
         busy = bool(self.in_flight)
         if not busy and (self._stopping or not self._queue):
             return orders + self._end("not begun when the run was interrupted") + [Finish()]
@@ -309,25 +314,41 @@ class Policy:
 
     def _end(self, reason: str) -> list[Order]:
         self.ended = True
-        left = [worker.task for worker in self._workers.values() if worker.task] + list(self._queue)
+        left = [held.task for worker in self._workers.values() for held in worker.held] + list(self._queue)
         for worker in self._workers.values():
-            worker.task = None
+            worker.held.clear()
         self._queue.clear()
         return [order for task in left for order in self._give_up(task, reason)]
 
     def _dispatch(self, now: float) -> list[Order]:
+        """Give idle workers a shard each; those that get none complete what they left open."""
         orders: list[Order] = []
-        idle = [(name, worker) for name, worker in self._workers.items() if worker.ready and not worker.task]
+        idle = [(name, worker) for name, worker in self._workers.items() if worker.ready and worker.idle]
         for name, worker in idle:
-            kept = next((task for task in self._queue if task.holder == name), None)
-            free = (task for task in self._queue if task.not_before <= now and task.holder is None)
-            task = next(free, None) if kept is None else kept
-            if task is None or task.not_before > now:
-                continue
-            self._queue.remove(task)
-            worker.task, worker.heard, task.holder = task, now, None
-            orders.append(Dispatch(name, task.shard.index, frozenset(task.quarantine), task.careful))
+            task = None if self._stopping else self._next_for(name, now)
+            if worker.held and (task is None or task.careful or task.holder is not None):
+                worker.idle, worker.heard = False, now
+                orders.append(Complete(name))
+            elif task is not None:
+                leave_open = self._may_leave_open(task)
+                self._queue.remove(task)
+                worker.held.append(HeldShard(task))
+                worker.idle, worker.heard, task.holder = False, now, None
+                orders.append(Dispatch(name, task.shard.index, frozenset(task.quarantine), task.careful, leave_open))
         return orders
+
+    def _next_for(self, name: int, now: float) -> ShardTask | None:
+        """The shard that the worker is to have now: one whose rows it keeps, before any other."""
+        kept = next((task for task in self._queue if task.holder == name), None)
+        free = (task for task in self._queue if task.not_before <= now and task.holder is None)
+        task = next(free, None) if kept is None else kept
+        return None if task is None or task.not_before > now else task
+
+    def _may_leave_open(self, task: ShardTask) -> bool:
+        """Whether another shard can follow beside its last images. A careful one never shares its worker."""
+        if not self.limits.overlap or task.careful or task.holder is not None:
+            return False
+        return any(other is not task and other.holder is None and not other.careful for other in self._queue)
 
     def _spawn(self, now: float) -> list[Order]:
         if now < self._spawn_not_before:
@@ -335,7 +356,7 @@ class Policy:
         orders: list[Order] = []
         wanted = min(self._capacity, len(self._queue) + len(self.in_flight))
         while len(self._workers) < wanted:
-            self._workers[self._spawned] = _Worker(heard=now)
+            self._workers[self._spawned] = WorkerState(heard=now)
             orders.append(Spawn(self._spawned))
             self._spawned += 1
         return orders

@@ -52,16 +52,28 @@ class ActorPool:
         self._members[worker] = _Member(handle, handle.place.remote())
 
     def dispatch(
-        self, worker: int, shard: Shard, samples: Sequence[Sample], quarantine: frozenset[int], careful: bool
+        self,
+        worker: int,
+        shard: Shard,
+        samples: Sequence[Sample],
+        quarantine: frozenset[int],
+        careful: bool,
+        leave_open: bool = False,
     ) -> None:
-        """Give the worker a shard.
+        """Give the worker a shard; with `leave_open` its last images are in flight when the next order is due.
 
         Backpressure of one object makes a worker wait until its event has been read here, before it touches the image.
         Without it all unread events are lost when the process dies [measured], and a breadcrumb could name the wrong image.
         """
         member = self._members[worker]
         run = member.handle.run.options(num_returns="streaming", _generator_backpressure_num_objects=1)
-        member.waiting, member.streaming = run.remote(shard, samples, quarantine, careful), True
+        member.waiting, member.streaming = run.remote(shard, samples, quarantine, careful, leave_open), True
+
+    def complete(self, worker: int) -> None:
+        """Have the worker complete the shard that it left open."""
+        member = self._members[worker]
+        complete = member.handle.complete.options(num_returns="streaming", _generator_backpressure_num_objects=1)
+        member.waiting, member.streaming = complete.remote(), True
 
     def kill(self, worker: int) -> None:
         """End the worker's process, whatever state it is in."""

@@ -12,7 +12,7 @@ from typing import Any
 from ..policy.circuit_breaker import count_failures
 from ..protocols import RowEncoder, ShardSink
 from ..samples import Row, Shard
-from ..worker.shard_attempt import count_statuses
+from ..worker.image_rows import count_statuses
 
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 """Upper bounds of the histogram's classes: a tiny network on a GPU to a large one on a CPU."""

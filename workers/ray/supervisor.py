@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ...errors import StorageError, TooManyErrorsError, WorkerStartError
 from ..events import (
+    EarlierShard,
     ImageQuarantined,
     ImagesAlive,
     Listener,
@@ -61,6 +62,7 @@ def supervise(
     max_error_rate: float = 1.0,
     local_paths: Sequence[str] = (),
     shared_fs: bool = False,
+    overlap: bool = True,
     on_event: Listener = lambda event: None,
     build: Build | None = None,
     objects: Mapping[str, Any] | None = None,
@@ -84,6 +86,7 @@ def supervise(
         max_error_rate: Share of failed images, in [0, 1], above which the run stops; 1 switches this off.
         local_paths: Paths that exist on one machine only, as far as anyone can tell; refused on more than one node.
         shared_fs: The user says that `local_paths` are the same everywhere.
+        overlap: Whether a worker may begin a shard while it completes the one before; at most two are then redone after a death.
         on_event: Told how the run goes, from this thread.
         build: Makes the engine in the actor; None for the engine of the spec's method. Must be picklable.
         objects: By name, what `object:NAME` means in model and data; sent to every worker.
@@ -111,7 +114,7 @@ def supervise(
         pool = ActorPool((spec, reader, MeteredSink(sink), build), gpus=cluster.gpus, cpus=cpus_per_worker)
         limits = Limits(
             image_timeout=image_timeout, start_timeout=start_timeout, shard_retries=shard_retries, max_error_rate=max_error_rate,
-            wait_for_space=wait_for_space,
+            wait_for_space=wait_for_space, overlap=overlap,
         )  # fmt: skip
         run = _Run(shards, samples_of, pool, Policy(shards, limits), on_event)
         try:
@@ -192,16 +195,17 @@ class _Run:
 
     def _take_in(self, worker: int, event: WorkerEvent) -> None:
         """Tell the listener what it wants to know, then the policy."""
-        shard = self.policy.shard_of(worker)
-        match event:
-            case StartReport(error=None):
-                self._note(event.notes)
+        earlier = event.shard if isinstance(event, EarlierShard) else None
+        shard = self.policy.in_work(worker, earlier)
+        match event.event if isinstance(event, EarlierShard) else event:
+            case StartReport(error=None, notes=notes):
+                self._note(notes)
             case StartReport():
                 self._pool.kill(worker)
-            case ImagesAlive() if shard is not None:
-                self._tell(ShardProgress(shard, worker, event.finished))
-            case ShardDone() if shard is not None:
-                self._tell(ShardFinished(shard, worker, event))
+            case ImagesAlive(finished=finished) if shard is not None:
+                self._tell(ShardProgress(shard, worker, finished))
+            case ShardDone() as done if shard is not None:
+                self._tell(ShardFinished(shard, worker, done))
             case _:
                 pass
         self._carry_out(self.policy.handle(worker, event, time.monotonic()))
@@ -215,12 +219,14 @@ class _Run:
                     shard = self._shards[order.shard]
                     samples = self._samples_of(shard)
                     self._tell(ShardStarted(order.shard, order.worker, order.careful))
-                    self._pool.dispatch(order.worker, shard, samples, order.quarantine, order.careful)
+                    self._pool.dispatch(order.worker, shard, samples, order.quarantine, order.careful, order.leave_open)
+                case orders.Complete():
+                    self._pool.complete(order.worker)
                 case orders.Kill():
                     self._pool.kill_hard(order.worker)
                 case orders.Lost():
-                    alive = self._ids(order.shard, order.alive) if order.shard is not None else ()
-                    self._tell(WorkerLost(order.worker, order.cause, order.text, order.shard, alive))
+                    alive = self._ids(order.shard, order.alive) + self._ids(order.earlier, order.earlier_alive)
+                    self._tell(WorkerLost(order.worker, order.cause, order.text, order.shard, alive, order.earlier))
                 case orders.Quarantine():
                     [sample] = self._ids(order.shard, (order.image,))
                     self._tell(ImageQuarantined(order.shard, sample))
@@ -239,6 +245,6 @@ class _Run:
                 self._noted.add(text)
                 self._tell(WorkerNote(text))
 
-    def _ids(self, shard: int, positions: Sequence[int]) -> tuple[str, ...]:
-        samples = self._samples_of(self._shards[shard]) if positions else ()
+    def _ids(self, shard: int | None, positions: Sequence[int]) -> tuple[str, ...]:
+        samples = self._samples_of(self._shards[shard]) if positions and shard is not None else ()
         return tuple(samples[position].id for position in positions)

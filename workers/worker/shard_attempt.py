@@ -1,7 +1,8 @@
 """One attempt at a shard: images in order, decoded ahead, pushed through the engine, a row for every target of each.
 
 Every image is reported before anything touches it, also before a thread decodes it: if the process dies, the last
-event names the suspects. With `ahead=0` there is only ever one.
+event names the suspects. With `ahead=0` there is only ever one. An attempt may be left open, with its last images decoded and in flight;
+they then finish beside the first of the next shard, in batches with them.
 """
 
 from __future__ import annotations
@@ -9,72 +10,46 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from ... import statuses
 from ...engine.explanation import Explanation
 from ...engine.scoring.memory_errors import is_out_of_memory
-from ...engine.scoring.whole_image import ClassOverview
 from ...engine.session import Explained
 from ...errors import RunError, SampleError
-from ..events import ImagesAlive
+from ..events import EarlierShard, ImagesAlive
 from ..images.decode import Prepared
-from ..object_targets import NO_MORE, image_objects, recognised_objects
+from ..object_targets import recognised_objects
 from ..protocols import SampleReader
 from ..samples import Row, Sample
 from ..targets import PREDICTED, TargetRule, targets_of
 from .engine_protocol import Engine
 from .error_kinds import DEVICE_FAULT_EXIT, describe, may_be_device_fault
+from .image_rows import Failure, InWork, explained_row, failed_row, find_objects
 from .report_pace import ReportPace
-from .row_description import describe_image, name_target
+from .row_description import name_target
 
-Target = int | None
+Report = ImagesAlive | EarlierShard
 QUARANTINE_TEXT = "taken out: it was being worked on at three consecutive deaths of its worker process"
-
-
-@dataclass(slots=True)
-class Failure:
-    """An exception of the engine, and whether the same images may be tried again with a smaller micro-batch."""
-
-    status: str
-    text: str
-    again: bool = False
-
-
-@dataclass(slots=True)
-class InWork:
-    """A decoded image on its way to its rows."""
-
-    prepared: Prepared
-    targets: tuple[Target, ...] | None = None
-    """The classes to explain; None until it is settled which."""
-    asked: int = 0
-    """Forward passes spent on settling that."""
-    overview: ClassOverview | None = None
-    """What the model says of the whole image; None until it was asked, or told with its first explanation."""
-    rows: dict[int, Row] = field(default_factory=dict)
-    """By place among the targets."""
-
-    @property
-    def left(self) -> list[int]:
-        """Places of the targets that have no row."""
-        return [place for place in range(len(self.targets or ())) if place not in self.rows]
+KEYS_OF_A_SHARD = 2**40
+"""Targets of all of a shard's images are fewer; the session's keys of two open shards lie that far apart."""
 
 
 class ShardAttempt:
     """Turns the samples of one shard into rows.
 
     Args:
-        engine: The model with its session, which must be empty.
+        engine: The model with its session, which must be empty but for the images of `before`.
         reader: Bytes by uri.
         samples: All samples of the shard; a position is an index into them.
         target: Which classes of each image are explained.
         quarantine: Positions that get an error row and are not touched.
         encode: Encodes a finished row in a thread, beside the rest; None to leave that to the commit.
         pace: Says how many images are reported at once; one at a time by default.
+        before: The attempt that was left open, whose images share batches with these.
         exit_process: Called when the device is broken; a new process is the only cure.
     """
 
@@ -88,6 +63,7 @@ class ShardAttempt:
         quarantine: Collection[int] = (),
         encode: Callable[[Row], object] | None = None,
         pace: ReportPace | None = None,
+        before: ShardAttempt | None = None,
         exit_process: Callable[[int], object] = os._exit,
     ):
         self.engine = engine
@@ -100,8 +76,17 @@ class ShardAttempt:
         self._in_flight: dict[int, InWork] = {}
         self._encode = encode
         self._pace = pace
+        self._decoders: ThreadPoolExecutor | None = None
+        self._decoding: deque[tuple[int, Future[Prepared]]] = deque()
         self._beside: ThreadPoolExecutor | None = None
         self._encoding: list[Future[None]] = []
+        self._before = before
+        self.earlier: int | None = None
+        """Index of the shard, once another one was begun beside it."""
+        self._first_key = 0 if before is None or before._first_key else KEYS_OF_A_SHARD
+        self._sharing: tuple[ShardAttempt, ...] = (self,) if before is None else (before, self)
+        if before is not None:
+            before._sharing = self._sharing
         for position in quarantine:
             self._settle(position, [self._failed(position, statuses.QUARANTINED, QUARANTINE_TEXT)])
 
@@ -117,19 +102,77 @@ class ShardAttempt:
             raise RuntimeError(f"the engine returned no result for {lost}")
         return [row for position in range(len(self.samples)) for row in self._rows[position]]
 
-    def work(self, ahead: int) -> Iterator[ImagesAlive]:
-        """Explain everything, reporting each image first.
+    @property
+    def complete(self) -> bool:
+        """Whether every image has its rows."""
+        return len(self._rows) == len(self.samples)
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """Positions that were reported and have no row yet."""
+        return tuple(self._alive)
+
+    def work(self, ahead: int, *, leave_open: bool = False) -> Iterator[Report]:
+        """Explain everything, reporting each image first; the images of `before` first of all.
 
         Args:
             ahead: Images to decode in threads while others are explained; 0: strictly one image at a time.
+            leave_open: Stop when the last images are being decoded or are in flight; `finish` or a following attempt works them off.
         """
         todo = deque(position for position in range(len(self.samples)) if position not in self._rows)
         try:
-            yield from self._ahead(todo, ahead) if ahead else self._one_by_one(todo)
-        finally:
-            self.engine.session.reset()
+            if not ahead:
+                yield from self._one_by_one(todo)
+                return
+            yield from self._ahead(todo, ahead)
+            if not leave_open:
+                yield from self.finish()
+        except BaseException:
+            self.abandon()
+            raise
 
-    def _one_by_one(self, todo: deque[int]) -> Iterator[ImagesAlive]:
+    def finish(self) -> Iterator[Report]:
+        """Explain what was left open, and what was left open before it."""
+        try:
+            while self._decoding:
+                yield from self._take(*self._decoding.popleft())
+            yield from self.flush()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def flush(self) -> Iterator[Report]:
+        """Work off everything that is in flight, of both attempts."""
+        if self._in_flight:
+            yield self.heartbeat()
+        yield from self._step(self._finish)
+
+    def explain_alone(self) -> Iterator[Report]:
+        """Explain what was left open image by image, after whatever shared batches with it came to grief."""
+        self._sharing = (self,)
+        while self._decoding:
+            yield from self._take(*self._decoding.popleft())
+        for position in list(self._in_flight):
+            yield self._report(position)
+            self._alone(position)
+
+    def abandon(self) -> None:
+        """Forget what is in flight, also what `before` has there; decoded images stay with it."""
+        self.engine.session.reset()
+        self._close_threads()
+
+    def encoded(self) -> None:
+        """Wait until every row that is encoded beside the work is so; to be called when the attempt is complete."""
+        wait(self._encoding)
+        self._close_threads()
+
+    def _close_threads(self) -> None:
+        for threads in (self._decoders, self._beside):
+            if threads is not None:
+                threads.shutdown(cancel_futures=True)
+        self._decoders = self._beside = None
+
+    def _one_by_one(self, todo: deque[int]) -> Iterator[Report]:
         for position in todo:
             yield self._report(position)
             ready: Future[Prepared] = Future()
@@ -140,40 +183,38 @@ class ShardAttempt:
             yield from self._take(position, ready)
             yield from self._step(self._finish)
 
-    def _ahead(self, todo: deque[int], ahead: int) -> Iterator[ImagesAlive]:
-        decoding: deque[tuple[int, Future[Prepared]]] = deque()
-        pool = ThreadPoolExecutor(ahead, thread_name_prefix="decode")
+    def _ahead(self, todo: deque[int], ahead: int) -> Iterator[Report]:
+        """Push all images but those that are being decoded when the last is begun."""
+        self._decoders = ThreadPoolExecutor(ahead, thread_name_prefix="decode")
         self._beside = None if self._encode is None else ThreadPoolExecutor(1, thread_name_prefix="encode")
-        try:
-            while todo or decoding:
-                while todo and len(decoding) < ahead:
-                    group = [
-                        todo.popleft() for _ in range(min(len(todo), 1 if self._pace is None else self._pace.size))
-                    ]
-                    yield self._report(*group)
-                    if self._pace is not None:
-                        self._pace.reported()
-                    decoding.extend((position, pool.submit(self._prepare, position)) for position in group)
-                yield from self._take(*decoding.popleft())
-            if self._in_flight:
-                yield self._heartbeat()
-            yield from self._step(self._finish)
-            with self.engine.meter.at("encoding"):
-                wait(self._encoding)
-        finally:
-            for threads in (pool, self._beside):
-                if threads is not None:
-                    threads.shutdown(cancel_futures=True)
-            self._beside = None
+        before = self._before
+        while todo or (before is not None and before._decoding):
+            while todo and len(self._decoding) < ahead + (0 if self._pace is None else self._pace.size - 1):
+                yield from self._decode_next(todo, self._decoders)
+            if before is not None and before._decoding:
+                yield from before._take(*before._decoding.popleft())
+            elif todo:
+                yield from self._take(*self._decoding.popleft())
+        self._before = None
 
-    def _report(self, *positions: int) -> ImagesAlive:
+    def _decode_next(self, todo: deque[int], decoders: ThreadPoolExecutor) -> Iterator[Report]:
+        """Report a group of images, then have threads decode them."""
+        group = [todo.popleft() for _ in range(min(len(todo), 1 if self._pace is None else self._pace.size))]
+        yield self._report(*group)
+        if self._pace is not None:
+            self._pace.reported()
+        self._decoding.extend((position, decoders.submit(self._prepare, position)) for position in group)
+
+    def _report(self, *positions: int) -> Report:
         for position in positions:
             self._alive.pop(position, None)
             self._alive[position] = None
-        return self._heartbeat()
+        return self.heartbeat()
 
-    def _heartbeat(self) -> ImagesAlive:
-        return ImagesAlive(tuple(self._alive), len(self._rows))
+    def heartbeat(self) -> Report:
+        """Which images are in flight now."""
+        event = ImagesAlive(self.alive, len(self._rows))
+        return event if self.earlier is None else EarlierShard(self.earlier, event)
 
     def _prepare(self, position: int) -> Prepared:
         sample, begun = self.samples[position], time.perf_counter()
@@ -184,7 +225,7 @@ class ShardAttempt:
         finally:
             self.engine.meter.add("decoding", time.perf_counter() - begun)
 
-    def _take(self, position: int, ready: Future[Prepared]) -> Iterator[ImagesAlive]:
+    def _take(self, position: int, ready: Future[Prepared]) -> Iterator[Report]:
         try:
             with self.engine.meter.at("waiting"):
                 prepared = ready.result()
@@ -220,7 +261,7 @@ class ShardAttempt:
         try:
             state.targets = targets_of(self.target, sample, seen, self.engine.num_classes)
             if self.target.kind == "components":
-                self._find_objects(position, state)
+                find_objects(self.engine, sample, self.target, state)
         except SampleError as error:
             row = self._failed(position, error.status, error.text)
             row.n_forwards = state.asked
@@ -229,20 +270,6 @@ class ShardAttempt:
             self._settle(position, [row])
             return False
         return True
-
-    def _find_objects(self, position: int, state: InWork) -> None:
-        """Put the objects of the class in its place; what is left out gets a row that says so."""
-        if state.overview is None or state.overview.scene is None:
-            state.targets = (None,)  # the output is not finite; explaining it says so
-            return
-        objects = image_objects(state.overview.scene, self.target.classes[0], self.target.count)
-        state.targets = objects.explained
-        if note := objects.note():
-            state.targets = (*objects.explained, self.target.classes[0])
-            row = self._failed(position, statuses.NO_TARGET, note)
-            row.target, row.object_id = self.target.classes[0], NO_MORE
-            row.prediction = int(state.overview.ranking.argmax())
-            state.rows[len(objects.explained)] = row
 
     def _settle_given(self, position: int, given: Sequence[Explanation]) -> bool:
         """The targets of explanations that are there already."""
@@ -263,7 +290,7 @@ class ShardAttempt:
         target = targets[place]
         stored = None if given is None else replace(given[place], target=target)
         return self.engine.session.push(
-            position + place * len(self.samples),
+            self._first_key + position + place * len(self.samples),
             state.prepared.image,
             target=target,
             truth=state.prepared.truth,
@@ -272,17 +299,19 @@ class ShardAttempt:
             given=stored,
         )
 
-    def _step(self, call: Callable[[], None]) -> Iterator[ImagesAlive]:
+    def _step(self, call: Callable[[], None]) -> Iterator[Report]:
         """Do a step in which several images share batches; if it raises, find out whose fault it was."""
         failure = self._try(call)
         if failure is None:
             return
-        suspects = list(self._in_flight)
-        if len(suspects) == 1 and not failure.again and len(self._in_flight[suspects[0]].left) <= 1:
-            return self._give_up(suspects[0], failure)
-        for position in suspects:
-            yield self._report(position)
-            self._alone(position)
+        suspects = [(attempt, position) for attempt in self._sharing for position in attempt._in_flight]
+        if len(suspects) == 1 and not failure.again:
+            [(attempt, position)] = suspects
+            if len(attempt._in_flight[position].left) <= 1:
+                return attempt._give_up(position, failure)
+        for attempt, position in suspects:
+            yield attempt._report(position)
+            attempt._alone(position)
 
     def _alone(self, position: int) -> None:
         """Explain one image with nothing else in flight, target by target, with less and less memory if need be."""
@@ -331,8 +360,15 @@ class ShardAttempt:
 
     def _collect(self, explanations: Sequence[Explained]) -> None:
         for explained in explanations:
-            place, position = divmod(explained.key, len(self.samples))
-            self._add(position, place, self._explained(position, explained, place))
+            own = next(
+                attempt for attempt in self._sharing if 0 <= explained.key - attempt._first_key < KEYS_OF_A_SHARD
+            )
+            place, position = divmod(explained.key - own._first_key, len(own.samples))
+            own._add(
+                position,
+                place,
+                explained_row(own.engine, own.samples[position], explained, place, own._in_flight[position]),
+            )
 
     def _add(self, position: int, place: int, row: Row) -> None:
         """Note the row of one target; with the last of them the image is finished."""
@@ -356,44 +392,9 @@ class ShardAttempt:
         self.engine.meter.add("pictures", time.perf_counter() - begun)
 
     def _failed(self, position: int, status: str, error: str) -> Row:
-        row = Row(self.samples[position], status, error, device=self.engine.device, precision=self.engine.precision)
-        return (
-            row
-            if (work := self._in_flight.get(position)) is None
-            else describe_image(row, work.prepared, work.overview)
-        )
-
-    def _explained(self, position: int, explained: Explained, place: int) -> Row:
-        work = self._in_flight[position]
-        work.overview = work.overview or explained.overview
-        row = Row(
-            sample=self.samples[position],
-            status=explained.status,
-            error=explained.error,
-            prediction=explained.prediction,
-            confidence=explained.confidence,
-            logit=explained.logit,
-            map=None if explained.map is None else explained.map.numpy(),
-            metrics=dict(explained.metrics),
-            mask_counts=explained.mask_counts,
-            n_forwards=explained.n_forwards + (work.asked if place == 0 else 0),
-            n_backwards=explained.n_backwards,
-            extras={name: extra.numpy() for name, extra in explained.extras.items()},
-            surrogate_error=explained.surrogate_error,
-            seconds=explained.seconds,
-            device=self.engine.device,
-            precision=self.engine.precision,
-            chance=explained.chance,
-        )
-        name_target(row, explained.target, work.prepared)
-        return describe_image(row, work.prepared, work.overview)
+        return failed_row(self.engine, self.samples[position], status, error, self._in_flight.get(position))
 
 
 def seed_of(sample_id: str) -> int:
     """A number that stands for the sample in random draws: the same on any worker and in any shard."""
     return int.from_bytes(hashlib.sha256(sample_id.encode("utf-8", "surrogateescape")).digest()[:8])
-
-
-def count_statuses(rows: Sequence[Row]) -> dict[str, int]:
-    """Rows by status."""
-    return dict(Counter(row.status for row in rows))

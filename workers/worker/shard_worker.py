@@ -6,19 +6,32 @@ import math
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from ...engine.time_spent import measured_by
 from ...errors import StorageError, TooManyErrorsError
-from ..events import ShardDone, ShardFailed, StartReport, WorkerEvent, WorkerPlaced, Writing
+from ..events import (
+    EarlierShard,
+    ImagesAlive,
+    ShardDone,
+    ShardFailed,
+    ShardOpen,
+    StartReport,
+    WorkerEvent,
+    WorkerPlaced,
+    Writing,
+)
 from ..policy.circuit_breaker import Breaker, count_failures
 from ..protocols import RowEncoder, SampleReader, ShardSink
 from ..samples import Row, Sample, Shard
 from .engine_protocol import Build, Engine
 from .error_kinds import describe
+from .image_rows import count_statuses
 from .report_pace import ReportPace
-from .shard_attempt import ShardAttempt, count_statuses
+from .shard_attempt import ShardAttempt
+from .shards_in_work import CommittedRows, Computed, OpenShard, store_rows
 from .spec import WorkerSpec
 
 DECODE_AHEAD = 2
@@ -51,8 +64,12 @@ class ShardWorker:
         self._engine: Engine | None = None
         self._breaker = Breaker(spec.max_error_rate)
         self._pace = ReportPace()
-        self._held: dict[int, tuple[list[Row], float]] = {}
-        """Rows of shards that are computed and could not be put, and the seconds that they took."""
+        self._held: dict[int, Computed] = {}
+        """Of shards that are computed and could not be put, or not yet."""
+        self._open: OpenShard | None = None
+        """The shard whose last images are in flight between two calls."""
+        self._computed_at = 0.0
+        self._storing: ThreadPoolExecutor | None = None
 
     def start(self) -> StartReport:
         """Build the model."""
@@ -76,54 +93,206 @@ class ShardWorker:
         return WorkerPlaced(os.getpid(), socket.gethostname())
 
     def run(
-        self, shard: Shard, samples: Sequence[Sample], quarantine: Collection[int] = (), careful: bool = False
+        self,
+        shard: Shard,
+        samples: Sequence[Sample],
+        quarantine: Collection[int] = (),
+        careful: bool = False,
+        leave_open: bool = False,
     ) -> Iterator[WorkerEvent]:
-        """Explain the samples of `shard` and commit their rows.
+        """Explain the samples of `shard` and commit their rows, beside the last images and the commit of the shard that was left open.
 
         Args:
             shard: What to commit to.
             samples: Its samples in order; a position is an index into them.
             quarantine: Positions that get an error row and are not touched.
-            careful: One image in flight at a time and nothing decoded ahead, so that a death names its image exactly.
+            careful: One image in flight at a time and nothing decoded ahead, so that a death names its image exactly; what was left open
+                is completed before.
+            leave_open: Stop while the last images are in flight, because another `run`, or `complete`, follows.
 
         Yields:
-            `ImagesAlive` before each image is touched, `Writing` before the commit, then `ShardDone`; or `ShardFailed`.
+            `ImagesAlive` before each image is touched, `Writing` before the commit, then `ShardDone`; or `ShardFailed`; or `ShardOpen` at
+            the end of a shard that is left open. What happens to the shard that was left open before comes as `EarlierShard`; it is over
+            before this one is.
         """
-        begun = time.perf_counter()
+        before, self._open = self._open, None
+        work, kept = OpenShard(shard), shard.index in self._held
+        if before is not None and before.attempt is not None:
+            before.attempt.earlier = before.shard.index
         try:
-            held = self._held.get(shard.index)
-            if held is None:
-                self.engine.meter.take()
-                self._pace.pause()
-                attempt = ShardAttempt(
-                    self.engine, self.reader, samples,
-                    target=self.spec.target, quarantine=quarantine, exit_process=self._exit_process, pace=self._pace,
-                    encode=self.sink.encode if isinstance(self.sink, RowEncoder) else None,
-                )  # fmt: skip
-                yield from attempt.work(0 if careful else DECODE_AHEAD)
-                self._refuse_too_many_errors(attempt.rows)
-                if attempt.rows:
-                    attempt.rows[-1].padded_forwards = self.engine.meter.padded
-                held = self._held[shard.index] = attempt.rows, time.perf_counter() - begun
-            rows, seconds = held
-            yield Writing()
-            try:
-                with self.engine.meter.at("commit"), measured_by(self.engine.meter):
-                    first = self.sink.commit(shard, rows)
-            except StorageError as error:
-                if not error.outage:
-                    raise
-                yield ShardFailed("storage", describe(error), permanent=error.outage == "permanent")
+            if before is not None and (careful or kept):
+                yield from self._earlier(before, self._complete(before))
+            if kept:
+                work.computed = self._held[shard.index]
+            else:
+                yield from self._explain(work, before, samples, quarantine, careful, leave_open)
+            if before is not None:
+                yield from self._earlier(before, self._complete(before))
+            if leave_open and not careful and not kept:
+                self._open = work
+                yield ShardOpen()
                 return
-            del self._held[shard.index]
-            stages, padded = self.engine.meter.take()
-            done = summary(rows, len(samples), first, seconds, self.engine.batch_size)
-            yield replace(done, stages=stages, padded=padded)
-        except TooManyErrorsError as error:
-            yield ShardFailed("too_many_errors", str(error))
+            yield from self._complete(work)
         except Exception as error:
-            self._held.pop(shard.index, None)
-            yield ShardFailed("error", describe(error))
+            if before is not None:
+                yield from self._earlier(before, self._rescue(before, error))
+            yield self._failed(work, error)
+        except BaseException:
+            for left in (work, before):
+                if left is not None and left.attempt is not None:
+                    left.attempt.abandon()
+            raise
+
+    def complete(self) -> Iterator[WorkerEvent]:
+        """Work off the shard that was left open, if any, and commit it; events as those of `run`."""
+        work, self._open = self._open, None
+        if work is not None:
+            yield from self._complete(work)
+
+    def close(self) -> None:
+        """Forget the shard that was left open, and let a commit that is under way come to its end."""
+        if self._open is not None and self._open.attempt is not None:
+            self._open.attempt.abandon()
+        self._open = None
+        if self._storing is not None:
+            self._storing.shutdown(cancel_futures=True)
+            self._storing = None
+
+    def _explain(
+        self, work: OpenShard, before: OpenShard | None, samples: Sequence[Sample], quarantine: Collection[int], careful: bool, leave_open: bool,
+    ) -> Iterator[WorkerEvent]:  # fmt: skip
+        """Explain the samples, and as soon as the shard before has its rows commit them in a thread."""
+        if before is None or before.over:
+            before = None
+            self.engine.meter.take()
+        self._pace.pause()
+        attempt = work.attempt = ShardAttempt(
+            self.engine, self.reader, samples,
+            target=self.spec.target, quarantine=quarantine, exit_process=self._exit_process, pace=self._pace,
+            encode=self.sink.encode if isinstance(self.sink, RowEncoder) else None,
+            before=None if before is None else before.attempt,
+        )  # fmt: skip
+        for event in attempt.work(0 if careful else DECODE_AHEAD, leave_open=leave_open and not careful):
+            yield event
+            if before is not None:
+                yield from self._earlier(before, self._advance(before))
+        if before is not None and before.attempt is not None and not before.attempt.complete:
+            yield from attempt.flush()
+
+    def _earlier(self, before: OpenShard, events: Iterator[WorkerEvent]) -> Iterator[WorkerEvent]:
+        """The events of the shard before, named as such."""
+        for event in events:
+            named = isinstance(event, ImagesAlive | Writing | ShardDone | ShardFailed)
+            yield EarlierShard(before.shard.index, event) if named else event
+
+    def _advance(self, work: OpenShard) -> Iterator[WorkerEvent]:
+        """Take the shard before a step further, without waiting for anything."""
+        attempt = work.attempt
+        if work.over or attempt is None:
+            return
+        if work.storing is not None:
+            if work.storing.done():
+                yield self._stored(work)
+        elif attempt.complete:
+            try:
+                self._compute(work)
+            except Exception as error:
+                yield self._failed(work, error)
+                return
+            yield Writing()
+            if self._storing is None:
+                self._storing = ThreadPoolExecutor(1, thread_name_prefix="commit")
+            work.storing = self._storing.submit(self._store, work, beside=True)
+        elif attempt.alive != work.told:
+            work.told = attempt.alive
+            yield attempt.heartbeat()
+
+    def _complete(self, work: OpenShard) -> Iterator[WorkerEvent]:
+        """Whatever is left to do for a shard: its last images, its commit."""
+        if work.over:
+            return
+        if work.storing is None:
+            try:
+                if work.attempt is not None and not work.attempt.complete:
+                    yield from work.attempt.finish()
+                if work.attempt is not None:
+                    with self.engine.meter.at("encoding"):
+                        work.attempt.encoded()
+                self._compute(work)
+            except Exception as error:
+                yield self._failed(work, error)
+                return
+            yield Writing()
+            work.storing = Future()
+            try:
+                work.storing.set_result(self._store(work, beside=False))
+            except Exception as error:
+                work.storing.set_exception(error)
+        with self.engine.meter.at("commit"):
+            wait([work.storing])
+        yield self._stored(work)
+
+    def _rescue(self, work: OpenShard, error: Exception) -> Iterator[WorkerEvent]:
+        """Complete the shard before, whose images in flight went with an error of the present one."""
+        if not work.over and work.storing is None and work.attempt is not None and not work.attempt.complete:
+            try:
+                yield from work.attempt.explain_alone()
+            except Exception as own:
+                error = own
+            if not work.attempt.complete:
+                work.attempt.abandon()
+                yield self._failed(work, error)
+        yield from self._complete(work)
+
+    def _compute(self, work: OpenShard) -> None:
+        """Take the rows of a shard whose images are all done.
+
+        Raises:
+            TooManyErrorsError: When too many of the recent images failed.
+            RuntimeError: When the engine lost an image.
+        """
+        if work.computed is not None or work.attempt is None:
+            return
+        rows = work.attempt.rows
+        self._refuse_too_many_errors(rows)
+        stages, padded = self.engine.meter.take()
+        if rows:
+            rows[-1].padded_forwards = padded
+        now = time.perf_counter()
+        seconds = now - max(work.begun, self._computed_at)
+        work.computed = Computed(rows, len(work.attempt.samples), seconds, stages, padded)
+        self._held[work.shard.index], self._computed_at = work.computed, now
+
+    def _store(self, work: OpenShard, *, beside: bool) -> CommittedRows:
+        if work.computed is None:
+            raise RuntimeError(f"shard {work.shard.index} has no rows yet")
+        return store_rows(self.sink, work.shard, work.computed.rows, work.attempt, beside=beside)
+
+    def _stored(self, work: OpenShard) -> WorkerEvent:
+        """How the commit ended."""
+        if work.storing is None or work.computed is None:
+            raise RuntimeError(f"shard {work.shard.index} is not being stored")
+        computed = work.computed
+        try:
+            stored = work.storing.result()
+        except Exception as error:
+            return self._failed(work, error)
+        work.over = True
+        del self._held[work.shard.index]
+        done = summary(computed.rows, computed.images, stored.first, computed.seconds, self.engine.batch_size)
+        stages = Counter(computed.stages)
+        stages.update(stored.stages)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return replace(done, stages=dict(stages), padded=computed.padded)
+
+    def _failed(self, work: OpenShard, error: Exception) -> ShardFailed:
+        """What went wrong, as data; rows that the storage would not take are kept, all else is forgotten."""
+        work.over = True
+        if isinstance(error, TooManyErrorsError):
+            return ShardFailed("too_many_errors", str(error))
+        if isinstance(error, StorageError) and error.outage and work.computed is not None:
+            return ShardFailed("storage", describe(error), permanent=error.outage == "permanent")
+        self._held.pop(work.shard.index, None)
+        return ShardFailed("error", describe(error))
 
     def _refuse_too_many_errors(self, rows: Sequence[Row]) -> None:
         if not self._breaker.add(count_failures(count_statuses(rows)), len(rows)):
