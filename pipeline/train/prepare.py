@@ -128,7 +128,9 @@ def checked_layers(
     except ModelError as error:
         if auxiliary is not None:
             raise
-        raise ModelError(f"ptame's auxiliary network {name}: {error}; --auxiliary names another one") from error
+        raise ModelError(
+            f"ptame's auxiliary network {name}: {error}; `heatlas train ptame --auxiliary` names another one"
+        ) from error
     AuxiliaryReader(loaded.module, other, example, training.layers)
     return name, other.digest
 

@@ -43,6 +43,10 @@ class TrainingResult:
             lines.append(agreement_text(self.agreement))
         if self.fidelity:
             lines.append(fidelity_text(self.fidelity))
+        if not self.agreement:
+            lines.append(
+                "how far its maps are from exact ones on your data, and whether they beat the mean map of the class: `heatlas explain ... --verify 200`"
+            )
         return "\n".join(lines)
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 MODEL = "heatlas.pipeline.demo.network:demo_model"
 
 
-def draw_training_images(folder: Path, count: int) -> Path:
-    """The first `count` images of the demo's training part in this folder."""
-    for number in range(count):
+def draw_training_images(folder: Path, count: int, start: int = 0) -> Path:
+    """`count` images of the demo's training part in this folder, from one of them on."""
+    for number in range(start, start + count):
         sample = dataset.demo_sample("train", number)
         Image.fromarray(sample.image).save(folder / f"{sample.id}.png")
     return folder

@@ -234,14 +234,19 @@ def test_location_instability_by_hand() -> None:
     )
 
 
-def test_parts_of_a_store_are_queued_and_measured(images: Path, tmp_path: Path) -> None:
+def test_parts_of_a_store_are_queued_and_measured(images: Path, tmp_path: Path, capsys) -> None:
+    """Of images that the explainer was not trained on, some of which are verified."""
+    (tmp_path / "fresh").mkdir()
+    fresh = draw_training_images(tmp_path / "fresh", 20, start=100)
     file, out = tmp_path / "p.safetensors", tmp_path / "store"
     few = ["--epochs", "1", "--batch-size", "8", "--kept-parts", "4"]
     assert main(["train", "explainer:paper", *facts(images, file), *few]) == 0
     assert read_explainer(str(file)).settings["preset"] == "paper"
     run = [
         "explain",
-        *facts(images, out),
+        *facts(fresh, out),
+        "--verify",
+        "3",
         "--method",
         "explainer_network",
         "--explainer",
@@ -251,8 +256,28 @@ def test_parts_of_a_store_are_queued_and_measured(images: Path, tmp_path: Path) 
         "--chance-maps",
         "0",
     ]
+    capsys.readouterr()
     assert main(run) == 0
+    assert "verified on 3 rows explained exactly by sise: Spearman " in capsys.readouterr().out
     atlas = heatlas.open(out)
+    curate = ["curate", str(out), "--recipe", "displaced_part", "--recipe", "missing_part"]
+    assert (
+        main(
+            [
+                *curate,
+                "--param",
+                "members=2",
+                "--param",
+                "displaced_part.deviations=0",
+                "--param",
+                "displaced_part.least=0",
+            ]
+        )
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "part 0 lies at (" in said
+    assert "missing_part: " in said
     found = atlas.curate(
         ["displaced_part", "missing_part"],
         params=["members=2", "displaced_part.deviations=0", "displaced_part.least=0"],
