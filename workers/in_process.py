@@ -5,6 +5,7 @@ A crash takes the run with it and nothing watches for hangs; the same command re
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ from .samples import Sample, Shard
 from .worker.engine_protocol import Build
 from .worker.process_state import restore_process_state
 from .worker.shard_worker import ShardWorker
-from .worker.spec import WorkerSpec
+from .worker.spec import DECODE_THREADS, MOST_DECODE_THREADS, WorkerSpec
 
 NOT_BEGUN = "not begun when the run was interrupted"
 
@@ -79,6 +80,9 @@ def explain_in_process(
         report = worker.start()
         if report.error:
             raise WorkerStartError(f"the worker could not start: {report.error}")
+        if report.device.startswith("cuda"):
+            threads = min(len(os.sched_getaffinity(0)), MOST_DECODE_THREADS)
+            worker.spec = replace(worker.spec, decode_threads=max(DECODE_THREADS, threads))
         for text in report.notes:
             on_event(WorkerNote(text))
         on_event(WorkersChanged(ready=1, pending=0))

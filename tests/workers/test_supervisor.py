@@ -257,6 +257,26 @@ def test_capacity_follows_the_cluster(monkeypatch, two_gpus):
     assert seen.capacity() == 16
 
 
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "threads"),
+    [
+        (1.0, [{"CPU": 48.0, "GPU": 4.0}, {"CPU": 96.0}], 12),  # nodes without GPU do not count
+        (1.0, [{"CPU": 48.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 4.0}], 4),  # the scantiest node
+        (0.25, [{"CPU": 32.0, "GPU": 1.0}], 8),  # slices of one card
+        (1.0, [{"CPU": 256.0, "GPU": 1.0}], 16),
+        (1.0, [{"CPU": 1.0, "GPU": 1.0}], 2),
+        (1.0, [{"CPU": 64.0}], 2),  # forwards need the CPUs
+    ],
+)
+def test_the_cpus_of_a_node_decode_for_its_gpus(monkeypatch, two_gpus, gpus, nodes, threads):
+    import ray
+
+    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: total)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+    assert cluster.Cluster("auto", gpus=gpus, cpus=1, device="auto").decode_threads == threads
+
+
 def test_local_paths_on_several_nodes(monkeypatch, two_gpus):
     import ray
 

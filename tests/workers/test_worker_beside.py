@@ -102,6 +102,18 @@ def test_a_group_is_reported_before_any_of_it_is_touched_and_nobody_is_forgotten
         assert events >= count
 
 
+def test_as_many_threads_decode_as_the_worker_is_given(tmp_path):
+    """All of them at once, or the barrier breaks."""
+    worker = worker_of(tmp_path, decode_threads=5)
+    [shard], samples = make_shards([""] * 10, 10)
+    together = threading.Barrier(5, timeout=20)
+    prepare = worker.engine.prepare
+    worker.engine.prepare = lambda sample, reader: (together.wait(), prepare(sample, reader))[1]
+    *_, done = worker.run(shard, samples[0])
+    assert isinstance(done, ShardDone)
+    assert done.statuses == {"ok": 10}
+
+
 class EncodingSink(PickleSink):
     """Notes in which thread rows are encoded; fails for one of them."""
 

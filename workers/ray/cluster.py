@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ...errors import UsageError
+from ..worker.spec import DECODE_THREADS, MOST_DECODE_THREADS
 
 REFRESH_SECONDS = 5.0
 """How old the numbers may be."""
@@ -32,6 +33,7 @@ class Cluster:
         self._cpus = cpus
         self._resources: dict[str, float] = {}
         self._machines = 0
+        self._nodes: list[Mapping[str, float]] = []
         self._looked = float("-inf")
         self._look()
         seen = self._resources.get("GPU", 0.0)
@@ -40,6 +42,14 @@ class Cluster:
         self.gpus = gpus if seen and device != "cpu" else 0.0
         """GPUs of each worker; 0 on a cluster without."""
         self.device: Literal["cpu", "cuda"] = "cuda" if self.gpus else "cpu"
+
+    @property
+    def decode_threads(self) -> int:
+        """Threads with which each worker decodes: beside a GPU those of its node's CPUs that fall to it, where CPUs are all there is 2."""
+        if not self.gpus:
+            return DECODE_THREADS
+        shares = [node.get("CPU", 0.0) * self.gpus / node["GPU"] for node in self._nodes if node.get("GPU", 0.0)]
+        return max(DECODE_THREADS, min(int(min(shares, default=0.0) + 1e-9), MOST_DECODE_THREADS))
 
     def capacity(self) -> int:
         """How many workers there should be now."""
@@ -70,8 +80,8 @@ class Cluster:
 
         self._looked = time.monotonic()
         self._resources = {name: float(amount) for name, amount in ray.cluster_resources().items()}
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self._machines = sum(1 for resources in nodes if resources.get("CPU", 0) or resources.get("GPU", 0))
+        self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._machines = sum(1 for resources in self._nodes if resources.get("CPU", 0) or resources.get("GPU", 0))
 
 
 def cluster_gpus(address: str) -> float:

@@ -108,7 +108,7 @@ def supervise(
         if not shared_fs:
             cluster.refuse_several_nodes(local_paths)
         spec = replace(spec, device="auto" if cluster.gpus and spec.device == "auto" else cluster.device)
-        spec = replace(spec, max_error_rate=max_error_rate)
+        spec = replace(spec, max_error_rate=max_error_rate, decode_threads=cluster.decode_threads)
         if objects:
             build = share_objects(objects, build)
         pool = ActorPool((spec, reader, MeteredSink(sink), build), gpus=cluster.gpus, cpus=cpus_per_worker)

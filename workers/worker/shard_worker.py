@@ -34,8 +34,6 @@ from .shard_attempt import ShardAttempt
 from .shards_in_work import CommittedRows, Computed, OpenShard, store_rows
 from .spec import WorkerSpec
 
-DECODE_AHEAD = 2
-
 
 class ShardWorker:
     """Explains shards and commits them.
@@ -172,7 +170,7 @@ class ShardWorker:
             encode=self.sink.encode if isinstance(self.sink, RowEncoder) else None,
             before=None if before is None else before.attempt,
         )  # fmt: skip
-        for event in attempt.work(0 if careful else DECODE_AHEAD, leave_open=leave_open and not careful):
+        for event in attempt.work(0 if careful else self.spec.decode_threads, leave_open=leave_open and not careful):
             yield event
             if before is not None:
                 yield from self._earlier(before, self._advance(before))

@@ -12,6 +12,9 @@ from ..targets import PREDICTED, TargetRule
 if TYPE_CHECKING:
     from ..models.load import ModelSpec
 
+DECODE_THREADS, MOST_DECODE_THREADS = 2, 16
+"""Of a worker on CPUs, where decoding takes time from the forwards; and at most, of one beside an accelerator."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
@@ -48,3 +51,5 @@ class WorkerSpec:
     will do. Workers on another refuse to start."""
     max_error_rate: float = 1.0
     """Share of failed images, in [0, 1], above which a worker refuses to commit; 1 switches the breaker off."""
+    decode_threads: int = DECODE_THREADS
+    """Threads that decode images ahead of the device, at least 1."""
