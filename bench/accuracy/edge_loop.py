@@ -98,7 +98,7 @@ def tasks(out: Path, count: int) -> list[Task]:
 
         made += [
             Task("tiles-classification", lambda: trained("tile_classifier", out, 30, of_tiles), held_out, ()),
-            Task("tiles-segmentation", lambda: trained("tile_segmenter", out, 120, of_pixels), held_out, DENSE),
+            Task("tiles-segmentation", lambda: trained("tile_segmenter", out, 80, of_pixels), held_out, DENSE),
         ]
     else:
         print(f"no tiles in {TILES}; BENCH_DATA names another folder")
