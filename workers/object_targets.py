@@ -55,16 +55,16 @@ def image_objects(scene: Int[Tensor, "height width"], target: int, most: int) ->
     """
     least = SMALLEST_SHARE * scene.numel()
     regions = connected_regions(scene == target)
-    objects = [region for region in regions if int(region.sum()) >= least]
-    if not objects:
+    count = sum(size >= least for size in regions.sizes)
+    if not count:
         tiny = (
             f" but in {len(regions)} components of less than {100 * SMALLEST_SHARE:g} % of the pixels"
             if regions
             else ""
         )
         raise SampleError(NO_EVIDENCE, f"the model finds class {target} nowhere in the image{tiny}")
-    named = (ObjectTarget(target, f"{number:03d}", region) for number, region in enumerate(objects[:most], 1))
-    return ImageObjects(tuple(named), max(0, len(objects) - most))
+    named = (ObjectTarget(target, f"{place + 1:03d}", regions.mask(place)) for place in range(min(most, count)))
+    return ImageObjects(tuple(named), max(0, count - most))
 
 
 def recognised_objects(

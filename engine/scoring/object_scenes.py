@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Bool, Int
@@ -35,16 +36,35 @@ class ObjectTarget(int):
         return ObjectTarget, (int(self), self.object_id, self.region)
 
 
-def connected_regions(mask: Bool[torch.Tensor, "height width"]) -> list[Bool[torch.Tensor, "height width"]]:
+@dataclass(frozen=True, eq=False)
+class Regions:
     """The connected components of a mask (8 neighbours), the largest first; of equally large ones the one whose first pixel comes first."""
+
+    numbers: Int[torch.Tensor, "height width"]
+    """Of every pixel the number of its component, from 1 on; 0 outside the mask."""
+    order: tuple[int, ...]
+    """The components' numbers."""
+    sizes: tuple[int, ...]
+    """Their pixels, in this order."""
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def mask(self, place: int) -> Bool[torch.Tensor, "height width"]:
+        """The pixels of one of them, by its place in the order."""
+        return self.numbers == self.order[place]
+
+
+def connected_regions(mask: Bool[torch.Tensor, "height width"]) -> Regions:
+    """Find them; a mask of noise has thousands, so their pixels are told one by one."""
     import numpy as np
     from scipy import ndimage
 
     labelled: Any = ndimage.label(mask.cpu().numpy(), np.ones((3, 3), dtype=bool))
-    labels, count = labelled
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    order = np.argsort(-sizes, kind="stable")  # labels are given in the order of first pixels
-    return [torch.from_numpy(labels == place + 1).to(mask.device) for place in order.tolist()]
+    numbers, count = labelled
+    sizes = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
+    order = np.argsort(-sizes, kind="stable")  # numbers are given in the order of first pixels
+    return Regions(torch.from_numpy(numbers).to(mask.device), tuple((order + 1).tolist()), tuple(sizes[order].tolist()))
 
 
 def object_scene(scene: Int[torch.Tensor, "height width"], target: int | None) -> Int[torch.Tensor, "height width"]:
@@ -69,11 +89,9 @@ def object_truth(truth: Bool[torch.Tensor, "height width"], target: int | None) 
     if not isinstance(target, ObjectTarget):
         return truth
     region = resized_to(target.region, truth)
-    touched = torch.zeros_like(truth)
-    for part in connected_regions(truth):
-        if bool((part & region).any()):
-            touched |= part
-    return touched
+    numbers = connected_regions(truth).numbers
+    touched = numbers[region & truth].unique()
+    return torch.isin(numbers, touched)
 
 
 def resized_to(classes: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -123,7 +123,8 @@ def _passes(method: MethodValues, unit: str = "") -> str:
     """`3 passes an image, 124 with the metrics`; what a choice measures the chosen method need not pay later."""
     if method.own_passes is None:
         return f"{method.passes:.0f} passes{unit}"
-    return f"{method.own_passes:.0f} passes{unit}, {method.passes:.0f} with the metrics"
+    own = f"{method.own_passes:.0f}"
+    return f"{own} {'pass' if own == '1' else 'passes'}{unit}, {method.passes:.0f} with the metrics"
 
 
 def _reason(

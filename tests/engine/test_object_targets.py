@@ -75,20 +75,22 @@ def image() -> Tensor:
     return image
 
 
+def masks_of(mask: Tensor) -> list[Tensor]:
+    regions = connected_regions(mask)
+    return [regions.mask(place) for place in range(len(regions))]
+
+
 def objects(model: nn.Module, image: Tensor, target: int = 1) -> list[ObjectTarget]:
     with torch.no_grad():
         scene = scene_of(model(image[None]))
-    return [
-        ObjectTarget(target, f"{number:03d}", region)
-        for number, region in enumerate(connected_regions(scene == target), 1)
-    ]
+    return [ObjectTarget(target, f"{number:03d}", region) for number, region in enumerate(masks_of(scene == target), 1)]
 
 
 def test_regions_are_those_of_scikit_image_the_largest_first() -> None:
     random = np.random.default_rng(0)
     for _ in range(20):
         mask = random.random((9, 13)) > 0.6
-        regions = [region.numpy() for region in connected_regions(torch.from_numpy(mask))]
+        regions = [region.numpy() for region in masks_of(torch.from_numpy(mask))]
         peer = label(mask, connectivity=2)
         sizes = [int(region.sum()) for region in regions]
         assert sizes == sorted(np.bincount(peer.ravel())[1:].tolist(), reverse=True)
@@ -96,7 +98,8 @@ def test_regions_are_those_of_scikit_image_the_largest_first() -> None:
             numbers = np.unique(peer[region])
             assert len(numbers) == 1
             assert np.array_equal(peer == numbers[0], region)
-    assert connected_regions(torch.zeros(3, 3, dtype=torch.bool)) == []
+        assert list(connected_regions(torch.from_numpy(mask)).sizes) == sizes
+    assert len(connected_regions(torch.zeros(3, 3, dtype=torch.bool))) == 0
 
 
 def test_an_object_is_its_class_and_survives_copies() -> None:
