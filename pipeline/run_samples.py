@@ -14,6 +14,7 @@ from ..engine.methods.registry import find_method
 from ..engine.metrics import METRICS
 from ..engine.metrics.sanity import SANITY
 from ..engine.scoring.budget import EXACT, Budget
+from ..errors import DataError
 from ..workers.samples import Shard
 from .settings.run import Settings
 from .shards import EXTRA, cut_containers, default_shard_size, plan_shards
@@ -44,8 +45,11 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
         rows=settings.rows,
         images=settings.images,
         data_root=data_root,
+        folder_label=settings.labels.folder,
     )
     listed = list_source(settings.data, options)
+    if settings.labels.folder is not None and not listed.folders:
+        raise DataError(f"--labels.folder is for labels that are folders, which those of {settings.data} are not")
     listing, notes = settle_boxes(listed.listing, settings.labels.boxes)
     if settings.where is not None:
         listing = filter_by_condition(listing, settings.where)

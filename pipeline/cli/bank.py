@@ -12,7 +12,7 @@ from .explain import Config, print_result
 from .settings_flags import GROUPS, given_settings
 
 TAKEN = ("model", "data", "data_root", "rows", "images", "where", "ids", "sample", "limit", "batch_size", "seed", "device",
-         "columns.id", "columns.uri", "columns.label", "columns.image")  # fmt: skip
+         "columns.id", "columns.uri", "columns.label", "columns.image", "labels.folder")  # fmt: skip
 SETTINGS = tuple(name for name in leaves() if name in TAKEN or name.startswith(("preprocess.", "decode.")))
 TEXTS = {
     "model": "As for `heatlas explain`, but needs no classifier: features are the input of its classifying linear layer, or its output.",

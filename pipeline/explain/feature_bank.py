@@ -29,6 +29,7 @@ from ..shards import samples_of
 from ..sources.listing.detection import item_source
 from ..sources.listing.label_readings import LabelRules
 from ..sources.listing.labels import ResolvedLabels, own_classes, resolve_labels
+from ..sources.listing.nested_folders import refuse_unclear_folders
 from ..sources.listing.options import Listed
 from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
@@ -180,6 +181,8 @@ def labelled(settings: Settings, listed: Listed) -> tuple[ResolvedLabels, int]:
             f"--data {settings.data} has no labels, and a bank needs them: sort the images into class folders, or name the column "
             "of a manifest that has them with --columns.label"
         )
+    if listed.folders:
+        refuse_unclear_folders(listed.listing["id"].to_pylist(), None, None, settings.labels.folder, settings.data)
     names, count = own_classes([*known, *listed.labels], listed.class_names)
     if count > MOST_CLASSES:
         raise DataError(

@@ -34,6 +34,7 @@ from ..settings.run import Settings, describe
 from ..shards import samples_of
 from ..sources.listing.detection import item_source
 from ..sources.listing.labels import ResolvedLabels, resolve_labels
+from ..sources.listing.nested_folders import refuse_unclear_folders
 from ..sources.reading.confinement import check_data_root
 from ..sources.reading.reader import FsspecReader
 from ..store.committed_shards import done_shards
@@ -186,13 +187,18 @@ def prepare_run(settings: Settings) -> PreparedRun:
     model = load_model(model_spec, FsspecReader())
     check_explainer(settings, model)
     refuse_random_weights(model_spec, model, FsspecReader())
+    rules = label_rules(settings)
+    if listed.folders:
+        names = rules.names or model.class_names
+        ids = listed.listing["id"].to_pylist()
+        refuse_unclear_folders(ids, names, model.num_classes, settings.labels.folder, settings.data)
     labels = resolve_labels(
         listed.listing,
         model.class_names,
         model.num_classes,
         listed.orders,
         listed.labels,
-        rules=label_rules(settings),
+        rules=rules,
         folders=listed.folders,
         predict=lambda listing: probe_predictions(listing, model, reader),
     )

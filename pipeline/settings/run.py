@@ -75,6 +75,7 @@ class LabelSettings(SettingsGroup):
     base: Annotated[Literal[0, 1], BeforeValidator(whole_number)] | None = Field(
         None, description="First class where labels are numbers."
     )
+    folder: Literal["first", "last"] | None = Field(None, description="Which folder on the way is the class.")
     boxes: Literal["pixels", "scaled", "fractions"] | None = Field(
         None, description="Boxes: pixels, scaled, fractions."
     )
@@ -158,7 +159,7 @@ class Settings(MethodChoice):
         BeforeValidator(number_or_share),
     ] = Field(
         "exact",
-        description="exact, balanced (25 %), fast (10 %), a number or share of forward passes; rest predicted.",
+        description="exact, balanced, fast, a number or share. ",
     )
     seed: NaturalInt = Field(0, description="Seed of all random numbers.")
     where: str | None = Field(

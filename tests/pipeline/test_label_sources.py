@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import DataError
 from heatlas.pipeline.sources import list_source
+from heatlas.pipeline.sources.listing.labels import resolve_labels
+from heatlas.pipeline.sources.listing.nested_folders import refuse_unclear_folders
 from heatlas.pipeline.sources.listing.options import Listed, SourceOptions
 
 from ..support.listings import list_samples
@@ -101,6 +103,105 @@ def test_parts_of_a_data_set_are_not_classes(tmp_path: Path, names: tuple[str, .
     with pytest.raises(DataError, match=f"name one: --data {tmp_path}/"):
         listed(tmp_path)
     assert set(labels(listed(tmp_path / names[0]))) == {"ant", "bee"}
+
+
+@pytest.mark.check("labels", "splits beside a stray image, called `train2017`, `Test Set`, `val-images`", "asked")
+@pytest.mark.parametrize(
+    "names", [("train2017", "val2017"), ("Training Set", "Test Set"), ("train-images", "val_data")]
+)
+def test_splits_under_other_names_are_not_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    files(tmp_path, "cover.png", *(f"{name}/{kind}/1.png" for name in names for kind in ("ant", "bee")))
+    with pytest.raises(DataError, match=r"or take all of them with --labels.folder last"):
+        listed(tmp_path)
+    assert sorted(map(str, labels(listed(tmp_path, folder_label="last")))) == ["None", "ant", "ant", "bee", "bee"]
+
+
+def files(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(PIXELS)
+    return root
+
+
+def clear(root: Path, class_names: list[str] | None, num_classes: int, **options) -> list[str | None]:
+    """Labels, where it is clear which folders they are."""
+    result = listed(root, **options)
+    refuse_unclear_folders(
+        result.listing["id"].to_pylist(), class_names, num_classes, options.get("folder_label"), str(root)
+    )
+    return labels(result)
+
+
+@pytest.mark.check("labels", "folders in folders: a wrapper, folds or cameras that all hold the classes, sessions in classes", "asked")  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "model"),
+    [
+        (("images/ant/1.png", "images/bee/1.png"), ["ant", "bee"]),
+        (("images/ant/1.png", "images/bee/1.png"), None),
+        (("fold1/ant/1.png", "fold1/bee/1.png", "fold2/ant/1.png"), None),
+        (("left/ant/1.png", "right/bee/1.png"), ["ant", "bee"]),
+        (("ant/day1/1.png", "bee/day1/1.png"), None),
+        (("train/1.png", "val/1.png", "more/1.png"), None),
+        (("insects/ant/1.png", "insects/bee/1.png", "pets/cat/1.png"), None),
+    ],
+    ids=[
+        "wrapper",
+        "wrapper, no names",
+        "folds",
+        "cameras",
+        "sessions",
+        "flat splits and more",
+        "groups, as many inside as classes",
+    ],
+)
+def test_folders_in_folders_are_asked_about(tmp_path: Path, names: tuple[str, ...], model: list[str] | None) -> None:
+    files(tmp_path, *names)
+    count = 3 if "cat" in "".join(names) or "more" in "".join(names) else 2
+    with pytest.raises(DataError, match=r"--labels.folder first") as caught:
+        clear(tmp_path, model, count)
+    assert f"--data {tmp_path}/" in str(caught.value)
+    outer = [name.split("/")[0] for name in names]
+    inner = [name.split("/")[-2] for name in names]
+    assert sorted(map(str, clear(tmp_path, model, count, folder_label="first"))) == sorted(outer)
+    assert sorted(map(str, clear(tmp_path, model, count, folder_label="last"))) == sorted(inner)
+
+
+@pytest.mark.check("labels", "folders in class folders that the model names, whatever their case", "known")
+def test_the_models_names_tell_which_folders_are_classes(tmp_path: Path) -> None:
+    files(tmp_path, "Ant/day1/1.png", "bee/day1/1.png", "bee/day2/x/1.png")
+    assert clear(tmp_path, ["ant", "bee"], 2) == ["Ant", "bee", "bee"]
+
+
+def test_deep_folders_without_a_doubt_are_not_asked_about(tmp_path: Path) -> None:
+    files(tmp_path, "ant/day1/1.png", "bee/day2/1.png", "bee/day3/1.png")
+    assert clear(tmp_path, None, 2) == ["ant", "bee", "bee"]
+
+
+@pytest.mark.check("labels", "splits and folders in folders inside of tars", "said")
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_folders_in_folders_of_tars(tmp_path: Path, prefix: str) -> None:
+    path = tar_of(
+        tmp_path / "t.tar",
+        {f"{prefix}{name}.png": PIXELS for name in ("train/ant/0", "train/bee/1", "val/ant/2")},
+    )
+    assert labels(listed(path)) == [None] * 3
+    assert "say --labels.folder last" in said(listed(path))
+    taken = listed(path, folder_label="last")
+    assert labels(taken) == ["ant", "bee", "ant"]
+    assert taken.folders
+    flat = tar_of(tmp_path / "u.tar", {f"{prefix}{name}.png": PIXELS for name in ("ant/0", "bee/1")})
+    assert labels(listed(flat)) == ["ant", "bee"]
+    shared = tar_of(tmp_path / "v.tar", {f"{prefix}{name}.png": PIXELS for name in ("a/ant/0", "a/bee/1", "b/ant/2")})
+    with pytest.raises(DataError, match=r"--labels.folder last"):
+        clear(shared, None, 2)
+    with pytest.raises(DataError, match=r"--labels.folder last"):
+        clear(shared, ["ant", "bee"], 2)
+
+
+def test_names_in_another_unicode_form_are_the_same(tmp_path: Path) -> None:
+    """macOS writes folders with the dots of a letter on their own."""
+    resolved = resolve_labels(pa.table({"label": ["Ka\u0308fer", "biene"]}), ["Biene", "K\u00e4fer"], 2, folders=True)
+    assert resolved.listing["label"].to_pylist() == [1, 0]
 
 
 def test_a_class_called_train_beside_others_is_a_class(tmp_path: Path) -> None:
@@ -209,8 +310,6 @@ def test_what_macos_adds_to_tars_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.check("labels", "COCO's unused category 0", "known")
 def test_an_unused_category_0_of_coco_is_no_class_where_the_model_has_one_less(tmp_path: Path) -> None:
-    from heatlas.pipeline.sources.listing.labels import resolve_labels
-
     (tmp_path / "0.png").write_bytes(PIXELS)
     described = {
         "images": [{"id": 1, "file_name": "0.png", "width": 9, "height": 9}],

@@ -1,4 +1,4 @@
-"""An image folder: the first folder on an image's way is its label, as in torchvision's `ImageFolder`.
+"""An image folder: the first folder on an image's way is its label, as in torchvision's `ImageFolder`, or the last where the user says so.
 
 Ids are paths relative to the root with `/` between the parts. Images directly in the root have no label; hidden files and
 folders (name begins with a dot) are skipped. Symbolic links are followed, except back into a folder that contains them.
@@ -17,6 +17,7 @@ from fsspec import AbstractFileSystem
 
 from ....errors import DataError
 from ...storage.location import is_local
+from .nested_folders import folder_label, is_split
 from .options import Listed, SourceOptions
 from .place import Place, find_place
 from .table import make_listing
@@ -26,24 +27,6 @@ IMAGE_SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".dcm"}
 )
 """Files that count as images, upper or lower case."""
-SPLIT_NAMES = frozenset(
-    {
-        "train",
-        "training",
-        "train_set",
-        "trainset",
-        "val",
-        "valid",
-        "validation",
-        "dev",
-        "test",
-        "testing",
-        "test_set",
-        "testset",
-        "eval",
-    }
-)
-"""Names of folders that hold parts of a data set, in small letters."""
 
 
 def list_folder(data: str, options: SourceOptions) -> Listed:
@@ -64,9 +47,10 @@ def list_folder(data: str, options: SourceOptions) -> Listed:
     columns = {
         "id": pa.array(ids, pa.string()),
         "uri": pa.array([f"{prefix}/{name}" for name in ids], pa.string()),
-        "label": pa.array([name.split("/", 1)[0] if "/" in name else None for name in ids], pa.string()),
+        "label": pa.array([folder_label(name, options.folder_label) for name in ids], pa.string()),
     }
-    refuse_splits(columns["label"].to_pylist(), ids, data)
+    if options.folder_label is None:
+        refuse_splits(columns["label"].to_pylist(), ids, data)
     return Listed(make_listing(columns, data), folders=True)
 
 
@@ -77,12 +61,15 @@ def refuse_splits(labels: Sequence[str | None], ids: Sequence[str], data: str) -
         DataError: Naming the folders to choose from.
     """
     splits = sorted({label for label in labels if label is not None})
-    if not splits or None in labels or not all(split.casefold() in SPLIT_NAMES for split in splits):
+    if not splits or not all(map(is_split, splits)):
         return
     deeper = any(name.count("/") > 1 for name in ids)
     what = "the class folders lie below them" if deeper else "they are parts of a data set, not classes"
     choices = " or ".join(f"--data {data.rstrip('/')}/{split}" for split in splits)
-    raise DataError(f"the folders of {data} are called {', '.join(splits)}: {what}; name one: {choices}")
+    every = (
+        ", or take all of them with --labels.folder last" if deeper else ", or say --labels.folder first if they are"
+    )
+    raise DataError(f"the folders of {data} are called {', '.join(splits)}: {what}; name one: {choices}{every}")
 
 
 def _names(place: Place) -> Iterator[str]:

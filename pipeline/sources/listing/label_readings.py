@@ -5,6 +5,7 @@ training that the labels alone do not tell: `choose_reading` asks the model's ow
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -222,7 +223,7 @@ def names_several(label: str, class_names: Sequence[str]) -> bool:
 
 def _forms(name: str) -> list[str]:
     """The name as compared: as a whole, then each synonym."""
-    plain = " ".join(name.casefold().replace("_", " ").split())
+    plain = " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
     return [plain, *(part.strip() for part in plain.split(",") if part.strip())]
 
 

@@ -22,6 +22,8 @@ class SourceOptions:
     images: str | None = None
     """Folder of the images, where a source looks for it elsewhere than beside its file."""
     data_root: str | None = None
+    folder_label: Literal["first", "last"] | None = None
+    """Which folder on an image's way is its label, where labels are folders; None: the first, where that is clear."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import pyarrow as pa
 from ....errors import DataError
 from ..reading.container_uri import range_uri
 from .columns import check_mapping
-from .folder import IMAGE_SUFFIXES, SPLIT_NAMES
+from .folder import IMAGE_SUFFIXES
+from .nested_folders import folder_label, is_split, path_below_root
 from .options import Listed, SourceOptions
 from .place import Place, find_place
 from .plain_values import ROWS_AT_ONCE, GrowingColumns, concat_columns
@@ -51,21 +52,28 @@ def list_tars(data: str, options: SourceOptions) -> Listed:
     columns = {name: table[name] for name in table.column_names}
     own, notes, folders = concat_columns(others, rows), [], False
     if columns["label"].null_count == len(table):
-        labels, notes = _other_labels(columns["id"].to_pylist(), [path.rsplit("/", 1)[-1] for path in paths], own)
+        labels, notes = _other_labels(columns["id"].to_pylist(), own, options)
         folders = labels is not None
         columns["label"] = columns["label"] if labels is None else pa.chunked_array([pa.array(labels, pa.string())])
     return Listed(make_listing(columns, data, own), folders=folders, container_shards=True, notes=tuple(notes))
 
 
 def _other_labels(
-    ids: Sequence[str], tars: Sequence[str], own: Mapping[str, Any]
-) -> tuple[list[str] | None, list[str]]:
+    ids: Sequence[str], own: Mapping[str, Any], options: SourceOptions
+) -> tuple[list[str | None] | None, list[str]]:
     """Labels of tars without `.cls` and without labels in `.json`: the folders of the members, where these are class folders; and notes."""
-    below = [identity.split(".tar/", 1)[-1] for identity in ids]
-    folders = [name.split("/", 1)[0] if "/" in name else None for name in below]
-    names = {folder for folder in folders if folder is not None}
-    if None not in folders and len(names) > 1 and not all(name.casefold() in SPLIT_NAMES for name in names):
-        return [str(folder) for folder in folders], ["the folders inside of the tars are taken for labels"]
+    below = [path_below_root(identity) for identity in ids]
+    labels = [folder_label(path, options.folder_label) for path in below]
+    names, inner = set(labels) - {None}, {folder_label(path, "last") for path in below} - {None}
+    if options.folder_label is not None and names:
+        return labels, [f"the {options.folder_label} folders inside of the tars are taken for labels"]
+    if None not in labels and len(names) > 1 and not all(map(is_split, map(str, names))):
+        return labels, ["the folders inside of the tars are taken for labels"]
+    if len(inner) > 1 and inner != names:
+        few = ", ".join(map(repr, sorted(map(str, inner))[:3]))
+        return None, [
+            f"the images have no labels; if the innermost folders of the tars ({few}) have them, say --labels.folder last"
+        ]
     texts = own.get("txt")
     if (
         texts is not None
