@@ -24,8 +24,7 @@ TITLES = {
     ),
     **{f"Method {name} (others: heatlas methods NAME)": (name,) for name in METHOD_GROUPS},
     "Preprocessing (default: as the weights declare)": ("preprocess", "decode"),
-    "Columns of a manifest or table": ("columns",),
-    "Labels (default: by class names, else as the predictions tell)": ("labels",),
+    "Columns of a manifest or table; labels (default: by class names)": ("columns", "labels"),
     "Store": ("store",),
 }  # fmt: skip
 METAVARS = {
