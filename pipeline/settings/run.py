@@ -159,7 +159,7 @@ class Settings(MethodChoice):
         BeforeValidator(number_or_share),
     ] = Field(
         "exact",
-        description="exact, balanced, fast, a number or share. ",
+        description="exact, balanced, fast, a number or share.",
     )
     seed: NaturalInt = Field(0, description="Seed of all random numbers.")
     where: str | None = Field(
