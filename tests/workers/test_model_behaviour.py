@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,9 +83,70 @@ def test_one_logit_becomes_two_classes(end: Callable[[Tensor], Tensor]) -> None:
     assert "class 1 against class 0" in notes
 
 
-@pytest.mark.check("model", "probabilities of a sigmoid at the end", "said")
-def test_probabilities_of_a_sigmoid_are_asked_about() -> None:
-    assert "probabilities of a sigmoid" in adapted(Net(torch.sigmoid))[1]
+@pytest.mark.check(
+    "model", "probabilities of a sigmoid at the end, of one output or several: their logits, multi-label", "said"
+)
+@pytest.mark.parametrize("end", [torch.sigmoid, lambda x: x.sigmoid()[..., None, None]], ids=["flat", "1x1"])
+def test_probabilities_of_a_sigmoid_are_read_as_such(end: Callable[[Tensor], Tensor]) -> None:
+    module, notes = adapted(Net(end))
+    torch.testing.assert_close(module(images()), Net().logits(images()), atol=1e-4, rtol=1e-4)
+    assert "ends in a sigmoid" in notes
+    assert "multi-label" in notes
+
+
+@pytest.mark.parametrize("end", [torch.sigmoid, lambda x: x.sigmoid().squeeze(1), lambda x: x.sigmoid().squeeze()])
+def test_one_probability_becomes_two_classes(end: Callable[[Tensor], Tensor]) -> None:
+    module, notes = adapted(Net(end, classes=1))
+    expected = torch.sigmoid(Net(classes=1).logits(images())[:, 0])
+    torch.testing.assert_close(module(images()).softmax(1)[:, 1], expected, atol=1e-5, rtol=1e-4)
+    assert "that of class 1 against class 0; its logit is used" in notes
+
+
+@pytest.mark.parametrize("end", [lambda x: x.relu(), lambda x: x.abs() / 100, lambda x: 1 / (1 + (-x).exp())])
+def test_numbers_that_happen_to_lie_between_0_and_1_stay_logits_and_are_said(end: Callable[[Tensor], Tensor]) -> None:
+    module, notes = adapted(Net(end))
+    assert isinstance(module, Net)
+    assert "if they are probabilities of a sigmoid" in notes
+
+
+def test_a_scripted_model_that_ends_in_a_sigmoid() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(net)
+    for module in (net, scripted):
+        assert adapt_classifier(module.eval(), SIZE, "net")[2] == ("log_odds",)
+
+
+class DenseNet(Net):
+    """Gives every pixel its classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.high(self.low(x).relu()))
+
+
+@pytest.mark.check("model", "softmax or log-softmax at the end of a dense model", "said")
+@pytest.mark.parametrize(
+    ("end", "note"),
+    [(lambda x: x.softmax(1), "ends in a softmax"), (lambda x: x.log_softmax(1), "ends in a log-softmax")],
+)
+def test_dense_models_that_end_in_a_softmax(end: Callable[[Tensor], Tensor], note: str) -> None:
+    module, notes = adapted(DenseNet(end))
+    torch.testing.assert_close(module(images()).softmax(1), DenseNet()(images()).softmax(1))
+    assert note in notes
+
+
+@pytest.mark.check("model", "one output that is the same for every image; numbers that are no logits; a batch axis that is dropped", "refused")  # fmt: skip
+def test_outputs_that_say_nothing_are_refused() -> None:
+    with pytest.raises(ModelError, match="softmax over one output"):
+        adapted(Net(lambda x: x.softmax(1), classes=1))
+    for end, text in (
+        (lambda x: x > 0, "numbers of the type torch.bool"),
+        (lambda x: x.argmax(1), "numbers of the type torch.int64"),
+        (lambda x: x.squeeze(), "drops the batch axis"),
+    ):
+        with pytest.raises(ModelError, match=text):
+            class_count(Net(end).eval(), SIZE, "net")
 
 
 class Neighbours(Net):
@@ -134,7 +196,7 @@ def test_a_model_that_writes_into_its_input_gets_a_copy(write: Callable[[Tensor]
 
 
 @pytest.mark.check("model", "weights in half precision", "said")
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_half_precision_is_computed_in_float32(kind: torch.dtype) -> None:
     module, notes = plain_module(Net().to(kind).eval())
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
@@ -148,6 +210,19 @@ def test_a_compiled_model_is_taken_apart() -> None:
     module, notes = plain_module(torch.compile(net))
     assert module is net
     assert "compiled" in notes[0]
+
+
+def test_a_part_that_is_compiled_is_taken_apart() -> None:
+    net = Net().eval()
+    expected = net(images())
+    original = net.low
+    net.low = torch.compile(net.low)
+    net.high.compile()
+    module, notes = plain_module(net)
+    assert module.low is original
+    assert "compiled" in notes[0]
+    torch.testing.assert_close(module(images()), expected)
+    assert "_orig_mod" not in " ".join(module.state_dict())
 
 
 class Frozen(Net):
@@ -170,6 +245,19 @@ def test_a_layer_that_no_gradient_reaches_is_named(net: nn.Module) -> None:
     with pytest.raises(ModelError, match=r"reaches low: .*no_grad"):
         refuse_blocked_gradients(net.eval(), ["low", "high"], SIZE, "net")
     refuse_blocked_gradients(Net().eval(), ["low", "high"], SIZE, "net")
+
+
+class Inference(Net):
+    def logits(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            x = self.low(x).relu()
+        return self.head(self.high(x).relu().mean((2, 3)))
+
+
+@pytest.mark.check("model", "`inference_mode` inside the trunk", "refused")
+def test_inference_mode_is_named() -> None:
+    with pytest.raises(ModelError, match=r"torch.inference_mode\(\).*--method rise"):
+        refuse_blocked_gradients(Inference().eval(), ["low", "high"], SIZE, "net")
 
 
 def test_frozen_weights_alone_block_nothing() -> None:
@@ -236,19 +324,53 @@ class OtherSize(Net):
         return image.reshape(1, 3 * 7 * 7) @ torch.ones(3 * 7 * 7, 3)
 
 
+class ChannelsLast(Net):
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits(image.permute(0, 3, 1, 2))
+
+
+class Bytes(Net):
+    def forward(self, image: Tensor) -> Tensor:
+        if image.dtype != torch.uint8:
+            raise TypeError("expected images of uint8")
+        return self.logits(image / 255)
+
+
+class TrainingNorm(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def train(self, mode: bool = True) -> TrainingNorm:
+        return super().train(True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.logits(image))
+
+
+class Pair(Net):
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.logits(image), "features": image}
+
+
 @pytest.mark.check(
     "model", "two inputs, a device of its own, mixed number formats, another size, a fault of its own", "refused"
 )
 @pytest.mark.parametrize(
     ("net", "text"),
     [
-        (TwoInputs(), "hands a model the image alone. Give the others in an adapter: class ImageOnly"),
+        (TwoInputs(), "hands a model the image alone. Give the others in an adapter: class Adapter(nn.Module): "),
         (OtherDevice(), "do not name a device in its code"),
         (OwnFault(), "Its own code fails (KeyError)"),
         (MixedFormats(), "return model.float() from the factory"),
         (OtherSize(), "Set preprocess.size (and, for other channels"),
+        (ChannelsLast(), "It takes (batch, height, width, channel): class Adapter(nn.Module): "),
+        (Bytes(), "hands a model normalised float32, no bytes"),
+        (TrainingNorm(), "A batch norm stays in training mode"),
+        (Pair(), "return self.model(image)['logits']"),
+        (Net(lambda x: (x, x)), "return self.model(image)[0]"),
     ],
-    ids=["two inputs", "device", "own fault", "formats", "size"],
+    ids=["two inputs", "device", "own fault", "formats", "size", "channels last", "bytes", "training", "dict", "tuple"],
 )
 def test_a_model_that_does_not_run_is_told_its_cause(net: nn.Module, text: str) -> None:
     with pytest.raises(ModelError) as caught:

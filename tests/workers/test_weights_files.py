@@ -59,6 +59,43 @@ def test_averaged_weights_go_before_raw_ones_and_are_said(tmp_path: Path, raw: s
     assert f"{averaged!r} are taken and not {raw!r}" in file.notes[0]
 
 
+@pytest.mark.check(
+    "weights", "averaged weights in a wrapper of their own, several kinds of weights in one file", "said"
+)
+@pytest.mark.parametrize(
+    ("content", "expected", "note"),
+    [
+        ({"state_dict": RAW, "ema": {"state_dict": AVERAGED}}, AVERAGED, "'ema' are taken and not 'state_dict'"),
+        ({"model": RAW, "ema": {"module": AVERAGED, "decay": 0.99}}, AVERAGED, "'ema' are taken and not 'model'"),
+        ({"state_dict": {"model": RAW}}, RAW, ""),
+        ({"model": RAW, "teacher": AVERAGED}, RAW, "the weights 'model' are taken and not 'teacher'"),
+        ({"state_dict": RAW, "best": AVERAGED}, RAW, "the weights 'state_dict' are taken and not 'best'"),
+        ({"state_dict": RAW, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}}, RAW, ""),
+    ],
+    ids=["ema of state_dict", "ema of module", "nested", "teacher", "best", "optimizer"],
+)
+def test_wrappers_in_wrappers_and_several_kinds(tmp_path: Path, content: dict, expected: dict, note: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    file = read_weights(str(tmp_path / "w.pth"))
+    assert first(file.tensors) == first(expected)
+    assert note in " ".join(file.notes)
+    assert bool(file.notes) == bool(note)
+
+
+@pytest.mark.check("weights", "quantised whole numbers in the place of weights", "refused")
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    weights = {name: tensor.to(torch.int8) if "weight" in name else tensor for name, tensor in RAW.items()}
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(
+        ModelError, match=r"of another type \(features.0.weight torch.int8 where the model has torch.float32"
+    ):
+        load_model(ModelSpec(spec=f"torchvision:squeezenet1_1@{tmp_path}/w.pth"))
+    half = {name: tensor.half() for name, tensor in RAW.items()}
+    torch.save(half, tmp_path / "h.pth")
+    loaded = load_model(ModelSpec(spec=f"torchvision:squeezenet1_1@{tmp_path}/h.pth"))
+    assert loaded.module.state_dict()["features.0.weight"].dtype == torch.float32
+
+
 @pytest.mark.check("weights", "the same choice as timm's loader", "known")
 def test_timms_loader_takes_the_same_ones(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")

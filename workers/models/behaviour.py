@@ -5,9 +5,11 @@ adapter, which is said; what would make maps of something else than the image is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ModelError
 from ..images.preprocess import Preprocess
@@ -19,6 +21,29 @@ SAME = 1e-4
 ALONE = 1e-3
 """Difference between an image alone and in a batch, likewise, from which a model counts as looking at its neighbours."""
 _TINY = 1e-30
+_NEAR_CERTAIN = 1e-7
+"""Distance from 0 and 1 up to which probabilities have a logit in single precision."""
+_PROBABILITIES = ("sigmoid", "hardsigmoid", "special_expit", "_softmax")
+"""Operations of torch that give probabilities."""
+_VIEWS = (
+    "view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "select", "slice", "alias", "detach", "clone", "_to_copy", "expand",
+    "permute", "transpose", "t", "contiguous", "as_strided", "narrow", "squeeze_", "unsqueeze_", "split", "index",
+)  # fmt: skip
+"""Operations that change no number."""
+
+
+class _LastOperation(TorchDispatchMode):
+    """Notes the last operation that computes something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name not in _VIEWS:
+            self.name = name
+        return func(*args, **(kwargs or {}))
 
 
 class AdaptedModel(nn.Module):
@@ -60,30 +85,51 @@ def _log(outputs: Tensor) -> Tensor:
 
 
 def _log_odds(outputs: Tensor) -> Tensor:
-    return torch.logit(outputs, eps=1e-7)
+    return torch.logit(outputs, eps=_NEAR_CERTAIN)
 
 
+LOGIT = "log_odds"
+"""The step of a model that ends in a sigmoid."""
+TWO_CLASSES = "two_classes"
+"""The step of a model with one output."""
+TWO_MAPS = "two_maps"
+"""The step of a dense model with one output per pixel."""
 _STEPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "flatten": _flatten, "two_classes": _two_classes, "two_maps": _two_maps, "log": _log, "log_odds": _log_odds,
+    "flatten": _flatten, TWO_CLASSES: _two_classes, TWO_MAPS: _two_maps, "log": _log, LOGIT: _log_odds,
 }  # fmt: skip
 
 
 def plain_module(module: nn.Module) -> tuple[nn.Module, list[str]]:
     """The module itself where it is compiled, in float32 where it is in half precision; and what to say of that."""
     notes = []
-    inner = getattr(module, "_orig_mod", None)
-    if isinstance(inner, nn.Module):
-        module, notes = (
-            inner,
-            ["the model is compiled; its original module is explained (--forward compile scores with a compiled one)"],
+    module, compiled = _uncompiled(module)
+    if compiled:
+        notes.append(
+            "the model is compiled; its original module is explained (--forward compile scores with a compiled one)"
         )
-    halves = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16}
-    if halves:
+    others = {parameter.dtype for parameter in module.parameters()} & {torch.float16, torch.bfloat16, torch.float64}
+    if others:
         module = module.float()
         notes.append(
-            f"the weights are {', '.join(sorted(str(kind).removeprefix('torch.') for kind in halves))}; they are computed with in float32"
+            f"the weights are {', '.join(sorted(str(kind).removeprefix('torch.') for kind in others))}; they are computed with in float32"
         )
     return module, notes
+
+
+def _uncompiled(module: nn.Module) -> tuple[nn.Module, bool]:
+    """The module with everything compiled in it, whole or in part, taken back; and whether anything was."""
+    compiled = False
+    while isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+        module, compiled = inner, True
+    for name, part in list(module.named_modules()):
+        if name and isinstance(inner := getattr(part, "_orig_mod", None), nn.Module):
+            module.set_submodule(name, inner)
+            compiled = True
+    for part in module.modules():
+        if getattr(part, "_compiled_call_impl", None) is not None:  # by `module.compile()`
+            part._compiled_call_impl = None
+            compiled = True
+    return module, compiled
 
 
 def adapt_classifier(
@@ -124,7 +170,7 @@ def adapt_classifier(
             f"{spec} gives an image another output beside other images: it depends on its neighbours in the batch, such as a batch norm "
             "with track_running_stats=False or one that is kept in training mode; give it running statistics, and do not override eval()"
         )
-    steps, notes = _steps_of(together)
+    steps, notes = _steps_of(together, lambda: _ends_in_probabilities(module, image), spec)
     if writes:
         notes.append("the model writes into its input; it is handed a copy")
     if not steps and not writes:
@@ -132,8 +178,17 @@ def adapt_classifier(
     return AdaptedModel(module, clones=writes, steps=steps), notes, (*steps, *(["clone"] if writes else []))
 
 
-def _steps_of(outputs: Tensor) -> tuple[list[str], list[str]]:
-    """Steps from these outputs to logits, and what to say of them."""
+def _steps_of(outputs: Tensor, is_probability: Callable[[], bool], spec: str) -> tuple[list[str], list[str]]:
+    """Steps from these outputs to logits, and what to say of them.
+
+    Args:
+        outputs: For the probe images.
+        is_probability: Whether the model's last operation gives probabilities.
+        spec: What the user calls the model.
+
+    Raises:
+        ModelError: If one output is the same whatever the image.
+    """
     steps: list[str] = []
     notes: list[str] = []
     if outputs.ndim == 4 and outputs.shape[2:] == (1, 1):
@@ -143,39 +198,72 @@ def _steps_of(outputs: Tensor) -> tuple[list[str], list[str]]:
         )
         outputs = outputs.flatten(1)
     if outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1):
-        notes.append("the model returns one number per image, which is read as the logit of class 1 against class 0")
-        if bool(((outputs >= 0) & (outputs <= 1)).all()):
-            notes.append(
-                "that number lies in [0, 1] for the probed images; if it is a probability, return the logit instead"
-            )
-        return [*steps, "two_classes"], notes
+        more, said = _one_number(outputs, is_probability, spec)
+        return [*steps, *more], [*notes, *said]
     if outputs.ndim == 4 and outputs.shape[1] == 1:
         notes.append(
             "the model returns one number per pixel, which is read as the logit of class 1 against class 0, the background"
         )
-        if not bool(((outputs >= 0) & (outputs <= 1)).all()):
-            return [*steps, "two_maps"], notes
+        if not _in_unit_interval(outputs):
+            return [*steps, TWO_MAPS], notes
         notes.append(
             "all of these numbers lie in [0, 1] for the probed images, so they are taken for probabilities of a sigmoid and their log-odds "
             "for the logit; return the logit to be sure"
         )
-        return [*steps, "log_odds", "two_maps"], notes
-    if outputs.ndim != 2:
+        return [*steps, LOGIT, TWO_MAPS], notes
+    if outputs.ndim not in (2, 4):
         return steps, notes
-    ones = torch.ones(len(outputs), dtype=outputs.dtype)
-    if bool((outputs >= 0).all()) and torch.allclose(outputs.sum(dim=1), ones, atol=1e-4):
+    sums = outputs.sum(dim=1)
+    if bool((outputs >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
         notes.append(
             "the model ends in a softmax; its probabilities are used as they are, their logarithm is the logit"
         )
         return [*steps, "log"], notes
-    if bool((outputs <= 0).all()) and torch.allclose(outputs.exp().sum(dim=1), ones, atol=1e-4):
+    sums = outputs.exp().sum(dim=1)
+    if bool((outputs <= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
         notes.append("the model ends in a log-softmax, which is used as it is")
-    elif bool(((outputs >= 0) & (outputs <= 1)).all()):
+    elif not _in_unit_interval(outputs):
+        pass
+    elif not is_probability():
         notes.append(
             "all outputs lie in [0, 1] without adding up to 1; if they are probabilities of a sigmoid, return the logits instead and "
             "say --confidence sigmoid"
         )
+    elif outputs.ndim == 4:
+        notes.append("the model ends in a sigmoid for every pixel, which is read as logits; return the logits instead")
+    else:
+        notes.append(
+            "the model ends in a sigmoid: it is read as multi-label, and the logits of its probabilities are used"
+        )
+        return [*steps, LOGIT], notes
     return steps, notes
+
+
+def _one_number(outputs: Tensor, is_probability: Callable[[], bool], spec: str) -> tuple[list[str], list[str]]:
+    if _in_unit_interval(outputs) and is_probability():
+        first = float(outputs.reshape(-1)[0])
+        if first == 1 and bool((outputs == 1).all()):
+            raise ModelError(f"{spec} returns 1 for every image, such as a softmax over one output; return the logit")
+        return [LOGIT, TWO_CLASSES], [
+            "the model returns one probability per image, which is read as that of class 1 against class 0; its logit is used"
+        ]
+    notes = ["the model returns one number per image, which is read as the logit of class 1 against class 0"]
+    if _in_unit_interval(outputs):
+        notes.append(
+            "that number lies in [0, 1] for the probed images; if it is a probability, return the logit instead"
+        )
+    return [TWO_CLASSES], notes
+
+
+def _in_unit_interval(outputs: Tensor) -> bool:
+    return bool(((outputs >= 0) & (outputs <= 1)).all())
+
+
+def _ends_in_probabilities(module: nn.Module, image: Tensor) -> bool:
+    """Whether the last operation that computes something is a sigmoid or softmax."""
+    with torch.no_grad(), _LastOperation() as last:
+        module(image.clone())
+    return last.name in _PROBABILITIES
 
 
 def _output(module: nn.Module, images: Tensor) -> tuple[Tensor | None, bool]:
@@ -239,6 +327,11 @@ def refuse_blocked_gradients(module: nn.Module, layers: Sequence[str], preproces
             if total is None or not total.requires_grad or not captured:
                 return  # said where gradients are asked for
             gradients = torch.autograd.grad(total, reached, allow_unused=True) if reached else ()
+    except RuntimeError as error:
+        cause = "a part of it runs under torch.inference_mode(), use no mode at all there" if "nference tensor" in str(error) else " ".join(str(error).split())  # fmt: skip
+        raise ModelError(
+            f"gradients of {spec} cannot be had: {cause}; or choose a method without gradients (--method rise)"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

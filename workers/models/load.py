@@ -18,7 +18,7 @@ from ..images.preprocess import Preprocess, with_overrides
 from ..object_names import PREFIX
 from ..protocols import SampleReader
 from .bank_file import bank_for
-from .behaviour import adapt_classifier, plain_module
+from .behaviour import LOGIT, TWO_CLASSES, TWO_MAPS, adapt_classifier, plain_module
 from .built_model import FamilyModel
 from .checks import class_count, feature_width
 from .explainer_file import StoredExplainer, explainer_for
@@ -240,12 +240,16 @@ def _classifier(built: FamilyModel, preprocess: Preprocess, spec: ModelSpec) -> 
     class_names = built.class_names
     module, notes, adapted = adapt_classifier(built.module, preprocess, spec.spec)
     classes, dense = class_count(module.eval(), preprocess, spec.spec)
+    if class_names is not None and len(class_names) == 1 and TWO_CLASSES in adapted:
+        raise ModelError(
+            f"{spec.spec} has one output, which is that of class 1 against class 0: name both, not only {class_names[0]!r}"
+        )
     if class_names is not None and len(class_names) != classes:
         raise ModelError(f"{spec.spec} returns {classes} classes but names {len(class_names)}; they must agree")
     digest = model_digest(built.module, preprocess, "+".join((built.code, *adapted)))
     return LoadedModel(
         module, preprocess, class_names, classes, digest, origins_of(built, preprocess, spec), dense,
-        notes=(*built.notes, *notes), multi_label=built.multi_label,
+        notes=(*built.notes, *notes), multi_label=built.multi_label or (LOGIT in adapted and not {TWO_CLASSES, TWO_MAPS} & set(adapted)),
         logits=probe_logits(module, preprocess, spec.spec), source=built.source,
     )  # fmt: skip
 

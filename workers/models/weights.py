@@ -129,6 +129,14 @@ def fit(module: nn.Module, weights: StateDict, origin: str) -> None:
                 if name in weights and weights[name].shape != own[name].shape
             ],
         ),
+        _listed(
+            "of another type",
+            [
+                f"{name} {weights[name].dtype} where the model has {own[name].dtype}"
+                for name in own
+                if name in weights and own[name].is_floating_point() and not weights[name].is_floating_point()
+            ],
+        ),
     ]
     if any(problems):
         raise ModelError(
@@ -218,13 +226,27 @@ def _unsafe_globals(data: bytes) -> list[str]:
 def _unwrapped(content: object, uri: str) -> tuple[StateDict, list[str]]:
     if not isinstance(content, Mapping):
         return {}, []
-    wrappers = [name for name in _WRAPPERS if _has_tensors(content.get(name))]
+    wrapped = {name: inner for name in _WRAPPERS if (inner := _inside(content.get(name))) is not None}
+    if not wrapped:
+        return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}, []
+    chosen, *others = wrapped
+    others += [str(name) for name, value in content.items() if name not in wrapped and _has_tensors(value)]
     notes = []
-    if wrappers and wrappers[0] in _AVERAGED:
-        others = f" and not {wrappers[1]!r}" if len(wrappers) > 1 else ""
-        notes.append(f"{uri}: the averaged weights {wrappers[0]!r} are taken{others}")
-    chosen: Mapping[Any, Any] = content[wrappers[0]] if wrappers else content
-    return {str(name): value for name, value in chosen.items() if isinstance(value, Tensor)}, notes
+    beside = f" and not {', '.join(map(repr, others))}" if others else ""
+    if chosen in _AVERAGED:
+        notes.append(f"{uri}: the averaged weights {chosen!r} are taken{beside}")
+    elif others:
+        notes.append(f"{uri}: the weights {chosen!r} are taken{beside}")
+    return {str(name): value for name, value in wrapped[chosen].items() if isinstance(value, Tensor)}, notes
+
+
+def _inside(value: object) -> Mapping[Any, Any] | None:
+    """The tensors by name in a wrapper, or in a wrapper in it."""
+    if not isinstance(value, Mapping):
+        return None
+    if _has_tensors(value):
+        return value
+    return next((value[name] for name in (*_WRAPPERS, "module") if _has_tensors(value.get(name))), None)
 
 
 def _has_tensors(value: object) -> bool:
