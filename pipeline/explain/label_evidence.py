@@ -65,7 +65,9 @@ def probe_predictions(listing: pa.Table, model: LoadedModel, reader: SampleReade
         return nobody
     labelled = np.flatnonzero(pc.is_valid(listing["label"]).to_numpy(zero_copy_only=False))
     rows = labelled[np.linspace(0, len(labelled) - 1, min(PROBED, len(labelled))).round().astype(np.int64)]
-    say(f"the labels can be read in more than one way: classifying {counted(len(rows), 'image')} to see which holds")
+    say(
+        f"nothing but custom says which label is which class: classifying {counted(len(rows), 'image')} to see what holds"
+    )
     read, predictions, images = [], [], []
     for row in rows.tolist():
         try:

@@ -130,6 +130,41 @@ def test_names_that_are_none_of_the_models_need_predictions_better_than_chance()
         against((np.arange(40) // 4) % 4)
 
 
+def shuffled_training(classes: int, accuracy: float, seed: int, orders: tuple = (), images: int = 60) -> ResolvedLabels:
+    """Labels by name of a model without names, which was trained with its classes in an order of its own."""
+    names = [f"kind {letter}" for letter in "abcdefghijkl"[:classes]]
+    random = np.random.default_rng(seed)
+    trained = names[1:] + names[:1]
+    written = spread(names, images)
+    truth = np.array([trained.index(label) for label in written])
+    seen = np.where(random.random(images) < accuracy, truth, random.integers(0, classes, images))
+    table = pa.table({"label": pa.array(written, pa.string())})
+    return resolve_labels(
+        table, None, classes, orders, folders=not orders, predict=lambda listing: (np.arange(images), seen)
+    )
+
+
+@pytest.mark.check("labels", "names whose alphabetical order, or the data set's own, is not that of a model without names", "asked")  # fmt: skip
+@pytest.mark.parametrize("own_order", [False, True])
+@pytest.mark.parametrize("classes", [2, 3, 8])
+def test_an_order_that_the_predictions_contradict_is_refused(classes: int, own_order: bool) -> None:
+    orders = (tuple(f"kind {letter}" for letter in "abcdefghijkl"[:classes]),) if own_order else ()
+    with pytest.raises(DataError, match=r"another order of the classes explains .*--labels.order file:PATH"):
+        shuffled_training(classes, 1.0, 0, orders)
+    assert "so check it" in shuffled_training(classes, 0.75, 1, orders, images=120).how
+
+
+def test_predictions_that_tell_nothing_contradict_no_order() -> None:
+    for seed in range(5):
+        how = shuffled_training(3, 0.0, seed).how
+        assert "which explains the predictions of" in how
+        assert "another order" not in how
+    names = ["ant", "bee", "cat"] * 20
+    table = pa.table({"label": pa.array(names, pa.string())})
+    constant = resolve_labels(table, None, 3, folders=True, predict=lambda listing: (np.arange(60), np.ones(60, int)))
+    assert constant.how.endswith("which explains the predictions of 20 of 60 labelled images")
+
+
 @pytest.mark.check("labels", "`labels.order` or `labels.base` that the labels contradict", "refused")
 @pytest.mark.parametrize(
     ("rules", "text"),

@@ -41,6 +41,7 @@ def said(found: Listed) -> str:
         ("URI,Label\na.png,ant\nb.png,bee\n", "'Label' is taken for 'label'"),
         ("uri;label\na.png;ant\nb.png;bee\n", "';' between its columns"),
         ("uri|label\na.png|ant\nb.png|bee\n", "'|' between its columns"),
+        ("sep=;\nuri;label\na.png;ant\nb.png;bee\n", "first line 'sep=;' of"),
     ],
 )
 def test_headers_as_people_write_them(tmp_path: Path, text: str, note: str) -> None:
@@ -53,7 +54,13 @@ def test_headers_as_people_write_them(tmp_path: Path, text: str, note: str) -> N
 
 @pytest.mark.check("file", "CSV in UTF-16 or Latin-1", "said")
 @pytest.mark.parametrize(
-    ("encoding", "note"), [("utf-16", "read as UTF-16"), ("latin-1", "read as Windows-1252"), ("utf-8-sig", "")]
+    ("encoding", "note"),
+    [
+        ("utf-16", "read as UTF-16"),
+        ("utf-32", "read as UTF-32"),
+        ("latin-1", "read as Windows-1252"),
+        ("utf-8-sig", ""),
+    ],
 )
 def test_encodings(tmp_path: Path, encoding: str, note: str) -> None:
     (tmp_path / "m.csv").write_bytes("uri,label\nkäfer.png,Käfer\nü.png,bee\n".encode(encoding))
@@ -79,6 +86,9 @@ def test_paths_from_windows(tmp_path: Path) -> None:
         ("uri,class\na.png,ant\n", "--columns.label 'class'"),
         ("uri,Target\na.png,1\n", "--columns.label 'Target'"),
         ("uri,ant,bee,cat\na.png,1,0,0\nb.png,0,0,1\n", "look like one-hot labels"),
+        ("uri,ant,bee\na.png,True,False\nb.png,False,True\n", "look like one-hot labels"),
+        ("uri,ant,bee\na.png,0.9,0.1\nb.png,0.25,0.75\n", "look like class probabilities"),
+        ("uri,Label,label \na.png,ant,bee\n", "none of the columns 'Label', 'label ' is taken for 'label'"),
     ],
 )
 def test_labels_under_another_name_are_not_taken_but_said(tmp_path: Path, text: str, note: str) -> None:
@@ -86,6 +96,13 @@ def test_labels_under_another_name_are_not_taken_but_said(tmp_path: Path, text: 
     result = listed(tmp_path / "m.csv")
     assert set(labels(result)) == {None}
     assert note in said(result)
+
+
+@pytest.mark.check("file", "a CSV without a header", "refused")
+def test_a_csv_without_a_header_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("photos/a.png,ant\nphotos/b.png,bee\n")
+    with pytest.raises(DataError, match=r"The first line names an image \('photos/a.png'\), so there is no header"):
+        listed(tmp_path / "m.csv")
 
 
 def test_columns_of_zeros_and_ones_that_are_no_classes_are_not_called_so(tmp_path: Path) -> None:
@@ -230,6 +247,25 @@ def test_class_labels_of_hugging_face_under_any_name(tmp_path: Path, column: str
     assert f"{column!r} of class labels is taken" in said(result)
 
 
+@pytest.mark.check("labels", "`ClassLabel` with names by number, as a data set's card has them", "known")
+def test_class_names_by_number(tmp_path: Path) -> None:
+    names = {str(number): f"kind{number}" for number in reversed(range(11))}
+    table_of(tmp_path / "t.parquet", {"label": {"names": names, "_type": "ClassLabel"}}, "label", [2, 10])
+    assert labels(listed(tmp_path / "t.parquet")) == ["kind2", "kind10"]
+
+
+@pytest.mark.check("labels", "labels of tars in members or JSON keys of another name", "said")
+@pytest.mark.parametrize(
+    ("member", "content", "name"),
+    [("0.index", b"1", "index"), ("0.class", b"1", "class"), ("0.json", b'{"category": "1"}', "category"), ("0.json", b'{"Label": "1"}', "Label")],
+)  # fmt: skip
+def test_labels_of_tars_under_another_name_are_said(tmp_path: Path, member: str, content: bytes, name: str) -> None:
+    path = tar_of(tmp_path / "t.tar", {"0.png": PIXELS, member: content})
+    assert labels(listed(path)) == [None]
+    assert f"--columns.label {name}" in said(listed(path))
+    assert labels(listed(path, columns={"label": name})) == ["1"]
+
+
 @pytest.mark.check("labels", "two `ClassLabel` columns", "asked")
 def test_two_columns_of_class_labels_are_asked_about(tmp_path: Path) -> None:
     table = pa.table({"image": [PIXELS], "coarse_label": [0], "fine_label": [1]})
@@ -321,6 +357,34 @@ def test_an_unused_category_0_of_coco_is_no_class_where_the_model_has_one_less(t
     for classes, expected in ((2, 1), (3, 2)):
         resolved = resolve_labels(result.listing, None, classes, result.orders)
         assert resolved.listing["label"].to_pylist() == [expected]
+
+
+def coco_of(folder: Path, **parts: list) -> str:
+    described = {
+        "images": [{"id": 1, "file_name": "a/0.png", "width": 9, "height": 9}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 4, 4]}],
+        "categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],
+    }
+    files(folder, "a/0.png")
+    (folder / "a.json").write_text(json.dumps({**described, **parts}))
+    return f"coco:{folder}/a.json"
+
+
+@pytest.mark.check("file", "COCO ids as floats, paths with backslashes", "known")
+def test_ids_of_coco_as_floats_and_paths_from_windows(tmp_path: Path) -> None:
+    annotations = [{"id": 1.0, "image_id": 1.0, "category_id": 2.0, "bbox": [0, 0, 4, 4]}]
+    images = [{"id": 1, "file_name": "a\\0.png", "width": 9, "height": 9}]
+    result = listed(coco_of(tmp_path, annotations=annotations, images=images))
+    assert labels(result) == ["bee"]
+    assert result.listing["uri"].to_pylist() == [f"{tmp_path}/a/0.png"]
+    assert "backslashes" in said(result)
+
+
+@pytest.mark.check("file", "COCO ids as text in one place and numbers in another", "refused")
+def test_ids_of_coco_written_in_two_ways_are_named(tmp_path: Path) -> None:
+    annotations = [{"id": 1, "image_id": "1", "category_id": 2, "bbox": [0, 0, 4, 4]}]
+    with pytest.raises(DataError, match=r"names image '1', .* but 1 is: write ids as numbers or as texts everywhere"):
+        listed(coco_of(tmp_path, annotations=annotations))
 
 
 @pytest.mark.check("file", "COCO sizes written as floats", "known")

@@ -58,6 +58,7 @@ def list_coco(data: str, options: SourceOptions) -> Listed:
         make_listing(columns, data, extra),
         tuple(annotations.categories.values()) or None,
         tuple(name for identity, name in annotations.categories.items() if identity != 0 or identity in used) or None,
+        notes=(f"the paths of {data} have backslashes, which are read as slashes",) if annotations.backslashes else (),
     )
 
 

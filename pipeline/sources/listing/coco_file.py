@@ -37,6 +37,8 @@ class CocoFile:
     """Further fields of each image; empty unless they are wanted."""
     categories: dict[Any, str] = field(default_factory=dict)
     """Name by id, in the order of ids."""
+    backslashes: bool = False
+    """Whether paths of images had backslashes, which are read as slashes."""
     annotation_ids: list[Any] = field(default_factory=list)
     images_of: list[Any] = field(default_factory=list)
     """For every annotation its image's id; of equal ids in a row one object."""
@@ -87,6 +89,8 @@ def read_coco(file: IO[bytes], origin: str, *, image_facts: bool, annotation_fac
 
 def _of(element: Mapping[str, Any], name: str, key: str, origin: str) -> Any:
     value = element.get(name)
+    if isinstance(value, float) and value.is_integer():  # as pandas writes ids of a column with gaps
+        value = int(value)
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
         raise DataError(f"an element of {key!r} in {origin} has {name} {value!r}, it needs a number or text: {str(dict(element))[:80]}")  # fmt: skip
     return value
@@ -100,7 +104,10 @@ def _add_image(coco: CocoFile, image: Mapping[str, Any], origin: str, facts: boo
             f"the image id {identity!r} of {origin} names two images: {first!r} and {name!r}; ids must be unique"
         )
     coco.image_ids[identity] = len(coco.files)
-    coco.files.append(str(name))
+    name = str(name)
+    if "\\" in name and "/" not in name:
+        name, coco.backslashes = name.replace("\\", "/"), True
+    coco.files.append(name)
     coco.sizes.extend(_pixels(image.get(side)) for side in ("width", "height"))
     if facts:
         coco.image_facts.add(
@@ -150,8 +157,16 @@ def _shared(value: Any, before: list[Any]) -> Any:
 def _check_references(coco: CocoFile, origin: str) -> None:
     for identity, image, category in zip(coco.annotation_ids, coco.images_of, coco.categories_of, strict=True):
         if image not in coco.image_ids:
+            remedy = _written_alike(image, coco.image_ids) or "remove it"
             raise DataError(
-                f"annotation {identity} of {origin} names image {image!r}, which is not among its images; remove it"
+                f"annotation {identity} of {origin} names image {image!r}, which is not among its images; {remedy}"
             )
         if category not in coco.categories:
-            raise DataError(f"annotation {identity} of {origin} names category {category!r}, which is not among its categories; add it")  # fmt: skip
+            remedy = _written_alike(category, coco.categories) or "add it"
+            raise DataError(f"annotation {identity} of {origin} names category {category!r}, which is not among its categories; {remedy}")  # fmt: skip
+
+
+def _written_alike(wanted: Any, there: Mapping[Any, Any]) -> str:
+    """The remedy where an id is text in one place and a number in another."""
+    alike = next((identity for identity in there if str(identity) == str(wanted)), None)
+    return "" if alike is None else f"but {alike!r} is: write ids as numbers or as texts everywhere"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ....errors import DataError, did_you_mean
+from .folder import is_image
 
 MANIFEST_COLUMNS = ("id", "uri", "label", "boxes", "mask")
 """Ours; only `uri` must be there, and `id` is the uri as written where there is none."""
@@ -38,6 +39,10 @@ def as_spelt(mapping: Mapping[str, str], header: Sequence[str]) -> tuple[dict[st
         if theirs not in header and len(near) == 1 and near[0] not in mapping.values():
             spelt[ours] = near[0]
             notes.append(f"the column {near[0]!r} is taken for {ours!r}")
+        elif theirs not in header and len(near) > 1:
+            notes.append(
+                f"none of the columns {', '.join(map(repr, near))} is taken for {ours!r}: say which with --columns.{ours}"
+            )
     return spelt, notes
 
 
@@ -54,6 +59,16 @@ def present_columns(mapping: Mapping[str, str], header: Sequence[str], origin: s
         if theirs not in header and (ours == "uri" or ours != theirs):
             raise DataError(
                 f"{origin} has no column {theirs!r} for {ours!r}{did_you_mean(theirs, header)}; it has "
-                f"{', '.join(map(repr, header))}. Map yours with columns={{{ours!r}: NAME}} (--columns.{ours} NAME)"
+                f"{', '.join(map(repr, header))}. {_no_header(header) or f'Map yours with columns={{{ours!r}: NAME}} (--columns.{ours} NAME)'}"
             )
     return {ours: theirs for ours, theirs in mapping.items() if theirs in header}
+
+
+def _no_header(header: Sequence[str]) -> str:
+    """What to say where the first line is a sample."""
+    named = [name for name in header if is_image(name)]
+    return (
+        f"The first line names an image ({named[0]!r}), so there is no header: write one, such as uri,label"
+        if named
+        else ""
+    )

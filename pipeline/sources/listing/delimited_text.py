@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 
 from ....errors import DataError
 
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+_SEPARATOR_LINE = re.compile(rb'"?sep=.?"?\r?\n', re.IGNORECASE)
+_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"\xef\xbb\xbf": "utf-8-sig",
+}
 
 
 def as_utf8(data: bytes, origin: str) -> tuple[bytes, list[str]]:
@@ -27,7 +35,17 @@ def as_utf8(data: bytes, origin: str) -> tuple[bytes, list[str]]:
             raise DataError(f"{origin} begins like {encoding} text but is not: {error}; save it as UTF-8") from error
         text = data.decode("cp1252", "replace")
         return text.encode(), [f"{origin} is not UTF-8, so it is read as Windows-1252 (which Latin-1 is a part of)"]
-    return text.encode(), [f"{origin} is read as UTF-16"] if encoding == "utf-16" else []
+    return text.encode(), [f"{origin} is read as {encoding.upper()}"] if encoding in ("utf-16", "utf-32") else []
+
+
+def without_separator_line(data: bytes, origin: str) -> tuple[bytes, list[str]]:
+    """The text without the line `sep=;` that Excel wants before the header, and what the user should know of it."""
+    match = _SEPARATOR_LINE.match(data)
+    return (
+        (data, [])
+        if match is None
+        else (data[match.end() :], [f"the first line {match[0].decode().strip()!r} of {origin} is left out"])
+    )
 
 
 def delimiter_of(data: bytes, mapping: Mapping[str, str], origin: str) -> tuple[str, list[str]]:

@@ -150,6 +150,8 @@ def _of_several(feature: Any) -> bool:
 
 def _class_names(feature: Any) -> tuple[str, ...] | None:
     names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+    if isinstance(names, Mapping):  # as the YAML of a data set's card has them, by number
+        names = [names[key] for key in sorted(names, key=int)] if all(str(key).isdecimal() for key in names) else None
     return tuple(map(str, names)) if isinstance(names, Sequence) and names else None
 
 

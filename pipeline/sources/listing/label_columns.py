@@ -42,19 +42,30 @@ def label_notes(
         return []
     if near := [name for name in header if name.strip().casefold() in USUAL and name not in present.values()]:
         return [f"there is no column 'label', so the images have no labels; if {near[0]!r} has them, say --columns.label {near[0]!r}"]  # fmt: skip
-    hot = {name: column.cast(pa.int64()) for name, column in others.items() if _is_zero_or_one(column)}
-    if len(hot) < 2:
-        return []
-    total, *rest = hot.values()
+    for what, is_one in (("one-hot labels", _is_zero_or_one), ("class probabilities", _is_share)):
+        columns = {name: column.cast(pa.float64()) for name, column in others.items() if is_one(column)}
+        if len(columns) > 1 and _add_up_to_one(list(columns.values())):
+            few = ", ".join(map(repr, list(columns)[:3])) + (", ..." if len(columns) > 3 else "")
+            return [f"there is no column 'label', so the images have no labels; {few} look like {what}: write the class into one column"]  # fmt: skip
+    return []
+
+
+def _add_up_to_one(columns: Sequence[pa.ChunkedArray]) -> bool:
+    total, *rest = columns
     for column in rest:
         total = pc.add(total, column)
-    if not pc.all(pc.equal(total, 1)).as_py():
-        return []
-    few = ", ".join(map(repr, list(hot)[:3])) + (", ..." if len(hot) > 3 else "")
-    return [f"there is no column 'label', so the images have no labels; {few} look like one-hot labels: write the class into one column"]  # fmt: skip
+    return bool(pc.all(pc.less(pc.abs(pc.subtract(total, 1.0)), 1e-3)).as_py())
+
+
+def _is_share(column: pa.ChunkedArray) -> bool:
+    if column.null_count or not pa.types.is_floating(column.type):
+        return False
+    return bool(pc.all(pc.and_(pc.greater_equal(column, 0.0), pc.less_equal(column, 1.0))).as_py())
 
 
 def _is_zero_or_one(column: pa.ChunkedArray) -> bool:
-    if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    if column.null_count or pa.types.is_boolean(column.type):
+        return not column.null_count
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return False
     return bool(pc.all(pc.is_in(column.cast(pa.float64()), pa.array([0.0, 1.0]))).as_py())

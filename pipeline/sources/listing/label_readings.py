@@ -20,11 +20,14 @@ Order = Literal["imagefolder", "natural", "numeric", "model"]
 ORDERS = ("imagefolder", "natural", "numeric", "model")
 AHEAD = 0.2
 """Share of the probe images by which the right reading must explain more predictions than any other."""
+SURE = 0.9
+"""Share of the probe images that another order of the classes must explain for the customary one to be refused."""
 SIGNIFICANT = 0.001
 """Level of the exact McNemar test between the best reading and each other."""
 _INTEGER = re.compile(r"[+-]?\d{1,15}(\.0+)?")
 """So many digits a float holds exactly; a class index never has more."""
 _SYNSET = re.compile(r"n\d{8}")
+_OWN_ORDER = "the data set's own order of classes"
 Indices = tuple[int | None, ...]
 
 
@@ -54,6 +57,8 @@ class LabelReading:
     """Names that the reading gives to a model without class names."""
     customary: bool = False
     """Whether it is taken, and said, where nothing decides."""
+    unproven: bool = False
+    """Whether it is an order that only custom gives, so that another order of the classes is looked for in the predictions."""
     chance: float | None = None
     """Where it contradicts the model's own class names: the share of predictions that it would explain by chance, to be exceeded."""
 
@@ -105,6 +110,7 @@ def possible_readings(
     known = sorted({*labels, *all_labels})
     if rules.order is not None:
         return [_ordered_by_user(labels, known, class_names, num_classes, rules)]
+    nameless = class_names is None
     if class_names is None:  # the data set's own classes, where they are as many, are the model's
         class_names = next((tuple(names) for names in orders_of_source if len(names) == num_classes), None)
     by_name = name_indices(labels, class_names or ())
@@ -113,12 +119,14 @@ def possible_readings(
             _number(label, 0, num_classes) if index is None and is_integer(label) else index
             for label, index in zip(labels, by_name, strict=True)
         )
+        if nameless:
+            return [
+                LabelReading((_OWN_ORDER,), ("--labels.order file:PATH",), mixed, _tuple(class_names), unproven=True)
+            ]
         return [LabelReading(("class names",), ("--labels.order model",), mixed, _tuple(class_names))]
     for names in orders_of_source:
         if len(names) == num_classes and any(index is not None for index in name_indices(known, names)):
-            return [
-                LabelReading(("the data set's own order of classes",), (), name_indices(labels, names), tuple(names))
-            ]
+            return [LabelReading((_OWN_ORDER,), (), name_indices(labels, names), tuple(names))]
     if known and all(map(is_integer, known)):
         readings = _numbers(labels, known, num_classes, rules.base)
         if folders and rules.base is None and len(known) < num_classes:
@@ -133,7 +141,8 @@ def possible_readings(
         indices = tuple(_number(label, 0, num_classes) if is_integer(label) else None for label in labels)
         return [LabelReading(("class indices",), (), indices)]
     chance = 1 / num_classes if class_names is not None else None
-    return [replace(reading, chance=chance) for reading in _distinct(_orders(labels, known, num_classes))] or [
+    orders = _distinct(_orders(labels, known, num_classes))
+    return [replace(reading, chance=chance, unproven=chance is None) for reading in orders] or [
         LabelReading(("class names",), ("--labels.order model",), by_name)
     ]
 
@@ -150,9 +159,12 @@ def choose_reading(
     Raises:
         DataError: If several readings are possible and the predictions do not tell which holds.
     """
-    if len(readings) == 1 and (readings[0].chance is None or predicted is None):
-        return readings[0], f"labels are read by {_either(readings[0].names)}"
+    only = readings[0] if len(readings) == 1 else None
+    if only is not None and (predicted is None or (only.chance is None and not only.unproven)):
+        return only, f"labels are read by {_either(only.names)}"
     answers = predicted() if predicted is not None else Predicted(np.empty(0, int), np.empty(0, int))
+    if only is not None and only.unproven:
+        return only, _held_against(only, answers)
     right = np.array([_right(reading, answers) for reading in readings])
     counts, images = right.sum(axis=1), right.shape[1]
     best = int(counts.argmax())
@@ -188,6 +200,48 @@ def choose_reading(
         f"the labels can be read as class indices in {len(readings)} ways, and {why}; say how the model was trained: {choices}; "
         "or --labels.order file:PATH with one class name a line in the model's order"
     )
+
+
+def _held_against(reading: LabelReading, answers: Predicted) -> str:
+    """What to say of a customary order.
+
+    Raises:
+        DataError: If the model is right by another order of the classes.
+    """
+    right, images = _right(reading, answers), len(answers.labels)
+    text = f"labels are read by {_either(reading.names)}"
+    if not images:
+        return text
+    text += f", which explains the predictions of {int(right.sum())} of {images} labelled images"
+    other = _by_best_order(answers)
+    if not _clearly(other, right):
+        return text
+    if other.mean() >= SURE:
+        raise DataError(
+            f"{text}, while another order of the classes explains {int(other.sum())}: the model was trained in another order; give it with "
+            f"--labels.order file:PATH, one class name a line, or insist with {' or '.join(reading.flags)}"
+        )
+    return f"{text}; another order of the classes explains {int(other.sum())}, so check it"
+
+
+def _by_best_order(answers: Predicted) -> np.ndarray:
+    """`(image,)` whether the prediction follows from the label by the order of the classes that fits the other half of the images best."""
+    from scipy.optimize import linear_sum_assignment
+
+    right = np.zeros(len(answers.labels), bool)
+    turn = np.zeros(len(answers.labels), int)
+    for label in np.unique(answers.labels):
+        turn[answers.labels == label] = np.arange((answers.labels == label).sum()) % 2
+    size = int(max(answers.labels.max(), answers.predictions.max())) + 1
+    for half in (0, 1):
+        fit, held = turn != half, turn == half
+        counts = np.zeros((size, size), int)
+        np.add.at(counts, (answers.labels[fit], answers.predictions[fit]), 1)
+        rows, columns = linear_sum_assignment(-counts)
+        place = np.empty(size, int)
+        place[rows] = columns
+        right[held] = place[answers.labels[held]] == answers.predictions[held]
+    return right
 
 
 def name_indices(labels: Sequence[str], class_names: Sequence[str]) -> Indices:
@@ -347,7 +401,7 @@ def _clearly(best: np.ndarray, other: np.ndarray) -> bool:
     from scipy import stats
 
     only_best, only_other = int((best & ~other).sum()), int((other & ~best).sum())
-    if best.mean() - other.mean() < AHEAD:
+    if best.mean() - other.mean() < AHEAD or not only_best + only_other:
         return False
     return float(stats.binomtest(only_best, only_best + only_other).pvalue) < SIGNIFICANT
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ....errors import DataError
 from ..reading.parquet_bounds import read_listing_columns
 from .columns import as_spelt, present_columns
-from .delimited_text import as_utf8, delimiter_of, header_of
+from .delimited_text import as_utf8, delimiter_of, header_of, without_separator_line
 from .label_columns import label_notes
 from .plain_values import is_binary, plain_array, plain_column
 from .table import BOXES, typed_column
@@ -34,6 +34,8 @@ Read = tuple[Columns, Columns, list[str]]
 def read_delimited(data: bytes, mapping: Mapping[str, str], origin: str, others: bool = False) -> Read:
     """The columns of a CSV (or, ending in `.tsv`, tab-separated) file; ours as text, boxes parsed from JSON text."""
     data, notes = as_utf8(data, origin)
+    data, left_out = without_separator_line(data, origin)
+    notes += left_out
     delimiter, more = delimiter_of(data, mapping, origin)
     header = header_of(data, delimiter)
     mapping, spelt = as_spelt(mapping, header)

@@ -20,6 +20,7 @@ from ....errors import DataError
 from ..reading.container_uri import range_uri
 from .columns import check_mapping
 from .folder import IMAGE_SUFFIXES
+from .label_columns import USUAL
 from .nested_folders import folder_label, is_split, path_below_root
 from .options import Listed, SourceOptions
 from .place import Place, find_place
@@ -31,6 +32,8 @@ TEXTS = ("cls", "cls.json", "json", "txt")
 """Suffixes of members that are read while listing."""
 LONGEST_LABEL = 60
 """Characters of a text that could be a label rather than a caption."""
+_USUAL_SUFFIXES = ("index", "idx", "id", "class.txt", "label.txt", "lbl", "y")
+"""Other members in which people keep labels, besides the usual names of columns."""
 _TARS_AT_ONCE = 8
 
 
@@ -44,7 +47,7 @@ def list_tars(data: str, options: SourceOptions) -> Listed:
     paths = _tars(place)
     with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tar") as pool:
         tars = list(pool.map(lambda path: _read_tar(place, path, options), paths))
-    tables, others = [table for table, _ in tars if len(table)], [rest for table, rest in tars if len(table)]
+    tables, others = [table for table, _, _ in tars if len(table)], [rest for table, rest, _ in tars if len(table)]
     if not tables:
         raise DataError(f"{data} holds no images; a sample is a member such as 0001.jpg, beside 0001.cls or 0001.json")
     table = pa.concat_tables(tables)
@@ -54,6 +57,8 @@ def list_tars(data: str, options: SourceOptions) -> Listed:
     if columns["label"].null_count == len(table):
         labels, notes = _other_labels(columns["id"].to_pylist(), own, options)
         folders = labels is not None
+        if labels is None and not notes:
+            notes = _unread_labels(own, set().union(*(suffixes for _, _, suffixes in tars)))
         columns["label"] = columns["label"] if labels is None else pa.chunked_array([pa.array(labels, pa.string())])
     return Listed(make_listing(columns, data, own), folders=folders, container_shards=True, notes=tuple(notes))
 
@@ -84,6 +89,15 @@ def _other_labels(
     return None, []
 
 
+def _unread_labels(own: Mapping[str, Any], suffixes: set[str]) -> list[str]:
+    """What to say where a key of the `.json` or a member is called like a label and is not read as one."""
+    usual = [
+        *(name for name in own if name.casefold() in {*USUAL, "label"}),
+        *sorted(suffixes & {*USUAL, *_USUAL_SUFFIXES}),
+    ]
+    return [f"the images have no labels; if {usual[0]!r} has them, say --columns.label {usual[0]}"] if usual else []
+
+
 def _tars(place: Place) -> list[str]:
     if not place.is_folder:
         return list(place.paths)
@@ -93,8 +107,10 @@ def _tars(place: Place) -> list[str]:
     return [f"{place.path.rstrip('/')}/{name}" for name in names]
 
 
-def _read_tar(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table, Mapping[str, pa.ChunkedArray]]:
-    """The samples of one tar and the data set's own columns."""
+def _read_tar(
+    place: Place, path: str, options: SourceOptions
+) -> tuple[pa.Table, Mapping[str, pa.ChunkedArray], set[str]]:
+    """The samples of one tar, the data set's own columns, and the suffixes of all members."""
     mapping = check_mapping(options.columns)
     origin, file = place.relative(path), place.uri(path)
     label_suffix = mapping["label"].lower().lstrip(".")
@@ -102,7 +118,9 @@ def _read_tar(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table
     inside = members(place.fs, path, origin, lambda name: key_and_suffix(name)[1].lower() in wanted)
     rows, tables = _empty(), []
     described = GrowingColumns(but=[mapping["label"], mapping["boxes"]])
+    suffixes: set[str] = set()
     for key, group in _samples(inside, origin):
+        suffixes |= group.keys()
         image = _image(group, options.columns.get("image"), key, origin)
         if image is None:
             continue
@@ -120,7 +138,7 @@ def _read_tar(place: Place, path: str, options: SourceOptions) -> tuple[pa.Table
         if len(rows["id"]) == ROWS_AT_ONCE:
             tables.append(_table(rows))
             rows = _empty()
-    return pa.concat_tables([*tables, _table(rows)]), described.columns()
+    return pa.concat_tables([*tables, _table(rows)]), described.columns(), suffixes
 
 
 def _empty() -> dict[str, list[Any]]:
