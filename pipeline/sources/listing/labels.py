@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ....errors import DataError, shortened
-from .label_readings import LabelRules, Predicted, choose_reading, is_integer, names_several, possible_readings
+from .label_choice import Predicted, choose_reading
+from .label_readings import LabelRules, is_integer, names_several, possible_readings
 
 MOST_UNRESOLVED = 0.01
 """Share of the labels that may name no class without being asked about."""
