@@ -115,7 +115,11 @@ def probe_store(atlas: StoreReader) -> str:
     uri = write_features(atlas.uri, features)
     by_id = {sample.id: sample for sample in model.samples}
     if model.confidence == "sigmoid":  # an image of several classes belongs to no one class alone
-        write_cues(atlas.uri, CueSearch(()), features.ids)
+        write_cues(
+            atlas.uri,
+            CueSearch((), why_none="with sigmoid confidences an image belongs to no one class alone"),
+            features.ids,
+        )
         return uri
     search = find_cues(
         features.features, features.labels, features.predictions,
@@ -132,10 +136,15 @@ def curation_text(written: WrittenQueues) -> str:
         total = written.curation.found[name]
         if name == "shortcut":
             lines.append(f"shortcut: {written.verdict or CANNOT_TELL}")
+        if note := written.curation.notes.get(name):
+            lines.append(f"{name}: {note}")
         if wrong := _estimate(queue):
             lines.append(f"{name}: {wrong}")
         kept = f", the first {len(queue):,} written" if len(queue) < total else ""
-        lines.append(f"{name}: {counted(total, 'finding')}{kept}{_classes(queue)}")
+        if (
+            total or name != "shortcut" or not (written.verdict or "").startswith("cannot tell")
+        ):  # 0 would be an all-clear
+            lines.append(f"{name}: {counted(total, 'finding')}{kept}{_classes(queue)}")
         lines += [f"  {row['priority']:.2f}  {row['id']}: {row['reason']}" for row in queue.slice(0, _SHOWN).to_pylist()
                   if row["priority"] is not None]  # fmt: skip
     lines += [f"{name}: left out, it {why}" for name, why in written.curation.skipped.items()]

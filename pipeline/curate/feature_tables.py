@@ -28,7 +28,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         [
             ("id", pa.string()), ("suspicion", pa.float64()), ("suggested", pa.int32()), ("accused", pa.bool_()),
             ("model_confidence", pa.float64()), ("probe_confidence", pa.float64()), ("estimated_wrong", pa.float64()),
-            ("wrong_from", pa.float64()), ("wrong_to", pa.float64()),
+            ("wrong_from", pa.float64()), ("wrong_to", pa.float64()), ("class_seen", pa.bool_()),
         ]
     ),
     "cues": CUES,
@@ -38,6 +38,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
 }  # fmt: skip
 """Tables by name; without rows where the store has no features."""
+_IDS_AS_TEXT = pyarrow.csv.ConvertOptions(column_types={"id": pa.string()})
+"""An id of digits keeps its zeros."""
 NEED_FEATURES = frozenset({"outliers", "image_duplicates"})
 """Tables without which a recipe cannot run."""
 
@@ -97,7 +99,9 @@ def read_confidences(uri: str, class_names: tuple[str, ...]) -> tuple[list[str],
     fs, path = locate(uri)
     try:
         data = pa.BufferReader(bytes_of(fs, path))
-        table = pq.read_table(data) if ending == ".parquet" else pyarrow.csv.read_csv(data)
+        table = (
+            pq.read_table(data) if ending == ".parquet" else pyarrow.csv.read_csv(data, convert_options=_IDS_AS_TEXT)
+        )
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"cannot read --probs {uri}: {error}") from error
     names = list(class_names) or [name for name in table.column_names if name != "id"]
@@ -125,7 +129,10 @@ def _label_table(
     if own is not None:
         stored = dict(zip(*atlas.table(["id", "label"]).to_pydict().values(), strict=True))
         if not set(own[0]) & stored.keys():
-            raise UsageError(f"none of the {len(own[0]):,} ids in --probs, such as {own[0][:1]}, is one of {atlas.uri}")
+            named = f", such as {own[0][0]!r}," if own[0] else ""
+            raise UsageError(
+                f"none of the {len(own[0]):,} ids in --probs{named} is one of {atlas.uri}, whose ids look like {min(stored, default='')!r}"
+            )
         places = [place for place, identity in enumerate(own[0]) if stored.get(identity) is not None]
         ids, values = [own[0][place] for place in places], own[1][places]
         labels = np.array([stored[identity] for identity in ids], np.int64)
@@ -148,6 +155,7 @@ def _label_table(
         pa.array(ids, pa.string()), pa.array(quality.suspicion), pa.array(quality.suggested.astype(np.int32), mask=quality.suggested < 0),
         pa.array(quality.accused), pa.array(values[rows, labels].astype(np.float64)), pa.array(of_probe, mask=np.isnan(of_probe)),
         *(pa.array(np.full(count, number, np.float64)) for number in (quality.estimated_wrong, *quality.wrong_range)),
+        pa.array(quality.class_seen),
     ]  # fmt: skip
     return pa.table(columns, schema=SCHEMAS["label_quality"])
 

@@ -17,7 +17,7 @@ from ..features.image_table import features_of
 from ..settings.imported_runs import IMPORTED
 from ..store.require_full_maps import refuse_reduced_maps
 from ..store.sql import quoted
-from ..text import sql_refusal
+from ..text import counted, sql_refusal
 from .feature_tables import NEED_FEATURES, read_confidences
 from .recipe import Recipe, load_recipes, split_params
 from .tables import recipe_tables
@@ -32,6 +32,7 @@ FIRST = (("id", pa.string()), ("target", pa.int32()), ("method", pa.string()), (
          ("priority", pa.float64()), ("reason", pa.string()))  # fmt: skip
 LIMIT = 1000
 METADATA_KEY = b"heatlas_curation"
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Curation:
     """By recipe, the number of rows found; the queue holds the first of them."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Why a recipe did not run, and what to do about it."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """By recipe, of what it cannot tell."""
 
     def table(self) -> pa.Table:
         """All queues as one table, recipe after recipe; evidence that a recipe does not have is null.
@@ -102,11 +105,37 @@ def run_recipes(
     confidences = None if probs is None else read_confidences(probs, atlas.class_names)
     with recipe_tables(atlas, able, confidences) as database:
         findings = {recipe.name: _run(database, recipe, limit) for recipe in able}
+        note = _label_note(database)
     return Curation(
         {name: table for name, (table, _) in findings.items()},
         {name: all_ for name, (_, all_) in findings.items()},
         skipped,
+        {recipe.name: note for recipe in able if note and "label_quality" in recipe.words},
     )
+
+
+def _label_note(database: duckdb.DuckDBPyConnection) -> str | None:
+    """Classes whose labels cannot be judged, and images that were judged by the model alone; None where there is nothing to say."""
+    tables = {name for (name,) in database.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if "label_quality" not in tables:
+        return None
+    unseen = database.execute(
+        "SELECT label_name, count(DISTINCT id) AS images FROM label_quality JOIN atlas USING (id) WHERE NOT class_seen "
+        "GROUP BY 1 ORDER BY 2 DESC, 1"
+    ).fetchall()
+    [(judged, labelled)] = database.execute(
+        "SELECT (SELECT count(*) FROM label_quality), (SELECT count(DISTINCT id) FROM atlas WHERE status = 'ok' AND label IS NOT NULL)"
+    ).fetchall()
+    notes = []
+    if unseen:
+        named = ", ".join(f"{name} ({counted(images, 'image')})" for name, images in unseen[:_NAMED])
+        more = f" and {len(unseen) - _NAMED} more" if len(unseen) > _NAMED else ""
+        notes.append(f"cannot tell of labels that the model seldom agrees with: {named}{more}")
+    if 0 < judged < labelled:
+        notes.append(
+            f"{judged:,} of {labelled:,} labelled images have features or confidences, the others are judged by the model alone"
+        )
+    return "; ".join(notes) or None
 
 
 def why_not(atlas: StoreReader, recipe: Recipe) -> str | None:

@@ -51,6 +51,7 @@ def write_cues(out: str, search: CueSearch, ids: Sequence[str]) -> str:
     facts = {
         "skipped": {str(label): why for label, why in search.skipped.items()},
         "least_transfer": dict(LEAST_TRANSFER),
+        "why_none": search.why_none,
     }
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({METADATA_KEY: json.dumps(facts).encode()}))
     buffer, uri = io.BytesIO(), child(out, f"{FOLDER}/{NAME}")
@@ -119,7 +120,11 @@ def verdict(table: pa.Table, class_names: Sequence[str]) -> str:
     cues, skipped = class_cues(table), _facts(table).get("skipped")
     left = f" {len(skipped):,} {'class was' if len(skipped) == 1 else 'classes were'} not judged." if skipped else ""
     if not cues:
-        return f"cannot tell: no class could be judged.{left}"
+        why = _facts(table).get("why_none")
+        if not why and skipped:
+            label, reason = next(iter(skipped.items()))
+            why = f"{class_name(class_names, int(label))}: {reason}"
+        return f"cannot tell: no class could be judged{f' ({why})' if why else ''}.{left}"
     if not cues[0].guilty:
         first = cues[0]
         return (

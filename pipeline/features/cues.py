@@ -79,6 +79,8 @@ class CueSearch:
     """The strongest candidate of each judged class, guilty and strong ones first; most are not guilty."""
     skipped: Mapping[int, str] = field(default_factory=dict)
     """Classes that were not judged, and why."""
+    why_none: str = ""
+    """Why no class at all was looked at; empty where they were."""
 
 
 def find_cues(

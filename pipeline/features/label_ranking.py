@@ -72,6 +72,9 @@ class LabelQuality:
     """From how many to how many wrong labels agree with what was seen (95 %)."""
     probe: Float[np.ndarray, "image class"]
     """Confidences of the probe, each for images it was not trained on; NaN for classes of fewer than `FOLDS` images."""
+    class_seen: Bool[np.ndarray, " image"]
+    """Whether more than half of the images with the label have more than next to no confidence in it. Of a class that is seldom seen nothing can be
+    told: it accuses nobody, and its images are not counted."""
 
 
 def linear_probe(
@@ -177,19 +180,30 @@ def label_quality(
         joint = joint * np.clip(cleaned, 1e-6, 1) ** (2 * (1 - weight) / 3)
     suspicion = 1 - joint[rows, labels]
     if several:
-        accused = np.asarray(joint[rows, labels] <= LITTLE)
+        own = joint[rows, labels]
+        seen = _usual(own, labels) >= MUCH
+        accused = np.asarray((own <= LITTLE) & seen)
         none, count = np.full(len(labels), -1), float(accused.sum())
-        return LabelQuality(suspicion, none, accused, count, (0.0, count), probe)
+        return LabelQuality(suspicion, none, accused, count, (0.0, count), probe, seen)
     others = joint.copy()
     others[rows, labels] = -1
     suggested = others.argmax(axis=1)
     plain = np.sqrt(
         clipped * np.clip(second, 1e-6, 1)
     )  # the cleaned probe, never shown the doubtful ones, is too sure of itself
-    accused = np.asarray((plain[rows, suggested] >= MUCH) & (plain[rows, labels] <= LITTLE))
-    wrong = estimate_wrong(joint, labels, None if probes is None else second)
-    low, high = wrong_range(joint, labels)
-    return LabelQuality(suspicion, suggested, accused, wrong, (min(low, wrong), max(high, wrong)), probe)
+    seen = _usual(plain[rows, labels], labels) > LITTLE
+    accused = np.asarray((plain[rows, suggested] >= MUCH) & (plain[rows, labels] <= LITTLE) & seen)
+    wrong, low, high = 0.0, 0.0, 0.0
+    if seen.any():
+        wrong = estimate_wrong(joint[seen], labels[seen], None if probes is None else second[seen])
+        low, high = wrong_range(joint[seen], labels[seen])
+    return LabelQuality(suspicion, suggested, accused, wrong, (min(low, wrong), max(high, wrong)), probe, seen)
+
+
+def _usual(own: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each image the median of the confidences of all with its label."""
+    medians = {label: float(np.median(own[labels == label])) for label in np.unique(labels)}
+    return np.array([medians[label] for label in labels])
 
 
 def _weight(first: np.ndarray, second: np.ndarray, labels: np.ndarray, held_out: bool) -> float:

@@ -171,7 +171,8 @@ def test_the_verdict_is_a_sentence_for_each_case():
         "(random halves: at most 0.02), which is below 0.25."
     )
     assert (
-        verdict(table_of(skipped={"0": "few"}), ()) == "cannot tell: no class could be judged. 1 class was not judged."
+        verdict(table_of(skipped={"0": "few"}), ())
+        == "cannot tell: no class could be judged (class 0: few). 1 class was not judged."
     )
 
 

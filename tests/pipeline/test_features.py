@@ -86,6 +86,20 @@ def test_no_worse_than_the_better_of_model_and_probe(each, held_out):
     assert ours > 0.9
 
 
+def test_a_class_that_the_model_never_sees_says_nothing_of_its_labels():
+    """All images of one class, as the model sees another in each: whether the labels or the model are wrong cannot be told."""
+    values = np.tile([[0.01, 0.99]], (40, 1))
+    values[:10] = [0.95, 0.05]
+    labels = np.array([0] * 30 + [1] * 10)
+    alone = label_quality(values[10:30], None, labels[10:30])
+    assert not alone.accused.any()
+    assert not alone.class_seen.any()
+    assert alone.estimated_wrong == 0
+    some = label_quality(values[np.r_[:10, 25:40]], None, labels[np.r_[:10, 25:40]])  # 5 of 15 are: those are wrong
+    assert some.accused.sum() == 5
+    assert some.class_seen.all()
+
+
 def test_a_model_that_knows_less_than_the_probe_does_not_count(blobs):
     features, labels, wrong = blobs
     random = np.random.default_rng(2)
@@ -119,6 +133,10 @@ def test_an_image_with_several_classes_accuses_no_label_that_it_has():
     result = label_quality(confidences, None, np.zeros(3, int), several=True)
     assert result.accused.tolist() == [False, True, False]
     assert result.suggested.tolist() == [-1, -1, -1]
+    unseen = np.array([[0.03, 0.9], [0.02, 0.9], [0.04, 0.8], [0.9, 0.9]])
+    weak = label_quality(unseen, None, np.array([0, 0, 0, 1]), several=True)
+    assert not weak.accused.any(), "a class that the model never sees says nothing of its labels"
+    assert weak.estimated_wrong == 0
 
 
 def test_the_number_of_wrong_labels_by_hand():
@@ -233,6 +251,8 @@ def test_own_confidences_are_one_row_per_image_and_numbers(tmp_path):
         file.write_text(text)
         with pytest.raises(UsageError, match=message):
             read_confidences(str(file), ("ant", "bee"))
+    file.write_text("id,ant,bee\n007,0.2,0.8\n010,0.4,0.6\n")
+    assert read_confidences(str(file), ("ant", "bee"))[0] == ["007", "010"]
 
 
 def test_how_alike_near_duplicates_are_follows_from_the_network():

@@ -55,6 +55,18 @@ def test_features_of_the_rows_serve_before_anybody_probed(explained):
         atlas.curate(["duplicate_images"])
 
 
+def test_own_confidences_keep_ids_of_digits_and_say_whom_they_leave_out(explained, tmp_path, capsys):
+    out, file = explained / "out", tmp_path / "probs.csv"
+    ids = heatlas.open(out).table(["id"], "status = 'ok'")["id"].to_pylist()
+    file.write_text("id,0,1,2\n" + "".join(f"{identity},0.2,0.3,0.5\n" for identity in ids[:9]))
+    words = ["curate", str(out), "--recipe", "label_suspicion", "--probs", str(file)]
+    assert main(words) == 0
+    assert "9 of 25 labelled images have features or confidences" in capsys.readouterr().out
+    file.write_text("id,0,1,2\nnobody,0.2,0.3,0.5\n")
+    assert main(words) == 2
+    assert "none of the 1 ids in --probs, such as 'nobody', is one of" in capsys.readouterr().err
+
+
 def test_features_are_those_of_the_model(explained, capsys):
     out = explained / "out"
     assert main(["curate", str(out), "--probe", "--recipe", "duplicate_images", "outlier", "label_suspicion"]) == 0
