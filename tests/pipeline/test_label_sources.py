@@ -189,6 +189,12 @@ def test_the_models_names_tell_which_folders_are_classes(tmp_path: Path) -> None
     assert clear(tmp_path, ["ant", "bee"], 2) == ["Ant", "bee", "bee"]
 
 
+@pytest.mark.parametrize("model", [["ant", "bee"], None])
+def test_images_without_folders_have_no_labels(tmp_path: Path, model: list[str] | None) -> None:
+    files(tmp_path, "1.png", "2.png")
+    assert clear(tmp_path, model, 2) == [None, None]
+
+
 def test_deep_folders_without_a_doubt_are_not_asked_about(tmp_path: Path) -> None:
     files(tmp_path, "ant/day1/1.png", "bee/day2/1.png", "bee/day3/1.png")
     assert clear(tmp_path, None, 2) == ["ant", "bee", "bee"]

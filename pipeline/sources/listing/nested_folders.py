@@ -61,8 +61,10 @@ def refuse_unclear_folders(
         *folders, _ = path_below_root(identity).split("/")
         if folders:
             inner[folders[0]].add(folders[-1])
+    if not inner:
+        return
     first = list(inner)
-    last = list(set().union(*inner.values())) if inner else []
+    last = list(set().union(*inner.values()))
     deep = any(name != outer for outer, names in inner.items() for name in names)
     splits = [name for name in first if is_split(name)]
     if class_names is not None and any(index is not None for index in name_indices(first, class_names)):
