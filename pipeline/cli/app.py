@@ -1,6 +1,6 @@
 """The `heatlas` command: its subcommands, how errors are told, and exit codes.
 
-Exit codes: 0 done, 1 the run failed, 2 the request cannot be carried out as written, 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 the request cannot be carried out as written, 130 interrupted, 143 ended by SIGTERM before the run began.
 Nothing here imports torch or Ray, so that help and usage errors come at once.
 """
 
@@ -57,6 +57,7 @@ from .show import show_command
 from .spread import spread_command
 from .status import status_command
 from .summary import summary_command
+from .termination import ending_at_sigterm
 from .train import SETTINGS as TRAIN_SETTINGS
 from .train import TEXTS as TRAIN_TEXTS
 from .train import train_command
@@ -139,7 +140,7 @@ def chosen_method(argv: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; `argv` is without the program's name."""
-    with guarded_streams() as printed, shown_in_terminal():
+    with ending_at_sigterm(), guarded_streams() as printed, shown_in_terminal():
         code = told(lambda: run(list(sys.argv[1:] if argv is None else argv)))
         printed.flush()
     if printed.failure is None:

@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 from heatlas.errors import RunError, UsageError
 from heatlas.pipeline.cli.app import INTERRUPTED
+from heatlas.pipeline.cli.termination import TERMINATED
 
 from ..support.checkout import ROOT
 
@@ -57,7 +58,7 @@ def test_every_row_of_the_failure_table_is_there():
 
 def test_exit_codes():
     codes = [int(row[0]) for row in table(PAGE, "| exit code | |")]
-    assert codes == [0, RunError.exit_code, UsageError.exit_code, INTERRUPTED]
+    assert codes == [0, RunError.exit_code, UsageError.exit_code, INTERRUPTED, TERMINATED]
 
 
 def test_chaos_came_out_as_it_must():

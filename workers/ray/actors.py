@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from ...errors import RunError, UsageError
 from ..worker.shard_worker import ShardWorker
+from .auth_token import TokenRefusedError, may_show_token, refused_token, token_in_place
+from .native_messages import NativeMessages, kept_native_messages
 
 LOCAL_OBJECT_STORE = 256 * 2**20
 """Bytes; rows go straight to storage, so nothing big ever needs the object store."""
@@ -31,8 +35,8 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
         cpus: A local instance offers at least so many CPUs, so that workers asked for by number also start on a small machine.
 
     Raises:
-        UsageError: For Ray Client's addresses.
-        RunError: When the cluster cannot be reached.
+        UsageError: For Ray Client's addresses, or an interpreter with which Ray starts no workers.
+        RunError: When the cluster cannot be reached; TokenRefusedError when it wants another token.
     """
     if address.startswith("ray://"):
         raise UsageError(
@@ -49,24 +53,87 @@ def ray_session(address: str = "local", *, cpus: float = 0) -> Iterator[None]:
         yield
         return
     refuse_silence(address)
+    if address == "local":
+        refuse_spaces(sys.executable, *ray.__path__)
+    with ExitStack() as session:
+        try:
+            session.enter_context(_started(address, cpus, show_token=False))
+        except TokenRefusedError:
+            if not may_show_token(address):
+                raise
+            session.enter_context(_started(address, cpus, show_token=True))
+        yield
+
+
+@contextmanager
+def _started(address: str, cpus: float, *, show_token: bool) -> Iterator[None]:
+    import ray
+
+    with token_in_place(address, show=show_token):
+        _connect(address, cpus)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str, cpus: float) -> None:
+    import ray
+
     local: dict[str, Any] = {}
     if address == "local":
         local = {"object_store_memory": LOCAL_OBJECT_STORE, "num_cpus": max(len(os.sched_getaffinity(0)), ceil(cpus))}
+    messages = NativeMessages()
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (OSError, RuntimeError, ValueError) as error:
+        with _own_sigterm(), kept_native_messages() as messages:
+            ray.init(
+                address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **local
+            )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         if "AF_UNIX" in str(error):
             raise UsageError(
                 "the folder for temporary files has too long a path for Ray's sockets, which may have 107 bytes; set RAY_TMPDIR to a "
                 f"short one, such as RAY_TMPDIR=/tmp ({error})"
             ) from error
+        if (remedy := refused_token(error)) is not None:
+            raise TokenRefusedError(f"cannot connect to Ray at {address!r}: {remedy}{messages}") from error
         raise RunError(
-            f"cannot connect to Ray at {address!r}: {error}; use address 'local' for a private instance"
+            f"cannot connect to Ray at {address!r}: {error}; use address 'local' for a private instance{messages}"
         ) from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM over when it starts, and ends the process with a code of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as error:
+        raise SystemExit(128 + signal.SIGTERM) from error
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def refuse_spaces(executable: str, *folders: str) -> None:
+    """Ray splits the command that starts a worker at spaces, and waits for ever for workers that do not start.
+
+    Args:
+        executable: The interpreter.
+        folders: Where Ray itself is installed.
+
+    Raises:
+        UsageError: Naming the interpreter, or the folder.
+    """
+    for path in (executable, *folders):
+        if any(character.isspace() for character in path):
+            what = f"with {path!r}" if path == executable else f"from {path!r}, as {executable!r} finds it"
+            raise UsageError(
+                f"Ray cannot start workers {what}: the path has a space; install heatlas into a virtual environment in a path without one, "
+                "or use --workers 0, which needs no Ray"
+            )
 
 
 def refuse_silence(address: str) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ...errors import UsageError
 from ..worker.spec import DECODE_THREADS, MOST_DECODE_THREADS
+from .control_store import ControlStore
 
 REFRESH_SECONDS = 5.0
 """How old the numbers may be."""
@@ -24,6 +25,7 @@ class Cluster:
 
     Raises:
         UsageError: When `device` is `cuda` and the cluster has no GPU.
+        ControlStoreLostError: From every method that looks, when Ray's control store is gone for good.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Cluster:
         self._machines = 0
         self._nodes: list[Mapping[str, float]] = []
         self._looked = float("-inf")
+        self._control_store = ControlStore.connected()
         self._look()
         seen = self._resources.get("GPU", 0.0)
         if device == "cuda" and not seen:
@@ -79,6 +82,8 @@ class Cluster:
         import ray
 
         self._looked = time.monotonic()
+        if not self._control_store.answers():
+            return  # what was seen last stays true until it is back, or gone for good
         self._resources = {name: float(amount) for name, amount in ray.cluster_resources().items()}
         self._nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self._machines = sum(1 for resources in self._nodes if resources.get("CPU", 0) or resources.get("GPU", 0))
