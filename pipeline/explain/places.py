@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -12,7 +13,7 @@ from ...workers.models.load import remote_file
 from ..settings.run import Settings
 from ..sources.listing.detection import place_named
 from ..sources.listing.place import could_match
-from ..storage.location import is_local, locate
+from ..storage.location import is_local, is_path, locate
 
 
 def named_by_user(settings: Settings) -> tuple[str, ...]:
@@ -41,6 +42,27 @@ def refuse_out_among_images(settings: Settings) -> None:
         raise DataError(
             f"--out {settings.out} lies in the image folder --data {settings.data}; choose a place outside of it"
         )
+
+
+def refuse_out_behind_links(settings: Settings, uris: Iterable[str]) -> None:
+    """As `refuse_out_among_images`, where a link in the image folder leads to a folder that holds `out`.
+
+    Args:
+        settings: Say `out`.
+        uris: Of the images, by the way on which an image folder led to them.
+
+    Raises:
+        DataError: If `out` lies in one of them.
+    """
+    out_fs, out = _real_place(settings.out)
+    if not is_local(out_fs):
+        return
+    for folder in sorted({uri.rpartition("/")[0] for uri in uris if is_path(uri)}):
+        real = os.path.realpath(folder)
+        if f"{out}/".startswith(f"{real.rstrip('/')}/"):
+            raise DataError(
+                f"--out {settings.out} lies in {folder}, a folder of --data {settings.data}; choose a place outside of it"
+            )
 
 
 def _real_place(uri: str) -> tuple[AbstractFileSystem, str]:

@@ -52,7 +52,7 @@ from .fingerprint import run_fingerprint, store_layout
 from .image_files import file_evidence
 from .label_evidence import label_rules, probe_predictions
 from .pace import settle_pace
-from .places import named_by_user, refuse_out_among_images, refuse_private_memory
+from .places import named_by_user, refuse_out_among_images, refuse_out_behind_links, refuse_private_memory
 from .retry_errors import Retry, RetrySink
 from .sections import PlannedSamples, planned_samples
 from .shift_correction import measure_shift, pixels_of, settle_shift
@@ -178,6 +178,8 @@ def prepare_run(settings: Settings) -> PreparedRun:
     refuse_missing_gpu(settings)
     data_root = check_data_root(settings.data_root)
     listed = chosen_samples(settings, data_root)
+    if listed.folders:
+        refuse_out_behind_links(settings, listed.listing["uri"].to_pylist())
     model_spec = ModelSpec(
         spec=settings.model, bank=settings.bank, explainer=settings.explainer, **settings.preprocess.model_dump()
     )

@@ -15,7 +15,7 @@ from ..shards import plan_shards, planned_shards
 from ..sources.listing.options import Listed
 from ..storage.atomic_write import remove
 from ..storage.location import child
-from ..store.compare_listings import change_texts, listing_changes
+from ..store.compare_listings import as_spelt, change_texts, listing_changes
 from ..store.part_names import SUCCESS
 from ..store.plan_files import RunPlan, append_section, put_listing, read_listing, read_plan
 from ..store.run_file import find_run
@@ -90,6 +90,7 @@ def planned_samples(settings: Settings, listing: pa.Table, listed: Listed, least
     stored = read_listing(settings.out, plan)
     if stored is None:
         return PlannedSamples(listing, fresh, listing, fresh)
+    listing = as_spelt(stored, listing)
     changes = listing_changes(stored, listing)
     if texts := change_texts(changes, append=settings.append):
         return PlannedSamples(listing, fresh, listing, fresh, plan, mismatch="; ".join(texts))

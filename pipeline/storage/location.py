@@ -38,6 +38,11 @@ def is_local(fs: AbstractFileSystem) -> bool:
     return isinstance(fs, LocalFileSystem)
 
 
+def is_path(uri: str) -> bool:
+    """Whether a place is written as an absolute local path."""
+    return uri.startswith("/")
+
+
 def bytes_of(fs: AbstractFileSystem, path: str, start: int | None = None) -> bytes:
     """The whole file, or what follows its first `start` bytes."""
     return cast(bytes, fs.cat_file(path) if start is None else fs.cat_file(path, start=start))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from ...errors import shortened
 from ..shards import EXTRA
+from ..storage.location import is_path
 from ..text import counted
 
 _LONGEST_VALUE = 100
@@ -43,6 +45,21 @@ def listing_changes(planned: pa.Table, now: pa.Table) -> ListingChanges:
     )
     new = now.filter(pc.invert(there))  # pyright: ignore[reportAttributeAccessIssue]
     return ListingChanges(new, gone, tuple(_first_differences(before, both)))
+
+
+def as_spelt(planned: pa.Table, now: pa.Table) -> pa.Table:
+    """The listing of now with the plan's spelling of local places that are the same file: a link, or `..`, on one of the two ways."""
+    places = pc.index_in(now["id"], value_set=planned["id"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
+    theirs, ours = planned["uri"].take(places).to_pylist(), now["uri"].to_pylist()
+    spelt = [
+        first if first is not None and first != second and _one_file(first, second) else second
+        for first, second in zip(theirs, ours, strict=True)
+    ]
+    return now.set_column(now.column_names.index("uri"), now.schema.field("uri"), pa.array(spelt, now["uri"].type))
+
+
+def _one_file(first: str, second: str) -> bool:
+    return is_path(first) and is_path(second) and os.path.realpath(first) == os.path.realpath(second)
 
 
 def _first_differences(before: pa.Table, now: pa.Table) -> Iterator[tuple[str, str, object, object]]:

@@ -80,11 +80,16 @@ def find_place(data: str) -> Place:
     """Look what lies at `data`: a path or URI; `*`, `?`, `[...]` and `{a,b}`, `{000..012}` in it make it a pattern, unless
     there is a file of exactly that name.
 
+    Links and `..` on the way to a local folder are resolved, so that one folder has one name. A file keeps its own name, links in
+    the folders before it resolved: what a manifest says relative to itself stays so.
+
     Raises:
         DataError: If there is nothing, naming what is missing of a brace's names.
     """
     try:
         fs, path = locate(os.path.expanduser(data))
+        if is_local(fs):
+            path = _real_path(path)
         if fs.isdir(path):
             return Place(data, fs, (path,), path.rstrip("/"), is_folder=True)
         if fs.isfile(path):
@@ -98,6 +103,17 @@ def find_place(data: str) -> Place:
     raise DataError(
         f"there is no file or folder {data}; give an image folder, a manifest, or another source of docs/data.md"
     )
+
+
+def _real_path(path: str) -> str:
+    """A local path, or pattern, with the links in its folders resolved."""
+    if os.path.isdir(path):
+        return os.path.realpath(path)
+    if os.path.isfile(path) or not (magic := _MAGIC.search(path)):
+        folder, _, name = path.rpartition("/")
+        return f"{os.path.realpath(folder or '/').rstrip('/')}/{name}"
+    folder, _, rest = path[: magic.start()].rpartition("/")
+    return f"{os.path.realpath(folder or '/').rstrip('/')}/{rest}{path[magic.start() :]}"
 
 
 def _of_pattern(data: str, fs: AbstractFileSystem, pattern: str) -> Place:
