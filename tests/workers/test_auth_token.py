@@ -11,7 +11,6 @@ from heatlas.errors import RunError, UsageError
 from heatlas.workers.ray import actors
 from heatlas.workers.ray.actors import ray_session, refuse_spaces
 from heatlas.workers.ray.auth_token import MODE, TOKEN, TOKEN_PATH, may_show_token, refused_token, token_in_place
-from ray import exceptions as ray_exceptions
 
 CLUSTER = "10.0.0.1:6379"
 
@@ -83,7 +82,6 @@ def test_a_refused_token_is_named_in_one_line(home, monkeypatch):
 class RayOfACluster:
     """Stands for Ray: a cluster with or without a token, and what it prints from C++ when it refuses."""
 
-    exceptions = ray_exceptions
     __path__ = ("/usr/lib/ray",)
 
     def __init__(self, *, wants_token: bool):

@@ -79,6 +79,7 @@ def _started(address: str, cpus: float, *, show_token: bool) -> Iterator[None]:
 
 def _connect(address: str, cpus: float) -> None:
     import ray
+    from ray.exceptions import RayError
 
     local: dict[str, Any] = {}
     if address == "local":
@@ -89,7 +90,7 @@ def _connect(address: str, cpus: float) -> None:
             ray.init(
                 address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **local
             )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         if "AF_UNIX" in str(error):
             raise UsageError(
                 "the folder for temporary files has too long a path for Ray's sockets, which may have 107 bytes; set RAY_TMPDIR to a "

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 
 from ...errors import RunError
 
@@ -71,7 +72,5 @@ class ControlStore:
 
 def is_private() -> bool:
     """Whether the cluster of this session was started by it."""
-    import ray
-
-    node = getattr(ray._private.worker, "_global_node", None)
+    node = getattr(import_module("ray._private.worker"), "_global_node", None)  # Ray has no public way to ask
     return bool(node is not None and node.is_head())
