@@ -84,7 +84,7 @@ def found_sentences(result: LoopResult) -> list[str]:
         if without_it < FEWEST or share > SHARES[1]:
             lines.append(
                 f"It cannot see that of {name}: the search compares images of a class that are predicted right, and needs {FEWEST} of either kind and "
-                f"at most {100 * SHARES[1]:.0f} % of one; of the {with_it + without_it} here {with_it} carry the mark, for most without it are predicted wrongly."
+                f"at most {100 * SHARES[1]:.0f} % of one; of the {with_it + without_it} here {with_it} carry the mark and {without_it} do not."
             )
         else:
             lines.append(

@@ -27,6 +27,8 @@ KEPT_SHARE = 0.3
 """Of a direction's largest relevance, from which on a pixel belongs to the mark (Reveal to Revise)."""
 BLUR_SHARE = 8 / 224
 """Sigma of the blur before that, over the image's shorter side (Reveal to Revise)."""
+SETTLED_SHARE = 1 / 12
+"""Of the image's side: how far a region is moved to where the painted pixels are, at most; and by half of its own side."""
 CLEARER = 0.5
 """Share of the squared difference to the painted pixels that must be left where a region is moved to."""
 Columns = Float[np.ndarray, "feature h w"]
@@ -131,7 +133,7 @@ def settle_shape(
     image: Image,
     examples: Sequence[Image],
 ) -> Region:
-    """As `place_shape`, then moved by pixels to where the image has most of the painted example's: the detector's grid is coarser than pixels.
+    """As `place_shape`, then moved by pixels to where the image has most of the painted example's: a detector of features is off by some.
 
     It stays where the squared difference nowhere falls to `CLEARER` of what it is there: a mark that looks different in every image.
 
@@ -149,7 +151,9 @@ def settle_shape(
     inside, wanted = shape[top:bottom, left:right], example[:, top:bottom, left:right]
     moved = np.roll(shape, place, (0, 1))
     down, across = (int(np.flatnonzero(moved.any(axis))[0]) for axis in (1, 0))
-    reach = [-(-whole // cells) for whole, cells in zip(shape.shape, logits.shape, strict=True)]
+    reach = [
+        max(1, min(own // 2, int(SETTLED_SHARE * whole))) for own, whole in zip(inside.shape, shape.shape, strict=True)
+    ]
 
     def difference(row: int, column: int) -> float:
         part = image[:, row : row + bottom - top, column : column + right - left]

@@ -167,7 +167,7 @@ def test_relabel_and_drop_take_decisions(planted, tmp_path):
     atlas = heatlas.open(store)
     atlas.decide(["train-0001", "train-0004"], "relabel", label_name="upright")
     atlas.decide(["train-0010", "train-0013", "train-0016"], "drop")
-    trainer = f"{MODULE}:fit"
+    trainer = f"{MODULE}:keep"
     relabelled = repair(planted, tmp_path / "relabel", "relabel", store=store, trainer=trainer, seeds=1)
     dropped = repair(planted, tmp_path / "drop", "drop", store=store, trainer=trainer, seeds=1)
     labels = {row["id"]: row["label"] for row in rows_in(tmp_path / "relabel" / "manifest.csv")}
@@ -349,5 +349,5 @@ def test_a_repair_that_was_cut_off_is_no_repair_and_its_weights_do_not_pass_for_
     monkeypatch.setattr(net, "fit_cut_off", lambda *given: None)
     with pytest.raises(RunError, match=r"wrote no weights to .*trained-0\.safetensors"):
         repair(planted, tmp_path / "none", "none", seeds=2, trainer=f"{MODULE}:fit_cut_off")
-    done = repair(planted, tmp_path / "none", "none", seeds=2, trainer=f"{MODULE}:fit")
+    done = repair(planted, tmp_path / "none", "none", seeds=2, trainer=f"{MODULE}:keep")
     assert read_record(done).files == ("seed-0.safetensors", "seed-1.safetensors")
