@@ -20,7 +20,7 @@ from heatlas.pipeline.intervene.intervene import intervene_store
 from heatlas.pipeline.intervene.intervention_table import interventions_of
 from heatlas.pipeline.intervene.places import PLACES, hot_region, place_region
 
-from ..support.marked_store import MARK, MARK_BOX, SIDE, is_marked
+from ..support.marked_store import MARK, MARK_BOX, SIDE, is_marked, log_shortcuts
 
 
 def mark_mask() -> np.ndarray:
@@ -107,8 +107,7 @@ def test_painted_masks_and_clusters_are_regions(store: str, capsys: pytest.Captu
 
 def test_a_mask_of_another_size_than_its_image_is_refused(store: str) -> None:
     """Stretched over the image it would lie somewhere else in silence."""
-    atlas = heatlas.open(store)
-    atlas.decide([f"bee/{number:03d}.png" for number in (1, 4, 7, 10, 13)], "shortcut", mask=np.ones((12, 24), bool))
+    log_shortcuts(store, [f"bee/{number:03d}.png" for number in (1, 4, 7, 10, 13)], np.ones((12, 24), bool))
     with pytest.raises(UsageError, match=re.escape("has 24 x 12 pixels, the upright image 24 x 24")):
         intervene_store(store, "masks")
 

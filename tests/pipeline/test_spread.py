@@ -24,7 +24,7 @@ from heatlas.pipeline.spread.mark_detector import (
 from heatlas.pipeline.spread.spread import spread_decisions
 from torch.utils.data import DataLoader
 
-from ..support.marked_store import MARK, SIDE, is_marked
+from ..support.marked_store import MARK, SIDE, is_marked, log_shortcuts
 
 TRUTH = np.zeros((SIDE, SIDE), bool)
 TRUTH[MARK] = True
@@ -146,10 +146,9 @@ def test_too_few_decisions_are_refused(store: str) -> None:
         spread_decisions(store, neighbours=0)
 
 
-def test_masks_of_another_size_are_refused_and_classes_that_are_not_there(store: str) -> None:
+def test_masks_of_another_size_are_refused(store: str) -> None:
     decide(store, painted=0)
-    atlas = heatlas.open(store)
-    atlas.decide("bee/001.png", "shortcut", mask=np.ones((SIDE, 2 * SIDE), bool))
+    log_shortcuts(store, ["bee/001.png"], np.ones((SIDE, 2 * SIDE), bool))
     with pytest.raises(UsageError, match=re.escape("has 48 x 24 pixels, the upright image 24 x 24")):
         spread_decisions(store)
     with pytest.raises(UsageError, match=re.escape("has 48 x 24 pixels, the upright image 24 x 24")):

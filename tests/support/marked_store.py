@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from heatlas.pipeline.cli.app import main
+from heatlas.pipeline.decisions.decision import Decision
+from heatlas.pipeline.decisions.decision_log import append_decisions
+from heatlas.pipeline.decisions.rle import encode_mask
 from PIL import Image
 
 from .tiny_run import importable_factory
@@ -70,6 +74,11 @@ def write_marked(folder: Path, count: int = 90) -> Path:
             == 0
         )
     return out
+
+
+def log_shortcuts(store: str, ids: Sequence[str], mask: np.ndarray) -> None:
+    """Decisions as an earlier heatlas wrote them, which did not compare a mask's size with its image's."""
+    append_decisions(store, [Decision(identity, "shortcut", mask=encode_mask(mask), who="test") for identity in ids])
 
 
 def importable_marked(folder: Path):
