@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed as dist
@@ -15,7 +16,8 @@ WORLD = 2
 
 def train_rank(spec: TrainingSpec, meeting: Path, rank: int, checkpoint: Path | None = None) -> list[TrainingEvent]:
     """Train together with the other rank, from a checkpoint if there is one; both meet at a file that nothing else uses."""
-    dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=WORLD)
+    limit = timedelta(minutes=2)  # a rank whose process has died is not waited for
+    dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=WORLD, timeout=limit)
     try:
         given = None if checkpoint is None else checkpoint.read_bytes()
         return list(RankTraining(spec, FsspecReader(), rank, WORLD).run(given))

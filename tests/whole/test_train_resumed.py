@@ -106,21 +106,23 @@ def test_the_same_command_goes_on_after_a_kill(
 
 
 def test_two_ranks_hold_one_network_and_continue_to_the_bit(images: Path, tmp_path: Path) -> None:
-    """In two processes without Ray: P-TAME's head with its batch norms, and the explainer network with running means and a queue."""
-    specs = [spec_of(method, images) for method in ("ptame", "explainer_network")]
-    meetings = [tmp_path / f"meeting-{number}" for number in range(4)]
-    checkpoints = [None, tmp_path / "0.checkpoint", None, tmp_path / "1.checkpoint"]
-    trainings = [(specs[number // 2], meetings[number], checkpoints[number]) for number in range(4)]
+    """In two processes without Ray: P-TAME's head with its batch norms, and the explainer network with running means and a queue, which continues."""
+    head, parts = (spec_of(method, images) for method in ("ptame", "explainer_network"))
+    checkpoint = tmp_path / "checkpoint"
+    trainings = [
+        (spec, tmp_path / f"meeting-{number}", given)
+        for number, (spec, given) in enumerate([(head, None), (parts, None), (parts, checkpoint)])
+    ]
     other = multiprocessing.get_context("spawn").Process(target=second_rank, args=(trainings, tmp_path))
     other.start()
     try:
         ends: list[TrainingDone] = []
-        for number, (spec, meeting, checkpoint) in enumerate(trainings):
-            events = train_rank(spec, meeting, 0, checkpoint)
-            if checkpoint is None:
-                made = [event for event in events if isinstance(event, CheckpointMade)]
+        for spec, meeting, given in trainings:
+            events = train_rank(spec, meeting, 0, given)
+            made = [event for event in events if isinstance(event, CheckpointMade)]
+            if given is None:
                 assert len(made) == 6
-                (tmp_path / f"{number // 2}.checkpoint").write_bytes(made[1].data)
+                checkpoint.write_bytes(made[1].data)
             assert isinstance(events[-1], TrainingDone)
             ends.append(events[-1])
         other.join()
@@ -130,9 +132,8 @@ def test_two_ranks_hold_one_network_and_continue_to_the_bit(images: Path, tmp_pa
     for number, end in enumerate(ends):
         assert (tmp_path / f"{number}.safetensors").read_bytes() == end.state, "the ranks hold different networks"
         assert [epoch["epoch"] for epoch in end.curve] == [1, 2]
-    assert ends[1].state == ends[0].state
-    assert ends[3].state == ends[2].state
-    assert ends[3].facts == ends[2].facts
+    assert ends[2].state == ends[1].state
+    assert ends[2].facts == ends[1].facts
 
 
 @dataclass(frozen=True)
