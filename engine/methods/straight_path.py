@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..lazy_torch import torch
 
-Score = Callable[[torch.Tensor], torch.Tensor]
+Score = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 def path_gradient(
