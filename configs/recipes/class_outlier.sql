@@ -26,15 +26,15 @@ WITH seen AS (
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, distance, deviations, map_deviations,
     x_deviations, y_deviations, spread_deviations, area_deviations, entropy_deviations, members,
-    format('among {:d} images explained for {} ', members, target_name) || CASE deviations
-        WHEN map_deviations THEN format('its map is the odd one: {:.0f} % of the mass lies elsewhere than in their mean map, {:.0f} % are usual',
-                                        100 * distance, 100 * distance_m)
-        WHEN x_deviations THEN format('its attribution lies elsewhere: centre at {:.2f} of the width, usually {:.2f}', centroid_x, x_m)
-        WHEN y_deviations THEN format('its attribution lies elsewhere: centre at {:.2f} of the height, usually {:.2f}', centroid_y, y_m)
-        WHEN spread_deviations THEN format('its attribution is spread differently: {:.2f} of the diagonal, usually {:.2f}', spread, spread_m)
-        WHEN area_deviations THEN format('its map marks another area: {:.0f} % of the image, usually {:.0f} %', 100 * top_area, 100 * area_m)
-        ELSE format('its map has another entropy: {:.2f}, usually {:.2f}', entropy, entropy_m) END
-        || format(' ({:.1f} robust deviations)', deviations) AS reason,
+    CASE deviations
+        WHEN map_deviations THEN format('The map is unlike the others for {}: {:.0f} % of its mass lies elsewhere than in their mean map, {:.0f} % are usual.',
+                                        target_name, 100 * distance, 100 * distance_m)
+        WHEN x_deviations THEN format('The map lies elsewhere than the others for {}: its centre at {:.2f} of the width, usually at {:.2f}.', target_name, centroid_x, x_m)
+        WHEN y_deviations THEN format('The map lies elsewhere than the others for {}: its centre at {:.2f} of the height, usually at {:.2f}.', target_name, centroid_y, y_m)
+        WHEN spread_deviations THEN format('The map is spread unlike the others for {}: over {:.2f} of the diagonal, usually {:.2f}.', target_name, spread, spread_m)
+        WHEN area_deviations THEN format('The map marks another area than the others for {}: {:.0f} % of the image, usually {:.0f} %.', target_name, 100 * top_area, 100 * area_m)
+        ELSE format('The map has another entropy than the others for {}: {:.2f}, usually {:.2f}.', target_name, entropy, entropy_m) END
+        || format(' That is {:.1f} robust deviations from the median of {:d} images.', deviations, members) AS reason,
     1 - $deviations / deviations / 2 AS priority
 FROM worst
 WHERE deviations >= $deviations

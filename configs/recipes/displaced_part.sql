@@ -27,7 +27,7 @@ WITH seen AS (
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, part, x, y, x_m AS usual_x, y_m AS usual_y, distance,
     times_usual, members,
-    format('part {:d} lies at ({:.2f}, {:.2f}) of the image, in {:d} of {:d} images explained for {} about ({:.2f}, {:.2f}): {:.0f} times the usual distance',
+    format('Part {:d} lies at ({:.2f}, {:.2f}) of the image. In {:d} of {:d} images explained for {} it lies about ({:.2f}, {:.2f}): this is {:.0f} times the usual distance.',
            part, x, y, times, members, target_name, x_m, y_m, times_usual) AS reason,
     1 - $deviations / times_usual / 2 AS priority
 FROM worst

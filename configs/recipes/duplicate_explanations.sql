@@ -8,10 +8,10 @@ WITH near AS (
 )
 SELECT a.id, a.target, a.method, a.label_name AS label, labels.label_name AS twin_label, a.prediction_name AS prediction, a.confidence,
     near.twin, near.distance, near.alike,
-    format('the map is that of {} but for {:.1f} % of its mass', near.twin, 100 * near.distance)
-        || CASE WHEN near.alike > 1 THEN format('; at least {:d} others are as near', near.alike) ELSE '' END
+    format('The map is that of {} but for {:.1f} % of its mass', near.twin, 100 * near.distance)
+        || CASE WHEN near.alike > 1 THEN format('; at least {:d} others are as near.', near.alike) ELSE '.' END
         || CASE WHEN a.label_name <> labels.label_name
-                THEN format(', yet this one is labelled {} and that one {}', a.label_name, labels.label_name) ELSE '' END AS reason,
+                THEN format(' Yet this image is labelled {} and that one {}.', a.label_name, labels.label_name) ELSE '' END AS reason,
     0.5 * (1 - near.distance / $distance) + 0.3 * (1 - 1.0 / near.alike)
         + CASE WHEN a.label_name <> labels.label_name THEN 0.2 ELSE 0 END AS priority
 FROM near

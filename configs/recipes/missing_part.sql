@@ -19,8 +19,8 @@ WITH seen AS (
     QUALIFY row_number() OVER (PARTITION BY id, target, method ORDER BY ratio, part) = 1
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, part, strength, usual_strength, parts, members,
-    format('part {:d}, which {:d} of {:d} images explained for {} show, is not seen: strength {:.2f}, usually {:.2f}',
+    format('Part {:d}, which {:d} of {:d} images explained for {} show, is not seen. Its strength is {:.2f}, usually {:.2f}',
            part, times, members, target_name, strength, usual_strength)
-        || CASE WHEN parts > 1 THEN format('; {:d} parts are missing', parts) ELSE '' END AS reason,
+        || CASE WHEN parts > 1 THEN format('; {:d} parts are missing.', parts) ELSE '.' END AS reason,
     1 - ratio / 2 AS priority
 FROM counted

@@ -11,11 +11,13 @@ WITH judged AS (
     FROM atlas WHERE status IN ('ok', 'no_evidence', 'constant_map') AND coalesce(target = prediction, true)
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, status, drop_pct, insertion_auc,
-    CASE WHEN without_map THEN format('no map at all ({}): {}', status, coalesce(error, 'the method found no evidence'))
-         ELSE format('{} with {:.2f}, but ', coalesce(target_name, 'explained'), confidence)
-            || concat_ws(' and ',
-                CASE WHEN dropped THEN format('the strongest 15 % of the map alone lose {:.0f} % of the confidence', drop_pct) END,
-                CASE WHEN late THEN format('revealing the image by the map brings the confidence back late (insertion area {:.2f})', insertion_auc) END)
+    CASE WHEN without_map THEN format('There is no map ({}): {}.', status, rtrim(coalesce(error, 'the method found no evidence'), '.'))
+         ELSE format('The model sees {} with confidence {:.2f}, and the map does not show why. ', coalesce(target_name, 'the class'), confidence)
+            || CASE WHEN dropped AND late
+                    THEN format('Its strongest 15 % alone lose {:.0f} % of the confidence, and revealing the image by it brings the confidence back late (insertion area {:.2f}).',
+                                drop_pct, insertion_auc)
+                    WHEN dropped THEN format('Its strongest 15 % alone lose {:.0f} % of the confidence.', drop_pct)
+                    ELSE format('Revealing the image by it brings the confidence back late (insertion area {:.2f}).', insertion_auc) END
     END AS reason,
     CASE WHEN without_map THEN 1
          ELSE 0.9 * confidence * greatest(CASE WHEN dropped THEN drop_pct / 100 ELSE 0 END,

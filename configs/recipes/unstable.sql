@@ -11,7 +11,7 @@ WITH seen AS (
 )
 SELECT id, target, method, label_name AS label, prediction_name AS prediction, confidence, max_sensitivity, usual AS usual_sensitivity,
     deviations,
-    format('imperceptible noise changes the map by {:.0f} % of its size, where {:.0f} % are usual ({:.1f} robust deviations)',
+    format('Imperceptible noise changes the map by {:.0f} % of its size. {:.0f} % are usual, which is {:.1f} robust deviations less.',
            100 * max_sensitivity, 100 * usual, deviations) AS reason,
     1 - $deviations / deviations / 2 AS priority
 FROM judged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -96,7 +97,7 @@ def test_odd_unstable_and_empty_explanations_are_found(curation, planted):
         result = set(curation.queues[recipe]["id"].to_pylist())
         assert len(wanted & result) >= share * len(wanted) > 0, recipe
     first = curation.queues["no_evidence"].to_pylist()[0]
-    assert first["reason"] == "no map at all (no_evidence): a block layer kept no feature map"
+    assert first["reason"] == "There is no map (no_evidence): a block layer kept no feature map."
 
 
 def test_equal_maps_are_found_as_twins(curation, planted):
@@ -123,6 +124,10 @@ def test_queues_are_ranked_and_complete(curation):
         assert queue.column_names[:7] == ["id", "target", "method", "recipe", "rank", "priority", "reason"]
         assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
         assert all(row["recipe"] == name and row["reason"] for row in rows)
+        for row in rows[:50]:
+            assert row["reason"][0].isupper(), row["reason"]
+            assert row["reason"].endswith("."), row["reason"]
+            assert len(re.findall(r"\.(?= [A-Z]|$)", row["reason"])) <= 2, row["reason"]
         order = [(-row["priority"], row["id"], row["target"]) for row in rows]
         assert order == sorted(order), name
         assert all(0 <= row["priority"] <= 1 for row in rows), name

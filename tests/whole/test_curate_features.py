@@ -107,6 +107,18 @@ def test_all_images_can_be_ranked(explained):
     assert len(atlas.curate(["outlier"], params=["outlier.all=1"])) == 25
 
 
+def test_maps_are_a_reason_of_outliers_where_they_were_measured(explained):
+    out = explained / "out"
+    reasons = heatlas.open(out).curate(["outlier"], params=["outlier.all=1"])["reason"].to_pylist()
+    assert all(reason.count(". ") == 1 and reason.endswith(".") and "border" not in reason for reason in reasons)
+    assert main(["evaluate", str(out), "--metrics", "border_share", "--workers", "0"]) == 0
+    rows = heatlas.open(out).curate(["outlier"], params=["outlier.all=1"]).to_pylist()
+    shares = dict(zip(*heatlas.open(out).table(["id", "border_share"]).to_pydict().values(), strict=True))
+    said = {row["id"]: "of the map here lies in the border of the image." in row["reason"] for row in rows}
+    assert said == {identity: shares[identity] >= 0.6 for identity in said}
+    assert len(rows) == 25
+
+
 def test_own_confidences_replace_the_models(explained, tmp_path):
     atlas = heatlas.open(explained / "out")
     labels = dict(zip(*atlas.table(["id", "label"], "status = 'ok'").to_pydict().values(), strict=True))

@@ -204,8 +204,8 @@ def test_a_displaced_part_is_queued_and_no_other() -> None:
     [row] = queue("displaced_part", rows(20, move))
     assert (row["id"], row["part"]) == ("i03", 1)
     assert row["usual_x"] == pytest.approx(0.7, abs=0.02)
-    assert row["reason"].startswith("part 1 lies at (0.10, 0.6")
-    assert "of the image, in 19 of 20 images explained for a about (0.70, 0.60): " in row["reason"]
+    assert row["reason"].startswith("Part 1 lies at (0.10, 0.6")
+    assert "of the image. In 19 of 20 images explained for a it lies about (0.70, 0.60): " in row["reason"]
     assert 0.5 <= row["priority"] <= 1
     assert queue("displaced_part", rows(20)) == []
     assert queue("displaced_part", rows(9, move)) == [], "too few images of the class"
@@ -218,7 +218,7 @@ def test_a_missing_part_is_queued_and_no_other() -> None:
 
     [row] = queue("missing_part", rows(20, hide))
     assert (row["id"], row["part"], row["parts"]) == ("i07", 0, 1)
-    assert "part 0, which 19 of 20 images explained for a show, is not seen" in row["reason"]
+    assert "Part 0, which 19 of 20 images explained for a show, is not seen" in row["reason"]
     assert queue("missing_part", rows(20)) == []
 
 
@@ -276,7 +276,7 @@ def test_parts_of_a_store_are_queued_and_measured(images: Path, tmp_path: Path, 
         == 0
     )
     said = capsys.readouterr().out
-    assert "part 0 lies at (" in said
+    assert "Part 0 lies at (" in said
     assert "missing_part: " in said
     found = atlas.curate(
         ["displaced_part", "missing_part"],
