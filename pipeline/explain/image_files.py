@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import DataError, SampleError
-from ...workers.images.bands import settled_levels
+from ...workers.images.bands import UnclearLevels, settled_levels
 from ...workers.images.ground_truth import other_size
 from ...workers.images.stored_facts import FileFacts, file_facts
 from ...workers.models.load import ModelSpec
@@ -174,7 +174,7 @@ def _odd(looked: Sequence[FileFacts], levels: tuple[float, float] | None, clip: 
         if facts.is_deep and not facts.unread:
             try:
                 settled_levels(facts.lowest, facts.highest, np.dtype(facts.kind), levels, clip=clip, level_kind=kind)
-            except ValueError as error:
+            except UnclearLevels as error:
                 errors, example = errors + 1, example or str(error)
     deep = sum(facts.is_deep for facts in looked)
     if not errors:

@@ -154,6 +154,18 @@ def test_an_order_that_the_predictions_contradict_is_refused(classes: int, own_o
     assert "so check it" in shuffled_training(classes, 0.75, 1, orders, images=120).how
 
 
+def test_numbered_folders_of_which_all_orders_agree_are_held_against_the_predictions_too() -> None:
+    table = pa.table({"label": pa.array(spread(["1", "2", "3"], 60), pa.string())})
+    right = np.arange(60) % 3
+
+    def read(seen: np.ndarray) -> ResolvedLabels:
+        return resolve_labels(table, None, 3, folders=True, predict=lambda listing: (np.arange(60), seen))
+
+    assert "explains the predictions of 60 of 60" in read(right).how
+    with pytest.raises(DataError, match="another order of the classes explains 60"):
+        read((right + 1) % 3)
+
+
 def test_predictions_that_tell_nothing_contradict_no_order() -> None:
     for seed in range(5):
         how = shuffled_training(3, 0.0, seed).how

@@ -197,6 +197,67 @@ def test_pages_are_counted() -> None:
     assert file_facts(b"no image") is None
 
 
+def grey_profile() -> bytes:
+    """A grey profile of gamma 1: the middle grey of a picture is far brighter in sRGB."""
+    curve = b"curv\0\0\0\0" + (1).to_bytes(4, "big") + (256).to_bytes(2, "big") + b"\0\0"
+    white = b"XYZ \0\0\0\0" + b"".join(int(value * 65536).to_bytes(4, "big") for value in (0.9642, 1.0, 0.8249))
+    name = b"Linear grey\0"
+    text = b"desc\0\0\0\0" + len(name).to_bytes(4, "big") + name + b"\0" * 79
+    text += b"\0" * (-len(text) % 4)
+    tags, at = b"", 128 + 4 + 3 * 12
+    for kind, data in ((b"desc", text), (b"wtpt", white), (b"kTRC", curve)):
+        tags += kind + at.to_bytes(4, "big") + len(data).to_bytes(4, "big")
+        at += len(data)
+    body = (3).to_bytes(4, "big") + tags + text + white + curve
+    head = at.to_bytes(4, "big") + b"lcms" + b"\x02\x10\0\0" + b"mntrGRAYXYZ " + b"\0" * 12 + b"acsp" + b"\0" * 28
+    head += b"".join(int(value * 65536).to_bytes(4, "big") for value in (0.9642, 1.0, 0.8249))
+    return head.ljust(128, b"\0") + body
+
+
+@pytest.mark.check("file", "a colour profile of grey and of palette images: converted", "said")
+def test_profiles_of_grey_and_palette_images_are_converted() -> None:
+    file = io.BytesIO()
+    Image.new("L", (16, 12), 55).save(file, "PNG", icc_profile=grey_profile())
+    facts = file_facts(file.getvalue())
+    assert facts is not None
+    assert "Linear grey" in facts.profile
+    shown = np.asarray(decode_image(file.getvalue()))[0, 0].astype(int)
+    assert abs(shown - 128).max() <= 3, "0.216 of the light is the middle of sRGB"
+    palette = io.BytesIO()
+    Image.new("RGB", (16, 12), (255, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE).save(
+        palette, "PNG", icc_profile=swapped_profile()
+    )
+    shown = np.asarray(decode_image(palette.getvalue()))[0, 0].astype(int)
+    assert abs(shown - (0, 0, 255)).max() <= 2
+    other = io.BytesIO()
+    Image.new("L", (16, 12), 55).save(other, "PNG", icc_profile=swapped_profile())
+    assert np.asarray(decode_image(other.getvalue()))[0, 0].tolist() == [55] * 3, "a profile of colours on a grey image"
+
+
+@pytest.mark.check("file", "boxes of an image that a tag turns, drawn on the picture as shown", "known")
+def test_boxes_drawn_on_the_turned_picture() -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (16, 12)).save(file, "JPEG", exif=exif)
+    files, preprocess = Files(image=file.getvalue()), Preprocess(size=(16, 12), resize="squash")
+    shown = Sample("a", "image", boxes=((2.0, 1.0, 6.0, 3.0),), drawn_on=(12, 16))
+    truth = prepare(shown, files, preprocess).truth
+    assert truth is not None
+    assert (truth.nonzero().min(0).values.tolist(), truth.nonzero().max(0).values.tolist()) == ([1, 2], [2, 5])
+    stored = Sample("a", "image", boxes=((1.0, 6.0, 3.0, 10.0),), drawn_on=(16, 12))
+    same = prepare(stored, files, preprocess).truth
+    assert same is not None
+    assert same.equal(truth)
+
+
+def test_the_orientation_tag_of_a_deep_tiff_counts() -> None:
+    values = many(3, np.uint16, 65535)
+    data = tiff(values, photometric="rgb", extratags=[(274, "H", 1, 3, True)])
+    given = input_of(data, levels=(0.0, 65535.0))
+    np.testing.assert_allclose(given.permute(1, 2, 0).numpy(), values[::-1, ::-1] / 65535, atol=0.6 / 255)
+
+
 @pytest.mark.check("file", "a box without width or height", "said")
 @pytest.mark.parametrize("boxes", [((2, 2, 8, 2),), ((2, 2, 2, 9),), ((2, 2, 8, 2), (1, 1, 4, 4))])
 def test_a_box_without_height_does_not_cost_the_map(boxes: tuple) -> None:

@@ -22,6 +22,10 @@ FULL_SIXTEEN = 16383
 """Largest value up to which 16-bit numbers may as well have 8, 10, 12 or 14 bits."""
 
 
+class UnclearLevels(ValueError):
+    """Numbers of a deep image of which nobody says which are black and white."""
+
+
 def is_dicom(data: bytes) -> bool:
     """Whether the bytes are a DICOM file."""
     return data[_DICOM_AT : _DICOM_AT + 4] == b"DICM"
@@ -178,12 +182,12 @@ def settled_levels(
         level_kind: Likewise.
 
     Raises:
-        ValueError: If nobody said it for such an image.
+        UnclearLevels: If nobody said it for such an image.
     """
     own = "float" if kind.kind == "f" else "integer"
     said = f"its numbers ({kind}) run from {lowest:g} to {highest:g}"
     if level_kind and own != level_kind:
-        raise ValueError(
+        raise UnclearLevels(
             f"{said}, and black and white were taken from images whose numbers are {_PLURAL[level_kind]}: convert it, or say black and white "
             "of all deep images with --decode.range LOW,HIGH"
         )
@@ -191,7 +195,7 @@ def settled_levels(
         return levels
     if kind == np.uint16 and highest > FULL_SIXTEEN:
         return None
-    raise ValueError(
+    raise UnclearLevels(
         f"{said}, while most images have 8 bits, so nobody says which are black and white: say --decode.range LOW,HIGH, or dtype for the whole "
         "range of its type, or convert it"
     )
@@ -209,7 +213,7 @@ def as_shares(values: np.ndarray, levels: tuple[float, float] | None, *, clip: b
         clip: Whether numbers beyond are cut off; else they are an error.
 
     Raises:
-        ValueError: If numbers lie beyond.
+        UnclearLevels: If numbers lie beyond.
     """
     if levels is None:
         low, high = (0.0, 1.0) if values.dtype.kind == "f" else (0.0, float(np.iinfo(values.dtype).max))
@@ -218,7 +222,7 @@ def as_shares(values: np.ndarray, levels: tuple[float, float] | None, *, clip: b
     smallest, largest = float(values.min()), float(values.max())
     inside = low <= smallest and largest <= high  # False for NaN too
     if not inside and (not clip or levels is None or not np.isfinite([smallest, largest]).all()):
-        raise ValueError(
+        raise UnclearLevels(
             f"its values run from {smallest:g} to {largest:g}, expected are {low:g} to {high:g}: say what is black and white with "
             "--decode.range LOW,HIGH"
         )

@@ -24,6 +24,7 @@ from ..protocols import SampleReader
 from ..samples import Sample
 from .bands import (
     TIFF,
+    UnclearLevels,
     as_shares,
     has_unmarked_band,
     is_deep_colour,
@@ -146,6 +147,8 @@ def decode_input(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np.
         return upright_image(rgb, read_orientation(image)), orientation
     except SampleError:
         raise
+    except UnclearLevels as error:
+        raise SampleError(DECODE_ERROR, f"what is black and white in the image is not clear: {error}") from error
     except Exception as error:  # Pillow's drivers raise nearly anything on damaged files
         raise SampleError(
             DECODE_ERROR, f"the image is damaged, cut short or not supported: {_reason(error)}"

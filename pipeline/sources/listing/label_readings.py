@@ -113,7 +113,11 @@ def possible_readings(
         readings = _numbers(labels, known, num_classes, rules.base)
         if folders and rules.base is None and len(known) < num_classes:
             readings += _orders_of_whole_range(labels, known, num_classes)
-        return _distinct([*readings, *(_orders(labels, known, num_classes) if folders and rules.base is None else [])])
+        readings = _distinct(
+            [*readings, *(_orders(labels, known, num_classes) if folders and rules.base is None else [])]
+        )
+        by_custom = folders and rules.base is None and len(readings) == 1  # all orders agree, which is no proof
+        return [replace(reading, unproven=by_custom) for reading in readings]
     if rules.base is not None:
         raise DataError(f"--labels.base {rules.base} is for labels that are whole numbers, but there are labels such as "
                         f"{next(label for label in known if not is_integer(label))!r}" if known else "--labels.base is given, but there are no labels")  # fmt: skip
