@@ -28,7 +28,7 @@ from .merge_parts import read_shards
 from .parquet_bytes import table_to_parquet
 from .part_files import DoneShards, PartFile
 from .part_names import MAPS, SUCCESS
-from .part_origin import PartOrigin, run_identity
+from .part_origin import STAMPED_SINCE, PartOrigin, run_identity
 from .part_summary import summarise, with_summary, without_summary
 from .rewrite_shard import merged_bytes
 from .run_file import RUN_FILE, find_run, read_run
@@ -80,10 +80,12 @@ def migrate_store(out: str, to: str) -> Migrated:
     new = schema_now(stored)
     if version == SCHEMA_VERSION and without_summary(stored).names == new.names:
         return Migrated(out, out, version, 0, ())
+    refuse_other_totals(out)
     fresh = migrated_run(run, new)
     _claim(out, to, fresh)
     identity = run_identity(fresh["fingerprint"])
-    written = sum(_put_file(out, to, file, new, identity) for file in listing.files)
+    stamped = isinstance(version, int) and version >= STAMPED_SINCE
+    written = sum(_put_file(out, to, file, new, identity, stamped) for file in listing.files)
     for evaluation in list_evaluations(out):
         written += _migrate_evaluation(out, to, evaluation.name, evaluation.folder, run_digest(fresh))
     _copy_rest(out, to)
@@ -91,6 +93,21 @@ def migrate_store(out: str, to: str) -> Migrated:
         write_success(to, row_totals(to))
     before = read_file_schema(out, listing.files[0]).names
     return Migrated(out, to, version, written, tuple(name for name in new.names if name not in before))
+
+
+def refuse_other_totals(out: str) -> None:
+    """A concluded store whose parts are not those of which `_SUCCESS` speaks is not written anew as a sound one.
+
+    Raises:
+        StorageError: If rows or digest differ.
+    """
+    says = read_success(out)
+    if says is None:
+        return
+    totals = row_totals(out)
+    if wrong := [name for name in ("rows", "digest") if says.get(name) is not None and says[name] != totals[name]]:
+        raise StorageError(f"{out} holds other rows than its {SUCCESS} says ({', '.join(wrong)}), so a file was exchanged; `heatlas verify {out}` "
+                           "says how to repair the store; then call again")  # fmt: skip
 
 
 def schema_now(stored: pa.Schema) -> pa.Schema:
@@ -162,10 +179,13 @@ def _claim(out: str, to: str, fresh: Mapping[str, Any]) -> None:
     put_if_absent(child(to, RUN_FILE), (json.dumps(fresh, indent=2) + "\n").encode())
 
 
-def _put_file(out: str, to: str, file: PartFile, schema: pa.Schema, identity: str | None) -> int:
-    """Write one file anew unless it is there; 1 if it was written."""
+def _put_file(out: str, to: str, file: PartFile, schema: pa.Schema, identity: str | None, stamped: bool) -> int:
+    """Write one file anew unless it is there; 1 if it was written. `stamped`: whether its store's parts say where they come from."""
     shards = read_shards(out, file)
     for table, summary in shards.values():
+        if summary.origin is not None and not stamped:
+            raise StorageError(f"{file.uri(out)} says that it belongs to a run of a later store version, and the store is of an earlier one; "
+                               "move the file away, then call again")  # fmt: skip
         if summary.digest is not None and summarise(table).digest != summary.digest:
             raise StorageError(f"{file.uri(out)} holds other content than its digest says; `heatlas verify {out}` says how to repair "
                                "the store; then call again")  # fmt: skip
@@ -192,7 +212,7 @@ def _migrate_evaluation(out: str, to: str, name: str, folder: str, run: str) -> 
         if _EVALUATION in facts:
             facts[_EVALUATION]["run"] = run
         schema = schema.with_metadata({**(schema.metadata or {}), METADATA_KEY: _version_now(facts)})
-        written += _put_file(out, to, file, schema, None)
+        written += _put_file(out, to, file, schema, None, stamped=True)
     if read_success(child(out, folder)) is not None:
         write_success(child(to, folder), row_totals(to, folder=folder))
     return written

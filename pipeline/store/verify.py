@@ -107,7 +107,11 @@ def verify_run(
         )
     totals = {**added_up(summary for part in parts for summary in part.summaries), "bytes": sum(done.values())}
     schema = run["fingerprint"].get(SCHEMA_FACT)
-    problems = [*_plan_problems(facts), *_missing(plan, done), *_part_problems(out, plan, done, parts, schema)]
+    problems = [
+        *_plan_problems(facts),
+        *_missing(plan, done),
+        *_part_problems(out, plan, done, parts, schema, stamped=expected_run(run) is not None),
+    ]
     problems += _success_problems(out, totals, whole=all(problem.repair == "compact" for problem in problems))
     problems += check_inputs(run) if check_inputs else ()
     deleted = _delete(out, problems) if delete_damaged else []
@@ -142,7 +146,13 @@ def _missing(plan: Mapping[int, int], done: Mapping[int, int]) -> Iterator[Probl
 
 
 def _part_problems(
-    out: str, plan: Mapping[int, int], done: DoneShards, parts: Sequence[PartCheck], schema: str | None
+    out: str,
+    plan: Mapping[int, int],
+    done: DoneShards,
+    parts: Sequence[PartCheck],
+    schema: str | None,
+    *,
+    stamped: bool,
 ) -> Iterator[Problem]:
     for file in done.files:
         if not in_plan(file, plan):
@@ -155,6 +165,10 @@ def _part_problems(
             yield Problem(part.file.path, text, "delete")
         if part.unreadable:
             yield Problem(part.file.path, part.unreadable, "look")
+        if not stamped and any(summary.origin is not None for summary in part.summaries):
+            yield Problem(
+                part.file.path, "says that it belongs to a run of a later store version than this store's", "delete"
+            )
         if part.schema is not None and not _as_planned(part.schema, schema, usual):
             yield Problem(part.file.path, "has other columns or another origin than the rest of the run", "delete")
     yield from _repeated(out, [part for part in parts if part.summaries])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 
 import heatlas
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import RunMismatchError, StorageError, UsageError
@@ -15,8 +17,11 @@ from heatlas.pipeline.store.committed_shards import done_shards, row_totals
 from heatlas.pipeline.store.identity import SCHEMA_FACT, schema_digest
 from heatlas.pipeline.store.merge_parts import write_merged
 from heatlas.pipeline.store.migrate import migrate_store
+from heatlas.pipeline.store.parquet_bytes import table_to_parquet
 from heatlas.pipeline.store.part_check import check_part
 from heatlas.pipeline.store.part_files import PartFile
+from heatlas.pipeline.store.part_origin import PartOrigin, run_identity
+from heatlas.pipeline.store.part_summary import with_summary
 from heatlas.pipeline.store.run_file import claim_run
 from heatlas.pipeline.store.success_file import write_success
 
@@ -126,6 +131,36 @@ def test_a_damaged_part_is_not_migrated(earlier, tmp_path):
     path.write_bytes(bytes(data))
     with pytest.raises(StorageError, match=r"part-000001\.parquet"):
         migrate_store(str(out), str(tmp_path / "new"))
+
+
+def test_an_exchanged_part_does_not_become_sound_by_migration(earlier, tmp_path):
+    """Nothing in the file says so, but the totals do."""
+    out, _, version = earlier
+    write_success(str(out), row_totals(str(out)))
+    path = out / "maps" / "part-000001.parquet"
+    table = pq.read_table(path)
+    other = pc.add(table["logit"], 1.0)  # pyright: ignore[reportAttributeAccessIssue]
+    table = table.set_column(table.column_names.index("logit"), table.schema.field("logit"), other)
+    run = run_identity(json.loads((out / "_run.json").read_text())["fingerprint"])
+    path.write_bytes(table_to_parquet(with_summary(table, None if version == 2 else PartOrigin(run, 1, ""))))
+    with pytest.raises(StorageError, match=r"holds other rows than its _SUCCESS says \(digest\)"):
+        migrate_store(str(out), str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_part_of_a_later_version_is_neither_migrated_nor_sound(tmp_path, make_store):
+    out = tmp_path / "out"
+    make_store(out)
+    later = (out / "maps" / "part-000001.parquet").read_bytes()
+    make_earlier(out, 2)
+    (out / "maps" / "part-000001.parquet").write_bytes(with_origin(later))
+    with pytest.raises(StorageError, match="belongs to a run of a later store version"):
+        migrate_store(str(out), str(tmp_path / "new"))
+
+
+def with_origin(data: bytes) -> bytes:
+    table = pq.read_table(io.BytesIO(data))
+    return table_to_parquet(with_summary(table, PartOrigin("another run", 1, "")))
 
 
 def test_the_columns_are_those_of_a_run_of_today(earlier, tmp_path):
