@@ -78,7 +78,8 @@ def file_evidence(listing: pa.Table, reader: SampleReader, settings: Settings) -
         levels, clip, kind, text = None, False, "", ""
     else:
         levels, clip, text = _levels(deep, rule)
-        kind = "" if not deep or _given(rule) is not None else "float" if deep is floats else "integer"
+        said = _given(rule) is not None or (rule == "dtype" and deep is not floats)
+        kind = "" if not deep or said else "float" if deep is floats else "integer"
     notes = (text, _odd(looked, levels, clip, kind), *_bands(looked), _pages(looked), _profiles(looked))
     return FileEvidence(levels, clip, kind, tuple(filter(None, notes)))
 

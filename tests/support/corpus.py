@@ -167,7 +167,6 @@ def modes_and_formats() -> list[Case]:
         ("16-bit-grey.png", "16-bit grey: scaled, not clipped", png(Image.fromarray(deep))),
         ("16-bit-grey.tif", "16-bit grey TIFF", saved(Image.fromarray(deep), "TIFF")),
         ("16-bit-colour.png", "16-bit colour", sixteen_bit_colour()),
-        ("float.tif", "float TIFF in [0, 1]", saved(Image.fromarray(whole), "TIFF")),
         ("cmyk.jpg", "CMYK JPEG", jpeg(cmyk())), ("cmyk.tif", "CMYK TIFF", saved(cmyk(), "TIFF")), ("ycck.jpg", "YCCK JPEG", ycck()),
         ("progressive.jpg", "progressive JPEG", jpeg(progressive=True)),
         ("animated.gif", "animated GIF: its first frame", animated("GIF")), ("animated.webp", "animated WebP: its first frame", animated("WEBP")),
@@ -176,9 +175,17 @@ def modes_and_formats() -> list[Case]:
         ("plain.ppm", "PPM", saved(scene(), "PPM")), ("wrong-suffix.jpg", "a PNG named .jpg", png()),
     ]  # fmt: skip
     negative = saved(Image.fromarray(whole - 0.5), "TIFF")
+    unclear = "nobody says which are black and white: say --decode.range"
     return [
         *(Case(group, id, what, content) for id, what, content in files),
-        bad(group, "negative.tif", "float TIFF with negative values", negative, "convert it to one of these"),
+        bad(
+            group,
+            "float.tif",
+            "float TIFF in [0, 1], among images of 8 bits",
+            saved(Image.fromarray(whole), "TIFF"),
+            unclear,
+        ),
+        bad(group, "negative.tif", "float TIFF with negative values", negative, unclear),
     ]
 
 

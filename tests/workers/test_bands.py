@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -93,6 +95,18 @@ def test_twelve_bits_in_sixteen_keep_their_levels() -> None:
         assert input_of(data, levels=(0.0, 1000.0)).max() == 1
         shown = np.asarray(decode_image(data, Preprocess(levels=(0.0, 4095.0))))
         np.testing.assert_array_equal(shown[..., 0], np.rint(values / 4095 * 255))
+
+
+def test_sixteen_bit_colour_in_png_keeps_its_levels() -> None:
+    values = many(3, np.uint16, 4095)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    data = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], 16, 2, 0, 0, 0)
+    for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    given = input_of(data, levels=(0.0, 4095.0))
+    np.testing.assert_allclose(given.permute(1, 2, 0).numpy(), values / 4095, atol=0.6 / 255)
+    assert "nobody says which are black and white" in refusal(data, clip_levels=False)
 
 
 @pytest.mark.check("file", "16-bit colour", "known")

@@ -90,16 +90,19 @@ def read_bands(data: bytes) -> np.ndarray:
     if data[:4] in TIFF:
         return _tiff(data)
     if is_deep_colour(data):
-        import torch
-        from torchvision.io import ImageReadMode, decode_png
-
-        return (
-            decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-            .permute(1, 2, 0)
-            .numpy()
-        )
+        return _png(data)
     values = np.asarray(Image.open(io.BytesIO(data)))
     return values if values.ndim == 3 else values[..., None]
+
+
+def _png(data: bytes) -> np.ndarray:
+    """By torchvision's own operation, whose public name warns that it will move (and warnings cannot be caught in one thread alone)."""
+    import torch
+
+    importlib.import_module("torchvision.extension")  # which registers it
+    unchanged = 0
+    values = torch.ops.image.decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), unchanged, False)
+    return values.permute(1, 2, 0).numpy()
 
 
 def _tiff(data: bytes) -> np.ndarray:
