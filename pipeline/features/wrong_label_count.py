@@ -55,7 +55,7 @@ def wrong_range(values: Float[np.ndarray, "image class"], labels: Int[np.ndarray
     wrong = sum(int((labels[rows] != index).sum()) for index, rows in surest)
     interval = binomtest(wrong, looked_at).proportion_ci(method="wilson")
     low = 0.0 if binomtest(wrong, looked_at, HONEST_SHARE, alternative="greater").pvalue > 0.05 else interval.low
-    return low * len(labels), interval.high * len(labels)
+    return float(low * len(labels)), float(interval.high * len(labels))
 
 
 def _anchors(values: np.ndarray) -> Iterator[tuple[int, np.ndarray, int]]:
