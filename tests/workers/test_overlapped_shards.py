@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from heatlas.workers.in_process import explain_in_process
 from heatlas.workers.policy.orders import Complete, Dispatch, Finish, Lost, Quarantine, Spawn
 from heatlas.workers.policy.policy import Limits, Policy
 from heatlas.workers.samples import Shard
+from heatlas.workers.worker.shard_attempt import ShardAttempt
 from heatlas.workers.worker.shard_worker import ShardWorker
 
 from ..support.fake_engine import FakeEngine, FakeSession, NoReader, PickleSink, fake_spec, make_shards
@@ -216,6 +219,27 @@ def test_images_that_the_engine_loses_are_missed_in_their_own_shard(tmp_path):
     ends = bench.ends()
     assert ends[0] == ShardFailed("error", "RuntimeError: the engine returned no result for ['s3']")
     assert isinstance(ends[1], ShardDone)
+
+
+def own_attempts(bench):
+    """Those that exist now."""
+    existing = [each for each in gc.get_objects() if type(each) is ShardAttempt]
+    return [weakref.ref(each) for each in existing if each.engine is bench.engine]
+
+
+def test_nothing_of_a_shard_stays_in_memory_once_it_is_over(tmp_path):
+    """Also without the collector of cycles, which runs when it likes."""
+    bench = Bench(tmp_path, [""] * 15, 3)
+    attempts = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in bench.run():
+            attempts += own_attempts(bench)
+        assert attempts
+        assert not [alive for alive in attempts if alive() is not None]
+    finally:
+        gc.enable()
 
 
 def test_a_careful_shard_is_alone(tmp_path):

@@ -84,9 +84,9 @@ class ShardAttempt:
         self.earlier: int | None = None
         """Index of the shard, once another one was begun beside it."""
         self._first_key = 0 if before is None or before._first_key else KEYS_OF_A_SHARD
-        self._sharing: tuple[ShardAttempt, ...] = (self,) if before is None else (before, self)
+        self.sharing: tuple[ShardAttempt, ...] = (self,) if before is None else (before, self)
         if before is not None:
-            before._sharing = self._sharing
+            before.sharing = self.sharing
         for position in quarantine:
             self._settle(position, [self._failed(position, statuses.QUARANTINED, QUARANTINE_TEXT)])
 
@@ -149,7 +149,7 @@ class ShardAttempt:
 
     def explain_alone(self) -> Iterator[Report]:
         """Explain what was left open image by image, after whatever shared batches with it came to grief."""
-        self._sharing = (self,)
+        self.sharing = (self,)
         while self._decoding:
             yield from self._take(*self._decoding.popleft())
         for position in list(self._in_flight):
@@ -304,7 +304,7 @@ class ShardAttempt:
         failure = self._try(call)
         if failure is None:
             return
-        suspects = [(attempt, position) for attempt in self._sharing for position in attempt._in_flight]
+        suspects = [(attempt, position) for attempt in self.sharing for position in attempt._in_flight]
         if len(suspects) == 1 and not failure.again:
             [(attempt, position)] = suspects
             if len(attempt._in_flight[position].left) <= 1:
@@ -360,9 +360,7 @@ class ShardAttempt:
 
     def _collect(self, explanations: Sequence[Explained]) -> None:
         for explained in explanations:
-            own = next(
-                attempt for attempt in self._sharing if 0 <= explained.key - attempt._first_key < KEYS_OF_A_SHARD
-            )
+            own = next(attempt for attempt in self.sharing if 0 <= explained.key - attempt._first_key < KEYS_OF_A_SHARD)
             place, position = divmod(explained.key - own._first_key, len(own.samples))
             own._add(
                 position,

@@ -275,7 +275,7 @@ class ShardWorker:
             stored = work.storing.result()
         except Exception as error:
             return self._failed(work, error)
-        work.over = True
+        work.end()
         del self._held[work.shard.index]
         done = summary(computed.rows, computed.images, stored.first, computed.seconds, self.engine.batch_size)
         stages = Counter(computed.stages)
@@ -284,7 +284,7 @@ class ShardWorker:
 
     def _failed(self, work: OpenShard, error: Exception) -> ShardFailed:
         """What went wrong, as data; rows that the storage would not take are kept, all else is forgotten."""
-        work.over = True
+        work.end()
         if isinstance(error, TooManyErrorsError):
             return ShardFailed("too_many_errors", str(error))
         if isinstance(error, StorageError) and error.outage and work.computed is not None:

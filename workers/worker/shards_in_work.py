@@ -51,6 +51,13 @@ class OpenShard:
     told: tuple[int, ...] | None = None
     """Images in flight as the driver knows them."""
 
+    def end(self) -> None:
+        """The driver is told; nothing of the attempt stays in memory."""
+        self.over = True
+        for attempt in () if self.attempt is None else self.attempt.sharing:
+            attempt.sharing = tuple(other for other in attempt.sharing if other is not self.attempt)
+        self.attempt = None
+
 
 def store_rows(
     sink: ShardSink, shard: Shard, rows: Sequence[Row], attempt: ShardAttempt | None, *, beside: bool
