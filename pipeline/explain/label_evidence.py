@@ -26,6 +26,8 @@ from ..text import counted
 PROBED = 200
 """Labelled images that are classified."""
 BATCH = 16
+WORTH_SAYING = 64
+"""Images whose classification may take so long that it is announced."""
 
 
 def label_rules(settings: Settings) -> LabelRules:
@@ -65,9 +67,8 @@ def probe_predictions(listing: pa.Table, model: LoadedModel, reader: SampleReade
         return nobody
     labelled = np.flatnonzero(pc.is_valid(listing["label"]).to_numpy(zero_copy_only=False))
     rows = labelled[np.linspace(0, len(labelled) - 1, min(PROBED, len(labelled))).round().astype(np.int64)]
-    say(
-        f"nothing but custom says which label is which class: classifying {counted(len(rows), 'image')} to see what holds"
-    )
+    if len(rows) > WORTH_SAYING:
+        say(f"classifying {counted(len(rows), 'labelled image')} to see which label is which class of the model")
     read, predictions, images = [], [], []
     for row in rows.tolist():
         try:
