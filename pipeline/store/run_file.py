@@ -20,6 +20,7 @@ from ..storage.backoff import with_retries
 from ..storage.json_object import read_object
 from ..storage.location import child, locate, names_in
 from .identity import as_stored, differences, remarks
+from .run_facts import run_file_faults
 from .schema import SCHEMA_VERSION
 
 RUN_FILE = "_run.json"
@@ -115,8 +116,8 @@ def find_run(out: str) -> dict[str, Any] | None:
         if isinstance(error.__cause__, NotADirectoryError):
             raise NoRunError(f"{out} is a file, or lies below one; give a directory") from error
         raise
-    if run is not None and not (isinstance(run.get("fingerprint"), dict) and isinstance(run.get("settings"), dict)):
-        raise StorageError(f"{uri} is damaged (its fingerprint and settings are not objects); {remedy}")
+    if run is not None and (faults := run_file_faults(run)):
+        raise StorageError(f"{uri} is damaged ({'; '.join(faults)}); {remedy}")
     return run
 
 

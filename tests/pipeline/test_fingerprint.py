@@ -102,7 +102,19 @@ def test_a_file_instead_of_a_directory_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b'{"fingerprint": 1, "settings": {}}', b'{"settings": {}}', b"\xff\xfe"]
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"schema_version": 3, "created": "now", "fingerprint": 1, "settings": {}}',
+        b'{"schema_version": 3, "created": "now", "settings": {}}',
+        b'{"schema_version": 3, "fingerprint": {}, "settings": {}}',
+        b'{"schema_version": "3", "created": "now", "fingerprint": {}, "settings": {}}',
+        b'{"schema_version": 3, "created": "now", "fingerprint": {"plan": {"samples": "9"}}, "settings": {}}',
+        b'{"schema_version": 3, "created": "now", "fingerprint": {"preprocess": {"size": [9]}}, "settings": {}}',
+        b'{"schema_version": 3, "created": "now", "fingerprint": {}, "settings": {"data": 7}}',
+        b"\xff\xfe",
+    ],
 )
 def test_a_damaged_run_file_is_named(place, content):
     put(f"{place}/_run.json", content)
@@ -111,7 +123,10 @@ def test_a_damaged_run_file_is_named(place, content):
 
 
 def test_another_store_version_is_refused(place):
-    put(f"{place}/_run.json", json.dumps({"schema_version": 9, "fingerprint": {}, "settings": {}}).encode())
+    put(
+        f"{place}/_run.json",
+        json.dumps({"schema_version": 9, "created": "now", "fingerprint": {}, "settings": {}}).encode(),
+    )
     with pytest.raises(RunMismatchError, match="has store version 9, this heatlas writes 3; choose another --out"):
         claim_run(place, FACTS, SETTINGS)
 
