@@ -64,8 +64,8 @@ def class_overview(
     from .penultimate_features import logits_with_features
 
     with in_eval_mode(model), torch.inference_mode(), gradient_precision(image.device):
-        output, found = logits_with_features(model, image[None], features)
-        whole = WholeImage(output[0], None if found is None else found[0])
+        output, penultimate = logits_with_features(model, image[None], features)
+        whole = WholeImage(output[0], None if penultimate is None else penultimate[0])
         return overview_of(whole, confidence, label=label, top_k=top_k)
 
 

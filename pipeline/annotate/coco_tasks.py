@@ -137,12 +137,12 @@ def id_of(image: Mapping[str, Any], ids: Mapping[str, str], origin: str) -> str:
     if image.get("heatlas_id") is not None:
         return str(image["heatlas_id"])
     name = str(image.get("file_name", ""))
-    found = ids.get(name) or ids.get(os.path.basename(name))
-    if found is None:
+    identity = ids.get(name) or ids.get(os.path.basename(name))
+    if identity is None:
         raise UsageError(
             f"{origin} has the image {name!r}, which was not pushed from this store (or whose base name is not unique)"
         )
-    return found
+    return identity
 
 
 def _uncompressed(rle: Rle) -> dict[str, Any]:

@@ -61,10 +61,10 @@ def make_suggestions(
     samples: Mapping[str, Sample] = _samples(atlas) if set(kinds) & {"shortcut", "missing"} else {}
     for kind in kinds:
         if kind == "missing":
-            found, why = _missing(atlas, limit)
+            candidates, why = _missing(atlas, limit)
         else:
-            found, why = _queued(atlas, QUEUES[kind], limit)
-        made = [it for row in found if (it := _suggestion(atlas, kind, row, samples)) is not None]
+            candidates, why = _queued(atlas, QUEUES[kind], limit)
+        made = [it for row in candidates if (it := _suggestion(atlas, kind, row, samples)) is not None]
         if not made:
             skipped[kind] = why or "nothing is suspected"
         suggestions += made

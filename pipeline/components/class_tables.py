@@ -131,17 +131,19 @@ def find_components(
     able = {index: rows for index, rows in members.items() if len(rows) >= FEWEST_IMAGES}
     if not able:
         raise UsageError(f"no class has {FEWEST_IMAGES} images, which components need")
-    found = {index: class_components(features.features[rows], head, index, count=count) for index, rows in able.items()}
-    known = latest_names([*_stored_names(atlas.uri), *_placed(given, found, atlas.class_names)])
+    decompositions = {
+        index: class_components(features.features[rows], head, index, count=count) for index, rows in able.items()
+    }
+    known = latest_names([*_stored_names(atlas.uri), *_placed(given, decompositions, atlas.class_names)])
     records = [
         record
-        for index, parts in found.items()
+        for index, parts in decompositions.items()
         for record in _records(index, able[index], features, parts, known, atlas.class_names)
     ]
     kept = {NAMES_KEY: json.dumps([name.record() for name in known]).encode()}
     table = pa.Table.from_pylist(records, schema=SCHEMA.with_metadata(kept))
     rows = pa.Table.from_pylist(
-        [row for index, parts in found.items() for row in _rows(able[index], features, parts, index, records)],
+        [row for index, parts in decompositions.items() for row in _rows(able[index], features, parts, index, records)],
         schema=ROW_SCHEMA,
     )
     uri = child(atlas.uri, f"{FOLDER}/{NAME}")
@@ -150,7 +152,9 @@ def find_components(
         pq.write_table(written, buffer, compression="zstd")
         put(place, buffer.getvalue())
     rankings = tuple(
-        ranking for index, parts in found.items() if (ranking := _ranking(able[index], features, parts, index, records))
+        ranking
+        for index, parts in decompositions.items()
+        if (ranking := _ranking(able[index], features, parts, index, records))
     )
     return ComponentTables(table, rows, uri, _galleries(atlas, model, records, rankings) if galleries else {}, rankings)
 
@@ -161,14 +165,14 @@ def _members(features: ImageFeatures, index: int) -> np.ndarray:
 
 
 def _placed(
-    given: Sequence[ComponentName], found: Mapping[int, ClassComponents], class_names: Sequence[str]
+    given: Sequence[ComponentName], decompositions: Mapping[int, ClassComponents], class_names: Sequence[str]
 ) -> list[ComponentName]:
     """The names with the directions that they mean.
 
     Raises:
         UsageError: For a class or component that there is not.
     """
-    by_name = {class_name(class_names, index): parts for index, parts in found.items()}
+    by_name = {class_name(class_names, index): parts for index, parts in decompositions.items()}
     placed = []
     for name in given:
         parts = by_name.get(name.class_name)

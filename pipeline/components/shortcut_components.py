@@ -58,7 +58,7 @@ def named_shortcuts(out: str) -> tuple[list[NamedShortcut], list[str]]:
         by_class: dict[int, dict[str, list[float]]] = {}
         for identity, index, contributions in zip(*rows.to_pydict().values(), strict=True):
             by_class.setdefault(index, {})[identity] = contributions
-        found = [
+        shortcuts = [
             NamedShortcut(
                 record["class"], record["class_name"], record["component"], record["name"],
                 {identity: values[record["component"]] for identity, values in by_class[record["class"]].items()},
@@ -70,6 +70,6 @@ def named_shortcuts(out: str) -> tuple[list[NamedShortcut], list[str]]:
             f"cannot read the components in {out}/{FOLDER}: {error}; run heatlas components again"
         ) from error
     notes = [f"the shortcut {text} is not among the components of the last heatlas components, so it stays; run that again, without --class" for text in absent]  # fmt: skip
-    if not found:
+    if not shortcuts:
         raise UsageError(f"nobody called a component of {out} a shortcut; {'; '.join([*notes, remedy])}")
-    return found, notes
+    return shortcuts, notes

@@ -88,17 +88,17 @@ def check_inputs(out: str, run: Mapping[str, Any], reader: SampleReader) -> Inpu
     return InputCheck(len(images), len(suspects), changed, gone)
 
 
-def refuse_changed_inputs(out: str, found: InputCheck) -> None:
+def refuse_changed_inputs(out: str, check: InputCheck) -> None:
     """Half of a store must not be of other images than the data set has now.
 
     Raises:
         RunMismatchError: Saying how many changed, with an example.
     """
-    if not found.changed:
+    if not check.changed:
         return
-    image, size = found.changed[0]
+    image, size = check.changed[0]
     raise RunMismatchError(
-        f"{counted(len(found.changed), 'image')} of {found.images} changed since explained, such as {image.id!r} ({image.size} bytes then, "
+        f"{counted(len(check.changed), 'image')} of {check.images} changed since explained, such as {image.id!r} ({image.size} bytes then, "
         f"{size} now): their maps in {out} are of other pictures. Restore them, or delete their parts with `heatlas verify {out} --data "
         "--delete-damaged` and run the same command again, or choose another --out; nothing was changed"
     )
@@ -108,16 +108,16 @@ def input_problems(out: str, run: Mapping[str, Any]) -> list[Problem]:
     """What `heatlas verify --data` finds wrong: parts whose images changed, and images that are gone."""
     data = run["settings"].get("data", "")
     reader = FsspecReader(run["fingerprint"].get("data_root"), (), item_source(data))
-    found = check_inputs(out, run, reader)
+    check = check_inputs(out, run, reader)
     by_part: dict[str, list[str]] = defaultdict(list)
-    for image, _ in found.changed:
+    for image, _ in check.changed:
         by_part[image.part].append(image.id)
     problems = [
         Problem(part, f"{counted(len(ids), 'image')} of it changed since explained, such as {ids[0]!r}", "delete")
         for part, ids in sorted(by_part.items())
     ]
-    if found.gone:
-        text = f"{counted(len(found.gone), 'explained image')} cannot be read any more, such as {found.gone[0].uri!r}"
+    if check.gone:
+        text = f"{counted(len(check.gone), 'explained image')} cannot be read any more, such as {check.gone[0].uri!r}"
         problems.append(Problem("maps", text, "look"))
     return problems
 
@@ -167,8 +167,8 @@ def file_states(files: Iterable[str]) -> dict[str, FileState]:
         else:
             remote[file.rpartition("/")[0]].append(file)
     with ThreadPoolExecutor(READERS, thread_name_prefix="listing") as pool:
-        for found in pool.map(_folder_states, remote, remote.values()):
-            states |= found
+        for folder_states in pool.map(_folder_states, remote, remote.values()):
+            states |= folder_states
     return states
 
 

@@ -101,9 +101,9 @@ class PreparedRun:
         for remark in claim.remarks:
             say(f"note: resumed, though another than before is{remark.removeprefix(' ')}")
         if claim.state == "resumed":
-            found = check_inputs(out, claim.run, self.reader)
-            refuse_changed_inputs(out, found)
-            if gone := [image.id for image in found.gone if image.id not in self.planned.gone]:
+            check = check_inputs(out, claim.run, self.reader)
+            refuse_changed_inputs(out, check)
+            if gone := [image.id for image in check.gone if image.id not in self.planned.gone]:
                 say(
                     f"note: {counted(len(gone), 'explained image')} cannot be read any more, such as {gone[0]!r}; the rows stay"
                 )

@@ -57,7 +57,9 @@ class RunPlan:
         shards: list[Shard] = []
         for part in self.parts:
             first, start = len(shards), shards[-1].stop if shards else 0
-            shards += [Shard(first + one.index, start + one.start, start + one.stop) for one in planned_shards(part)]
+            shards += [
+                Shard(first + shard.index, start + shard.start, start + shard.stop) for shard in planned_shards(part)
+            ]
         return shards
 
 

@@ -109,8 +109,8 @@ def without_mark(
         if mark.rest is None:
             local[place] = True
         else:
-            one = loaded.inputs[place : place + 1]
-            result[place] = given_cue(one, mark.rest.inputs, mark.donors.inputs)["colour"][0]
+            pixels = loaded.inputs[place : place + 1]
+            result[place] = given_cue(pixels, mark.rest.inputs, mark.donors.inputs)["colour"][0]
     if bool(local.any()):
         result[local] = fill_regions(loaded.inputs[local], loaded.regions[local], fill)
     return result

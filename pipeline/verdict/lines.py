@@ -75,7 +75,9 @@ def verdict_lines(
         measured = seed_difference(tables[0], tables[1])
         if measured is None:
             return
-        pairs = [seed_difference(one[None], two[None]) for one, two in zip(tables[0], tables[1], strict=False)]
+        pairs = [
+            seed_difference(earlier[None], later[None]) for earlier, later in zip(tables[0], tables[1], strict=False)
+        ]
         words: tuple[Word, ...] = tuple(word_of(pair, pair.p, higher) for pair in pairs if pair is not None)
         lines.append(Line(name, higher, judged, measured, reliance=reliance, pair_words=words))
 
