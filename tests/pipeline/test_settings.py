@@ -194,6 +194,7 @@ CANDIDATES = (
     ("agnostic",),
     "some text",
     "minmax",
+    "measured",
     ("a", "b"),
     ("grad_cam", "layer_cam"),
     ("uniform", "blur"),

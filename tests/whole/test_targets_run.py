@@ -76,7 +76,7 @@ def test_maps_and_pictures_of_each_target(
 ):
     atlas, rows = heatlas.open(folder / "both"), frame(folder / "both")
     twice = rows[rows.duplicated("id")].iloc[0]
-    with pytest.raises(UsageError, match="have several rows, one per target; choose one with target=CLASS"):
+    with pytest.raises(UsageError, match="have several rows, one per target or object; choose one with target=CLASS"):
         atlas.maps([twice["id"]])
     first, other = (atlas.maps([twice["id"]], target=int(twice[name])) for name in ("prediction", "label"))
     assert not np.array_equal(first, other)
