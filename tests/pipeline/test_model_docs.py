@@ -43,7 +43,7 @@ def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
     family = settings.model.partition(":")[0]
     assert family in ("torchvision", "timm", "hf", "mypackage.nets") or is_program(settings.model)
     if settings.target != "octagon":
-        parse_target(settings.target, ("tench",), 1000)
+        parse_target(settings.target, ("tench", "bus"), 1000)
 
 
 def test_there_is_a_block_for_every_family() -> None:

@@ -44,6 +44,7 @@ def test_it_ends_with_143_and_no_traceback(case, tmp_path):
 
 
 def test_what_was_begun_is_cleaned_up_and_a_handler_of_others_stays():
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another test's Ray may have left its own
     cleaned = []
 
     def work() -> None:
@@ -54,14 +55,14 @@ def test_what_was_begun_is_cleaned_up_and_a_handler_of_others_stays():
             finally:
                 cleaned.append(True)
 
-    with pytest.raises(SystemExit) as ended:
-        work()
-    assert ended.value.code == TERMINATED == 143
-    assert cleaned == [True]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    mine = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
+        with pytest.raises(SystemExit) as ended:
+            work()
+        assert ended.value.code == TERMINATED == 143
+        assert cleaned == [True]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with ending_at_sigterm():
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGTERM, mine)
+        signal.signal(signal.SIGTERM, before)

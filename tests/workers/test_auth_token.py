@@ -10,17 +10,27 @@ import pytest
 from heatlas.errors import RunError, UsageError
 from heatlas.workers.ray import actors
 from heatlas.workers.ray.actors import ray_session, refuse_spaces
-from heatlas.workers.ray.auth_token import MODE, TOKEN, TOKEN_PATH, may_show_token, refused_token, token_in_place
+from heatlas.workers.ray.auth_token import (
+    MODE,
+    TOKEN,
+    TOKEN_PATH,
+    forget_cached_token,
+    may_show_token,
+    refused_token,
+    token_in_place,
+)
 
 CLUSTER = "10.0.0.1:6379"
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    for name in (MODE, TOKEN, TOKEN_PATH):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+def home(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (MODE, TOKEN, TOKEN_PATH):
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", str(tmp_path))
+        yield tmp_path
+    forget_cached_token()  # or the next Ray of this process would look for this one
 
 
 def stored(home, mode=0o644):

@@ -84,7 +84,7 @@ def test_a_full_disk_ends_the_run_at_once(tmp_path, overlap):
     with pytest.raises(StorageError, match="the storage is gone"):
         run(sink, images=6, overlap=overlap)
     assert sink.tries == 1
-    assert Counting.prepared == (4 if overlap else 2)
+    assert 2 <= Counting.prepared <= (4 if overlap else 2)  # the second shard was begun, and no third
 
 
 def test_it_is_waited_for_on_request_and_said_once(tmp_path):

@@ -58,7 +58,7 @@ def token_in_place(address: str, *, show: bool) -> Iterator[None]:
         os.environ[TOKEN] = secrets.token_hex(32)
     elif show:
         os.environ[MODE] = "token"
-    _read_again()
+    forget_cached_token()
     try:
         yield
     finally:
@@ -67,7 +67,7 @@ def token_in_place(address: str, *, show: bool) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        _read_again()
+        forget_cached_token()
 
 
 def _make_private(file: Path) -> None:
@@ -77,7 +77,7 @@ def _make_private(file: Path) -> None:
             file.chmod(stat.S_IRUSR | stat.S_IWUSR)
 
 
-def _read_again() -> None:
+def forget_cached_token() -> None:
     """Ray keeps mode and token of the first look for the life of a process."""
     with contextlib.suppress(ImportError, AttributeError):
         from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from ...support.methods_under_test import (
+from ...support.contract_methods import (
     SIZE,
 )
 from ...support.oracle_nets import images_like

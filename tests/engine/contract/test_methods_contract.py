@@ -15,7 +15,7 @@ from heatlas.engine.scoring.scoring_options import Scoring
 from heatlas.errors import ModelError, TargetError
 from torch import Tensor
 
-from ...support.methods_under_test import (
+from ...support.contract_methods import (
     CLASSES,
     NAMES,
     PACKED,

@@ -18,7 +18,7 @@ from heatlas.engine.session import ExplainSession
 from heatlas.errors import ModelError, SettingsError
 from torch import Tensor, nn
 
-from ...support.methods_under_test import (
+from ...support.contract_methods import (
     NAMES,
     PACKED,
     SHORT,

@@ -218,7 +218,7 @@ def test_added_columns_are_columns(calm: pathlib.Path):
 def test_part_files_say_what_they_hold(calm: pathlib.Path):
     [entry] = list_evaluations(str(calm))
     table = read_part(str(calm), 0, folder=entry.folder)
-    assert table.column_names == ["id", "target", "method", "uri", "status", "error", *CHEAP, "n_forwards", "seconds", "device"]  # fmt: skip
+    assert table.column_names == ["id", "object_id", "target", "method", "uri", "status", "error", *CHEAP, "n_forwards", "seconds", "device"]  # fmt: skip
     facts = json.loads(table.schema.metadata[b"heatlas"])
     assert facts["metrics"]["insertion_auc"]["definition"] == "insertion_auc/v1"
     assert facts["evaluation"]["run"] == entry.fingerprint["run"]
