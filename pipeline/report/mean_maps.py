@@ -54,13 +54,10 @@ def _maps(rows: ReportRows, wanted: Sequence[Mapping[str, Any]], files: Mapping[
         for key, group in itertools.groupby(wanted, lambda record: record["file"])
     }
     names = ", ".join(literal(files[key]) for key in by_file)
-    places = " OR ".join(
-        f"(filename = {literal(files[key])} AND file_row_number IN ({', '.join(map(str, some))}))"
-        for key, some in by_file.items()
-    )
-    table = rows.atlas.query_table(
+    places = ", ".join(f"({literal(files[key])}, {place})" for key, some in by_file.items() for place in some)
+    table = rows.atlas.query_table(  # a join with the places: a condition that names them all is planned again for every file
         f"SELECT md5_number_lower(parse_filename(filename)) AS file, file_row_number AS place, map FROM {PARTS} "
-        f"WHERE filename IN ({names}) AND ({places}) AND map IS NOT NULL"
+        f"WHERE filename IN ({names}) AND (filename, file_row_number) IN (VALUES {places}) AND map IS NOT NULL"
     )
     for batch in table.to_batches():
         maps = batch["map"].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
