@@ -21,8 +21,11 @@ from .loop_sets import SIZE, LoopSet
 
 PARTS: Mapping[str, str] = {"shapes": "loop", "tiles": "loop-tiles"}
 """Names of the parts of the page, and of the folders of a run."""
-RULE_SEED = 0
-"""Of the run after which the verdict's rule about harm was made, on the shapes."""
+RULES: Mapping[str, tuple[int, str]] = {
+    "shapes": (0, "a line on the side of harm stands against *better*"),
+    "tiles": (1, "*better* takes a line that measures what the decisions ask for"),
+}
+"""The seed of the run after which a rule of the verdict was made, and the rule."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,13 @@ def verdict_sentences(result: LoopResult) -> list[str]:
                 f"Judged by images alone, single pairs of seeds call {words.count('better')} of the sham's {len(words)} values better and "
                 f"{words.count('worse')} worse: that is what several seeds are for."
             )
-    if result.chosen.name == "shapes":
-        lines.append(
-            "The rule that a line on the side of harm stands against *better* (`The verdict` above) was made after a run on these very images, "
-            "in which the sham was called better; it needs a run with another `--seed`."
-            if result.seed == RULE_SEED
-            else "Images, networks and sham are others than those of `--seed 0`, after which the rule was made that a line on the side of harm stands against *better*."
-        )
+    seed, rule = RULES[result.chosen.name]
+    lines.append(
+        f"The rule that {rule} (`The verdict` above) was made after a run on these very images, in which the sham was called better; it needs a run "
+        "with another `--seed`."
+        if result.seed == seed
+        else f"Images, networks and sham are others than those of `--seed {seed}`, after which the rule was made that {rule}."
+    )
     return lines
 
 

@@ -40,15 +40,20 @@ class Verdict:
 
     @property
     def word(self) -> Word:
-        """Worse where a judged line is worse; better where one is better and no judged line's own interval lies on the side of harm.
+        """Worse where a judged line is worse; better where one is better that measures what was asked for, and no judged line's own interval
+        lies on the side of harm.
 
-        The correction guards against calling a repair better by luck; harm is not to be overlooked because there are many lines.
+        The correction guards against calling a repair better by luck; harm is not to be overlooked because there are many lines. Where decisions
+        ask for something that can be measured (a pasted mark that says nothing, decided labels), other lines do not make a repair better: a
+        border between classes that moves changes the accuracy and what removing a mark does, and the mark is trusted as before.
         """
         judged = [line for line in self.lines if line.judged]
         words = {line.word for line in judged}
         if "worse" in words:
             return "worse"
-        return "better" if "better" in words and not any(line.harms for line in judged) else "no evidence"
+        asked = [line for line in judged if line.asked and line.counts] or judged
+        better = any(line.word == "better" for line in asked)
+        return "better" if better and not any(line.harms for line in judged) else "no evidence"
 
     @property
     def headline(self) -> str:

@@ -34,6 +34,8 @@ class Line:
     word: Word = "no evidence"
     reliance: int | None = None
     """Class on whose mark it measures the models' reliance."""
+    asked: bool = False
+    """Whether it measures what decisions ask for: a mark that is pasted says nothing any more, decided labels are predicted."""
     pair_words: tuple[Word, ...] = field(default=())
     """The same for the first model before and the first after, the second and the second, ...: by images alone, without correction."""
 
@@ -41,12 +43,16 @@ class Line:
     def harms(self) -> bool:
         """Whether its interval, uncorrected, lies wholly on the side of harm."""
         measured = self.measured
-        enough = measured.images >= FEWEST_IMAGES
-        return enough and (measured.high < 0 if self.higher_is_better else measured.low > 0)
+        return self.counts and (measured.high < 0 if self.higher_is_better else measured.low > 0)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has enough images."""
+        return self.measured.images >= FEWEST_IMAGES
 
     @property
     def note(self) -> str:
-        return f"{self.measured.images} images are too few" if self.measured.images < FEWEST_IMAGES else ""
+        return "" if self.counts else f"{self.measured.images} images are too few"
 
 
 def verdict_lines(
@@ -70,7 +76,15 @@ def verdict_lines(
     marks = list(before[0].pasted)
     lines: list[Line] = []
 
-    def add(name: str, values: Values, *, judged: bool, higher: bool = True, reliance: int | None = None) -> None:
+    def add(
+        name: str,
+        values: Values,
+        *,
+        judged: bool,
+        higher: bool = True,
+        reliance: int | None = None,
+        asked: bool = False,
+    ) -> None:
         tables = [np.stack([values(model) for model in models]) for models in (before, after)]
         measured = seed_difference(tables[0], tables[1])
         if measured is None:
@@ -79,17 +93,17 @@ def verdict_lines(
             seed_difference(earlier[None], later[None]) for earlier, later in zip(tables[0], tables[1], strict=False)
         ]
         words: tuple[Word, ...] = tuple(word_of(pair, pair.p, higher) for pair in pairs if pair is not None)
-        lines.append(Line(name, higher, judged, measured, reliance=reliance, pair_words=words))
+        lines.append(Line(name, higher, judged, measured, reliance=reliance, asked=asked, pair_words=words))
 
     without = " without their marks" if marks else ""
     add(f"accuracy{without}", lambda model: right(model.removed, old), judged=True)
     if (changed := (old != new)).any():
-        add(f"accuracy{without}, decided labels", lambda model: right(model.removed, new), judged=True)
+        add(f"accuracy{without}, decided labels", lambda model: right(model.removed, new), judged=True, asked=True)
     for mark in marks:
         name = class_name(class_names, mark)
         own, others = carried == mark, (carried == NOTHING) & (old != mark) & (old != NOTHING)
         add(f"reliance on the mark of {name}, pasted: called {name} beyond control",
-            lambda model, mark=mark, own=others: turned(model, mark, own), judged=True, higher=False, reliance=mark)  # fmt: skip
+            lambda model, mark=mark, own=others: turned(model, mark, own), judged=True, higher=False, reliance=mark, asked=True)  # fmt: skip
         add(f"reliance on the mark of {name}, removed: no longer {name} beyond control",
             lambda model, mark=mark, own=own: lost(model, mark, own), judged=True, higher=False, reliance=mark)  # fmt: skip
         add(

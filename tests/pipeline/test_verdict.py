@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -285,8 +286,8 @@ def test_the_mark_is_where_the_tests_draw_it():
     assert changed.sum() == 36
 
 
-def test_a_line_on_the_side_of_harm_stands_against_better():
-    """After Holm's correction alone, a repair that also does harm would be called better."""
+def test_what_was_asked_for_makes_better_and_harm_stands_against_it():
+    """After Holm's correction alone, a repair that also does harm would be called better, and one that only moves the border of two classes."""
 
     def made(name, difference, half, word, judged=True):
         measured = SeedDifference(
@@ -303,3 +304,7 @@ def test_a_line_on_the_side_of_harm_stands_against_better():
     assert word(gain, made("shown", -0.05, 0.04, "worse", judged=False)) == "better"
     assert word(gain, made("harm", -0.5, 0.1, "worse")) == "worse"
     assert word(made("even", 0.0, 0.1, "no evidence")) == "no evidence"
+    asked = replace(made("pasted", -0.01, 0.1, "no evidence"), asked=True)
+    assert word(gain, asked) == "no evidence"
+    assert word(gain, replace(asked, word="better")) == "better"
+    assert word(gain, replace(asked, measured=replace(asked.measured, images=9))) == "better"
