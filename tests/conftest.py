@@ -26,6 +26,8 @@ settings.load_profile("untimed")
 
 ROOMS = ("whole", "workers", "engine", "pipeline")
 """Folders of tests, the slowest files first: where files are shared out among processes, a long one must not begin last."""
+LARGEST = ("test_sise_oracle.py", "test_real_images.py", "test_method_photographs.py")
+"""Files whose networks take most memory: before all others, while a process is still small."""
 PROCESS_MIB = 3 * 1024
 """Memory that a process of the suite may take at its peak."""
 PEAKS: dict[str, float] = {}
@@ -34,6 +36,8 @@ PEAKS: dict[str, float] = {}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def room(item: pytest.Item) -> int:
+        if item.path.name in LARGEST:
+            return -2
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         return ROOMS.index(folder) if folder in ROOMS else -1
 
