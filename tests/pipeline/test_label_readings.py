@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Literal
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from heatlas.errors import DataError
-from heatlas.pipeline.sources import list_source
 from heatlas.pipeline.sources.listing.label_readings import LabelRules, natural_key, possible_readings
 from heatlas.pipeline.sources.listing.labels import ResolvedLabels, resolve_labels
-from heatlas.pipeline.sources.listing.nested_folders import path_below_root, refuse_unclear_folders
-from heatlas.pipeline.sources.listing.options import SourceOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ..support.listings import wrong_labels
 
 PHOTOS = 33
 
@@ -243,104 +236,4 @@ def test_no_layout_is_read_wrongly_without_a_word(
     if refusal:
         assert "--" in refusal, "a refusal names what to say"
         return
-    wrong = [
-        label
-        for label, right in zip(resolved.listing["label"].to_pylist(), truth, strict=True)
-        if label not in (right, None)
-    ]
-    assert not wrong or "as is customary" in resolved.how, (resolved.how, written, trained)
-
-
-def nested_files(kind: str, there: list[str], per_class: int, mixed_case: bool) -> dict[str, str]:
-    """Class by path of an image, in a layout of folders in folders."""
-    files = {}
-    for place, name in enumerate(there):
-        for number in range(per_class):
-            written = name.upper() if mixed_case and (place + number) % 3 == 0 else name
-            split = ("train", "Val", "test")[number % 3]
-            path = {
-                "flat": f"{written}/{number}",
-                "wrapper": f"images/{written}/{number}",
-                "splits": f"{split}/{written}/{number}",
-                "folds": f"fold{number % 2}/{written}/{number}",
-                "sessions": f"{written}/day{number % 2}/{number}",
-                "deep": f"data/{split}/{written}/{number}",
-                "unlike": f"{written}/{written}-{place}/{number}",
-            }[kind]
-            files[f"{path}.png"] = name
-    return files
-
-
-@pytest.mark.check("labels", "generated layouts of folders in folders, and of tars: wrappers, splits, folds, sessions, mixed case (property test)", "known")  # fmt: skip
-@settings(max_examples=120, deadline=None)
-@given(
-    kind=st.sampled_from(["flat", "wrapper", "splits", "folds", "sessions", "deep", "unlike"]),
-    style=st.sampled_from(["kind{}", "class_{}", "{}"]),
-    classes=st.integers(2, 12),
-    missing=st.integers(0, 2),
-    per_class=st.integers(1, 4),
-    mixed_case=st.booleans(),
-    names=st.booleans(),
-    tar=st.booleans(),
-    rule=st.sampled_from([None, None, "first", "last"]),
-    accuracy=st.sampled_from([0.4, 1.0]),
-    seed=st.integers(0, 10**6),
-)
-def test_no_nested_layout_is_read_wrongly_without_a_word(
-    kind: str,
-    style: str,
-    classes: int,
-    missing: int,
-    per_class: int,
-    mixed_case: bool,
-    names: bool,
-    tar: bool,
-    rule: Literal["first", "last"] | None,
-    accuracy: float,
-    seed: int,
-) -> None:
-    trained = sorted(style.format(number) for number in range(classes))
-    random = np.random.default_rng(seed)
-    there = [trained[place] for place in sorted(random.permutation(classes)[: max(1, classes - missing)])]
-    files = nested_files(kind, there, per_class, mixed_case and names)
-    right_rule = rule is None or kind == "flat" or (rule == "first") == (kind in ("sessions", "unlike"))
-    refusal = ""
-    with TemporaryDirectory() as folder:
-        place = write_layout(Path(folder), files, tar=tar)
-        try:
-            listed = list_source(str(place), SourceOptions(folder_label=rule))
-            ids = listed.listing["id"].to_pylist()
-            if listed.folders:
-                refuse_unclear_folders(ids, trained if names else None, classes, rule, str(place))
-            truth = np.array(
-                [trained.index(files[path_below_root(name).removesuffix(".png") + ".png"]) for name in ids]
-            )
-            seen = np.where(random.random(len(truth)) < accuracy, truth, random.integers(0, classes, len(truth)))
-            resolved = resolve_labels(
-                listed.listing, trained if names else None, classes, folders=listed.folders,
-                predict=lambda table: (np.flatnonzero(table["label"].is_valid()), seen[np.flatnonzero(table["label"].is_valid())]),
-            )  # fmt: skip
-            resolved.require_labels()
-        except DataError as error:
-            refusal = str(error)
-    if refusal:
-        assert "--" in refusal, "a refusal names what to say"
-        return
-    wrong = [
-        label
-        for label, right in zip(resolved.listing["label"].to_pylist(), truth.tolist(), strict=True)
-        if label not in (right, None)
-    ]
-    assert not wrong or not right_rule, (resolved.how, sorted(files))
-
-
-def write_layout(folder: Path, files: dict[str, str], *, tar: bool) -> Path:
-    if not tar:
-        for name in files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(b"")
-        return folder
-    with tarfile.open(folder / "t.tar", "w") as archive:
-        for name in files:
-            archive.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
-    return folder / "t.tar"
+    assert not wrong_labels(resolved, truth) or "as is customary" in resolved.how, (resolved.how, written, trained)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from heatlas.errors import DataError
-from heatlas.pipeline.sources import list_source
 from heatlas.pipeline.sources.listing.labels import resolve_labels
-from heatlas.pipeline.sources.listing.nested_folders import refuse_unclear_folders
-from heatlas.pipeline.sources.listing.options import Listed, SourceOptions
+from heatlas.pipeline.sources.listing.options import Listed
 
-from ..support.listings import list_samples
-
-PIXELS = b"\x89PNG"
-
-
-def listed(data: object, **options) -> Listed:
-    return list_source(str(data), SourceOptions(extra=True, **options))
-
-
-def labels(found: Listed) -> list[str | None]:
-    return found.listing["label"].to_pylist()
+from ..support.listings import PIXELS, labels_of, list_samples, listed, tar_of, write_images
 
 
 def said(found: Listed) -> str:
@@ -47,7 +33,7 @@ def said(found: Listed) -> str:
 def test_headers_as_people_write_them(tmp_path: Path, text: str, note: str) -> None:
     (tmp_path / "m.csv").write_text(text)
     result = listed(tmp_path / "m.csv")
-    assert labels(result) == ["ant", "bee"]
+    assert labels_of(result) == ["ant", "bee"]
     assert result.listing["uri"].to_pylist() == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
     assert note in said(result)
 
@@ -65,7 +51,7 @@ def test_headers_as_people_write_them(tmp_path: Path, text: str, note: str) -> N
 def test_encodings(tmp_path: Path, encoding: str, note: str) -> None:
     (tmp_path / "m.csv").write_bytes("uri,label\nkäfer.png,Käfer\nü.png,bee\n".encode(encoding))
     result = listed(tmp_path / "m.csv")
-    assert labels(result) == ["Käfer", "bee"]
+    assert labels_of(result) == ["Käfer", "bee"]
     assert note in said(result)
 
 
@@ -94,7 +80,7 @@ def test_paths_from_windows(tmp_path: Path) -> None:
 def test_labels_under_another_name_are_not_taken_but_said(tmp_path: Path, text: str, note: str) -> None:
     (tmp_path / "m.csv").write_text(text)
     result = listed(tmp_path / "m.csv")
-    assert set(labels(result)) == {None}
+    assert set(labels_of(result)) == {None}
     assert note in said(result)
 
 
@@ -110,128 +96,10 @@ def test_columns_of_zeros_and_ones_that_are_no_classes_are_not_called_so(tmp_pat
     assert listed(tmp_path / "m.csv").notes == ()
 
 
-@pytest.mark.check("labels", "folders `train`, `val`, `test` taken for classes", "asked")
-@pytest.mark.parametrize("names", [("train", "val"), ("Train", "TEST"), ("training", "validation", "test"), ("train",)])
-def test_parts_of_a_data_set_are_not_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
-    for name in names:
-        for kind in ("ant", "bee"):
-            (tmp_path / name / kind).mkdir(parents=True)
-            (tmp_path / name / kind / "1.png").write_bytes(PIXELS)
-    with pytest.raises(DataError, match=f"name one: --data {tmp_path}/"):
-        listed(tmp_path)
-    assert set(labels(listed(tmp_path / names[0]))) == {"ant", "bee"}
-
-
-@pytest.mark.check("labels", "splits beside a stray image, called `train2017`, `Test Set`, `val-images`", "asked")
-@pytest.mark.parametrize(
-    "names", [("train2017", "val2017"), ("Training Set", "Test Set"), ("train-images", "val_data")]
-)
-def test_splits_under_other_names_are_not_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
-    files(tmp_path, "cover.png", *(f"{name}/{kind}/1.png" for name in names for kind in ("ant", "bee")))
-    with pytest.raises(DataError, match=r"or take all of them with --labels.folder last"):
-        listed(tmp_path)
-    assert sorted(map(str, labels(listed(tmp_path, folder_label="last")))) == ["None", "ant", "ant", "bee", "bee"]
-
-
-def files(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(PIXELS)
-    return root
-
-
-def clear(root: Path, class_names: list[str] | None, num_classes: int, **options) -> list[str | None]:
-    """Labels, where it is clear which folders they are."""
-    result = listed(root, **options)
-    refuse_unclear_folders(
-        result.listing["id"].to_pylist(), class_names, num_classes, options.get("folder_label"), str(root)
-    )
-    return labels(result)
-
-
-@pytest.mark.check("labels", "folders in folders: a wrapper, folds or cameras that all hold the classes, sessions in classes", "asked")  # fmt: skip
-@pytest.mark.parametrize(
-    ("names", "model"),
-    [
-        (("images/ant/1.png", "images/bee/1.png"), ["ant", "bee"]),
-        (("images/ant/1.png", "images/bee/1.png"), None),
-        (("fold1/ant/1.png", "fold1/bee/1.png", "fold2/ant/1.png"), None),
-        (("left/ant/1.png", "right/bee/1.png"), ["ant", "bee"]),
-        (("ant/day1/1.png", "bee/day1/1.png"), None),
-        (("train/1.png", "val/1.png", "more/1.png"), None),
-        (("insects/ant/1.png", "insects/bee/1.png", "pets/cat/1.png"), None),
-    ],
-    ids=[
-        "wrapper",
-        "wrapper, no names",
-        "folds",
-        "cameras",
-        "sessions",
-        "flat splits and more",
-        "groups, as many inside as classes",
-    ],
-)
-def test_folders_in_folders_are_asked_about(tmp_path: Path, names: tuple[str, ...], model: list[str] | None) -> None:
-    files(tmp_path, *names)
-    count = 3 if "cat" in "".join(names) or "more" in "".join(names) else 2
-    with pytest.raises(DataError, match=r"--labels.folder first") as caught:
-        clear(tmp_path, model, count)
-    assert f"--data {tmp_path}/" in str(caught.value)
-    outer = [name.split("/")[0] for name in names]
-    inner = [name.split("/")[-2] for name in names]
-    assert sorted(map(str, clear(tmp_path, model, count, folder_label="first"))) == sorted(outer)
-    assert sorted(map(str, clear(tmp_path, model, count, folder_label="last"))) == sorted(inner)
-
-
-@pytest.mark.check("labels", "folders in class folders that the model names, whatever their case", "known")
-def test_the_models_names_tell_which_folders_are_classes(tmp_path: Path) -> None:
-    files(tmp_path, "Ant/day1/1.png", "bee/day1/1.png", "bee/day2/x/1.png")
-    assert clear(tmp_path, ["ant", "bee"], 2) == ["Ant", "bee", "bee"]
-
-
-@pytest.mark.parametrize("model", [["ant", "bee"], None])
-def test_images_without_folders_have_no_labels(tmp_path: Path, model: list[str] | None) -> None:
-    files(tmp_path, "1.png", "2.png")
-    assert clear(tmp_path, model, 2) == [None, None]
-
-
-def test_deep_folders_without_a_doubt_are_not_asked_about(tmp_path: Path) -> None:
-    files(tmp_path, "ant/day1/1.png", "bee/day2/1.png", "bee/day3/1.png")
-    assert clear(tmp_path, None, 2) == ["ant", "bee", "bee"]
-
-
-@pytest.mark.check("labels", "splits and folders in folders inside of tars", "said")
-@pytest.mark.parametrize("prefix", ["", "./"])
-def test_folders_in_folders_of_tars(tmp_path: Path, prefix: str) -> None:
-    path = tar_of(
-        tmp_path / "t.tar",
-        {f"{prefix}{name}.png": PIXELS for name in ("train/ant/0", "train/bee/1", "val/ant/2")},
-    )
-    assert labels(listed(path)) == [None] * 3
-    assert "say --labels.folder last" in said(listed(path))
-    taken = listed(path, folder_label="last")
-    assert labels(taken) == ["ant", "bee", "ant"]
-    assert taken.folders
-    flat = tar_of(tmp_path / "u.tar", {f"{prefix}{name}.png": PIXELS for name in ("ant/0", "bee/1")})
-    assert labels(listed(flat)) == ["ant", "bee"]
-    shared = tar_of(tmp_path / "v.tar", {f"{prefix}{name}.png": PIXELS for name in ("a/ant/0", "a/bee/1", "b/ant/2")})
-    with pytest.raises(DataError, match=r"--labels.folder last"):
-        clear(shared, None, 2)
-    with pytest.raises(DataError, match=r"--labels.folder last"):
-        clear(shared, ["ant", "bee"], 2)
-
-
 def test_names_in_another_unicode_form_are_the_same(tmp_path: Path) -> None:
     """macOS writes folders with the dots of a letter on their own."""
     resolved = resolve_labels(pa.table({"label": ["Ka\u0308fer", "biene"]}), ["Biene", "K\u00e4fer"], 2, folders=True)
     assert resolved.listing["label"].to_pylist() == [1, 0]
-
-
-def test_a_class_called_train_beside_others_is_a_class(tmp_path: Path) -> None:
-    for name in ("train", "bus"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "1.png").write_bytes(PIXELS)
-    assert labels(listed(tmp_path)) == ["bus", "train"]
 
 
 def table_of(path: Path, features: dict, column: str, values: list) -> None:
@@ -248,7 +116,7 @@ CLASSES = {"names": ["ant", "bee"], "_type": "ClassLabel"}
 def test_class_labels_of_hugging_face_under_any_name(tmp_path: Path, column: str) -> None:
     table_of(tmp_path / "t.parquet", {column: CLASSES}, column, [1, 0])
     result = listed(tmp_path / "t.parquet")
-    assert labels(result) == ["bee", "ant"]
+    assert labels_of(result) == ["bee", "ant"]
     assert result.class_names == ("ant", "bee")
     assert f"{column!r} of class labels is taken" in said(result)
 
@@ -257,7 +125,7 @@ def test_class_labels_of_hugging_face_under_any_name(tmp_path: Path, column: str
 def test_class_names_by_number(tmp_path: Path) -> None:
     names = {str(number): f"kind{number}" for number in reversed(range(11))}
     table_of(tmp_path / "t.parquet", {"label": {"names": names, "_type": "ClassLabel"}}, "label", [2, 10])
-    assert labels(listed(tmp_path / "t.parquet")) == ["kind2", "kind10"]
+    assert labels_of(listed(tmp_path / "t.parquet")) == ["kind2", "kind10"]
 
 
 @pytest.mark.check("labels", "labels of tars in members or JSON keys of another name", "said")
@@ -267,9 +135,9 @@ def test_class_names_by_number(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_labels_of_tars_under_another_name_are_said(tmp_path: Path, member: str, content: bytes, name: str) -> None:
     path = tar_of(tmp_path / "t.tar", {"0.png": PIXELS, member: content})
-    assert labels(listed(path)) == [None]
+    assert labels_of(listed(path)) == [None]
     assert f"--columns.label {name}" in said(listed(path))
-    assert labels(listed(path, columns={"label": name})) == ["1"]
+    assert labels_of(listed(path, columns={"label": name})) == ["1"]
 
 
 @pytest.mark.check("labels", "two `ClassLabel` columns", "asked")
@@ -282,7 +150,7 @@ def test_two_columns_of_class_labels_are_asked_about(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"--columns.label coarse_label or --columns.label fine_label"):
         listed(tmp_path / "t.parquet")
-    assert labels(listed(tmp_path / "t.parquet", columns={"label": "fine_label"})) == ["bee"]
+    assert labels_of(listed(tmp_path / "t.parquet", columns={"label": "fine_label"})) == ["bee"]
 
 
 @pytest.mark.check("labels", "`Sequence(ClassLabel)`", "refused")
@@ -292,19 +160,10 @@ def test_two_columns_of_class_labels_are_asked_about(tmp_path: Path) -> None:
 def test_several_classes_per_image_are_no_label(tmp_path: Path, feature: object) -> None:
     table_of(tmp_path / "t.parquet", {"labels": feature}, "labels", [[0, 1], [1]])
     result = listed(tmp_path / "t.parquet")
-    assert labels(result) == [None, None]
+    assert labels_of(result) == [None, None]
     assert "several classes per image" in said(result)
     with pytest.raises(DataError, match="several classes per image"):
         listed(tmp_path / "t.parquet", columns={"label": "labels"})
-
-
-def tar_of(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 @pytest.mark.check("labels", "tar members `.CLS`, `.cls.json`, `.txt`", "known")
@@ -321,25 +180,25 @@ def tar_of(path: Path, members: dict[str, bytes]) -> Path:
 )
 def test_spellings_of_labels_in_tars(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tar_of(tmp_path / "t.tar", {"0.png": PIXELS, f"0.{suffix}": content})
-    assert labels(listed(path)) == ["1"]
+    assert labels_of(listed(path)) == ["1"]
 
 
 def test_texts_in_tars_are_labels_only_where_that_is_said(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "t.tar", {"0.png": PIXELS, "0.txt": b"ant", "1.png": PIXELS, "1.txt": b"bee"})
-    assert labels(listed(path)) == [None, None]
+    assert labels_of(listed(path)) == [None, None]
     assert "--columns.label txt" in said(listed(path))
-    assert labels(listed(path, columns={"label": "txt"})) == ["ant", "bee"]
+    assert labels_of(listed(path, columns={"label": "txt"})) == ["ant", "bee"]
 
 
 @pytest.mark.check("labels", "class folders in tars", "known")
 def test_class_folders_in_tars(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "t.tar", {"ant/0.png": PIXELS, "ant/1.png": PIXELS, "bee/0.png": PIXELS})
     result = listed(path)
-    assert labels(result) == ["ant", "ant", "bee"]
+    assert labels_of(result) == ["ant", "ant", "bee"]
     assert "folders inside of the tars" in said(result)
     assert result.folders
     parts = tar_of(tmp_path / "u.tar", {"train/0.png": PIXELS, "val/1.png": PIXELS})
-    assert labels(listed(parts)) == [None, None]
+    assert labels_of(listed(parts)) == [None, None]
 
 
 @pytest.mark.check("file", "macOS `._` members of tars", "known")
@@ -347,7 +206,7 @@ def test_what_macos_adds_to_tars_is_left_out(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "t.tar", {"._0.png": b"\0", "0.png": PIXELS, "__MACOSX/._0.png": b"\0", "0.cls": b"1"})
     result = listed(path)
     assert result.listing["id"].to_pylist() == ["t.tar/0"]
-    assert labels(result) == ["1"]
+    assert labels_of(result) == ["1"]
 
 
 @pytest.mark.check("labels", "COCO's unused category 0", "known")
@@ -371,7 +230,7 @@ def coco_of(folder: Path, **parts: list) -> str:
         "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 4, 4]}],
         "categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],
     }
-    files(folder, "a/0.png")
+    write_images(folder, "a/0.png")
     (folder / "a.json").write_text(json.dumps({**described, **parts}))
     return f"coco:{folder}/a.json"
 
@@ -381,7 +240,7 @@ def test_ids_of_coco_as_floats_and_paths_from_windows(tmp_path: Path) -> None:
     annotations = [{"id": 1.0, "image_id": 1.0, "category_id": 2.0, "bbox": [0, 0, 4, 4]}]
     images = [{"id": 1, "file_name": "a\\0.png", "width": 9, "height": 9}]
     result = listed(coco_of(tmp_path, annotations=annotations, images=images))
-    assert labels(result) == ["bee"]
+    assert labels_of(result) == ["bee"]
     assert result.listing["uri"].to_pylist() == [f"{tmp_path}/a/0.png"]
     assert "backslashes" in said(result)
 
