@@ -34,10 +34,12 @@ from torch import Tensor, nn
 from ..data_sets import boxed_samples, network, prepared
 from ..page_part import DOCS, machine
 from .known_scores import KnownScores, full_sise, played
+from .resampled_means import mean_interval
 
 matplotlib.use("Agg")
 NETS = ("mobilenet_v2", "squeezenet1_0")
 METRICS = ("drop_pct", "increase", "ebpg", "insertion_auc", "deletion_auc")
+RESAMPLES = 4000
 WAYS: dict[str, tuple[float, str | float]] = {
     "exact": (0.0, "exact"), "mu = 0.1": (0.1, "exact"), "mu = 0.3": (0.3, "exact"), "share 0.05": (0.0, 0.05),
     "fast": (0.0, "fast"), "share 0.15": (0.0, 0.15), "balanced": (0.0, "balanced"), "share 0.4": (0.0, 0.4),
@@ -144,15 +146,7 @@ def agreement(map: Tensor, full: Tensor) -> Record:
 
 def paired(ours: np.ndarray, full: np.ndarray) -> tuple[float, float]:
     """The 95 % bootstrap interval of the mean difference, over images."""
-    return interval(ours - full)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean, over images that have a value."""
-    values = values[~np.isnan(values)]
-    draws = np.random.default_rng(0).integers(0, len(values), (4000, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    return mean_interval(ours - full, RESAMPLES)
 
 
 def section(name: str, records: Records) -> str:
@@ -172,7 +166,7 @@ def section(name: str, records: Records) -> str:
             f"| {records.of(way, 'spearman').min():.2f} | {mean['wrong']:.3f} | {expected} | {mean['seconds']:.2f} |"
         )
     measured = int(np.isfinite(records.of("exact", METRICS[0])).sum())
-    own = [interval(records.of("exact", name)) for name in METRICS]
+    own = [mean_interval(records.of("exact", name), RESAMPLES) for name in METRICS]
     lines += ["", f"Metrics, {measured} images: means. In brackets 95 % bootstrap intervals: of exact its own, of the others that of the paired difference from",
               "exact. **outside**: the mean is not within exact's interval.\n",
               "| way | " + " | ".join(METRICS) + " |", "|---|" + "---|" * len(METRICS)]  # fmt: skip
@@ -209,7 +203,7 @@ def targets(results: dict[str, Records]) -> str:
             if not value >= floor:
                 missed.append(f"`{way}` on {name}: {what} {value:.3f}, not {floor}")
         for metric in METRICS:
-            low, high = interval(records.of("exact", metric))
+            low, high = mean_interval(records.of("exact", metric), RESAMPLES)
             if not low <= float(np.nanmean(records.of(way, metric))) <= high:
                 missed.append(f"`{way}` on {name}: {metric} is outside")
     return f"Checked: {', '.join(checked)}. " + (f"Missed: {'; '.join(missed)}." if missed else "All are met.")

@@ -35,6 +35,7 @@ from torch import Tensor
 from ..data_sets import boxed_samples, network, prepared
 from ..page_part import DOCS, circumstances, table, write_part
 from .known_scores import KnownScores, full_sise
+from .resampled_means import mean_interval, shown_change
 
 WANTED = ("drop_pct", "insertion_auc", "deletion_auc", "ebpg", "pointing_hit", "infidelity")
 GRID = 28
@@ -134,13 +135,10 @@ def with_map(blocks: ScoredBlocks, map_: Tensor) -> Explanation:
 
 def verdict(own: np.ndarray, reference: np.ndarray, name: str) -> str:
     """`+` better than SISE, `-` worse, by the paired bootstrap interval; nothing where it holds 0."""
-    differences = (own - reference)[~np.isnan(own - reference)]
-    if len(differences) == 0:
+    differences = own - reference
+    if np.isnan(differences).all():
         return ""
-    draws = np.random.default_rng(0).integers(len(differences), size=(RESAMPLES, len(differences)))
-    low, high = np.percentile(differences[draws].mean(axis=1), [2.5, 97.5])
-    sign = 1 if METRICS[name].better == "higher" else -1
-    return "+" if min(sign * low, sign * high) > 0 else "-" if max(sign * low, sign * high) < 0 else ""
+    return {1: "+", 0: "", -1: "-"}[shown_change(mean_interval(differences, RESAMPLES), name)]
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from ..data_sets import DATA_SETS, PREPROCESS, SQUEEZENET, DataSet
 from ..page_part import DOCS, circumstances, table, write_part
 from .evaluation import ScoreFile, batches, facts, measure
 from .evaluation_methods import Asked, contenders
+from .resampled_means import mean_interval, shown_change
 
 CASES = {"mobilenet_v2": DATA_SETS[0], "squeezenet1_0": SQUEEZENET, "magnetic_tile": DATA_SETS[1]}
 OURS, BASE = "sise_plus", "sise"
@@ -72,20 +73,12 @@ def number(value: float | None) -> float:
 
 def difference(ours: np.ndarray, rival: np.ndarray, metric: str) -> str:
     """The mean of the paired differences with its interval, and what that says."""
-    paired = (ours - rival)[~np.isnan(ours - rival)]
-    if len(paired) == 0:
+    paired = ours - rival
+    if np.isnan(paired).all():
         return "-"
-    draws = np.random.default_rng(0).integers(len(paired), size=(RESAMPLES, len(paired)))
-    low, high = np.percentile(paired[draws].mean(axis=1), [2.5, 97.5])
-    sign = 1 if METRICS[metric].better == "higher" else -1
-    said = (
-        "better"
-        if min(sign * low, sign * high) > 0
-        else "worse"
-        if max(sign * low, sign * high) < 0
-        else "no difference shown"
-    )
-    return f"{paired.mean():+.3g} [{low:.3g}, {high:.3g}] {said}"
+    low, high = mean_interval(paired, RESAMPLES)
+    said = {1: "better", 0: "no difference shown", -1: "worse"}[shown_change((low, high), metric)]
+    return f"{np.nanmean(paired):+.3g} [{low:.3g}, {high:.3g}] {said}"
 
 
 def rows_of(values: Values) -> list[list[str]]:
