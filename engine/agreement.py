@@ -11,6 +11,8 @@ from .lazy_torch import F, torch
 from .metrics.ranking import spearman
 
 STRONGEST_SHARE = 0.2
+CHANCE_IOU = STRONGEST_SHARE / (2 - STRONGEST_SHARE)
+"""Of the strongest pixels of two maps that have nothing to do with each other, as many as are expected: 0.111."""
 CELLS = 8
 
 

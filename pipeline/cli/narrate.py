@@ -53,6 +53,10 @@ def narrate_command(
             f"\n{written.uri}: {counted(len(written.rows), 'row')} ({statuses}), texts of {len(written.classes)} classes"
         )
     )
+    if written.unknown_parts:
+        print(
+            f"note: {counted(written.unknown_parts, 'image')} in --parts {'is' if written.unknown_parts == 1 else 'are'} not in the store"
+        )
     if failure := written.failure():
         print(harmless(f"note: {failure}; templates stand there instead", lines=False))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...engine.agreement import CHANCE_IOU
 from ..text import counted
 from .backends import BACKENDS
 from .edge_model import EdgeReport
@@ -75,6 +76,11 @@ def _notes(facts: dict[str, Any]) -> list[str]:
     if facts["calibration_images"] < FEW_CALIBRATE:
         notes.append(
             f"{counted(facts['calibration_images'], 'image')} showed the ranges of activations, and 100 or more are usual: what others exceed is cut off"
+        )
+    floor = facts["noise_floor_iou"]
+    if floor is not None and floor <= CHANCE_IOU:
+        notes.append(
+            f"the noise floor is no higher than the IoU of unrelated maps ({CHANCE_IOU:.3f}), so drift can hardly be seen here: take more --masks"
         )
     if facts["judged"] < facts["images"]:
         notes.append(

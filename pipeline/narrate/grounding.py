@@ -49,6 +49,17 @@ def ungrounded_parts(text: str, facts: Facts, class_names: Sequence[str], langua
     return wrong
 
 
+def checkable_names(names: Sequence[str], language: Language) -> tuple[str, ...]:
+    """Names of classes and parts, less those that a language of heatlas says in its own sentences, such as `object` in English.
+
+    A template with such a word does not mean the class. A user's language file is taken at its word.
+    """
+    if language.name.endswith(".toml"):
+        return tuple(names)
+    wording = " ".join([*(sentence.text for sentence in (*language.row, *language.label)), *language.places.values()])
+    return tuple(name for name in names if not re.search(_as_word(name), wording, re.IGNORECASE))
+
+
 def _is_known(match: re.Match[str], facts: Facts, language: Language) -> bool:
     number = match[0].removesuffix(match[1] or "").strip().replace("−", "-")  # noqa: RUF001
     other = "," if language.decimal == "." else "."

@@ -26,7 +26,7 @@ from ..store.sql import literal
 from .facts import Facts
 from .facts_of_classes import class_summaries
 from .facts_of_rows import ninths, row_facts
-from .grounding import ungrounded_parts
+from .grounding import checkable_names, ungrounded_parts
 from .labelled_parts import PartBoxes, part_shares, read_parts
 from .templates import Language, load_language
 from .vision_hook import FAILED, TEMPLATE, Hook, Narration, load_hook, narrate_by_hook, sha256_of
@@ -81,6 +81,8 @@ class NarratedStore:
     """As `STORE/narration/rows.parquet` has them."""
     classes: pa.Table
     uri: str
+    unknown_parts: int = 0
+    """Images whose parts are labelled, but that are not in the store."""
 
     def failure(self) -> str | None:
         """How the hook failed at the first row at which it did; None where it never did."""
@@ -122,7 +124,8 @@ def narrate_store(
         trust_code: Whether a source written in Python, which the store names, may be run, for the pictures that `vlm` is shown.
 
     Raises:
-        UsageError: For an unknown language or id, a limit below 1, or a hook that cannot be called.
+        UsageError: For an unknown language or id, a limit below 1, a hook that cannot be called, labelled parts of none of the store's images, or a
+            language file without a sentence for a row or class.
         StorageError: If the store cannot be read or the texts cannot be written.
     """
     if limit is not None and limit < 1:
@@ -134,17 +137,19 @@ def narrate_store(
     rows = ReportRows.of(atlas, method)
     try:
         chosen = _chosen_ids(rows, ids, limit)
+        unknown = _unknown_parts(rows, labelled)
+        named = checkable_names(atlas.class_names, words)
         narrator = _Narrator(atlas, rows, words, hook, labelled, trust_code)
         records = [record for table in _tables(atlas, rows.method, chosen) for record in narrator.records(table)]
         classes = [
             {"class": summary.index, "name": summary.name, "method": rows.method, "language": words.name,
-             "text": checked(words.class_text(facts), facts, atlas.class_names, words)}
+             "text": checked(words.class_text(facts), facts, named, words)}
             for summary, facts in class_summaries(rows)
         ]  # fmt: skip
     finally:
         rows.connection.close()
     written = NarratedStore(
-        pa.Table.from_pylist(records, ROWS), pa.Table.from_pylist(classes, CLASSES), child(atlas.uri, FOLDER)
+        pa.Table.from_pylist(records, ROWS), pa.Table.from_pylist(classes, CLASSES), child(atlas.uri, FOLDER), unknown
     )
     for name, table in (("rows", written.rows), ("classes", written.classes)):
         buffer = io.BytesIO()
@@ -157,8 +162,13 @@ def checked(text: str, facts: Facts, class_names: Sequence[str], language: Langu
     """The text of a template; it must be grounded like any other.
 
     Raises:
-        UsageError: If the language file's sentence says a number or class that is none of the facts.
+        UsageError: If no sentence of the language file fits, or one says a number or class that is none of the facts.
     """
+    if not text.strip():
+        holding = ", ".join(sorted(facts.conditions)) or "nothing else is known"
+        raise UsageError(
+            f"--language {language.name} has no sentence for a row or class of which this holds: {holding}; add one whose conditions it meets"
+        )
     if wrong := ungrounded_parts(text, facts, class_names, language):
         raise UsageError(
             f"--language {language.name}: the text {text!r} says {wrong[0]!r}, which is no fact of its row; use a placeholder for it"
@@ -180,6 +190,7 @@ class _Narrator:
     ):
         self._atlas, self._rows, self._language, self._hook, self._parts = atlas, rows, language, hook, parts
         self._names = (*atlas.class_names, *dict.fromkeys(name for own in parts.values() for name in own))
+        self._checkable = checkable_names(self._names, language)
         self._chance = run_scores(rows, resamples=1).get("ebpg", {}).get("random")
         self._shape = atlas.metadata.get("map")
         self._are_exclusive = atlas.run.get("fingerprint", {}).get("score", "softmax") == "softmax"
@@ -204,7 +215,7 @@ class _Narrator:
             }  # fmt: skip
 
     def _narration(self, row: Mapping[str, Any], table: pa.Table, place: int, facts: Facts) -> Narration:
-        text = checked(self._language.row_text(facts), facts, self._names, self._language)
+        text = checked(self._language.row_text(facts), facts, self._checkable, self._language)
         if self._hook is None or self._picture_of is None or row["status"] != OK:
             return Narration(text, TEMPLATE)
         map_ = stored_map(table["map"][place].as_py(), self._shape or {}) if "map" in table.column_names else None
@@ -240,13 +251,33 @@ def _chosen_ids(rows: ReportRows, ids: Sequence[str] | None, limit: int | None) 
     """
     if ids is not None:
         wanted = list(dict.fromkeys(ids))
-        known = {row["id"] for row in rows.ask("SELECT DISTINCT id FROM rows WHERE id IN (SELECT unnest(?))", [wanted])}
+        known = _known_ids(rows, wanted)
         if missing := [identity for identity in wanted if identity not in known]:
             raise UsageError(f"{len(missing)} of the ids are not in {rows.atlas.uri}, such as {missing[0]!r}")
         return wanted[:limit]
     if limit is None:
         return None
     return [row["id"] for row in rows.ask("SELECT id FROM rows WHERE main ORDER BY draw, id LIMIT ?", [limit])]
+
+
+def _known_ids(rows: ReportRows, ids: Sequence[str]) -> set[str]:
+    return {row["id"] for row in rows.ask("SELECT DISTINCT id FROM rows WHERE id IN (SELECT unnest(?))", [list(ids)])}
+
+
+def _unknown_parts(rows: ReportRows, parts: PartBoxes) -> int:
+    """How many of the images with labelled parts the store does not have.
+
+    Raises:
+        UsageError: If it has none of them.
+    """
+    known = _known_ids(rows, list(parts))
+    if parts and not known:
+        [example] = rows.ask("SELECT id FROM rows ORDER BY id LIMIT 1") or [{"id": "none"}]
+        raise UsageError(
+            f"none of the {len(parts)} images in --parts is in {rows.atlas.uri}, such as {next(iter(parts))!r}; name images by their id, such as "
+            f"{example['id']!r}"
+        )
+    return len(parts) - len(known)
 
 
 def _tables(atlas: StoreReader, method: str, ids: list[str] | None) -> Iterator[pa.Table]:

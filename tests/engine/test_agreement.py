@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from heatlas.engine.agreement import agreement_of, strongest_iou, wasserstein_distance
+from heatlas.engine.agreement import CHANCE_IOU, agreement_of, strongest_iou, wasserstein_distance
 from heatlas.engine.methods.registry import make_explainer, settings_class
 from heatlas.engine.random_mask_maps import rise_maps
 from heatlas.engine.scoring.confidence import SEGMENTATION, SOFTMAX, scene_of
@@ -43,6 +43,12 @@ def test_ties_are_taken_in_row_major_order() -> None:
     second = torch.zeros(4, 5)
     second[0, :4] = 1
     assert strongest_iou(first, second) == 1
+
+
+def test_unrelated_maps_share_as_much_of_their_strongest_pixels_as_is_said() -> None:
+    torch.manual_seed(0)
+    shared = [strongest_iou(torch.rand(20, 20), torch.rand(20, 20)) for _ in range(200)]
+    assert sum(shared) / len(shared) == pytest.approx(CHANCE_IOU, abs=0.01)
 
 
 def test_a_constant_map_agrees_with_nothing() -> None:

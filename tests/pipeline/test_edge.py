@@ -143,6 +143,15 @@ def test_the_exported_file_is_a_model_for_methods_of_forward_passes(
     assert "no gradient flows" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("floor", "is_told"), [(0.11, True), (0.12, False), (None, False)])
+def test_a_noise_floor_under_which_unrelated_maps_pass_is_told(
+    exported: EdgeReport, floor: float | None, is_told: bool
+) -> None:
+    known = {"noise_floor_iou": floor, "judged": 0 if floor is None else exported.facts["images"]}
+    report = EdgeReport({**exported.facts, **known}, exported.rows, floor or math.nan)
+    assert ("no higher than the IoU of unrelated maps (0.111)" in edge_text(report)) is is_told
+
+
 # the gate and what is refused
 
 

@@ -13,7 +13,7 @@ from heatlas.errors import UsageError
 from heatlas.pipeline.cli.app import main
 from heatlas.pipeline.narrate.facts import Facts
 from heatlas.pipeline.narrate.facts_of_rows import ninths, row_facts
-from heatlas.pipeline.narrate.grounding import ungrounded_parts
+from heatlas.pipeline.narrate.grounding import checkable_names, ungrounded_parts
 from heatlas.pipeline.narrate.labelled_parts import part_shares, read_parts
 from heatlas.pipeline.narrate.narrate import narrate_store
 from heatlas.pipeline.narrate.templates import LANGUAGES, load_language, parse_language
@@ -249,6 +249,25 @@ def test_a_language_file_cannot_invent_numbers(store: Path, tmp_path: Path) -> N
     assert any("agree" in text for text in narrate_store(store, language=str(path), limit=9).rows["text"].to_pylist())
 
 
+def test_a_language_file_without_a_sentence_for_some_rows_is_told_which(store: Path, tmp_path: Path) -> None:
+    text = (LANGUAGES / "en.toml").read_text("utf-8")
+    path = tmp_path / "own.toml"
+    path.write_text(text.replace('when = ["failed"]', 'when = ["ok", "failed"]'), "utf-8")
+    with pytest.raises(UsageError, match=r"has no sentence for a row .* of which this holds: failed"):
+        narrate_store(store, language=str(path))
+
+
+def test_words_of_a_language_are_no_class_names_in_its_own_sentences(store: Path) -> None:
+    names = ("object", "Right", "octagon", "in the centre", "obj")
+    assert checkable_names(names, EN) == ("octagon", "obj")
+    own = parse_language((LANGUAGES / "en.toml").read_bytes(), "own.toml")
+    assert checkable_names(names, own) == names, "a file of the user's may mean the class"
+    ids = sorted(set(heatlas.open(str(store)).table(["id"], "status = 'ok'")["id"].to_pylist()))[:6]
+    written = narrate_store(store, ids=ids, parts={ids[0]: {"map": (0, 0, 1, 1)}})
+    assert "lies on the map." in next(row["text"] for row in written.rows.to_pylist() if row["id"] == ids[0])
+    assert set(written.rows["id"].to_pylist()) == set(ids)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -257,6 +276,7 @@ def test_a_language_file_cannot_invent_numbers(store: Path, tmp_path: Path) -> N
         ({"limit": 0}, "at least 1 row"),
         ({"ids": ["nobody"]}, "such as 'nobody'"),
         ({"vlm": "nothing"}, "package.module:callable"),
+        ({"parts": {"photos/nobody.png": {"eye": (0, 0, 1, 1)}}}, "none of the 1 images in --parts is in"),
     ],
 )
 def test_what_cannot_be_done_is_refused(store: Path, options: dict, message: str) -> None:
@@ -305,6 +325,7 @@ def test_labelled_parts_are_told_and_grounded(store: Path, tmp_path: Path) -> No
         texts = {row["id"]: row["text"] for row in written.rows.to_pylist()}
         assert "beak" in texts[ids[0]] or "wing" in texts[ids[0]]
         assert "beak" not in texts[ids[2]]
+        assert written.unknown_parts == 1
     answers = iter(["It looks at the wing and at the beak.", "It looks at its beak."])
     written = narrate_store(store, ids=ids[:1], parts={ids[0]: {"beak": (0, 0, 0.9, 1)}, ids[1]: {"wing": (0, 0, 1, 1)}},
                             vlm=lambda prompt, picture: next(answers))  # fmt: skip
