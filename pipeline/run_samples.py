@@ -60,8 +60,11 @@ def chosen_samples(settings: Settings, data_root: str | None) -> Listed:
     listing = choose_extra(
         listing.slice(0, settings.limit), extra, {*RESERVED, *METRICS, SANITY, *find_method(settings.method).extras}
     )
-    labels = pc.unique(pc.drop_null(listed.listing["label"])).to_pylist() if len(listing) < len(listed.listing) else ()
-    return replace(listed, listing=listing.combine_chunks(), labels=tuple(labels), notes=(*listed.notes, *notes))
+    chosen = replace(listed, listing=listing.combine_chunks(), notes=(*listed.notes, *notes))
+    if len(listing) == len(listed.listing):
+        return chosen
+    labels = pc.unique(pc.drop_null(listed.listing["label"])).to_pylist()
+    return replace(chosen, labels=tuple(labels), ids=listed.listing["id"])
 
 
 def shards_of(listed: Listed, shard_size: int | str, least: int = 1) -> list[Shard]:

@@ -42,9 +42,9 @@ from ..text import counted
 from .image_files import file_evidence
 
 SHOW_SECONDS = 10.0
+"""Between two lines of progress."""
 BATCH_SIZE = 64
 """Images per forward pass where nobody says how many."""
-"""Between two lines of progress."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def labelled(settings: Settings, listed: Listed) -> tuple[ResolvedLabels, int]:
             "of a manifest that has them with --columns.label"
         )
     if listed.folders:
-        refuse_unclear_folders(listed.listing["id"].to_pylist(), None, None, settings.labels.folder, settings.data)
+        refuse_unclear_folders(listed.all_ids, None, None, settings.labels.folder, settings.data)
     names, count = own_classes([*known, *listed.labels], listed.class_names)
     if count > MOST_CLASSES:
         raise DataError(

@@ -192,8 +192,7 @@ def prepare_run(settings: Settings) -> PreparedRun:
     rules = label_rules(settings)
     if listed.folders:
         names = rules.names or model.class_names
-        ids = listed.listing["id"].to_pylist()
-        refuse_unclear_folders(ids, names, model.num_classes, settings.labels.folder, settings.data)
+        refuse_unclear_folders(listed.all_ids, names, model.num_classes, settings.labels.folder, settings.data)
     labels = resolve_labels(
         listed.listing,
         model.class_names,

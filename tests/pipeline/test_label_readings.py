@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from heatlas.errors import DataError
-from heatlas.pipeline.sources.listing.label_readings import LabelRules, natural_key, possible_readings
+from heatlas.pipeline.sources.listing.label_choice import Predicted, choose_reading
+from heatlas.pipeline.sources.listing.label_readings import LabelReading, LabelRules, natural_key, possible_readings
 from heatlas.pipeline.sources.listing.labels import ResolvedLabels, resolve_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -159,11 +160,31 @@ def test_numbered_folders_of_which_all_orders_agree_are_held_against_the_predict
         read((right + 1) % 3)
 
 
-def test_predictions_that_tell_nothing_contradict_no_order() -> None:
+@pytest.mark.parametrize("classes", [3, 12])
+def test_predictions_that_tell_nothing_contradict_no_order(classes: int) -> None:
+    """Of many classes some order fits every half of the images well by chance, and the other half badly."""
     for seed in range(5):
-        how = shuffled_training(3, 0.0, seed).how
+        how = shuffled_training(classes, 0.0, seed).how
         assert "which explains the predictions of" in how
         assert "another order" not in how
+
+
+@pytest.mark.parametrize(("alike", "decided"), [(170, False), (150, True)])
+def test_a_reading_must_lead_by_20_points(alike: int, decided: bool) -> None:
+    """Of 200 images the readings differ in 30, which is beyond chance and no lead, or in 50."""
+    readings = [
+        LabelReading(("one order",), ("--labels.order imagefolder",), (0, 1, 2)),
+        LabelReading(("another",), ("--labels.order natural",), (0, 2, 1)),
+    ]
+    labels = np.repeat([0, 1], [alike, 200 - alike])
+    if decided:
+        assert choose_reading(readings, lambda: Predicted(labels, labels))[0] is readings[0]
+    else:
+        with pytest.raises(DataError, match="do not tell which holds"):
+            choose_reading(readings, lambda: Predicted(labels, labels))
+
+
+def test_a_model_that_predicts_one_class_contradicts_no_order() -> None:
     names = ["ant", "bee", "cat"] * 20
     table = pa.table({"label": pa.array(names, pa.string())})
     constant = resolve_labels(table, None, 3, folders=True, predict=lambda listing: (np.arange(60), np.ones(60, int)))

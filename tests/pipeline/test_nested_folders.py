@@ -58,6 +58,7 @@ def clear(root: Path, class_names: list[str] | None, num_classes: int, **options
         (("left/ant/1.png", "right/bee/1.png"), ["ant", "bee"]),
         (("ant/day1/1.png", "bee/day1/1.png"), None),
         (("train/1.png", "val/1.png", "more/1.png"), None),
+        (("train/ant/1.png", "val/bee/1.png", "more/cat/1.png"), None),
         (("insects/ant/1.png", "insects/bee/1.png", "pets/cat/1.png"), None),
     ],
     ids=[
@@ -67,6 +68,7 @@ def clear(root: Path, class_names: list[str] | None, num_classes: int, **options
         "cameras",
         "sessions",
         "flat splits and more",
+        "splits without a class in common",
         "groups, as many inside as classes",
     ],
 )

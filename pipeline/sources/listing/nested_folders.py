@@ -45,7 +45,7 @@ def refuse_unclear_folders(
     """Refuse folders in folders of which nobody says which are the classes.
 
     Args:
-        ids: Of all samples.
+        ids: Of all samples of the data set, for a few of them may show one folder where there are several.
         class_names: Of the model, None where it has none.
         num_classes: Of the model, None where there is none.
         rule: What the user says.

@@ -40,10 +40,17 @@ class Listed:
     """Whether labels are names of folders, which a training numbers by their order."""
     labels: tuple[str, ...] = ()
     """All labels as written, where the listing was cut down since."""
+    ids: pa.ChunkedArray | None = None
+    """Ids of all samples, where the listing was cut down since."""
     container_shards: bool = False
     """Whether a file of many samples (a tar) is a natural shard."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
+
+    @property
+    def all_ids(self) -> list[str]:
+        """Ids of the whole data set's samples, also where the listing was cut down."""
+        return (self.listing["id"] if self.ids is None else self.ids).to_pylist()
 
     @property
     def orders(self) -> tuple[tuple[str, ...], ...]:
