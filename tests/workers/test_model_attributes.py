@@ -65,6 +65,7 @@ class AlbumentationsLike:
     [
         (classic(transforms.Resize(40), transforms.CenterCrop(32)), Preprocess((32, 32), resize_to=40, mean=MEAN, std=STD)),
         (classic(transforms.Resize((24, 48))), Preprocess((24, 48), "squash", mean=MEAN, std=STD)),
+        (lambda image: classic(transforms.Resize((24, 48)))(image)[None], Preprocess((24, 48), "squash", mean=MEAN, std=STD)),
         (
             v2.Compose([v2.Resize((32, 32), interpolation=v2.InterpolationMode.BICUBIC), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]),
             Preprocess((32, 32), "squash", interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3),
@@ -72,7 +73,7 @@ class AlbumentationsLike:
         (blue_first, Preprocess((24, 32), "squash", channel_order="bgr", mean=(104 / 255, 117 / 255, 123 / 255), std=(1 / 255,) * 3)),
         (AlbumentationsLike(), Preprocess((40, 40), "squash", interpolation="bicubic", mean=MEAN, std=STD)),
     ],
-    ids=["resize and crop", "squash", "v2", "Caffe", "albumentations"],
+    ids=["resize and crop", "squash", "batch axis", "v2", "Caffe", "albumentations"],
 )  # fmt: skip
 def test_functions_are_measured(given: Callable, expected: Preprocess) -> None:
     preprocess = attributes_of(net(given), "nets:build()").preprocess
@@ -110,6 +111,13 @@ def test_processors_and_presets_are_taken() -> None:
     assert "middle 40x40 is taken" in brought.notes[0]
 
 
+def rarely_turned() -> Callable:
+    """Turns an image in 1 of 10 calls, for the first time in the 25th."""
+    chance = np.random.default_rng(8)
+    plain = classic(transforms.Resize((32, 32)))
+    return lambda image: plain(image.rotate(180) if chance.random() < 0.1 else image)
+
+
 class OwnMethod(nn.Module):
     """`preprocess` is a step of its own forward, on tensors."""
 
@@ -125,6 +133,7 @@ class OwnMethod(nn.Module):
     ("model", "text"),
     [
         (net(classic(transforms.Resize((32, 32)), transforms.RandomHorizontalFlip(0.3))), "random crops and flips belong to training"),
+        (net(rarely_turned()), "random crops and flips belong to training"),
         (net(classic(transforms.Resize(32))), "no fixed size"),
         (net(transforms.Compose([transforms.Resize((32, 32))])), "returns a Image for an image, not a tensor"),
         (net(lambda image: transforms.ToTensor()(image.rotate(90).resize((32, 32)))), "in another way than by resizing"),
@@ -132,7 +141,7 @@ class OwnMethod(nn.Module):
         (OwnMethod(), "give it another name and say the preprocessing in settings"),
         (net("transform.yaml"), "it is a str"),
     ],
-    ids=["random", "any size", "no tensor", "rotated", "module", "method", "text"],
+    ids=["random", "rarely random", "any size", "no tensor", "rotated", "module", "method", "text"],
 )  # fmt: skip
 def test_what_cannot_be_taken_is_refused_with_the_reason(model: nn.Module, text: str) -> None:
     with pytest.raises(ModelError, match=r"nets:build\(\)") as caught:
