@@ -80,7 +80,13 @@ def file_evidence(listing: pa.Table, reader: SampleReader, settings: Settings) -
         levels, clip, text = _levels(deep, rule)
         said = _given(rule) is not None or (rule == "dtype" and deep is not floats)
         kind = "" if not deep or said else "float" if deep is floats else "integer"
-    notes = (text, _odd(looked, levels, clip, kind), *_bands(looked), _pages(looked), _profiles(looked))
+    notes = (
+        text,
+        _odd(looked, levels, clip, kind),
+        *_bands(looked),
+        _pages(looked),
+        _profiles(looked, converted=not many),
+    )
     return FileEvidence(levels, clip, kind, tuple(filter(None, notes)))
 
 
@@ -200,9 +206,12 @@ def _pages(looked: Sequence[FileFacts]) -> str:
     return f"{several} of {counted(len(looked), 'image')} looked at have several pages or frames; of each the first is explained" if several else ""  # fmt: skip
 
 
-def _profiles(looked: Sequence[FileFacts]) -> str:
-    names = sorted({facts.profile for facts in looked if facts.profile and not facts.is_deep})
+def _profiles(looked: Sequence[FileFacts], *, converted: bool) -> str:
+    names = sorted({facts.profile for facts in looked if facts.profile})
     if not names:
         return ""
-    count = sum(bool(facts.profile) and not facts.is_deep for facts in looked)
-    return f"{count} of {counted(len(looked), 'image')} looked at have a colour profile ({', '.join(names[:3])}) and are converted to sRGB"
+    count = sum(bool(facts.profile) for facts in looked)
+    fate = (
+        "are converted to sRGB" if converted else "are not converted to sRGB, because their bands are taken as stored"
+    )
+    return f"{count} of {counted(len(looked), 'image')} looked at have a colour profile ({', '.join(names[:3])}) and {fate}"

@@ -19,7 +19,7 @@ from heatlas.pipeline.sources.reading.reader import FsspecReader
 from heatlas.workers.images.decode import decode_input
 from heatlas.workers.images.preprocess import Preprocess, with_overrides
 from heatlas.workers.models.load import ModelSpec
-from PIL import Image
+from PIL import Image, ImageCms
 
 
 def evidence(folder: Path, listing: pa.Table | None = None, **settings) -> FileEvidence:
@@ -326,3 +326,17 @@ def test_the_whole_range_of_a_type(tmp_path: Path, kind: type) -> None:
     assert np.allclose(decoded(folder, "0.tif", decode={"range": "dtype"}), RAMP / 2, atol=0.01)
     bright = grey(tmp_path / "b", 0, 9, np.float32)
     assert "expected are 0 to 1" in str(decoded(bright, "0.tif", decode={"range": "dtype"}))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_what_becomes_of_colour_profiles_is_said(tmp_path: Path, kind: type) -> None:
+    """Of bands that are chosen no profile is applied, whatever their depth."""
+    tifffile = pytest.importorskip("tifffile")
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    named = profile.replace("sRGB".encode("utf-16-be"), "wide".encode("utf-16-be"))
+    values = np.full((8, 10, 3), np.iinfo(kind).max, kind)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", iccprofile=named)
+    said = "1 of 1 image looked at have a colour profile (wide built-in) and are "
+    assert evidence(tmp_path).notes == (f"{said}converted to sRGB",)
+    chosen = evidence(tmp_path, decode={"bands": (3, 2, 1)}).notes
+    assert chosen == (f"{said}not converted to sRGB, because their bands are taken as stored",)

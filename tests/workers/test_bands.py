@@ -188,6 +188,22 @@ def test_colour_profiles_are_converted() -> None:
     assert abs(shown - (0, 0, 255)).max() <= 2
 
 
+@pytest.mark.check("file", "a colour profile of images of 16 bits a colour: converted", "said")
+@pytest.mark.parametrize("levels", [None, (0.0, 4095.0)])
+def test_colour_profiles_of_deep_images_are_converted(levels: tuple[float, float] | None) -> None:
+    values = np.zeros((*SIZE, 3), np.uint16)
+    values[..., 0] = 65535 if levels is None else 4095
+    data = tiff(values, photometric="rgb", iccprofile=swapped_profile())
+    facts = file_facts(data)
+    assert facts is not None
+    assert facts.is_deep
+    assert "swap" in facts.profile
+    shown = input_of(data, levels=levels, clip_levels=levels is not None)[:, 0, 0].numpy()
+    np.testing.assert_allclose(shown, (0, 0, 1), atol=2 / 255)
+    plain = input_of(tiff(values, photometric="rgb"), levels=levels)[:, 0, 0].numpy()
+    np.testing.assert_allclose(plain, (1, 0, 0), atol=1 / 255)
+
+
 @pytest.mark.parametrize(
     "profile",
     [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"no profile"],

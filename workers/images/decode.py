@@ -42,6 +42,7 @@ from .ground_truth import drawn_boxes, scaled_mask, truth_from_boxes, truth_from
 from .pillow_warnings import silence_pillow
 from .png_checksum import check_png
 from .preprocess import Preprocess
+from .stored_facts import stored_profile
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Pillow's names of the formats that are read; of animated ones the first frame. AVIF where Pillow was built with it."""
@@ -162,8 +163,11 @@ def _deep_colour(data: bytes, preprocess: Preprocess) -> tuple[Image.Image, int]
         lowest, highest, values.dtype, preprocess.levels, clip=preprocess.clip_levels, level_kind=preprocess.level_kind
     )
     shares = as_shares(values, levels, clip=preprocess.clip_levels)
+    image = Image.fromarray(np.rint(shares * 255).astype(np.uint8))
+    if (profile := stored_profile(data)) is not None:
+        image.info["icc_profile"] = profile
     orientation = _stored_orientation(data)
-    return upright_image(Image.fromarray(np.rint(shares * 255).astype(np.uint8)), orientation), orientation
+    return upright_image(to_rgb(image), orientation), orientation
 
 
 def _chosen_bands(data: bytes, preprocess: Preprocess) -> tuple[Image.Image | np.ndarray, int]:

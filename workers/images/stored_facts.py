@@ -104,6 +104,15 @@ def _of_values(values: np.ndarray, facts: FileFacts) -> FileFacts:
     )  # fmt: skip
 
 
+def stored_profile(data: bytes) -> bytes | None:
+    """The colour profile in a file that Pillow opens; None where there is none."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.info.get("icc_profile")
+    except Exception:  # Pillow's drivers raise nearly anything
+        return None
+
+
 def profile_name(image: Image.Image) -> str:
     """The name of an image's colour profile; empty without one and for sRGB."""
     profile = image.info.get("icc_profile")
