@@ -18,6 +18,9 @@ from ..store.reader import StoreReader
 from ..store.sql import reading_parts
 from ..text import class_name
 
+EXPLAINED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "object_id")
+"""Columns that say what was explained, of every format with images."""
+
 
 @dataclass
 class Chosen:

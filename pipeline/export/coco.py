@@ -10,23 +10,11 @@ from typing import Any
 
 from ...statuses import OK
 from ..store.schema import metric_columns
-from .chosen import Chosen
+from .chosen import EXPLAINED, Chosen
 from .json_arrays import ArrayFile, plain
 from .whole_image import box_on_image, geometry_of, hot_box
 
-WANTED = (
-    "id",
-    "uri",
-    "label",
-    "prediction",
-    "target",
-    "method",
-    "confidence",
-    "status",
-    "height",
-    "width",
-    "object_id",
-)
+WANTED = (*EXPLAINED, "height", "width")
 ABOUT = (
     "Boxes are drawn by heatlas, not by people: around the connected region at the map's maximum in which it is at least half of that, in "
     "pixels of the upright image. Segmentation is the box."

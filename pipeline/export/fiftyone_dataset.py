@@ -19,25 +19,13 @@ from typing import Any
 from ...errors import SampleError
 from ...statuses import OK
 from ..store.schema import metric_columns
-from .chosen import Chosen, is_plain
+from .chosen import EXPLAINED, Chosen, is_plain
 from .json_arrays import ArrayFile, plain
 from .overlays import FileNames
 from .whole_image import geometry_of, on_whole_image, png
 
 MAPS = "fields/explanation"
-WANTED = (
-    "id",
-    "uri",
-    "label",
-    "prediction",
-    "target",
-    "method",
-    "confidence",
-    "status",
-    "height",
-    "width",
-    "object_id",
-)
+WANTED = (*EXPLAINED, "height", "width")
 OWN_FIELDS = frozenset({"id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "ground_truth", "prediction", "target",
                         "explanation", "heatlas_id", "status", "method", "sample_id", "media_type", "frames", "group"})  # fmt: skip
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")

@@ -11,10 +11,10 @@ from ...errors import SampleError, UsageError
 from ...statuses import OK
 from ..pictures.overlay import file_name
 from ..pictures.show import caption, draw
-from .chosen import Chosen
+from .chosen import EXPLAINED, Chosen
 
 INDEX = "index.jsonl"
-WANTED = ("id", "uri", "label", "prediction", "target", "method", "confidence", "status", "error", "object_id")
+WANTED = (*EXPLAINED, "error")
 FLAT = 5000
 """Files that may lie in one folder; more of them go into 256 subfolders."""
 

@@ -65,6 +65,7 @@ class ViewRows:
 
     def _build(self, beside: ViewRows | None) -> None:
         connection = self._connection
+        _return_memory(connection)
         files = pa.table({"name": [file.name for file in self.atlas.files], "number": range(len(self.atlas.files))})
         connection.register("heatlas_files", files)
         in_order = _is_in_order(connection)
@@ -83,6 +84,7 @@ class ViewRows:
             connection.execute("DROP TABLE stored")
         else:
             connection.execute("DROP TABLE rows")
+        _return_memory(connection)
         if beside is not None:
             self._join(beside)
         connection.execute("CREATE VIEW rows AS SELECT * FROM items")
@@ -209,6 +211,11 @@ def _is_in_order(connection: duckdb.DuckDBPyConnection) -> bool:
         "(SELECT number * (1::HUGEINT << 40) + place AS now FROM rows JOIN heatlas_files ON md5_number_lower(name) = file))"
     ).fetchall()
     return bool(in_order)
+
+
+def _return_memory(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let DuckDB return to the system what loading left: it does so when the limit is set, and not by itself before the next table is made."""
+    connection.execute("RESET memory_limit")
 
 
 def _is_view(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
