@@ -109,7 +109,7 @@ def read_run(out: str) -> dict[str, Any]:
 
 def find_run(out: str) -> dict[str, Any] | None:
     """As `read_run`, but None where there is no such file."""
-    uri, remedy = child(out, RUN_FILE), "choose another --out, or delete the directory if nothing in it matters"
+    uri, remedy = child(out, RUN_FILE), "restore it from a copy, or choose another --out for a new run"
     try:
         run = read_object(uri, remedy)
     except StorageError as error:
